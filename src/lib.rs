@@ -1,1 +1,14 @@
-//! ringer
+//! ringer: a dead ringer for the Docker Engine, carried out by containerd.
+//!
+//! Modules are levels of one house; imports point down, never up (see `docs/architecture.md`;
+//! `tests/levels.rs` reads the `use crate::` lines and keeps it so).
+//!
+//! | Level | Modules |
+//! |---|---|
+//! | 3 | `api` |
+//! | 2 | `engine`; `containerd`, `network` |
+//! | 1 | `backend`, `oci`, `logs`, `dns`, `registry`, `rootfs` |
+//! | 0 | `model` |
+
+pub mod backend;
+pub mod model;

@@ -1,0 +1,7 @@
+//! Level 1: the traits that the engine calls and the adapters (`containerd`, `network`) carry out.
+//!
+//! Each trait has a fake for unit tests and one contract suite that the fake and the real adapter both pass.
+
+pub mod images;
+pub mod network;
+pub mod runtime;

@@ -1,0 +1,82 @@
+//! What the engine asks of the kernel's networking. It has decided on names and addresses before it calls.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use async_trait::async_trait;
+
+use crate::model::{
+    Result,
+    id::{ContainerId, NetworkId},
+    network::{BridgeNetwork, Endpoint, NameTable, PortRequest, PublishedPort},
+};
+
+/// What is known of the way out of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Bytes; 1500 if there is no default route.
+    pub mtu: u32,
+    /// The host's first address on the uplink, if there is one.
+    pub address: Option<IpAddr>,
+}
+
+/// How a sandbox answers at 127.0.0.11:53.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxDns {
+    /// Where questions go that no container of the sandbox's networks answers. Asked from the host's
+    /// network namespace.
+    pub upstreams: Vec<SocketAddr>,
+}
+
+/// Carries networks out: bridges, sandboxes (a network namespace per container), endpoints, published
+/// ports and the name server inside each sandbox.
+///
+/// Every call is idempotent where it creates or removes: a daemon that was killed calls it again.
+/// Nothing here waits for the kernel to delete a link.
+#[async_trait]
+pub trait NetworkBackend: Send + Sync + 'static {
+    /// Reads the way out of this machine.
+    async fn uplink(&self) -> Result<Uplink>;
+
+    /// Subnets that the host's routes and links already use, so that pools can avoid them.
+    async fn used_subnets(&self) -> Result<Vec<ipnet::IpNet>>;
+
+    /// Makes the bridge, its addresses and its rules.
+    async fn create_network(&self, network: &BridgeNetwork) -> Result<()>;
+
+    /// Takes bridge and rules away.
+    async fn remove_network(&self, network: &BridgeNetwork) -> Result<()>;
+
+    /// Makes the network namespace of a container with loopback up; with `dns`, its name server runs in it.
+    /// Returns the path that the OCI spec names.
+    async fn create_sandbox(&self, container: &ContainerId, dns: Option<SandboxDns>) -> Result<PathBuf>;
+
+    /// Lets go of the network namespace, its endpoints, published ports and name server.
+    async fn remove_sandbox(&self, container: &ContainerId) -> Result<()>;
+
+    /// Wires a sandbox to a network: veth, addresses, routes.
+    async fn attach(&self, container: &ContainerId, network: &BridgeNetwork, endpoint: &Endpoint) -> Result<()>;
+
+    /// Unwires it again.
+    async fn detach(&self, container: &ContainerId, network: &BridgeNetwork, endpoint: &Endpoint) -> Result<()>;
+
+    /// Publishes ports of an attached endpoint, all or none. The answer has a host port for every request,
+    /// one entry per host address family. A port that is taken is an error in dockerd's words
+    /// (`driver failed programming external connectivity on endpoint …: Bind for 0.0.0.0:80 failed: port is already allocated`).
+    async fn publish(
+        &self,
+        container: &ContainerId,
+        network: &BridgeNetwork,
+        endpoint: &Endpoint,
+        ports: &[PortRequest],
+    ) -> Result<Vec<PublishedPort>>;
+
+    /// Takes all published ports of a container's endpoint back.
+    async fn unpublish(&self, container: &ContainerId, network: &NetworkId) -> Result<()>;
+
+    /// Replaces the names that the sandboxes' name servers know. A sandbox is told the names of the networks
+    /// it is attached to, and no others.
+    async fn publish_names(&self, names: NameTable) -> Result<()>;
+}

@@ -1,0 +1,11 @@
+//! Level 0: the nouns, the state machine and the error type. No I/O, no async.
+
+pub mod error;
+pub mod event;
+pub mod filters;
+pub mod id;
+pub mod network;
+pub mod reference;
+pub mod time;
+
+pub use error::{Error, ErrorKind, Result};

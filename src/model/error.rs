@@ -1,0 +1,229 @@
+//! The one error type. Kinds are named as moby's errdefs; `api::error` maps kinds to HTTP statuses.
+//!
+//! Clients search in Docker's texts, so every such text has exactly one constructor here.
+
+use std::{error::Error as StdError, fmt};
+
+/// Shorthand for results of engine and backend calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What class of failure it is; decides the HTTP status and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The named object does not exist (404).
+    NotFound,
+    /// The request is malformed or contradicts itself (400).
+    InvalidParameter,
+    /// The request contradicts the present state (409).
+    Conflict,
+    /// The object is already in the wanted state (304).
+    NotModified,
+    /// Credentials are missing or wrong (401).
+    Unauthorized,
+    /// The request is understood and refused (403).
+    Forbidden,
+    /// A known call or field that we do not carry out (501).
+    NotImplemented,
+    /// Something we depend on is not there right now (503).
+    Unavailable,
+    /// Everything else (500).
+    System,
+}
+
+/// A failure with the text for the client and, where there is one, its cause.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` with the text that the client is shown.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// 404 with a text of one's own.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// 400 with a text of one's own.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidParameter, message)
+    }
+
+    /// 409 with a text of one's own.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    /// 403 with a text of one's own.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
+    }
+
+    /// 501 with a text of one's own.
+    pub fn not_implemented(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotImplemented, message)
+    }
+
+    /// 503 with a text of one's own.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// 500 with a text of one's own.
+    pub fn system(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::System, message)
+    }
+
+    /// 304; the body stays empty, the text is for logs.
+    pub fn not_modified(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotModified, message)
+    }
+
+    /// Attaches the cause; `Display` does not repeat it, [`Error::chain`] does.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Puts `context` in front of the text and keeps kind and cause: `context: text`.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// The class of the failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The text for the client.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The text with all its causes, for logs and for `errorDetail` of streams: `text: cause: cause`.
+    pub fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let part = error.to_string();
+            if !text.ends_with(&part) {
+                text = format!("{text}: {part}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Docker's own texts.
+impl Error {
+    /// `GET /containers/{id}/json` and all others that name a container.
+    pub fn no_such_container(name: &str) -> Self {
+        Self::not_found(format!("No such container: {name}"))
+    }
+
+    /// `GET /images/{name}/json`, `POST /containers/create` and others that name an image.
+    pub fn no_such_image(reference: &str) -> Self {
+        Self::not_found(format!("No such image: {reference}"))
+    }
+
+    /// `GET /exec/{id}/json` and the other exec calls.
+    pub fn no_such_exec(id: &str) -> Self {
+        Self::not_found(format!("No such exec instance: {id}"))
+    }
+
+    /// `GET /networks/{id}`.
+    pub fn no_such_network(name: &str) -> Self {
+        Self::not_found(format!("network {name} not found"))
+    }
+
+    /// `GET /volumes/{name}`.
+    pub fn no_such_volume(name: &str) -> Self {
+        Self::not_found(format!("get {name}: no such volume"))
+    }
+
+    /// A name of a container that is taken.
+    pub fn name_in_use(name: &str, id: &str) -> Self {
+        Self::conflict(format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". \
+             You have to remove (or rename) that container to be able to reuse that name."
+        ))
+    }
+
+    /// Calls that need a running container: exec, pause, top, resize.
+    pub fn not_running(id: &str) -> Self {
+        Self::conflict(format!("container {id} is not running"))
+    }
+
+    /// Exec and others on a paused container.
+    pub fn is_paused(id: &str) -> Self {
+        Self::conflict(format!("container {id} is paused, unpause the container before exec"))
+    }
+
+    /// A second `DELETE` while the first is under way.
+    pub fn removal_in_progress(id: &str) -> Self {
+        Self::conflict(format!("removal of container {id} is already in progress"))
+    }
+
+    /// `DELETE /containers/{id}` without force on a running one.
+    pub fn remove_running(name: &str) -> Self {
+        Self::conflict(format!(
+            "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
+        ))
+    }
+
+    /// `DELETE /volumes/{name}` while containers refer to it.
+    pub fn volume_in_use(name: &str, containers: &[String]) -> Self {
+        Self::conflict(format!("remove {name}: volume is in use - [{}]", containers.join(", ")))
+    }
+
+    /// A known call that is not built yet.
+    pub fn call_not_implemented(method: &str, path: &str) -> Self {
+        Self::not_implemented(format!("{method} {path} is not implemented by ringer"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+/// Adds what was being done to a failure of another library.
+pub trait Context<T> {
+    /// A `System` error whose text is `context: cause`, with the cause attached.
+    fn context(self, context: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: StdError + Send + Sync + 'static> Context<T> for std::result::Result<T, E> {
+    fn context(self, context: impl fmt::Display) -> Result<T> {
+        self.map_err(|cause| Error::system(format!("{context}: {cause}")).with_source(cause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_names_every_cause_once() {
+        let cause = std::io::Error::other("disk on fire");
+        let error = Err::<(), _>(cause).context("writing record").unwrap_err();
+        assert_eq!(error.message(), "writing record: disk on fire");
+        assert_eq!(error.chain(), "writing record: disk on fire");
+    }
+}

@@ -1,0 +1,133 @@
+//! The `filters` query: a JSON map of lists, in both encodings clients use.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Error, Result};
+
+/// Parsed filters: a name and the values asked for. Values of one name are alternatives (for `label`: all must hold).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters(BTreeMap<String, Vec<String>>);
+
+impl Filters {
+    /// Reads `{"label":{"a=b":true}}` (Go clients) or `{"label":["a=b"]}` (older clients, bollard); empty text is no filter.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let invalid = || Error::invalid("invalid filter");
+        let Ok(Value::Object(map)) = serde_json::from_str(text) else { return Err(invalid()) };
+        let mut filters = BTreeMap::new();
+        for (name, values) in map {
+            let values = match values {
+                Value::Object(set) => set.into_iter().filter(|(_, on)| *on == Value::Bool(true)).map(|(value, _)| value).collect(),
+                Value::Array(list) => list
+                    .into_iter()
+                    .map(|value| match value {
+                        Value::String(value) => Ok(value),
+                        _ => Err(invalid()),
+                    })
+                    .collect::<Result<Vec<_>>>()?,
+                Value::Null => continue,
+                _ => return Err(invalid()),
+            };
+            filters.insert(name, values);
+        }
+        Ok(Self(filters))
+    }
+
+    /// Refuses names that the call does not know, in dockerd's words.
+    pub fn allow_only(&self, known: &[&str]) -> Result<()> {
+        match self.0.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(Error::invalid(format!("invalid filter '{name}'"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the filter is given at all.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// The values of a filter; empty if it is not given.
+    pub fn get(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether no filter is given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `value` is one of the filter's values, or the filter is not given.
+    pub fn matches_exact(&self, name: &str, value: &str) -> bool {
+        !self.contains(name) || self.get(name).iter().any(|wanted| wanted == value)
+    }
+
+    /// As [`Filters::matches_exact`], with the values as prefixes (ids).
+    pub fn matches_prefix(&self, name: &str, value: &str) -> bool {
+        !self.contains(name) || self.get(name).iter().any(|wanted| value.starts_with(wanted.as_str()))
+    }
+
+    /// As [`Filters::matches_exact`], with the values as parts (names).
+    pub fn matches_substring(&self, name: &str, value: &str) -> bool {
+        !self.contains(name) || self.get(name).iter().any(|wanted| value.contains(wanted.as_str()))
+    }
+
+    /// `label`: every `key` or `key=value` must be among the object's labels; `label!`: none may be.
+    pub fn matches_labels<'a, L>(&self, labels: L) -> bool
+    where
+        L: Fn(&str) -> Option<&'a str>,
+    {
+        let has = |wanted: &String| match wanted.split_once('=') {
+            Some((key, value)) => labels(key) == Some(value),
+            None => labels(wanted).is_some(),
+        };
+        self.get("label").iter().all(has) && !self.get("label!").iter().any(has)
+    }
+
+    /// A boolean filter such as `dangling`; `None` if it is not given.
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>> {
+        match self.get(name) {
+            [] => Ok(None),
+            values => {
+                let truth = |value: &String| match value.as_str() {
+                    "1" | "true" => Some(true),
+                    "0" | "false" => Some(false),
+                    _ => None,
+                };
+                let mut truths = values.iter().map(truth);
+                match (truths.next().flatten(), truths.next()) {
+                    (Some(truth), None) => Ok(Some(truth)),
+                    _ => Err(Error::invalid(format!("invalid filter '{name}={values:?}'"))),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_encodings_are_read() {
+        let map = Filters::parse(r#"{"label":{"a=b":true}}"#).unwrap();
+        assert_eq!(map, Filters::parse(r#"{"label":["a=b"]}"#).unwrap());
+        assert!(Filters::parse("{").is_err());
+        assert!(Filters::parse(r#"{"label":3}"#).is_err());
+    }
+
+    #[test]
+    fn every_label_must_match() {
+        let filters = Filters::parse(r#"{"label":["a=b","c"]}"#).unwrap();
+        let labels = |key: &str| match key {
+            "a" => Some("b"),
+            "c" => Some(""),
+            _ => None,
+        };
+        assert!(filters.matches_labels(labels));
+        assert!(!filters.matches_labels(|key| (key == "a").then_some("b")));
+    }
+}

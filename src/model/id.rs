@@ -1,0 +1,129 @@
+//! Identifiers of what clients name.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Result};
+
+/// The scope behind one socket. Everything a client makes belongs to one tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tenant(String);
+
+impl Tenant {
+    /// The tenant of a plain `ringer serve`.
+    pub fn default_tenant() -> Self {
+        Self("default".to_owned())
+    }
+
+    /// The name as it stands in labels and record names.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tenant {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
+            return Err(Error::invalid(format!("invalid tenant name {name:?}: only [a-z0-9-], at most 63")));
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes an id that was made before and stored.
+            pub fn from_stored(id: impl Into<String>) -> Self {
+                Self(id.into())
+            }
+
+            /// A new random id: 64 lower-case hex digits, never all decimal in its short form, since
+            /// a short id that is a number would be taken for a port or a pid by some programs.
+            pub fn random() -> Self {
+                loop {
+                    let mut bytes = [0u8; 32];
+                    getrandom::fill(&mut bytes).expect("the kernel's random source is always there");
+                    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    if id[..12].contains(|c: char| c.is_ascii_alphabetic()) {
+                        return Self(id);
+                    }
+                }
+            }
+
+            /// All 64 digits.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The first 12 digits, as the CLI prints them.
+            pub fn short(&self) -> &str {
+                &self.0[..self.0.len().min(12)]
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// A container's id.
+    ContainerId
+);
+hex_id!(
+    /// An exec's id.
+    ExecId
+);
+hex_id!(
+    /// A network's id.
+    NetworkId
+);
+hex_id!(
+    /// The id of a container's attachment to a network.
+    EndpointId
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_ids_are_64_hex_digits() {
+        let id = ContainerId::random();
+        assert_eq!(id.as_str().len(), 64);
+        assert!(id.as_str().chars().all(|c| c.is_ascii_hexdigit()));
+        assert_ne!(id, ContainerId::random());
+    }
+
+    #[test]
+    fn tenant_names_are_checked() {
+        assert!("job-17".parse::<Tenant>().is_ok());
+        assert!("a/b".parse::<Tenant>().is_err());
+    }
+}
