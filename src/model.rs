@@ -1,9 +1,11 @@
 //! Level 0: the nouns, the state machine and the error type. No I/O, no async.
 
+pub mod container;
 pub mod error;
 pub mod event;
 pub mod filters;
 pub mod id;
+pub mod image;
 pub mod network;
 pub mod reference;
 pub mod time;

@@ -1,1 +1,117 @@
-//! Images.
+//! What the engine asks of a content store, an image store and a snapshotter: containerd's, or the fake.
+
+use std::{collections::HashMap, pin::Pin};
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+
+use crate::model::{Result, id::Tenant, image::Descriptor, reference::Digest, time::Timestamp};
+
+/// A name that points at content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageRecord {
+    /// Whose name it is.
+    pub tenant: Tenant,
+    /// The normalised reference, `docker.io/library/alpine:latest`, or a digest for an image without a name.
+    pub name: String,
+    /// What it points at: an index or a manifest.
+    pub target: Descriptor,
+    /// Labels of the record.
+    pub labels: HashMap<String, String>,
+    /// When the name was made.
+    pub created: Timestamp,
+    /// When it was last pointed elsewhere.
+    pub updated: Timestamp,
+}
+
+/// What is known of a stored blob.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlobInfo {
+    /// Its digest.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+}
+
+/// Keeps what is made under it from the garbage collector until it is released. Dropping it without
+/// `release` leaves it to its expiry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lease(pub String);
+
+/// Bytes of a blob.
+pub type BlobReader = Pin<Box<dyn AsyncRead + Send>>;
+
+/// A blob that is being written. `offset` bytes are there already (a resumed download).
+#[async_trait]
+pub trait BlobWriter: Send {
+    /// Bytes that are already stored.
+    fn offset(&self) -> u64;
+
+    /// Appends.
+    async fn write(&mut self, bytes: bytes::Bytes) -> Result<()>;
+
+    /// Starts again from nothing, when the source cannot resume.
+    async fn truncate(&mut self) -> Result<()>;
+
+    /// Checks digest and size, and makes the blob visible. A blob that is there already is success.
+    async fn commit(self: Box<Self>, labels: HashMap<String, String>) -> Result<()>;
+}
+
+/// A content store with image names and a snapshotter behind it.
+///
+/// Labels that keep things from the garbage collector (`containerd.io/gc.ref.…`) are set by the engine
+/// through the labels arguments; an image record must pin content and snapshot chain.
+#[async_trait]
+pub trait ImageBackend: Send + Sync + 'static {
+    /// Starts a lease that ends by itself after an hour.
+    async fn lease(&self) -> Result<Lease>;
+
+    /// Ends a lease; what nothing else refers to goes.
+    async fn release(&self, lease: Lease) -> Result<()>;
+
+    /// All names of a tenant.
+    async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>>;
+
+    /// Makes a name or points it elsewhere.
+    async fn put_image(&self, image: &ImageRecord) -> Result<()>;
+
+    /// Takes a name away; what nothing else refers to goes. With `sync`, waits for the collector.
+    async fn delete_image(&self, tenant: &Tenant, name: &str, sync: bool) -> Result<()>;
+
+    /// Looks a blob up; `None` if it is not there.
+    async fn blob_info(&self, digest: &Digest) -> Result<Option<BlobInfo>>;
+
+    /// Opens a blob for reading from `offset`.
+    async fn read_blob(&self, digest: &Digest, offset: u64) -> Result<BlobReader>;
+
+    /// Opens a blob for writing; goes on where an earlier writer with the same digest stopped. `None` if it is there already.
+    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>>;
+
+    /// Sets labels of a blob, leaving others as they are; an empty value removes one.
+    async fn label_blob(&self, digest: &Digest, labels: HashMap<String, String>) -> Result<()>;
+
+    /// Whether a chain of layers is unpacked.
+    async fn has_snapshot(&self, chain_id: &str) -> Result<bool>;
+
+    /// Unpacks one layer onto `parent` (empty for none) and commits it as `chain_id`. Returns the diff id, the
+    /// digest of the uncompressed tar; a mismatch with `expected_diff_id` is an error and keeps nothing.
+    async fn unpack_layer(
+        &self,
+        lease: &Lease,
+        layer: &Descriptor,
+        parent: &str,
+        chain_id: &str,
+        expected_diff_id: &Digest,
+    ) -> Result<()>;
+
+    /// Bytes that the snapshot's own layer takes on disk.
+    async fn snapshot_size(&self, chain_id: &str) -> Result<u64>;
+
+    /// Name of the snapshotter, for gc labels and `/info`.
+    fn snapshotter(&self) -> &str;
+
+    /// Removes what nothing refers to, now.
+    async fn collect_garbage(&self) -> Result<()>;
+}

@@ -1,1 +1,199 @@
-//! Runtime.
+//! What the engine asks of a container runtime: containerd's containers, snapshots and tasks, or the fake.
+
+use std::{collections::HashMap, path::PathBuf, pin::Pin};
+
+use async_trait::async_trait;
+use oci_spec::runtime::{Process, Spec};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::model::{
+    Result,
+    id::{ContainerId, ExecId},
+    time::Timestamp,
+};
+
+/// A container as it is stored: our own record is opaque bytes to the runtime.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredContainer {
+    /// Its id.
+    pub id: ContainerId,
+    /// The engine's record, JSON.
+    pub record: Vec<u8>,
+}
+
+/// What makes a container object and its writable layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewContainer {
+    /// Its id, also the key of its snapshot.
+    pub id: ContainerId,
+    /// Chain id of the image's topmost layer; empty for none.
+    pub parent: String,
+    /// Name of the image record, so that tools that look into containerd see where it came from.
+    pub image: String,
+    /// Selectors: tenant and name. Docker's labels are in the record.
+    pub labels: HashMap<String, String>,
+    /// Which runtime: `runc`, `crun` or a shim's name. Fixed for the container's life.
+    pub runtime: String,
+    /// The engine's record, JSON.
+    pub record: Vec<u8>,
+}
+
+/// A mount that the root file system consists of (containerd's `Mount`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootfsMount {
+    /// `overlay`, `bind` …
+    pub kind: String,
+    /// What is mounted.
+    pub source: String,
+    /// Options, `lowerdir=…` among them.
+    pub options: Vec<String>,
+}
+
+/// How a task or exec is wired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stdio {
+    /// Whether there is a terminal: then stdout carries everything.
+    pub terminal: bool,
+    /// Whether the process can read input; without it, it reads end of file.
+    pub stdin: bool,
+}
+
+/// Output of a process. Ends when the process and all that inherited its output have closed it.
+pub type OutputPipe = Pin<Box<dyn AsyncRead + Send>>;
+
+/// Input of a process. After dropping it, `close_stdin` must be called for the process to see end of file.
+pub type InputPipe = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// Our ends of a process's streams.
+pub struct TaskIo {
+    /// If asked for.
+    pub stdin: Option<InputPipe>,
+    /// Standard output, or the terminal.
+    pub stdout: OutputPipe,
+    /// Standard error; `None` with a terminal.
+    pub stderr: Option<OutputPipe>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code, 128 + signal for a killed one.
+    pub code: i64,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A task found at start-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundTask {
+    /// Its container.
+    pub id: ContainerId,
+    /// Its process on the host; 0 when it has ended.
+    pub pid: u32,
+    /// Whether its process still runs.
+    pub running: bool,
+}
+
+/// Versions for `/info` and `/version`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// containerd's version.
+    pub containerd_version: String,
+    /// containerd's commit.
+    pub containerd_commit: String,
+    /// Name of the default runtime, `runc` or `crun`.
+    pub default_runtime: String,
+    /// Known runtimes: name, path of the program, version, commit.
+    pub runtimes: Vec<RuntimeProgram>,
+    /// Path of the `docker-init` or `tini` program for `HostConfig.Init`, if there is one.
+    pub init: Option<RuntimeProgram>,
+}
+
+/// One program that containers run under.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeProgram {
+    /// Name clients use, `runc`.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
+    /// Its version.
+    pub version: String,
+    /// Its commit.
+    pub commit: String,
+}
+
+/// Carries out container life cycles.
+///
+/// Errors: `NotFound` for what is not there (also of a process that has ended already), texts of the OCI
+/// runtime are passed on, since clients search in them ("executable file not found", "no such file or directory").
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Versions, asked once at start.
+    fn info(&self) -> &RuntimeInfo;
+
+    /// Makes the writable layer and the container object, under a lease.
+    async fn create_container(&self, container: &NewContainer) -> Result<()>;
+
+    /// Replaces the engine's record.
+    async fn update_record(&self, id: &ContainerId, record: Vec<u8>) -> Result<()>;
+
+    /// Removes container object and writable layer; success if they are gone already.
+    async fn delete_container(&self, id: &ContainerId) -> Result<()>;
+
+    /// All containers of this instance, with their records.
+    async fn list_containers(&self) -> Result<Vec<StoredContainer>>;
+
+    /// Mounts of a container's root file system.
+    async fn rootfs(&self, id: &ContainerId) -> Result<Vec<RootfsMount>>;
+
+    /// Bytes in the writable layer, and of the whole root file system.
+    async fn usage(&self, id: &ContainerId) -> Result<u64>;
+
+    /// Makes the task: the container's first process exists and waits for `start_task`. The spec is stored with the container.
+    async fn create_task(&self, id: &ContainerId, spec: &Spec, stdio: Stdio) -> Result<(u32, TaskIo)>;
+
+    /// Lets the first process run.
+    async fn start_task(&self, id: &ContainerId) -> Result<()>;
+
+    /// Waits for the end of the first process or of an exec. Survives a restart of containerd.
+    async fn wait(&self, id: &ContainerId, exec: Option<&ExecId>) -> Result<Exit>;
+
+    /// Sends a signal; `all` reaches every process of the container.
+    async fn kill(&self, id: &ContainerId, exec: Option<&ExecId>, signal: u32, all: bool) -> Result<()>;
+
+    /// Takes an ended task away (kills it first if it still runs). `NotFound` counts as done.
+    async fn delete_task(&self, id: &ContainerId) -> Result<()>;
+
+    /// Freezes all processes.
+    async fn pause(&self, id: &ContainerId) -> Result<()>;
+
+    /// Thaws them.
+    async fn resume(&self, id: &ContainerId) -> Result<()>;
+
+    /// Processes of the container, as the host numbers them.
+    async fn pids(&self, id: &ContainerId) -> Result<Vec<u32>>;
+
+    /// Sets the terminal's size in characters.
+    async fn resize(&self, id: &ContainerId, exec: Option<&ExecId>, width: u32, height: u32) -> Result<()>;
+
+    /// Closes the runtime's side of standard input, after ours was dropped.
+    async fn close_stdin(&self, id: &ContainerId, exec: Option<&ExecId>) -> Result<()>;
+
+    /// Prepares a further process in a running container.
+    async fn create_exec(&self, id: &ContainerId, exec: &ExecId, process: &Process, stdio: Stdio) -> Result<TaskIo>;
+
+    /// Runs it; returns its process number on the host.
+    async fn start_exec(&self, id: &ContainerId, exec: &ExecId) -> Result<u32>;
+
+    /// Takes an ended exec away. `NotFound` counts as done.
+    async fn delete_exec(&self, id: &ContainerId, exec: &ExecId) -> Result<()>;
+
+    /// Tasks that are there, for the start-up of a daemon that was killed.
+    async fn list_tasks(&self) -> Result<Vec<FoundTask>>;
+
+    /// Cgroup path that specs must use for a container, below the instance's own parent.
+    fn cgroup_path(&self, id: &ContainerId, parent: &str) -> String;
+
+    /// Folder below which per-container files may be kept while it runs (hosts, resolv.conf, shm).
+    fn state_dir(&self, id: &ContainerId) -> PathBuf;
+}

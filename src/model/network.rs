@@ -15,7 +15,9 @@ use super::{
 };
 
 /// Reads `null` as the default: Go clients send nil maps and slices as `null`.
-pub fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -33,7 +35,12 @@ pub struct IpamPool {
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub gateway: String,
     /// Addresses never to be given out, by name.
-    #[serde(rename = "AuxiliaryAddresses", alias = "AuxAddress", skip_serializing_if = "IndexMap::is_empty", deserialize_with = "null_is_default")]
+    #[serde(
+        rename = "AuxiliaryAddresses",
+        alias = "AuxAddress",
+        skip_serializing_if = "IndexMap::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub auxiliary_addresses: IndexMap<String, String>,
 }
 

@@ -81,9 +81,10 @@ fn parse_unix(value: &str) -> Option<Timestamp> {
 
 fn parse_local(value: &str) -> Option<Timestamp> {
     const FORMATS: [&str; 3] = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%dZ%H"];
-    let time = FORMATS.iter().find_map(|format| NaiveDateTime::parse_from_str(value, format).ok()).or_else(|| {
-        chrono::NaiveDate::parse_from_str(value, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0)
-    })?;
+    let time = FORMATS
+        .iter()
+        .find_map(|format| NaiveDateTime::parse_from_str(value, format).ok())
+        .or_else(|| chrono::NaiveDate::parse_from_str(value, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0))?;
     Some(Timestamp(time.and_utc()))
 }
 

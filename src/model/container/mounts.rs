@@ -1,0 +1,55 @@
+//! What is mounted into a container beside its root file system.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of thing is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A path of the host.
+    Bind,
+    /// A volume, named or anonymous.
+    Volume,
+    /// Memory.
+    Tmpfs,
+}
+
+/// One mount, resolved at create and stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// What.
+    pub kind: MountKind,
+    /// The volume's name; empty for others.
+    pub name: String,
+    /// Path on the host; empty for tmpfs.
+    pub source: String,
+    /// Path in the container, cleaned.
+    pub destination: String,
+    /// `local` for volumes, else empty.
+    pub driver: String,
+    /// The mode of a bind as the client wrote it, `z` or `ro,rslave`, for inspect.
+    pub mode: String,
+    /// Writable.
+    pub rw: bool,
+    /// `rprivate` and its like; empty for volumes and tmpfs.
+    pub propagation: String,
+    /// The volume was made for this container and has no name of its own: `v=1` and AutoRemove delete it.
+    pub anonymous: bool,
+    /// Do not fill an empty volume from the image.
+    pub no_copy: bool,
+    /// Folder within the volume.
+    #[serde(default)]
+    pub subpath: String,
+    /// Not recursive (`BindOptions.NonRecursive`).
+    #[serde(default)]
+    pub non_recursive: bool,
+    /// Missing sources of `Binds` are made as folders; those of `Mounts` are an error.
+    #[serde(default)]
+    pub create_source: bool,
+    /// Options of a tmpfs, `size=64k,mode=1777`.
+    #[serde(default)]
+    pub tmpfs_options: String,
+    /// Whether inspect lists it in `Mounts` (`HostConfig.Tmpfs` entries are not).
+    #[serde(default)]
+    pub hidden: bool,
+}
