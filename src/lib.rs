@@ -11,4 +11,5 @@
 //! | 0 | `model` |
 
 pub mod backend;
+pub mod engine;
 pub mod model;

@@ -7,6 +7,7 @@ pub mod filters;
 pub mod id;
 pub mod image;
 pub mod network;
+pub mod output;
 pub mod reference;
 pub mod time;
 

@@ -1,0 +1,104 @@
+//! Level 2: decides. Verbs are named as Docker's operationIds in snake case; each takes the tenant first.
+//!
+//! The engine knows no HTTP and no containerd: it calls the traits of `backend`, keeps the records, and
+//! publishes what happens. Verbs that change something run to their end even if the client hangs up.
+
+pub mod config;
+pub mod container;
+pub mod containers;
+pub mod events;
+pub mod store;
+
+use std::{future::Future, sync::Arc};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use crate::{
+    backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
+    engine::{config::EngineConfig, events::EventBus, store::ContainerStore},
+    model::{Error, Result},
+};
+
+/// The adapters that an engine works with.
+#[derive(Clone)]
+pub struct Backends {
+    /// Container life cycles.
+    pub runtime: Arc<dyn Runtime>,
+    /// Content, image names, snapshots.
+    pub images: Arc<dyn ImageBackend>,
+    /// The kernel's networking.
+    pub network: Arc<dyn NetworkBackend>,
+}
+
+/// The engine; clones share everything.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+/// What the clones of an engine share.
+pub struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) backends: Backends,
+    pub(crate) containers: ContainerStore,
+    pub(crate) execs: containers::exec::ExecStore,
+    pub(crate) events: EventBus,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl std::ops::Deref for Engine {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Engine {
+    /// Takes up what is stored: containers, networks, volumes. Containers that were running when the last
+    /// daemon ended are ended first, as dockerd does without live restore.
+    pub async fn open(config: EngineConfig, backends: Backends) -> Result<Self> {
+        let engine = Self(Arc::new(Inner {
+            config,
+            backends,
+            containers: ContainerStore::default(),
+            execs: containers::exec::ExecStore::default(),
+            events: EventBus::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+        }));
+        engine.restore_containers().await?;
+        Ok(engine)
+    }
+
+    /// Ends every container and waits for all that is under way.
+    pub async fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.stop_all_containers().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Starts a task that `shutdown` waits for. `name` is its span.
+    pub(crate) fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task.instrument(tracing::info_span!("task", name)));
+    }
+
+    /// Runs a verb to its end even if the caller goes away.
+    pub(crate) async fn run<T, F>(&self, name: &'static str, verb: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let task = self.tasks.spawn(verb.instrument(tracing::info_span!("verb", name)));
+        task.await.map_err(|panic| Error::system(format!("{name} failed")).with_source(panic))?
+    }
+
+    /// Ends when the engine shuts down.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+}

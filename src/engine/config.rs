@@ -1,0 +1,43 @@
+//! What the engine is told at start.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+
+/// A pool that networks without a wanted subnet are cut from (`--default-address-pool`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressPool {
+    /// The whole.
+    pub base: IpNet,
+    /// Prefix length of each network's part.
+    pub size: u8,
+}
+
+/// Settings of an engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Where things are kept (`--data-root`).
+    pub data_root: PathBuf,
+    /// Where things are kept while they run (`--exec-root`).
+    pub exec_root: PathBuf,
+    /// Names links, rules and cgroups, so that several daemons on one machine do not meet; at most 8 of `[a-z0-9]`.
+    pub instance: String,
+    /// Runtime of containers that ask for none; empty takes what the probe at start found.
+    pub default_runtime: String,
+    /// Pools for networks; empty is the built-in list.
+    pub address_pools: Vec<AddressPool>,
+    /// MTU of all networks; `None` is the uplink's.
+    pub mtu: Option<u32>,
+    /// Name servers of containers that ask for none; empty takes the host's.
+    pub dns: Vec<IpAddr>,
+    /// Registries without TLS or with certificates that nobody signed: `host[:port]` or CIDR.
+    pub insecure_registries: Vec<String>,
+    /// Asked before Docker Hub: URLs.
+    pub registry_mirrors: Vec<String>,
+    /// Whether containers get an init process that reaps, unless they say otherwise (`--init`).
+    pub init: bool,
+    /// `--debug`, for `/info`.
+    pub debug: bool,
+    /// Labels of the daemon, for `/info`.
+    pub labels: Vec<String>,
+}

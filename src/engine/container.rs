@@ -1,0 +1,114 @@
+//! A container in memory: its record as a published snapshot, its streams, and the lock its verbs take.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, watch};
+
+use crate::{
+    engine::containers::console::Console,
+    model::{
+        container::{ContainerRecord, ContainerState},
+        id::ContainerId,
+    },
+};
+
+/// What is known of a container at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The record.
+    pub record: Arc<ContainerRecord>,
+    /// How often its first process has ended since the daemon started: tells one exit from the next.
+    pub exits: u64,
+    /// It is gone: the name is free and nothing can be done with it any more.
+    pub removed: bool,
+}
+
+/// A container; shared by all verbs that work on it.
+pub struct Container {
+    id: ContainerId,
+    snapshot: watch::Sender<Snapshot>,
+    /// Taken by verbs that change the container, and by the tear-down after its exit: a second start waits for it.
+    pub(crate) lock: Arc<Mutex<()>>,
+    /// Its streams.
+    pub(crate) console: Console,
+}
+
+impl Container {
+    /// Takes a record that was just made or read.
+    pub fn new(record: ContainerRecord) -> Self {
+        Self {
+            id: record.id.clone(),
+            console: Console::default(),
+            snapshot: watch::Sender::new(Snapshot { record: Arc::new(record), exits: 0, removed: false }),
+            lock: Arc::default(),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// The record as it is now.
+    pub fn record(&self) -> Arc<ContainerRecord> {
+        self.snapshot.borrow().record.clone()
+    }
+
+    /// The state as it is now.
+    pub fn state(&self) -> ContainerState {
+        self.snapshot.borrow().record.state.clone()
+    }
+
+    /// Everything as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// A view that can wait for a condition.
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.subscribe()
+    }
+
+    /// Changes the record and publishes it. Storing it is the caller's: [`crate::engine::Engine::store_record`].
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
+        let mut result = None;
+        self.snapshot.send_modify(|snapshot| result = Some(change(Arc::make_mut(&mut snapshot.record))));
+        result.expect("send_modify calls its closure")
+    }
+
+    /// Changes the record if the change succeeds; otherwise nothing is published.
+    pub(crate) fn try_update<T, E>(&self, change: impl FnOnce(&mut ContainerRecord) -> Result<T, E>) -> Result<T, E> {
+        let mut result = None;
+        self.snapshot.send_if_modified(|snapshot| {
+            let mut record = (*snapshot.record).clone();
+            let changed = change(&mut record);
+            let success = changed.is_ok();
+            if success {
+                snapshot.record = Arc::new(record);
+            }
+            result = Some(changed);
+            success
+        });
+        result.expect("send_if_modified calls its closure")
+    }
+
+    /// Publishes that the first process has ended.
+    pub(crate) fn publish_exit(&self, change: impl FnOnce(&mut ContainerRecord)) {
+        self.snapshot.send_modify(|snapshot| {
+            change(Arc::make_mut(&mut snapshot.record));
+            snapshot.exits += 1;
+        });
+    }
+
+    /// Publishes that it is gone.
+    pub(crate) fn publish_removed(&self) {
+        self.snapshot.send_modify(|snapshot| snapshot.removed = true);
+    }
+
+    /// Waits until `condition` holds; returns what then is.
+    pub(crate) async fn wait_for(&self, condition: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        let mut watch = self.watch();
+        let snapshot = watch.wait_for(condition).await.expect("the container keeps its sender");
+        snapshot.clone()
+    }
+}

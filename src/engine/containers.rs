@@ -1,0 +1,5 @@
+//! Containers: one file per verb.
+
+pub mod console;
+pub mod exec;
+mod restore;

@@ -1,0 +1,96 @@
+//! Execs: further processes in a running container. They live in memory and are readable until the container goes.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::model::{
+    Error, Result,
+    id::{ContainerId, ExecId, Tenant},
+};
+
+/// The body of `POST /containers/{id}/exec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// `KEY=value`, over the container's.
+    pub env: Vec<String>,
+    /// Where it starts; empty is the container's.
+    pub working_dir: String,
+    /// User; empty is the container's.
+    pub user: String,
+    /// With a terminal.
+    pub tty: bool,
+    /// All capabilities.
+    pub privileged: bool,
+    /// Whether the client will write input.
+    pub attach_stdin: bool,
+    /// Whether the client reads output.
+    pub attach_stdout: bool,
+    /// Whether the client reads errors.
+    pub attach_stderr: bool,
+    /// Keys that detach; empty is ctrl-p,ctrl-q.
+    pub detach_keys: String,
+    /// Height and width of the terminal.
+    pub console_size: Option<(u32, u32)>,
+}
+
+/// Where an exec stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecState {
+    /// Not started.
+    Created,
+    /// A start is under way.
+    Starting,
+    /// Runs as this process of the host.
+    Running(u32),
+    /// Has ended.
+    Exited(i64),
+}
+
+/// One exec.
+pub struct Exec {
+    /// Its id.
+    pub id: ExecId,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Where it runs.
+    pub container: ContainerId,
+    /// What was asked for.
+    pub request: ExecRequest,
+    /// Where it stands.
+    pub state: watch::Sender<ExecState>,
+}
+
+/// All execs.
+#[derive(Default)]
+pub struct ExecStore(Mutex<HashMap<ExecId, Arc<Exec>>>);
+
+impl ExecStore {
+    /// Adds one.
+    pub fn insert(&self, exec: Arc<Exec>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(exec.id.clone(), exec);
+    }
+
+    /// By its whole id.
+    pub fn get(&self, tenant: &Tenant, id: &str) -> Result<Arc<Exec>> {
+        let execs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let exec = execs.get(&ExecId::from_stored(id)).filter(|exec| exec.tenant == *tenant);
+        exec.cloned().ok_or_else(|| Error::no_such_exec(id))
+    }
+
+    /// Those of a container that have not ended, for `ExecIDs`.
+    pub fn of_container(&self, container: &ContainerId) -> Vec<Arc<Exec>> {
+        let execs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        execs.values().filter(|exec| exec.container == *container).cloned().collect()
+    }
+
+    /// Forgets those of a container that is gone.
+    pub fn forget_container(&self, container: &ContainerId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, exec| exec.container != *container);
+    }
+}

@@ -1,0 +1,108 @@
+//! The one place where a tenant's scope is enforced: containers by tenant, id and name.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    engine::container::Container,
+    model::{
+        Error, Result,
+        id::{ContainerId, Tenant},
+    },
+};
+
+#[derive(Default)]
+struct TenantContainers {
+    by_id: BTreeMap<ContainerId, Arc<Container>>,
+    /// Names that are taken. A name may be reserved for a container that is not in `by_id` yet.
+    names: HashMap<String, ContainerId>,
+}
+
+/// All containers. A look-up sees those of its tenant and no others.
+#[derive(Default)]
+pub struct ContainerStore {
+    tenants: Mutex<HashMap<Tenant, TenantContainers>>,
+}
+
+impl ContainerStore {
+    fn tenants(&self) -> MutexGuard<'_, HashMap<Tenant, TenantContainers>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a name for a container that is about to be made. Conflict if somebody has it.
+    pub fn reserve_name(&self, tenant: &Tenant, name: &str, id: &ContainerId) -> Result<()> {
+        let mut tenants = self.tenants();
+        let names = &mut tenants.entry(tenant.clone()).or_default().names;
+        match names.get(name) {
+            Some(owner) => Err(Error::name_in_use(name, owner.as_str())),
+            None => {
+                names.insert(name.to_owned(), id.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a name back, if it is still this container's.
+    pub fn release_name(&self, tenant: &Tenant, name: &str, id: &ContainerId) {
+        if let Some(containers) = self.tenants().get_mut(tenant)
+            && containers.names.get(name) == Some(id)
+        {
+            containers.names.remove(name);
+        }
+    }
+
+    /// Adds a container. Its name was reserved before, or is taken with it (at start-up).
+    pub fn insert(&self, container: Arc<Container>) {
+        let record = container.record();
+        let mut tenants = self.tenants();
+        let containers = tenants.entry(record.tenant.clone()).or_default();
+        containers.names.entry(record.name.clone()).or_insert_with(|| record.id.clone());
+        containers.by_id.insert(record.id.clone(), container);
+    }
+
+    /// Takes a container out, with its name.
+    pub fn remove(&self, tenant: &Tenant, id: &ContainerId) {
+        if let Some(containers) = self.tenants().get_mut(tenant) {
+            containers.by_id.remove(id);
+            containers.names.retain(|_, owner| owner != id);
+        }
+    }
+
+    /// By id, name (with or without slash) or unique prefix of an id.
+    pub fn get(&self, tenant: &Tenant, reference: &str) -> Result<Arc<Container>> {
+        let tenants = self.tenants();
+        let missing = || Error::no_such_container(reference);
+        let containers = tenants.get(tenant).ok_or_else(missing)?;
+        let name = reference.strip_prefix('/').unwrap_or(reference);
+        let by_id = containers.by_id.get(&ContainerId::from_stored(reference));
+        let by_name = || containers.names.get(name).and_then(|id| containers.by_id.get(id));
+        if let Some(container) = by_id.or_else(by_name) {
+            return Ok(container.clone());
+        }
+        if reference.is_empty() {
+            return Err(missing());
+        }
+        let mut matches = containers
+            .by_id
+            .range(ContainerId::from_stored(reference)..)
+            .take_while(|(id, _)| id.as_str().starts_with(reference))
+            .map(|(_, container)| container);
+        match (matches.next(), matches.next()) {
+            (Some(container), None) => Ok(container.clone()),
+            (Some(_), Some(_)) => Err(Error::invalid(format!("Multiple IDs found with provided prefix: {reference}"))),
+            _ => Err(missing()),
+        }
+    }
+
+    /// All containers of a tenant.
+    pub fn list(&self, tenant: &Tenant) -> Vec<Arc<Container>> {
+        self.tenants().get(tenant).map(|containers| containers.by_id.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// All containers of all tenants, for start-up and shutdown.
+    pub fn list_all(&self) -> Vec<Arc<Container>> {
+        self.tenants().values().flat_map(|containers| containers.by_id.values().cloned()).collect()
+    }
+}
