@@ -9,6 +9,7 @@ pub mod image;
 pub mod network;
 pub mod output;
 pub mod reference;
+pub mod registry_auth;
 pub mod time;
 
 pub use error::{Error, ErrorKind, Result};

@@ -55,8 +55,9 @@ pub trait BlobWriter: Send {
     /// Starts again from nothing, when the source cannot resume.
     async fn truncate(&mut self) -> Result<()>;
 
-    /// Checks digest and size, and makes the blob visible. A blob that is there already is success.
-    async fn commit(self: Box<Self>, labels: HashMap<String, String>) -> Result<()>;
+    /// Checks digest and size where they were known before, and makes the blob visible; returns its digest.
+    /// A blob that is there already is success. After a mismatch nothing is kept.
+    async fn commit(self: Box<Self>, labels: HashMap<String, String>) -> Result<Digest>;
 }
 
 /// A content store with image names and a snapshotter behind it.
@@ -74,6 +75,9 @@ pub trait ImageBackend: Send + Sync + 'static {
     /// All names of a tenant.
     async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>>;
 
+    /// One name of a tenant.
+    async fn get_image(&self, tenant: &Tenant, name: &str) -> Result<Option<ImageRecord>>;
+
     /// Makes a name or points it elsewhere.
     async fn put_image(&self, image: &ImageRecord) -> Result<()>;
 
@@ -86,17 +90,21 @@ pub trait ImageBackend: Send + Sync + 'static {
     /// Opens a blob for reading from `offset`.
     async fn read_blob(&self, digest: &Digest, offset: u64) -> Result<BlobReader>;
 
-    /// Opens a blob for writing; goes on where an earlier writer with the same digest stopped. `None` if it is there already.
+    /// Opens a blob for writing; goes on where an earlier writer with the same digest stopped. `None` if it is there
+    /// already; then the lease keeps it, too.
     async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>>;
+
+    /// Opens a blob whose digest is not known before its last byte.
+    async fn write_new_blob(&self, lease: &Lease) -> Result<Box<dyn BlobWriter>>;
 
     /// Sets labels of a blob, leaving others as they are; an empty value removes one.
     async fn label_blob(&self, digest: &Digest, labels: HashMap<String, String>) -> Result<()>;
 
-    /// Whether a chain of layers is unpacked.
-    async fn has_snapshot(&self, chain_id: &str) -> Result<bool>;
+    /// Whether a chain of layers is unpacked; then the lease keeps it.
+    async fn has_snapshot(&self, lease: &Lease, chain_id: &str) -> Result<bool>;
 
-    /// Unpacks one layer onto `parent` (empty for none) and commits it as `chain_id`. Returns the diff id, the
-    /// digest of the uncompressed tar; a mismatch with `expected_diff_id` is an error and keeps nothing.
+    /// Unpacks one layer onto `parent` (empty for none) and commits it as `chain_id`; success if it is there already.
+    /// A tar whose digest is not `expected_diff_id` is an error and keeps nothing.
     async fn unpack_layer(
         &self,
         lease: &Lease,

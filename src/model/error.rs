@@ -185,6 +185,53 @@ impl Error {
         Self::conflict(format!("remove {name}: volume is in use - [{}]", containers.join(", ")))
     }
 
+    /// A blob whose bytes are not what its digest says.
+    pub fn blob_verification_failed(digest: &str) -> Self {
+        Self::system(format!("filesystem layer verification failed for digest {digest}"))
+    }
+
+    /// A pull or push that the registry refuses; it does not tell missing from forbidden.
+    pub fn pull_access_denied(name: &str, detail: &str) -> Self {
+        Self::not_found(format!(
+            "pull access denied for {name}, repository does not exist or may require 'docker login': {detail}"
+        ))
+    }
+
+    /// A tag or digest that the registry does not have.
+    pub fn manifest_not_found(reference: &str, detail: &str) -> Self {
+        Self::not_found(format!("manifest for {reference} not found: {detail}"))
+    }
+
+    /// An image that is there, but for other platforms.
+    pub fn platform_not_provided(reference: &str, platform: &str) -> Self {
+        Self::not_found(format!(
+            "image with reference {reference} was found but does not provide the specified platform ({platform})"
+        ))
+    }
+
+    /// An id prefix that fits several images.
+    pub fn ambiguous_image(prefix: &str) -> Self {
+        Self::invalid(format!("ambiguous reference: image ID prefix {prefix} fits several images"))
+    }
+
+    /// `DELETE /images/{name}` of the last name while a container uses the image.
+    pub fn image_reference_in_use(reference: &str, container: &str, image: &str) -> Self {
+        Self::conflict(format!(
+            "conflict: unable to remove repository reference \"{reference}\" (must force) - container {container} \
+             is using its referenced image {image}"
+        ))
+    }
+
+    /// `DELETE /images/{id}` that force would carry out.
+    pub fn image_delete_needs_force(id: &str, reason: &str) -> Self {
+        Self::conflict(format!("conflict: unable to delete {id} (must be forced) - {reason}"))
+    }
+
+    /// `DELETE /images/{id}` that not even force carries out.
+    pub fn image_delete_impossible(id: &str, reason: &str) -> Self {
+        Self::conflict(format!("conflict: unable to delete {id} (cannot be forced) - {reason}"))
+    }
+
     /// A known call that is not built yet.
     pub fn call_not_implemented(method: &str, path: &str) -> Self {
         Self::not_implemented(format!("{method} {path} is not implemented by ringer"))

@@ -1,5 +1,8 @@
 //! Images as the engine knows them.
 
+pub mod documents;
+pub mod platform;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
