@@ -12,4 +12,5 @@
 
 pub mod backend;
 pub mod engine;
+pub mod containerd;
 pub mod model;

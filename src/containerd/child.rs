@@ -1,0 +1,218 @@
+//! A containerd of our own, the embedded default: started, watched, restarted when it dies, stopped at exit.
+//!
+//! Its process outlives a killed daemon on purpose; the next daemon on the same folders finds it by its pid
+//! file and goes on with it. Shims and containers live on in any case.
+
+mod config;
+mod process;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
+use tracing::{Instrument, info, info_span, warn};
+
+use self::process::Process;
+use super::Client;
+use crate::model::{Error, Result, error::Context};
+
+/// How long a start may take: a cold disk and a large metadata file included.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a TERM may take before KILL follows.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest pause between attempts to restart it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Where the child lives.
+#[derive(Clone, Debug)]
+pub struct ChildOptions {
+    /// `<data_root>/containerd` keeps content and snapshots.
+    pub data_root: PathBuf,
+    /// `<exec_root>/containerd` keeps socket, state, config, pid file and log.
+    pub exec_root: PathBuf,
+    /// The program; `None` searches `containerd` in `PATH`. Its shim is searched beside it first.
+    pub program: Option<PathBuf>,
+    /// Its log level.
+    pub log_level: String,
+}
+
+impl ChildOptions {
+    /// Options for the folders of one daemon.
+    pub fn new(data_root: impl Into<PathBuf>, exec_root: impl Into<PathBuf>) -> Self {
+        Self { data_root: data_root.into(), exec_root: exec_root.into(), program: None, log_level: "warn".to_owned() }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.data_root.join("containerd")
+    }
+
+    fn run(&self) -> PathBuf {
+        self.exec_root.join("containerd")
+    }
+
+    fn address(&self) -> PathBuf {
+        self.run().join("containerd.sock")
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.run().join("config.toml")
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.run().join("containerd.pid")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.run().join("containerd.log")
+    }
+}
+
+/// A running containerd. Dropping it without [`Child::stop`] leaves the process to the next daemon.
+pub struct Child {
+    address: PathBuf,
+    stop: Option<oneshot::Sender<()>>,
+    watcher: JoinHandle<()>,
+}
+
+impl Child {
+    /// Starts it, or takes over the one that a killed daemon left; returns when it answers.
+    pub async fn spawn(options: ChildOptions) -> Result<Self> {
+        make_folders(&options)?;
+        let process = match adopt(&options).await? {
+            Some(process) => process,
+            None => start(&options).await?,
+        };
+        let address = options.address();
+        let (stop, stopped) = oneshot::channel();
+        let watcher = tokio::spawn(watch(options, process, stopped).instrument(info_span!("containerd")));
+        Ok(Self { address, stop: Some(stop), watcher })
+    }
+
+    /// Path of its socket.
+    pub fn address(&self) -> &Path {
+        &self.address
+    }
+
+    /// Ends it: TERM, and KILL if that is not heeded in time. Containers that still run are not touched.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            // An error means that the watcher is gone already, which the join tells too.
+            let _ = stop.send(());
+        }
+        if let Err(error) = (&mut self.watcher).await {
+            warn!(%error, "the watcher of containerd failed");
+        }
+    }
+}
+
+fn make_folders(options: &ChildOptions) -> Result<()> {
+    for folder in [options.root(), options.run()] {
+        fs::create_dir_all(&folder).context(format_args!("making {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Takes over a containerd that an earlier daemon left, if it would be started the same way and answers; else ends it.
+async fn adopt(options: &ChildOptions) -> Result<Option<Process>> {
+    let Some(mut process) = Process::from_pid_file(&options.pid_file()) else { return Ok(None) };
+    let same_config = fs::read_to_string(options.config_file()).is_ok_and(|text| text == config::text(options));
+    if same_config && wait_until_serving(options, &mut process).await.is_ok() {
+        info!(pid = process.pid(), "going on with the containerd of an earlier daemon");
+        return Ok(Some(process));
+    }
+    warn!(pid = process.pid(), "ending the containerd of an earlier daemon");
+    process.terminate(STOP_LIMIT).await;
+    Ok(None)
+}
+
+async fn start(options: &ChildOptions) -> Result<Process> {
+    fs::write(options.config_file(), config::text(options)).context("writing containerd's config")?;
+    let started = Instant::now();
+    let mut process = Process::spawn(options)?;
+    process.write_pid_file(&options.pid_file())?;
+    if let Err(error) = wait_until_serving(options, &mut process).await {
+        process.terminate(STOP_LIMIT).await;
+        return Err(error);
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "a start takes less than an age")]
+    let duration_ms = started.elapsed().as_millis() as u64;
+    info!(pid = process.pid(), duration_ms, "containerd serves");
+    Ok(process)
+}
+
+/// Asks for the version until it is told, the process ends, or the limit is over.
+async fn wait_until_serving(options: &ChildOptions, process: &mut Process) -> Result<()> {
+    let address = options.address();
+    let deadline = Instant::now() + START_LIMIT;
+    let mut last = Error::unavailable("containerd was not asked yet");
+    while Instant::now() < deadline {
+        match tokio::time::timeout(Duration::from_secs(2), Client::impatient(&address).server_version()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = Error::unavailable("containerd does not answer"),
+        }
+        if tokio::time::timeout(Duration::from_millis(10), process.exited()).await.is_ok() {
+            return Err(Error::unavailable(format!("containerd ended at start: {}", log_tail(&options.log_file()))));
+        }
+    }
+    Err(last.context("starting containerd"))
+}
+
+/// Keeps it alive until told to stop.
+async fn watch(options: ChildOptions, mut process: Process, mut stopped: oneshot::Receiver<()>) {
+    loop {
+        tokio::select! {
+            how = process.exited() => warn!(pid = process.pid(), "containerd ended ({how}); starting it again"),
+            told = &mut stopped => {
+                // A dropped `Child` is a daemon that goes down hard: its containerd stays for the next one.
+                if told.is_ok() {
+                    process.terminate(STOP_LIMIT).await;
+                    remove_traces(&options);
+                }
+                return;
+            }
+        }
+        match restart(&options, &mut stopped).await {
+            Some(next) => process = next,
+            None => return remove_traces(&options),
+        }
+    }
+}
+
+/// Tries until it runs again; `None` if told to stop meanwhile.
+async fn restart(options: &ChildOptions, stopped: &mut oneshot::Receiver<()>) -> Option<Process> {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match start(options).await {
+            Ok(process) => return Some(process),
+            Err(error) => warn!("containerd cannot be started: {}", error.chain()),
+        }
+        if tokio::time::timeout(pause, &mut *stopped).await.is_ok() {
+            return None;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Files of a containerd that has ended. Content, snapshots and its log stay.
+fn remove_traces(options: &ChildOptions) {
+    let socket = options.address();
+    for path in [socket.with_extension("sock.ttrpc"), socket, options.pid_file()] {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            warn!(%error, "removing {}", path.display());
+        }
+    }
+}
+
+fn log_tail(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(3).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("; ")
+}
