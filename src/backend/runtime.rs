@@ -4,7 +4,10 @@ use std::{collections::HashMap, path::PathBuf, pin::Pin};
 
 use async_trait::async_trait;
 use oci_spec::runtime::{Process, Spec};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::broadcast,
+};
 
 use crate::model::{
     Result,
@@ -81,6 +84,8 @@ pub struct Exit {
     pub code: i64,
     /// When.
     pub at: Timestamp,
+    /// Whether the kernel killed a process of the container for want of memory since its task was made.
+    pub oom_killed: bool,
 }
 
 /// A task found at start-up.
@@ -131,7 +136,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Versions, asked once at start.
     fn info(&self) -> &RuntimeInfo;
 
-    /// Makes the writable layer and the container object, under a lease.
+    /// The runtime that a request means: the default one for an empty name. `InvalidParameter` for one that
+    /// is not installed. The answer goes into [`NewContainer::runtime`].
+    fn resolve_runtime(&self, name: &str) -> Result<String>;
+
+    /// Makes the writable layer and the container object, under a lease. `Conflict` if the id is taken.
     async fn create_container(&self, container: &NewContainer) -> Result<()>;
 
     /// Replaces the engine's record.
@@ -146,16 +155,21 @@ pub trait Runtime: Send + Sync + 'static {
     /// Mounts of a container's root file system.
     async fn rootfs(&self, id: &ContainerId) -> Result<Vec<RootfsMount>>;
 
-    /// Bytes in the writable layer, and of the whole root file system.
+    /// Bytes in the writable layer.
     async fn usage(&self, id: &ContainerId) -> Result<u64>;
 
     /// Makes the task: the container's first process exists and waits for `start_task`. The spec is stored with the container.
     async fn create_task(&self, id: &ContainerId, spec: &Spec, stdio: Stdio) -> Result<(u32, TaskIo)>;
 
+    /// Opens the streams of a task again, for a daemon that was started anew. What its predecessor had read
+    /// is gone from them.
+    async fn reopen_io(&self, id: &ContainerId, stdio: Stdio) -> Result<TaskIo>;
+
     /// Lets the first process run.
     async fn start_task(&self, id: &ContainerId) -> Result<()>;
 
-    /// Waits for the end of the first process or of an exec. Survives a restart of containerd.
+    /// Waits for the end of the first process or of an exec. Survives a restart of containerd. `NotFound` if
+    /// there is no such process, or if it is taken away meanwhile.
     async fn wait(&self, id: &ContainerId, exec: Option<&ExecId>) -> Result<Exit>;
 
     /// Sends a signal; `all` reaches every process of the container.
@@ -179,7 +193,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Closes the runtime's side of standard input, after ours was dropped.
     async fn close_stdin(&self, id: &ContainerId, exec: Option<&ExecId>) -> Result<()>;
 
-    /// Prepares a further process in a running container.
+    /// Prepares a further process in a running container. Its output may be read at once: it does not end
+    /// before `start_exec` failed or the process ended.
     async fn create_exec(&self, id: &ContainerId, exec: &ExecId, process: &Process, stdio: Stdio) -> Result<TaskIo>;
 
     /// Runs it; returns its process number on the host.
@@ -190,6 +205,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Tasks that are there, for the start-up of a daemon that was killed.
     async fn list_tasks(&self) -> Result<Vec<FoundTask>>;
+
+    /// Containers in which the kernel kills for want of memory, as it happens (Docker's `oom` event).
+    fn ooms(&self) -> broadcast::Receiver<ContainerId>;
+
+    /// Takes away what is left when no container is: empty parent cgroups, state folders. For the end of the daemon.
+    async fn tidy(&self);
 
     /// Cgroup path that specs must use for a container, below the instance's own parent.
     fn cgroup_path(&self, id: &ContainerId, parent: &str) -> String;

@@ -158,6 +158,11 @@ impl Error {
         ))
     }
 
+    /// `HostConfig.Runtime` that is not there.
+    pub fn unknown_runtime(name: &str) -> Self {
+        Self::invalid(format!("unknown or invalid runtime name: {name}"))
+    }
+
     /// Calls that need a running container: exec, pause, top, resize.
     pub fn not_running(id: &str) -> Self {
         Self::conflict(format!("container {id} is not running"))
