@@ -13,4 +13,5 @@
 pub mod backend;
 pub mod engine;
 pub mod containerd;
+pub mod logs;
 pub mod model;
