@@ -31,16 +31,6 @@ pub use writer::Writer;
 use crate::model::{Error, Result, container::LogConfig};
 use segments::Segments;
 
-/// Which output of the container a line came from; the number is that of Docker's stream framing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Stream {
-    /// Standard output, or the terminal.
-    Stdout = 1,
-    /// Standard error.
-    Stderr = 2,
-}
-
 /// A place in the log: which file, and where in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {

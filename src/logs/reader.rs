@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{Stream as FutureStream, stream};
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{ContainerLog, Position, Progress, Stream, record, record::Record, tail, timestamps::TimestampWriter};
-use crate::model::{Result, error::Context, time::Timestamp};
+use super::{ContainerLog, Position, Progress, record, record::Record, tail, timestamps::TimestampWriter};
+use crate::model::{Result, error::Context, output::OutputStream, time::Timestamp};
 
 /// How much of a file is read at once; an answer is about as long.
 const CHUNK: usize = 256 * 1024;
@@ -247,10 +247,10 @@ pub(super) fn open(log: &ContainerLog, generation: u64) -> io::Result<Option<Fil
     })
 }
 
-fn is_wanted(options: ReadOptions, stream: Stream) -> bool {
+fn is_wanted(options: ReadOptions, stream: OutputStream) -> bool {
     match stream {
-        Stream::Stdout => options.stdout,
-        Stream::Stderr => options.stderr,
+        OutputStream::Stdout => options.stdout,
+        OutputStream::Stderr => options.stderr,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use super::Stream;
+use crate::model::output::OutputStream;
 
 /// Bytes before the line: length (4), stream (1), unused (1), mark (2), nanoseconds since 1970 (8), little endian.
 pub const HEADER: usize = 16;
@@ -16,14 +16,14 @@ const MARK: u16 = 0x676c;
 /// One line, or a part of a long one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    pub stream: Stream,
+    pub stream: OutputStream,
     pub nanos: i64,
     /// With its line feed, unless it is a part or the end of an output that lacks one.
     pub line: &'a [u8],
 }
 
 /// Appends a record whose line is `head` followed by `tail`.
-pub fn encode(into: &mut Vec<u8>, stream: Stream, nanos: i64, head: &[u8], tail: &[u8]) {
+pub fn encode(into: &mut Vec<u8>, stream: OutputStream, nanos: i64, head: &[u8], tail: &[u8]) {
     let length = u32::try_from(head.len() + tail.len()).expect("lines are at most MAX_LINE").to_le_bytes();
     let mut header = [0; HEADER];
     header[..4].copy_from_slice(&length);
@@ -48,8 +48,8 @@ pub fn decode(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
         return None;
     }
     let stream = match header[4] {
-        1 => Stream::Stdout,
-        2 => Stream::Stderr,
+        1 => OutputStream::Stdout,
+        2 => OutputStream::Stderr,
         _ => return None,
     };
     let nanos = i64::from_le_bytes(header[8..].try_into().ok()?);
@@ -105,20 +105,20 @@ mod tests {
     #[test]
     fn record_is_found_from_both_ends() {
         let mut bytes = Vec::new();
-        encode(&mut bytes, Stream::Stdout, 7, b"", b"one\n");
+        encode(&mut bytes, OutputStream::Stdout, 7, b"", b"one\n");
         let first = bytes.len();
-        encode(&mut bytes, Stream::Stderr, -8, b"tw", b"o");
+        encode(&mut bytes, OutputStream::Stderr, -8, b"tw", b"o");
         let (record, size) = decode(&bytes).unwrap();
         assert_eq!((record.line, record.nanos, size), (&b"one\n"[..], 7, first));
         let (record, _) = decode(&bytes[size..]).unwrap();
-        assert_eq!((record.line, record.stream), (&b"two"[..], Stream::Stderr));
+        assert_eq!((record.line, record.stream), (&b"two"[..], OutputStream::Stderr));
         assert_eq!(last_start(&bytes), Some(first));
     }
 
     #[test]
     fn torn_record_is_none() {
         let mut bytes = Vec::new();
-        encode(&mut bytes, Stream::Stdout, 7, b"", b"one\n");
+        encode(&mut bytes, OutputStream::Stdout, 7, b"", b"one\n");
         for cut in 0..bytes.len() {
             assert_eq!(decode(&bytes[..cut]), None);
             assert_eq!(last_start(&bytes[..cut]), None);

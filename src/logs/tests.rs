@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{error::ErrorKind, time::Timestamp};
+use crate::model::{error::ErrorKind, output::OutputStream, time::Timestamp};
 
 const ALL: ReadOptions = ReadOptions {
     stdout: true,
@@ -30,7 +30,7 @@ async fn read(log: &Arc<ContainerLog>, options: ReadOptions) -> String {
     String::from_utf8(chunks.concat()).unwrap()
 }
 
-fn written(dir: &TempDir, chunks: &[(Stream, &str)]) -> Arc<ContainerLog> {
+fn written(dir: &TempDir, chunks: &[(OutputStream, &str)]) -> Arc<ContainerLog> {
     let log = log(dir.path(), &[]);
     let mut writer = log.writer().unwrap();
     for (stream, chunk) in chunks {
@@ -42,7 +42,7 @@ fn written(dir: &TempDir, chunks: &[(Stream, &str)]) -> Arc<ContainerLog> {
 #[tokio::test]
 async fn lines_come_back_framed_by_stream() {
     let dir = TempDir::new().unwrap();
-    let log = written(&dir, &[(Stream::Stdout, "fooa\nb"), (Stream::Stderr, "err")]);
+    let log = written(&dir, &[(OutputStream::Stdout, "fooa\nb"), (OutputStream::Stderr, "err")]);
     let chunks: Vec<_> = log.read(ReadOptions { framed: true, ..ALL }).unwrap().collect().await;
     let bytes: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap().to_vec()).collect();
     // As dockerd 20.10 answered: a last line without line feed has none.
@@ -52,7 +52,8 @@ async fn lines_come_back_framed_by_stream() {
 #[tokio::test]
 async fn one_stream_can_be_chosen() {
     let dir = TempDir::new().unwrap();
-    let log = written(&dir, &[(Stream::Stdout, "a\n"), (Stream::Stderr, "b\n"), (Stream::Stdout, "c\n")]);
+    let log =
+        written(&dir, &[(OutputStream::Stdout, "a\n"), (OutputStream::Stderr, "b\n"), (OutputStream::Stdout, "c\n")]);
     assert_eq!(read(&log, ReadOptions { stderr: false, ..ALL }).await, "a\nc\n");
     assert_eq!(read(&log, ReadOptions { stdout: false, ..ALL }).await, "b\n");
 }
@@ -60,7 +61,8 @@ async fn one_stream_can_be_chosen() {
 #[tokio::test]
 async fn line_is_put_together_from_chunks() {
     let dir = TempDir::new().unwrap();
-    let log = written(&dir, &[(Stream::Stdout, "ab"), (Stream::Stderr, "x\n"), (Stream::Stdout, "cd\nef")]);
+    let log =
+        written(&dir, &[(OutputStream::Stdout, "ab"), (OutputStream::Stderr, "x\n"), (OutputStream::Stdout, "cd\nef")]);
     assert_eq!(read(&log, ALL).await, "x\nabcd\nef");
 }
 
@@ -69,7 +71,7 @@ async fn line_is_put_together_from_chunks() {
 async fn long_lines_are_cut_at_16_kib() {
     let dir = TempDir::new().unwrap();
     let text = format!("{}\n{}\n{}", "x".repeat(16384), "y".repeat(16385), "z".repeat(40000));
-    let log = written(&dir, &[(Stream::Stdout, &text)]);
+    let log = written(&dir, &[(OutputStream::Stdout, &text)]);
     let answer = read(&log, ReadOptions { timestamps: true, ..ALL }).await;
     let (x, rest) = answer.split_at(31 + 16384);
     assert!(x.ends_with('x') && rest.starts_with(&x[..31]) && rest[31..].starts_with('\n'));
@@ -85,7 +87,7 @@ async fn tail_counts_lines_of_both_streams_over_all_files() {
     let log = log(dir.path(), &[("max-size", "100"), ("max-file", "4")]);
     let mut writer = log.writer().unwrap();
     for number in 0..30 {
-        writer.write(Stream::Stdout, format!("line {number}\n").as_bytes());
+        writer.write(OutputStream::Stdout, format!("line {number}\n").as_bytes());
     }
     drop(writer);
     assert_eq!(read(&log, ReadOptions { tail: Some(0), ..ALL }).await, "");
@@ -103,9 +105,9 @@ async fn since_and_until_choose_by_time() {
     let dir = TempDir::new().unwrap();
     let log = log(dir.path(), &[]);
     let mut writer = log.writer().unwrap();
-    writer.write(Stream::Stdout, b"early\n");
+    writer.write(OutputStream::Stdout, b"early\n");
     let between = Timestamp::now();
-    writer.write(Stream::Stdout, b"late\n");
+    writer.write(OutputStream::Stdout, b"late\n");
     drop(writer);
     assert_eq!(read(&log, ReadOptions { since: Some(between), ..ALL }).await, "late\n");
     assert_eq!(read(&log, ReadOptions { until: Some(between), ..ALL }).await, "early\n");
@@ -119,10 +121,10 @@ async fn follower_sees_each_line_at_once_and_ends_with_the_run() {
     let mut stream = log.read(ReadOptions { follow: true, ..ALL }).unwrap();
     for number in 0..20 {
         let line = format!("line {number}\n");
-        writer.write(Stream::Stdout, line.as_bytes());
+        writer.write(OutputStream::Stdout, line.as_bytes());
         assert_eq!(stream.next().await.unwrap().unwrap(), line);
     }
-    writer.write(Stream::Stdout, b"no line feed");
+    writer.write(OutputStream::Stdout, b"no line feed");
     drop(writer);
     assert_eq!(stream.next().await.unwrap().unwrap(), "no line feed");
     assert!(stream.next().await.is_none());
@@ -133,11 +135,11 @@ async fn follower_does_not_go_on_into_the_next_run() {
     let dir = TempDir::new().unwrap();
     let log = log(dir.path(), &[]);
     let mut first = log.writer().unwrap();
-    first.write(Stream::Stdout, b"one\n");
+    first.write(OutputStream::Stdout, b"one\n");
     let stream = log.read(ReadOptions { follow: true, ..ALL }).unwrap();
     drop(first);
     let mut second = log.writer().unwrap();
-    second.write(Stream::Stdout, b"two\n");
+    second.write(OutputStream::Stdout, b"two\n");
     let chunks: Vec<_> = stream.map(|chunk| chunk.unwrap()).collect().await;
     assert_eq!(chunks.concat(), b"one\n");
 }
@@ -161,15 +163,15 @@ async fn follow_ends_at_until_though_nothing_comes() {
 #[tokio::test]
 async fn log_goes_on_after_a_restart_and_a_torn_tail() {
     let dir = TempDir::new().unwrap();
-    drop(written(&dir, &[(Stream::Stdout, "one\n")]));
+    drop(written(&dir, &[(OutputStream::Stdout, "one\n")]));
     let mut torn = Vec::new();
-    record::encode(&mut torn, Stream::Stdout, 1, b"", b"torn\n");
+    record::encode(&mut torn, OutputStream::Stdout, 1, b"", b"torn\n");
     let path = dir.path().join("container.log");
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&torn[..20]).unwrap();
 
     assert_eq!(read(&log(dir.path(), &[]), ALL).await, "one\n", "a reader alone passes over the torn record");
     let log = log(dir.path(), &[]);
-    log.writer().unwrap().write(Stream::Stdout, b"two\n");
+    log.writer().unwrap().write(OutputStream::Stdout, b"two\n");
     assert_eq!(read(&log, ALL).await, "one\ntwo\n");
     assert_eq!(read(&log, ReadOptions { tail: Some(1), ..ALL }).await, "two\n");
 }
@@ -180,8 +182,8 @@ async fn writer_goes_on_when_the_disk_is_full() {
     std::os::unix::fs::symlink("/dev/full", dir.path().join("container.log")).unwrap();
     let log = log(dir.path(), &[]);
     let mut writer = log.writer().unwrap();
-    writer.write(Stream::Stdout, b"lost\n");
-    writer.write(Stream::Stdout, b"lost too\n");
+    writer.write(OutputStream::Stdout, b"lost\n");
+    writer.write(OutputStream::Stdout, b"lost too\n");
     drop(writer);
     assert_eq!(read(&log, ALL).await, "");
 }
@@ -189,7 +191,7 @@ async fn writer_goes_on_when_the_disk_is_full() {
 #[tokio::test]
 async fn log_that_was_cut_from_outside_does_not_hang_readers() {
     let dir = TempDir::new().unwrap();
-    let log = written(&dir, &[(Stream::Stdout, "one\n")]);
+    let log = written(&dir, &[(OutputStream::Stdout, "one\n")]);
     fs::File::create(dir.path().join("container.log")).unwrap();
     assert_eq!(read(&log, ALL).await, "");
 }
@@ -201,7 +203,7 @@ async fn many_lines_come_back_whole() {
     let mut writer = log.writer().unwrap();
     let text: String = (0..50_000).map(|number| format!("{number:099}\n")).collect();
     for chunk in text.as_bytes().chunks(65_521) {
-        writer.write(Stream::Stdout, chunk);
+        writer.write(OutputStream::Stdout, chunk);
     }
     drop(writer);
     assert_eq!(read(&log, ALL).await, text);
@@ -213,7 +215,7 @@ fn driver_none_keeps_nothing_and_cannot_be_read() {
     let dir = TempDir::new().unwrap();
     let config = LogConfig { kind: "none".to_owned(), ..LogConfig::default() };
     let log = ContainerLog::new(dir.path().join("log"), &config, &Facts::default());
-    log.writer().unwrap().write(Stream::Stdout, b"x\n");
+    log.writer().unwrap().write(OutputStream::Stdout, b"x\n");
     assert_eq!(log.read(ALL).err().unwrap().kind(), ErrorKind::NotImplemented);
     assert!(!dir.path().join("log").exists() && log.path().is_empty());
 }

@@ -4,8 +4,8 @@ use std::{fs::File, io::Write, sync::Arc, time::SystemTime};
 
 use tracing::warn;
 
-use super::{ContainerLog, Driver, Position, Progress, Settings, Stream, record};
-use crate::model::{Result, error::Context};
+use super::{ContainerLog, Driver, Position, Progress, Settings, record};
+use crate::model::{Result, error::Context, output::OutputStream};
 
 /// Content of a line up to which it is one record, as dockerd's copier has it.
 const LONGEST_CONTENT: usize = record::MAX_LINE - 1;
@@ -62,7 +62,7 @@ impl Writer {
     }
 
     /// Takes what was read from an output.
-    pub fn write(&mut self, stream: Stream, chunk: &[u8]) {
+    pub fn write(&mut self, stream: OutputStream, chunk: &[u8]) {
         if self.file.is_none() {
             return;
         }
@@ -83,7 +83,7 @@ impl Writer {
     pub fn finish(self) {}
 
     /// Adds the end of a line, with its line feed.
-    fn put_line(&mut self, stream: Stream, now: i64, line: &[u8]) {
+    fn put_line(&mut self, stream: OutputStream, now: i64, line: &[u8]) {
         let (content, feed) = line.split_at(line.len() - 1);
         let content = if self.pending(stream).bytes.len() + content.len() >= LONGEST_CONTENT {
             self.hold(stream, now, content);
@@ -98,7 +98,7 @@ impl Writer {
     }
 
     /// Keeps a line's beginning, and writes parts of it as soon as they are as long as a record may be.
-    fn hold(&mut self, stream: Stream, now: i64, mut content: &[u8]) {
+    fn hold(&mut self, stream: OutputStream, now: i64, mut content: &[u8]) {
         let mut pending = std::mem::take(self.pending(stream));
         while pending.bytes.len() + content.len() >= LONGEST_CONTENT {
             let (part, rest) = content.split_at(LONGEST_CONTENT - pending.bytes.len());
@@ -112,7 +112,7 @@ impl Writer {
     }
 
     /// Adds a record, in a new file if this one is full.
-    fn put(&mut self, stream: Stream, nanos: i64, head: &[u8], tail: &[u8]) {
+    fn put(&mut self, stream: OutputStream, nanos: i64, head: &[u8], tail: &[u8]) {
         if self.settings.max_size.is_some_and(|max| self.end.offset + self.buffer.len() as u64 >= max) {
             self.flush();
             self.rotate();
@@ -120,10 +120,10 @@ impl Writer {
         record::encode(&mut self.buffer, stream, nanos, head, tail);
     }
 
-    fn pending(&mut self, stream: Stream) -> &mut Pending {
+    fn pending(&mut self, stream: OutputStream) -> &mut Pending {
         match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
         }
     }
 
@@ -177,7 +177,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let now = now();
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             let pending = std::mem::take(self.pending(stream));
             if !pending.bytes.is_empty() {
                 self.put(stream, pending.part_of.unwrap_or(now), &pending.bytes, b"");
