@@ -1,0 +1,302 @@
+//! Holds the answers of all sockets against the references' and prints the table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::socket::Socket;
+
+/// What one socket answered to one step, already made comparable.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The step's exit code; `None` when its time ran out.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+/// One step of one client, with the answer of every socket in the order of the sockets.
+#[derive(Debug)]
+pub struct Row {
+    /// `docker20`, `act`...
+    pub client: String,
+    /// The case file, or the agent's job.
+    pub case: String,
+    /// What the step shows.
+    pub step: String,
+    /// The exit code that the case expects.
+    pub exit: i32,
+    /// Why another answer than the reference's is right, if it is.
+    pub deviation: Option<String>,
+    /// `None` where the client is absent.
+    pub observed: Vec<Option<Observed>>,
+}
+
+/// How a socket did on one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As the reference, with the expected exit code.
+    Pass,
+    /// Another answer than the reference's, for a reason that the case names.
+    Deviates,
+    /// The client's program was not given.
+    Absent,
+    /// The expected exit code, but another output than any reference's.
+    Differs,
+    /// Another exit code than expected, or no end at all.
+    Fail,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Deviates => "deviates",
+            Self::Absent => "absent",
+            Self::Differs => "differs",
+            Self::Fail => "FAIL",
+        }
+    }
+
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Differs | Self::Fail)
+    }
+}
+
+/// Everything that was seen in one run.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// One per client and step.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// The verdict of every socket on a row.
+    fn verdicts(&self, row: &Row, sockets: &[Socket]) -> Vec<Verdict> {
+        (0..sockets.len()).map(|at| verdict(row, sockets, at)).collect()
+    }
+
+    /// The table: one line per client and case, with what each socket did on its steps.
+    pub fn table(&self, sockets: &[Socket]) -> String {
+        let mut cells: Vec<((&str, &str), Vec<BTreeMap<Verdict, usize>>)> = Vec::new();
+        for row in &self.rows {
+            let key = (row.client.as_str(), row.case.as_str());
+            if cells.last().is_none_or(|(last, _)| *last != key) {
+                cells.push((key, vec![BTreeMap::new(); sockets.len()]));
+            }
+            let (_, counts) = cells.last_mut().expect("one was pushed above");
+            for (count, verdict) in counts.iter_mut().zip(self.verdicts(row, sockets)) {
+                *count.entry(verdict).or_default() += 1;
+            }
+        }
+        let mut lines = vec![header(sockets)];
+        lines.extend(cells.iter().map(|((client, case), counts)| {
+            let mut line = vec![(*client).to_owned(), (*case).to_owned()];
+            line.extend(counts.iter().map(cell));
+            line
+        }));
+        aligned(&lines)
+    }
+
+    /// Every step on which a socket did not pass, with both answers.
+    pub fn details(&self, sockets: &[Socket]) -> String {
+        let mut text = String::new();
+        for row in &self.rows {
+            for (at, verdict) in self.verdicts(row, sockets).into_iter().enumerate() {
+                if verdict.is_failure() {
+                    describe(&mut text, row, sockets, at, verdict);
+                }
+            }
+        }
+        text
+    }
+
+    /// How many verdicts passed, failed and were absent. With only references, theirs count; otherwise the others'.
+    pub fn counts(&self, sockets: &[Socket]) -> (usize, usize, usize) {
+        let alone = sockets.iter().all(|socket| socket.reference);
+        let (mut passed, mut failed, mut absent) = (0, 0, 0);
+        for row in &self.rows {
+            for (socket, verdict) in sockets.iter().zip(self.verdicts(row, sockets)) {
+                match verdict {
+                    _ if socket.reference && !alone => {}
+                    Verdict::Pass | Verdict::Deviates => passed += 1,
+                    Verdict::Differs | Verdict::Fail => failed += 1,
+                    Verdict::Absent => absent += 1,
+                }
+            }
+        }
+        (passed, failed, absent)
+    }
+
+    /// The steps that no reference passed: there the case is wrong, not the daemon under test.
+    pub fn wrong_cases(&self, sockets: &[Socket]) -> Vec<String> {
+        let wrong = self.rows.iter().filter(|row| {
+            let mut references = (0..sockets.len()).filter(|at| sockets[*at].reference).peekable();
+            references.peek().is_some() && references.all(|at| verdict(row, sockets, at) == Verdict::Fail)
+        });
+        wrong.map(|row| format!("{} {}: {}", row.client, row.case, row.step)).collect()
+    }
+}
+
+/// A reference passes with the expected exit code; any other socket must also answer as one of the references that passed.
+fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
+    let Some(observed) = &row.observed[at] else {
+        return Verdict::Absent;
+    };
+    if observed.code != Some(row.exit) {
+        return Verdict::Fail;
+    }
+    let as_reference = passing_references(row, sockets)
+        .any(|reference| reference.stdout == observed.stdout && reference.stderr == observed.stderr);
+    match &row.deviation {
+        _ if sockets[at].reference || as_reference => Verdict::Pass,
+        Some(_) => Verdict::Deviates,
+        None => Verdict::Differs,
+    }
+}
+
+fn passing_references<'a>(row: &'a Row, sockets: &'a [Socket]) -> impl Iterator<Item = &'a Observed> {
+    let all = row.observed.iter().zip(sockets);
+    all.filter(|(_, socket)| socket.reference)
+        .filter_map(|(observed, _)| observed.as_ref())
+        .filter(|observed| observed.code == Some(row.exit))
+}
+
+fn describe(text: &mut String, row: &Row, sockets: &[Socket], at: usize, verdict: Verdict) {
+    let name = &sockets[at].name;
+    let _ = writeln!(text, "{} on {name}: {} {}: {}", verdict.word(), row.client, row.case, row.step);
+    let Some(observed) = &row.observed[at] else {
+        return;
+    };
+    match observed.code {
+        None => text.push_str("    did not end in time\n"),
+        Some(code) if code != row.exit => {
+            let _ = writeln!(text, "    exit code {code} instead of {}", row.exit);
+        }
+        Some(_) => {}
+    }
+    if sockets[at].reference {
+        quote(text, name, &observed.stdout, &observed.stderr);
+        return;
+    }
+    match passing_references(row, sockets).next() {
+        None => {
+            text.push_str("    no reference\n");
+            quote(text, name, &observed.stdout, &observed.stderr);
+        }
+        Some(reference) => {
+            difference(text, "stdout", &reference.stdout, &observed.stdout);
+            difference(text, "stderr", &reference.stderr, &observed.stderr);
+        }
+    }
+}
+
+/// Only the lines between the common beginning and the common end.
+fn difference(text: &mut String, what: &str, reference: &str, observed: &str) {
+    if reference == observed {
+        return;
+    }
+    let (left, right): (Vec<_>, Vec<_>) = (reference.lines().collect(), observed.lines().collect());
+    let start = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
+    let end = left[start..].iter().rev().zip(right[start..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let _ = writeln!(text, "    {what}, from line {}:", start + 1);
+    for (sign, lines) in [('-', &left[start..left.len() - end]), ('+', &right[start..right.len() - end])] {
+        for line in lines.iter().take(12) {
+            let _ = writeln!(text, "      {sign} {}", shortened(line));
+        }
+    }
+}
+
+fn quote(text: &mut String, name: &str, stdout: &str, stderr: &str) {
+    for (what, lines) in [("stdout", stdout), ("stderr", stderr)] {
+        for line in lines.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev() {
+            let _ = writeln!(text, "      {name} {what}: {}", shortened(line));
+        }
+    }
+}
+
+fn shortened(line: &str) -> String {
+    line.chars().take(300).collect()
+}
+
+fn header(sockets: &[Socket]) -> Vec<String> {
+    let mut line = vec!["client".to_owned(), "case".to_owned()];
+    line.extend(sockets.iter().map(|socket| socket.name.clone()));
+    line
+}
+
+fn cell(counts: &BTreeMap<Verdict, usize>) -> String {
+    let parts: Vec<_> = counts.iter().map(|(verdict, count)| format!("{} {count}", verdict.word())).collect();
+    parts.join(", ")
+}
+
+/// As a markdown table whose columns line up.
+pub fn aligned(lines: &[Vec<String>]) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        for (cell, width) in line.iter().zip(&widths) {
+            let _ = write!(text, "| {cell:width$} ");
+        }
+        text.push_str("|\n");
+        if at == 0 {
+            for width in &widths {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(code: i32, stdout: &str) -> Option<Observed> {
+        Some(Observed { code: Some(code), stdout: stdout.to_owned(), stderr: String::new() })
+    }
+
+    fn row(observed: Vec<Option<Observed>>) -> Row {
+        Row {
+            client: "docker20".to_owned(),
+            case: "run".to_owned(),
+            step: "prints".to_owned(),
+            exit: 0,
+            deviation: None,
+            observed,
+        }
+    }
+
+    fn sockets() -> Vec<Socket> {
+        let texts = ["old=unix:///o,reference", "new=unix:///n,reference", "ours=unix:///r"];
+        texts.map(|text| text.parse().expect("it is well formed")).into()
+    }
+
+    #[test]
+    fn an_answer_as_any_passing_reference_passes() {
+        let row = row(vec![seen(0, "a"), seen(0, "b"), seen(0, "b")]);
+        assert_eq!(verdict(&row, &sockets(), 2), Verdict::Pass);
+    }
+
+    #[test]
+    fn an_answer_as_only_a_failing_reference_differs() {
+        let row = row(vec![seen(0, "a"), seen(1, "b"), seen(0, "b")]);
+        assert_eq!(verdict(&row, &sockets(), 2), Verdict::Differs);
+    }
+
+    #[test]
+    fn an_absent_client_never_passes() {
+        let report = Report { rows: vec![row(vec![None, None, None])] };
+        assert_eq!(report.counts(&sockets()), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_step_that_no_reference_passes_is_a_wrong_case() {
+        let report = Report { rows: vec![row(vec![seen(1, ""), seen(2, ""), seen(0, "")])] };
+        assert_eq!(report.wrong_cases(&sockets()).len(), 1);
+    }
+}
