@@ -10,8 +10,9 @@
 //! | 1 | `backend`, `oci`, `logs`, `dns`, `registry`, `rootfs` |
 //! | 0 | `model` |
 
+pub mod api;
 pub mod backend;
-pub mod engine;
 pub mod containerd;
+pub mod engine;
 pub mod logs;
 pub mod model;

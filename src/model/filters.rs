@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use super::{Error, Result};
@@ -106,6 +107,14 @@ impl Filters {
                 }
             }
         }
+    }
+}
+
+/// From the text of the query, so that a handler's query struct can have a field of this type.
+impl<'de> Deserialize<'de> for Filters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(de::Error::custom)
     }
 }
 

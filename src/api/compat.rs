@@ -1,0 +1,92 @@
+//! What differs between versions of the API. Handlers ask here; they compare no version numbers themselves.
+
+use std::{convert::Infallible, fmt, str::FromStr};
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+/// Version of the API that a request was written for. Without a prefix in the path it is the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApiVersion {
+    major: u16,
+    minor: u16,
+}
+
+impl ApiVersion {
+    /// The newest we speak: that of the specification which our types (bollard-stubs) are made from.
+    pub const NEWEST: Self = Self::v1(53);
+    /// The oldest we speak: that of docker 1.12, as dockerd's own floor.
+    pub const OLDEST: Self = Self::v1(24);
+
+    /// Version 1.`minor`.
+    pub const fn v1(minor: u16) -> Self {
+        Self { major: 1, minor }
+    }
+
+    /// The nearest version that we speak. dockerd refuses the others; we do not turn an agent away for the
+    /// number alone, since the newest client's requests differ from ours in optional fields only.
+    #[must_use]
+    pub fn clamped(self) -> Self {
+        self.clamp(Self::OLDEST, Self::NEWEST)
+    }
+
+    /// Before 1.42 streams of attach and exec were always called raw, also the multiplexed ones.
+    pub fn names_multiplexed_streams(self) -> bool {
+        self >= Self::v1(42)
+    }
+
+    /// Before 1.25 security options were plain words, `seccomp` in place of `name=seccomp,profile=builtin`.
+    pub fn has_structured_security_options(self) -> bool {
+        self >= Self::v1(25)
+    }
+
+    /// Since 1.52 the stream of events is called `application/jsonl` unless the client accepts something else.
+    pub fn calls_events_lines(self) -> bool {
+        self >= Self::v1(52)
+    }
+
+    /// Since 1.52 events do not repeat `Action`, `Actor.ID` and the image as `status`, `id` and `from`.
+    pub fn has_legacy_event_fields(self) -> bool {
+        self < Self::v1(52)
+    }
+}
+
+impl FromStr for ApiVersion {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
+        // `1.41.0` is a version too; what follows the minor number says nothing.
+        let minor = minor.split('.').next().unwrap_or("0");
+        Ok(Self { major: major.parse().map_err(drop)?, minor: minor.parse().map_err(drop)? })
+    }
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ApiVersion {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self::NEWEST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_by_number() {
+        let old: ApiVersion = "1.9".parse().unwrap();
+        assert!(old < ApiVersion::v1(41));
+        assert_eq!(old.clamped(), ApiVersion::OLDEST);
+        assert_eq!("2.0".parse::<ApiVersion>().unwrap().clamped(), ApiVersion::NEWEST);
+        assert_eq!("1.41".parse::<ApiVersion>().unwrap().clamped().to_string(), "1.41");
+        assert!("1.x".parse::<ApiVersion>().is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Handlers for containers and execs.

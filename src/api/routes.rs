@@ -1,0 +1,171 @@
+//! The one table of the Docker API: every call of the specification (version 1.53) and what carries it out.
+//!
+//! A line without `.to(…)` is known and answers 501. Handlers are named as the operationId in snake case.
+
+use http::Method;
+
+use super::{router::Route, system};
+
+/// All routes, in the order in which they are tried.
+#[rustfmt::skip]
+pub fn routes() -> Vec<Route> {
+    vec![
+        // System
+        post("/auth", "SystemAuth"),
+        get("/info", "SystemInfo"),
+        get("/version", "SystemVersion"),
+        get("/_ping", "SystemPing").to(system::system_ping),
+        head("/_ping", "SystemPingHead").to(system::system_ping_head),
+        get("/events", "SystemEvents"),
+        get("/system/df", "SystemDataUsage"),
+
+        // Container
+        get("/containers/json", "ContainerList"),
+        post("/containers/create", "ContainerCreate"),
+        get("/containers/{id}/json", "ContainerInspect"),
+        get("/containers/{id}/top", "ContainerTop"),
+        get("/containers/{id}/logs", "ContainerLogs"),
+        get("/containers/{id}/changes", "ContainerChanges"),
+        get("/containers/{id}/export", "ContainerExport"),
+        get("/containers/{id}/stats", "ContainerStats"),
+        post("/containers/{id}/resize", "ContainerResize"),
+        post("/containers/{id}/start", "ContainerStart"),
+        post("/containers/{id}/stop", "ContainerStop"),
+        post("/containers/{id}/restart", "ContainerRestart"),
+        post("/containers/{id}/kill", "ContainerKill"),
+        post("/containers/{id}/update", "ContainerUpdate"),
+        post("/containers/{id}/rename", "ContainerRename"),
+        post("/containers/{id}/pause", "ContainerPause"),
+        post("/containers/{id}/unpause", "ContainerUnpause"),
+        post("/containers/{id}/attach", "ContainerAttach"),
+        get("/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
+        post("/containers/{id}/wait", "ContainerWait"),
+        delete("/containers/{id}", "ContainerDelete"),
+        head("/containers/{id}/archive", "ContainerArchiveInfo"),
+        get("/containers/{id}/archive", "ContainerArchive"),
+        put("/containers/{id}/archive", "PutContainerArchive"),
+        post("/containers/prune", "ContainerPrune"),
+
+        // Exec
+        post("/containers/{id}/exec", "ContainerExec"),
+        post("/exec/{id}/start", "ExecStart"),
+        post("/exec/{id}/resize", "ExecResize"),
+        get("/exec/{id}/json", "ExecInspect"),
+
+        // Image
+        get("/images/json", "ImageList"),
+        post("/build", "ImageBuild"),
+        post("/build/prune", "BuildPrune"),
+        post("/images/create", "ImageCreate"),
+        get("/images/{name}/json", "ImageInspect"),
+        get("/images/{name}/history", "ImageHistory"),
+        post("/images/{name}/push", "ImagePush"),
+        post("/images/{name}/tag", "ImageTag"),
+        delete("/images/{name}", "ImageDelete"),
+        get("/images/search", "ImageSearch"),
+        post("/images/prune", "ImagePrune"),
+        post("/commit", "ImageCommit"),
+        get("/images/{name}/get", "ImageGet"),
+        get("/images/get", "ImageGetAll"),
+        post("/images/load", "ImageLoad"),
+
+        // Network
+        get("/networks", "NetworkList"),
+        get("/networks/{id}", "NetworkInspect"),
+        delete("/networks/{id}", "NetworkDelete"),
+        post("/networks/create", "NetworkCreate"),
+        post("/networks/{id}/connect", "NetworkConnect"),
+        post("/networks/{id}/disconnect", "NetworkDisconnect"),
+        post("/networks/prune", "NetworkPrune"),
+
+        // Volume
+        get("/volumes", "VolumeList"),
+        post("/volumes/create", "VolumeCreate"),
+        get("/volumes/{name}", "VolumeInspect"),
+        put("/volumes/{name}", "VolumeUpdate"),
+        delete("/volumes/{name}", "VolumeDelete"),
+        post("/volumes/prune", "VolumePrune"),
+
+        // Distribution
+        get("/distribution/{name}/json", "DistributionInspect"),
+
+        // Session
+        post("/session", "Session"),
+        post("/grpc", "Grpc"),
+
+        // Plugin
+        get("/plugins", "PluginList"),
+        get("/plugins/privileges", "GetPluginPrivileges"),
+        post("/plugins/pull", "PluginPull"),
+        get("/plugins/{name}/json", "PluginInspect"),
+        delete("/plugins/{name}", "PluginDelete"),
+        post("/plugins/{name}/enable", "PluginEnable"),
+        post("/plugins/{name}/disable", "PluginDisable"),
+        post("/plugins/{name}/upgrade", "PluginUpgrade"),
+        post("/plugins/create", "PluginCreate"),
+        post("/plugins/{name}/push", "PluginPush"),
+        post("/plugins/{name}/set", "PluginSet"),
+
+        // Swarm
+        get("/swarm", "SwarmInspect"),
+        post("/swarm/init", "SwarmInit"),
+        post("/swarm/join", "SwarmJoin"),
+        post("/swarm/leave", "SwarmLeave"),
+        post("/swarm/update", "SwarmUpdate"),
+        get("/swarm/unlockkey", "SwarmUnlockkey"),
+        post("/swarm/unlock", "SwarmUnlock"),
+
+        // Node
+        get("/nodes", "NodeList"),
+        get("/nodes/{id}", "NodeInspect"),
+        delete("/nodes/{id}", "NodeDelete"),
+        post("/nodes/{id}/update", "NodeUpdate"),
+
+        // Service
+        get("/services", "ServiceList"),
+        post("/services/create", "ServiceCreate"),
+        get("/services/{id}", "ServiceInspect"),
+        delete("/services/{id}", "ServiceDelete"),
+        post("/services/{id}/update", "ServiceUpdate"),
+        get("/services/{id}/logs", "ServiceLogs"),
+
+        // Task
+        get("/tasks", "TaskList"),
+        get("/tasks/{id}", "TaskInspect"),
+        get("/tasks/{id}/logs", "TaskLogs"),
+
+        // Secret
+        get("/secrets", "SecretList"),
+        post("/secrets/create", "SecretCreate"),
+        get("/secrets/{id}", "SecretInspect"),
+        delete("/secrets/{id}", "SecretDelete"),
+        post("/secrets/{id}/update", "SecretUpdate"),
+
+        // Config
+        get("/configs", "ConfigList"),
+        post("/configs/create", "ConfigCreate"),
+        get("/configs/{id}", "ConfigInspect"),
+        delete("/configs/{id}", "ConfigDelete"),
+        post("/configs/{id}/update", "ConfigUpdate"),
+    ]
+}
+
+fn get(path: &'static str, operation: &'static str) -> Route {
+    Route::new(Method::GET, path, operation)
+}
+
+fn head(path: &'static str, operation: &'static str) -> Route {
+    Route::new(Method::HEAD, path, operation)
+}
+
+fn post(path: &'static str, operation: &'static str) -> Route {
+    Route::new(Method::POST, path, operation)
+}
+
+fn put(path: &'static str, operation: &'static str) -> Route {
+    Route::new(Method::PUT, path, operation)
+}
+
+fn delete(path: &'static str, operation: &'static str) -> Route {
+    Route::new(Method::DELETE, path, operation)
+}

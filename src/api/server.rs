@@ -1,0 +1,168 @@
+//! Listeners and connections: hyper over our own accept loop, since half-closed connections must go on and every
+//! connection knows its listener's tenant and its peer.
+
+mod hangup;
+mod listen;
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use self::hangup::Hangups;
+pub use self::listen::{ListenAddress, Listener};
+use super::{
+    extract::{ClientGone, Peer},
+    router::Router,
+};
+use crate::model::{Result, error::Context, id::Tenant};
+
+/// A client must send the head of its request within this.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the router on any number of listeners.
+pub struct Server {
+    router: Router,
+    hangups: Arc<Hangups>,
+    accepting: CancellationToken,
+    connections: TaskTracker,
+    listeners: TaskTracker,
+}
+
+impl Server {
+    /// A server without listeners.
+    pub fn new(router: Router) -> Result<Self> {
+        Ok(Self {
+            router,
+            hangups: Hangups::start().context("watching connections")?,
+            accepting: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            listeners: TaskTracker::new(),
+        })
+    }
+
+    /// Starts accepting; everything that comes through this listener is `tenant`'s.
+    pub fn listen(&self, listener: Listener, tenant: Tenant) {
+        let span = tracing::info_span!("listener", address = %listener.address());
+        let worker = Worker {
+            router: self.router.clone(),
+            hangups: self.hangups.clone(),
+            stop: self.accepting.clone(),
+            connections: self.connections.clone(),
+            tenant,
+        };
+        self.listeners.spawn(worker.accept(listener).instrument(span));
+    }
+
+    /// Stops accepting and lets requests end; what is still under way after `limit` is left to be cut off.
+    /// Sockets that we made are removed at once.
+    pub async fn drain(&self, limit: Duration) {
+        self.accepting.cancel();
+        self.listeners.close();
+        self.connections.close();
+        self.listeners.wait().await;
+        if tokio::time::timeout(limit, self.connections.wait()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "cutting off {} connections", self.connections.len());
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    router: Router,
+    hangups: Arc<Hangups>,
+    stop: CancellationToken,
+    connections: TaskTracker,
+    tenant: Tenant,
+}
+
+impl Worker {
+    async fn accept(self, listener: Listener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = accept(listener.socket()) => accepted,
+            };
+            match accepted {
+                Ok(stream) => drop(self.connections.spawn(self.clone().serve(stream).in_current_span())),
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self, stream: UnixStream) {
+        let peer = match peer(&stream) {
+            Ok(peer) => peer,
+            // The client is gone already.
+            Err(error) => return tracing::debug!(%error, "no peer credentials: {error}"),
+        };
+        let gone = ClientGone::default();
+        let stream = match self.hangups.watch(stream, &gone) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "watching a connection: {error}"),
+        };
+        let tag = Tag { tenant: self.tenant, peer, gone: gone.clone() };
+        let router = self.router;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (router, request) = (router.clone(), tag.put_on(request.map(Body::new)));
+            async move { Ok::<_, Infallible>(router.oneshot(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .half_close(true)
+            .title_case_headers(true)
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection ended: {error}");
+        }
+    }
+}
+
+/// What every request of a connection carries.
+#[derive(Clone)]
+struct Tag {
+    tenant: Tenant,
+    peer: Peer,
+    gone: ClientGone,
+}
+
+impl Tag {
+    fn put_on(&self, mut request: Request<Body>) -> Request<Body> {
+        let extensions = request.extensions_mut();
+        extensions.insert(self.tenant.clone());
+        extensions.insert(self.peer);
+        extensions.insert(self.gone.clone());
+        request
+    }
+}
+
+async fn accept(socket: &UnixListener) -> io::Result<UnixStream> {
+    socket.accept().await.map(|(stream, _)| stream)
+}
+
+fn peer(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = stream.peer_cred()?;
+    // Process number 0 stands for one that our pid namespace does not have.
+    Ok(Peer { pid: credentials.pid().filter(|&pid| pid > 0), uid: credentials.uid(), gid: credentials.gid() })
+}

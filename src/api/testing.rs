@@ -1,0 +1,31 @@
+//! For tests of handlers: a request without a server.
+
+use axum::{body::Body, response::Response};
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use super::{ApiState, extract::Peer, router, router::Router};
+use crate::model::id::Tenant;
+
+/// Answers one request of the default tenant.
+pub async fn oneshot(state: &ApiState, mut request: Request<Body>) -> Response {
+    request.extensions_mut().insert(Tenant::default_tenant());
+    request.extensions_mut().insert(Peer { pid: None, uid: 0, gid: 0 });
+    let router: Router = router(state.clone());
+    router.oneshot(request).await
+}
+
+/// `GET path`: status and body.
+pub async fn get(state: &ApiState, path: &str) -> (u16, Value) {
+    send(state, Request::get(path).body(Body::empty()).expect("a test's path is a URI")).await
+}
+
+/// Sends a request; a body that is no JSON comes back as a string.
+pub async fn send(state: &ApiState, request: Request<Body>) -> (u16, Value) {
+    let response = oneshot(state, request).await;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.expect("bodies of tests do not break off").to_bytes();
+    let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+    (status, serde_json::from_slice(&body).unwrap_or_else(|_| text()))
+}
