@@ -16,3 +16,4 @@ pub mod containerd;
 pub mod engine;
 pub mod logs;
 pub mod model;
+pub mod rootfs;

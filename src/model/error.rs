@@ -237,6 +237,26 @@ impl Error {
         Self::conflict(format!("conflict: unable to delete {id} (cannot be forced) - {reason}"))
     }
 
+    /// `/containers/{id}/archive` of a path that is not there.
+    pub fn no_such_path(path: &str, container: &str) -> Self {
+        Self::not_found(format!("Could not find the file {path} in container {container}"))
+    }
+
+    /// `PUT /containers/{id}/archive` onto something that is no folder.
+    pub fn not_a_directory() -> Self {
+        Self::invalid("extraction point is not a directory")
+    }
+
+    /// `PUT /containers/{id}/archive` with a read-only root. Docker's description says 403; dockerd answers 400.
+    pub fn rootfs_read_only() -> Self {
+        Self::invalid("container rootfs is marked read-only")
+    }
+
+    /// `PUT /containers/{id}/archive` into a read-only volume or bind.
+    pub fn volume_read_only() -> Self {
+        Self::invalid("mounted volume is marked read-only")
+    }
+
     /// A known call that is not built yet.
     pub fn call_not_implemented(method: &str, path: &str) -> Self {
         Self::not_implemented(format!("{method} {path} is not implemented by ringer"))

@@ -1,0 +1,21 @@
+//! A container's root file system, seen from the host: resolving its paths, reading and writing archives, copying
+//! image content into volumes, reading its user database.
+//!
+//! Everything goes through a [`RootView`] and descriptors that were resolved inside the container's root, so that
+//! a link which a job controls never leads to the host, and links mean what they mean to the container. All of it
+//! blocks; the engine calls it on blocking threads.
+
+mod copyup;
+mod mounting;
+mod path;
+mod resolve;
+mod tree;
+mod users;
+mod view;
+
+pub use copyup::copy_up;
+pub use users::{UserFiles, user_files};
+pub use view::{Attached, RootView};
+
+#[cfg(test)]
+mod tests;

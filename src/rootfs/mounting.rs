@@ -1,0 +1,202 @@
+//! Mounting a stopped container's root in a mount namespace of its own.
+//!
+//! A thread makes the namespace and the mounts and ends; a descriptor of the namespace keeps them. No process
+//! lives in it, no other process sees it, and a daemon that is killed leaves nothing behind.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+    thread,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags},
+    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
+    thread::UnshareFlags,
+};
+
+use crate::{
+    backend::runtime::RootfsMount,
+    model::{Error, Result, error::Context},
+    rootfs::{
+        resolve::is_dir,
+        view::{Attached, RootView},
+    },
+};
+
+/// A folder that is there on every Linux and that nothing below needs once all sources are open.
+pub const PLACE: &str = "/proc";
+/// What the kernel takes as mount options: a page, less the final zero.
+const MAX_OPTIONS: usize = 4095;
+
+/// A root that was mounted apart.
+pub struct Mounted {
+    pub root: OwnedFd,
+    pub namespace: OwnedFd,
+}
+
+/// Mounts a root and what belongs on top of it.
+pub fn mount_apart(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached]) -> Result<Mounted> {
+    thread::scope(|scope| {
+        let mounting = thread::Builder::new()
+            .name("rootfs".to_owned())
+            .spawn_scoped(scope, || mount_here(rootfs, read_only, attached))
+            .context("starting a thread")?;
+        mounting.join().unwrap_or_else(|_| Err(Error::system("mounting the container's root failed")))
+    })
+}
+
+/// Mounts in a namespace that begins here; the thread must end afterwards.
+fn mount_here(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached]) -> Result<Mounted> {
+    let [rootfs] = rootfs else {
+        return Err(Error::not_implemented(format!("a root file system of {} mounts", rootfs.len())));
+    };
+    // SAFETY: FS and NEWNS change only what this thread, which ends after this, sees of folders and mounts; the
+    // descriptor table (FILES), whose sharing other code relies on, stays shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }.context("unsharing mounts")?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).context("making mounts private")?;
+    let namespace = rustix::fs::open("/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context("opening the mount namespace")?;
+
+    // Before the root hides the place. Parents first, as a mount may lie within another.
+    let mut attached: Vec<&Attached> = attached.iter().collect();
+    attached.sort_by_key(|attached| attached.destination.matches('/').count());
+    let mut trees = Vec::new();
+    for attached in attached {
+        match clone_tree(attached) {
+            Ok(tree) => trees.push((attached, tree)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context(format!("opening {}", attached.source.display())),
+        }
+    }
+    mount_root(rootfs).context("mounting the container's root")?;
+    let root = rustix::fs::open(PLACE, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context("opening the container's root")?;
+    let view = RootView::under_construction(root);
+    for (attached, tree) in trees {
+        attach(&view, attached, tree.as_fd()).context(format!("mounting at {}", attached.destination))?;
+    }
+    if read_only {
+        set_read_only(view.root(), false).context("making the root read-only")?;
+    }
+    Ok(Mounted { root: view.into_root(), namespace })
+}
+
+fn clone_tree(attached: &Attached) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if attached.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = rustix::mount::open_tree(CWD, &attached.source, flags)?;
+    if attached.read_only {
+        set_read_only(tree.as_fd(), attached.recursive)?;
+    }
+    Ok(tree)
+}
+
+fn attach(view: &RootView, attached: &Attached, tree: BorrowedFd<'_>) -> io::Result<()> {
+    let place = match is_dir(tree)? {
+        true => view.ensure_dir(&attached.destination, super::resolve::Owner::default())?,
+        false => view.ensure_file(&attached.destination)?,
+    };
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(tree, c"", &place, c"", flags)?)
+}
+
+fn mount_root(mount: &RootfsMount) -> io::Result<()> {
+    let (flags, mut data) = split_options(&mount.options);
+    let is_bind = flags.contains(MountFlags::BIND) || mount.kind == "bind";
+    if is_bind {
+        rustix::mount::mount_bind_recursive(mount.source.as_str(), PLACE)?;
+        return Ok(());
+    }
+    if data.join(",").len() > MAX_OPTIONS {
+        shorten_lower_dirs(&mut data)?;
+    }
+    let data = CString::new(data.join(","))?;
+    Ok(rustix::mount::mount(mount.source.as_str(), PLACE, mount.kind.as_str(), flags, Some(data.as_c_str()))?)
+}
+
+/// Mount flags, and what is left for the file system.
+fn split_options(options: &[String]) -> (MountFlags, Vec<String>) {
+    let mut flags = MountFlags::empty();
+    let mut data = Vec::new();
+    for option in options {
+        match option.as_str() {
+            "ro" => flags |= MountFlags::RDONLY,
+            "nosuid" => flags |= MountFlags::NOSUID,
+            "nodev" => flags |= MountFlags::NODEV,
+            "noexec" => flags |= MountFlags::NOEXEC,
+            "noatime" => flags |= MountFlags::NOATIME,
+            "bind" | "rbind" => flags |= MountFlags::BIND,
+            "rw" | "" => {}
+            other => data.push(other.to_owned()),
+        }
+    }
+    (flags, data)
+}
+
+/// Many layers make options longer than a page: their common folder becomes the working folder and the names
+/// relative to it, as containerd does.
+fn shorten_lower_dirs(data: &mut [String]) -> io::Result<()> {
+    let Some(option) = data.iter_mut().find(|option| option.starts_with("lowerdir=")) else { return Ok(()) };
+    let folders: Vec<&str> = option["lowerdir=".len()..].split(':').collect();
+    let common = common_folder(&folders);
+    rustix::process::chdir(common)?;
+    let relative: Vec<&str> = folders.iter().map(|folder| folder[common.len()..].trim_start_matches('/')).collect();
+    *option = format!("lowerdir={}", relative.join(":"));
+    Ok(())
+}
+
+fn common_folder<'a>(folders: &[&'a str]) -> &'a str {
+    let Some(first) = folders.first() else { return "/" };
+    let shared =
+        |path: &Path| folders.iter().all(|folder| Path::new(folder).starts_with(path) && Path::new(folder) != path);
+    Path::new(first)
+        .ancestors()
+        .find(|ancestor| shared(ancestor))
+        .and_then(Path::to_str)
+        .map_or("/", |path| &first[..path.len()])
+}
+
+/// `struct mount_attr` of `mount_setattr(2)`.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    let attr = MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty C string, `attr` lives through the call and its size is passed with it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(&attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_dirs_share_their_folder() {
+        assert_eq!(common_folder(&["/a/b/1/fs", "/a/b/2/fs"]), "/a/b");
+        assert_eq!(common_folder(&["/a/b"]), "/a");
+        assert_eq!(common_folder(&["/a", "/b"]), "/");
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading `/etc/passwd` and `/etc/group`. A stopped container's are looked for in its layers, which takes no mount.
+
+use std::{
+    ffi::CStr,
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{tree, view::RootView};
+use crate::{
+    backend::runtime::RootfsMount,
+    model::{Result, error::Context},
+};
+
+/// No user database is longer; what is beyond is not read.
+const LONGEST: u64 = 16 << 20;
+
+/// Contents; empty where a file is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserFiles {
+    /// `/etc/passwd`.
+    pub passwd: Vec<u8>,
+    /// `/etc/group`.
+    pub group: Vec<u8>,
+}
+
+impl RootView {
+    /// The user database as the container sees it.
+    pub fn user_files(&self) -> Result<UserFiles> {
+        let read = |path: &str| match super::resolve::open_in_root(self.root(), path, OFlags::RDONLY | OFlags::NONBLOCK)
+        {
+            Ok(file) => read_regular(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        Ok(UserFiles {
+            passwd: read("/etc/passwd").context("reading /etc/passwd")?,
+            group: read("/etc/group").context("reading /etc/group")?,
+        })
+    }
+}
+
+/// The user database of a container that does not run, from its layers. Volumes over `/etc` are not seen.
+pub fn user_files(rootfs: &[RootfsMount]) -> Result<UserFiles> {
+    if let Some(files) = from_layers(rootfs) {
+        return Ok(files);
+    }
+    RootView::stopped(rootfs, true, &[])?.user_files()
+}
+
+/// What a look into one layer gave.
+enum Found {
+    File(Vec<u8>),
+    /// Not here; layers below may have it.
+    Below,
+    /// Taken away here.
+    Gone,
+}
+
+/// `None` where only a mount tells: links, redirected folders, other kinds of file systems.
+fn from_layers(rootfs: &[RootfsMount]) -> Option<UserFiles> {
+    let [mount] = rootfs else { return None };
+    let option = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
+    let folders: Vec<&str> = match mount.kind.as_str() {
+        "overlay" => option("upperdir=").into_iter().chain(option("lowerdir=")?.split(':')).collect(),
+        "bind" => vec![mount.source.as_str()],
+        _ => return None,
+    };
+    let layers: Vec<OwnedFd> = folders.into_iter().map(open_folder).collect::<Option<_>>()?;
+    Some(UserFiles { passwd: search(&layers, c"passwd")?, group: search(&layers, c"group")? })
+}
+
+fn open_folder(path: &str) -> Option<OwnedFd> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+fn search(layers: &[OwnedFd], name: &CStr) -> Option<Vec<u8>> {
+    for layer in layers {
+        match look(layer.as_fd(), name)? {
+            Found::File(bytes) => return Some(bytes),
+            Found::Gone => break,
+            Found::Below => {}
+        }
+    }
+    Some(Vec::new())
+}
+
+fn look(layer: BorrowedFd<'_>, name: &CStr) -> Option<Found> {
+    match kind(layer, c"etc")? {
+        None => return Some(Found::Below),
+        Some(FileType::Directory) => {}
+        Some(FileType::CharacterDevice) => return Some(Found::Gone),
+        Some(_) => return None,
+    }
+    if tree::xattr(layer, c"etc", "trusted.overlay.redirect").ok()?.is_some() {
+        return None;
+    }
+    let is_opaque = tree::xattr(layer, c"etc", "trusted.overlay.opaque").ok()?.is_some_and(|value| value == b"y");
+    let below = if is_opaque { Found::Gone } else { Found::Below };
+    let etc = super::resolve::beneath(layer, c"etc", OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW).ok()?;
+    match kind(etc.as_fd(), name)? {
+        None => Some(below),
+        Some(FileType::CharacterDevice) => Some(Found::Gone),
+        Some(FileType::RegularFile) => {
+            if tree::xattr(etc.as_fd(), name, "trusted.overlay.metacopy").ok()?.is_some() {
+                return None;
+            }
+            let file = super::resolve::beneath(etc.as_fd(), name, OFlags::RDONLY | OFlags::NOFOLLOW).ok()?;
+            Some(Found::File(read_regular(file).ok()?))
+        }
+        Some(_) => None,
+    }
+}
+
+/// What an entry is, `Some(None)` if it is not there, `None` if that cannot be told.
+fn kind(folder: BorrowedFd<'_>, name: &CStr) -> Option<Option<FileType>> {
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Some(Some(tree::file_type(stat.st_mode))),
+        Err(Errno::NOENT) => Some(None),
+        Err(_) => None,
+    }
+}
+
+fn read_regular(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let stat = rustix::fs::fstat(&file)?;
+    if tree::file_type(stat.st_mode) != FileType::RegularFile {
+        return Ok(Vec::new());
+    }
+    let mut bytes = Vec::new();
+    File::from(file).take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
