@@ -16,4 +16,5 @@ pub mod containerd;
 pub mod engine;
 pub mod logs;
 pub mod model;
+pub mod registry;
 pub mod rootfs;

@@ -1,0 +1,105 @@
+//! From a registry's name to the URLs to try, in order.
+
+use reqwest::Url;
+
+use crate::{
+    model::{Error, Result, reference::DEFAULT_REGISTRY},
+    registry::{RegistryConfig, insecure},
+};
+
+/// Docker Hub's API does not live under the name that references carry.
+const DOCKER_HUB_API: &str = "https://registry-1.docker.io";
+
+/// One place to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `https://host[:port]`, without a slash at the end.
+    pub base: String,
+    /// `host[:port]`, the name of its folder in `certs.d`.
+    pub host: String,
+    /// Whether its certificate is taken as it is.
+    pub unverified: bool,
+}
+
+impl Endpoint {
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.base.starts_with("https://")
+    }
+}
+
+/// Refuses mirrors that are not plain URLs of a host.
+pub fn check_mirror(mirror: &str) -> Result<()> {
+    let invalid = |why: &str| Error::invalid(format!("invalid mirror: {mirror:?} {why}"));
+    let url = Url::parse(mirror).map_err(|_| invalid("is not a URL"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(invalid("is neither http nor https"));
+    }
+    if url.host_str().is_none() || !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(invalid("has a path, query or fragment"));
+    }
+    Ok(())
+}
+
+/// Where to pull from: for Docker Hub its mirrors first; for an insecure host TLS without proof, then plain HTTP.
+pub async fn endpoints(registry: &str, config: &RegistryConfig) -> Vec<Endpoint> {
+    if registry != DEFAULT_REGISTRY {
+        return of_host(registry, config).await;
+    }
+    let mut endpoints = Vec::new();
+    for mirror in &config.mirrors {
+        let base = mirror.trim_end_matches('/').to_owned();
+        let host = base.split_once("://").map_or("", |(_, host)| host).to_owned();
+        let unverified = insecure::is_insecure(&host, &config.insecure).await;
+        endpoints.push(Endpoint { base, host, unverified });
+    }
+    endpoints.push(docker_hub());
+    endpoints
+}
+
+/// Where to log in: mirrors are no place for that.
+pub async fn login_endpoints(registry: &str, config: &RegistryConfig) -> Vec<Endpoint> {
+    if registry == DEFAULT_REGISTRY { vec![docker_hub()] } else { of_host(registry, config).await }
+}
+
+fn docker_hub() -> Endpoint {
+    let host = DOCKER_HUB_API.trim_start_matches("https://").to_owned();
+    Endpoint { base: DOCKER_HUB_API.to_owned(), host, unverified: false }
+}
+
+async fn of_host(host: &str, config: &RegistryConfig) -> Vec<Endpoint> {
+    let unverified = insecure::is_insecure(host, &config.insecure).await;
+    let endpoint = |scheme: &str| Endpoint { base: format!("{scheme}://{host}"), host: host.to_owned(), unverified };
+    if unverified { vec![endpoint("https"), endpoint("http")] } else { vec![endpoint("https")] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn bases(registry: &str, config: &RegistryConfig) -> Vec<String> {
+        endpoints(registry, config).await.into_iter().map(|endpoint| endpoint.base).collect()
+    }
+
+    #[tokio::test]
+    async fn docker_hub_is_asked_after_its_mirrors() {
+        let config = RegistryConfig { mirrors: vec!["http://127.0.0.1:5/".into()], ..RegistryConfig::default() };
+        assert_eq!(bases("docker.io", &config).await, ["http://127.0.0.1:5", "https://registry-1.docker.io"]);
+        assert_eq!(bases("10.0.0.1:5", &config).await, ["https://10.0.0.1:5"]);
+    }
+
+    #[tokio::test]
+    async fn insecure_hosts_get_tls_first() {
+        let config = RegistryConfig::default();
+        assert_eq!(bases("127.0.0.1:5", &config).await, ["https://127.0.0.1:5", "http://127.0.0.1:5"]);
+    }
+
+    #[test]
+    fn mirrors_are_checked() {
+        assert!(check_mirror("https://m.test").is_ok());
+        assert!(check_mirror("http://m.test:5000/").is_ok());
+        for bad in ["m.test", "ftp://m.test", "https://m.test/a", "https://m.test/?a=b"] {
+            assert!(check_mirror(bad).is_err(), "{bad}");
+        }
+    }
+}
