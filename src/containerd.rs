@@ -4,6 +4,9 @@
 
 mod child;
 mod client;
+mod content;
+mod images;
+mod layers;
 mod status;
 
 use std::{path::PathBuf, sync::Arc};

@@ -1,5 +1,9 @@
 //! What the engine asks of a content store, an image store and a snapshotter: containerd's, or the fake.
 
+pub mod contract;
+pub mod fake;
+pub mod samples;
+
 use std::{collections::HashMap, pin::Pin};
 
 use async_trait::async_trait;

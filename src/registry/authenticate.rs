@@ -73,7 +73,12 @@ impl Authenticator {
     }
 
     /// Adds what the registry asked for.
-    pub async fn sign(&mut self, request: RequestBuilder, method: &Method, url: &str) -> Result<RequestBuilder, Failure> {
+    pub async fn sign(
+        &mut self,
+        request: RequestBuilder,
+        method: &Method,
+        url: &str,
+    ) -> Result<RequestBuilder, Failure> {
         if !self.auth.registrytoken.is_empty() {
             return Ok(request.bearer_auth(&self.auth.registrytoken));
         }
@@ -113,7 +118,8 @@ impl Authenticator {
 
     async fn ask_for_token(&self, bearer: &Challenge) -> Result<TokenAnswer, Failure> {
         let realm = bearer.parameter("realm");
-        let url = Url::parse(realm).map_err(|_| Failure::Other(format!("invalid token auth challenge realm: {realm:?}")))?;
+        let url =
+            Url::parse(realm).map_err(|_| Failure::Other(format!("invalid token auth challenge realm: {realm:?}")))?;
         let service = bearer.parameter("service");
         let scope = match &self.scope {
             Scope::Pull(repository) => format!("repository:{repository}:pull"),

@@ -35,7 +35,8 @@ pub fn check_mirror(mirror: &str) -> Result<()> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(invalid("is neither http nor https"));
     }
-    if url.host_str().is_none() || !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+    if url.host_str().is_none() || !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some()
+    {
         return Err(invalid("has a path, query or fragment"));
     }
     Ok(())

@@ -169,7 +169,8 @@ async fn describe(url: &Url, error: &reqwest::Error) -> String {
     }
     let host = url.host_str().unwrap_or_default();
     if chain.contains("failed to lookup address") || chain.contains("dns error") {
-        let why = if chain.contains("Temporary failure") { "temporary failure in name resolution" } else { "no such host" };
+        let why =
+            if chain.contains("Temporary failure") { "temporary failure in name resolution" } else { "no such host" };
         return format!("dial tcp: lookup {host}: {why}");
     }
     if chain.contains("InvalidContentType") {
@@ -193,7 +194,9 @@ async fn describe(url: &Url, error: &reqwest::Error) -> String {
         };
     }
     match io {
-        _ if error.is_timeout() => "net/http: request canceled (Client.Timeout exceeded while awaiting headers)".to_owned(),
+        _ if error.is_timeout() => {
+            "net/http: request canceled (Client.Timeout exceeded while awaiting headers)".to_owned()
+        }
         Some(std::io::ErrorKind::ConnectionReset) => "read: connection reset by peer".to_owned(),
         Some(std::io::ErrorKind::UnexpectedEof) => "unexpected EOF".to_owned(),
         _ if chain.contains("connection closed before message completed") => "EOF".to_owned(),
@@ -224,7 +227,8 @@ mod tests {
 
     #[test]
     fn unknown_manifest_is_404_in_dockerds_words() {
-        let failure = refused(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#);
+        let failure =
+            refused(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#);
         let error = failure.of_pull(&reference());
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(
@@ -235,7 +239,8 @@ mod tests {
 
     #[test]
     fn denied_is_404_and_hints_at_login() {
-        let failure = refused(403, r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#);
+        let failure =
+            refused(403, r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#);
         let error = failure.of_pull(&Reference::parse("me/x").unwrap());
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(

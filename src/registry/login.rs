@@ -42,8 +42,9 @@ impl Registry {
     async fn login_at(&self, endpoint: Endpoint, auth: &RegistryAuth) -> Result<Login, LoginFailure> {
         let client = self.transport.client(&endpoint).map_err(LoginFailure::Refused)?;
         let text = format!("{}/v2/", endpoint.base);
-        let url = reqwest::Url::parse(&text)
-            .map_err(|error| LoginFailure::Refused(Error::invalid(format!("invalid registry URL {text:?}: {error}"))))?;
+        let url = reqwest::Url::parse(&text).map_err(|error| {
+            LoginFailure::Refused(Error::invalid(format!("invalid registry URL {text:?}: {error}")))
+        })?;
         let answer = send(client.get(url.clone()), &Method::GET, &url).await.map_err(LoginFailure::Unreachable)?;
         if answer.status().is_success() {
             return Ok(Login::default());

@@ -92,7 +92,12 @@ impl Registry {
         Err(last.of_pull(reference))
     }
 
-    async fn tags_at(&self, endpoint: Endpoint, reference: &Reference, auth: &RegistryAuth) -> Result<Vec<String>, Failure> {
+    async fn tags_at(
+        &self,
+        endpoint: Endpoint,
+        reference: &Reference,
+        auth: &RegistryAuth,
+    ) -> Result<Vec<String>, Failure> {
         #[derive(Deserialize)]
         struct TagList {
             #[serde(default)]

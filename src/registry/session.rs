@@ -214,11 +214,11 @@ fn content_type(value: &str) -> String {
 fn accept_manifests() -> HeaderMap {
     let kinds = [media_type::DOCKER_MANIFEST, media_type::DOCKER_LIST, media_type::OCI_INDEX, media_type::OCI_MANIFEST];
     let all = kinds.into_iter().chain(media_type::SCHEMA1.into_iter().rev());
-    all.map(|kind| (ACCEPT, HeaderValue::from_static(kind))).collect::<Vec<(HeaderName, HeaderValue)>>().into_iter().fold(
-        HeaderMap::new(),
-        |mut headers, (name, value)| {
+    all.map(|kind| (ACCEPT, HeaderValue::from_static(kind)))
+        .collect::<Vec<(HeaderName, HeaderValue)>>()
+        .into_iter()
+        .fold(HeaderMap::new(), |mut headers, (name, value)| {
             headers.append(name, value);
             headers
-        },
-    )
+        })
 }

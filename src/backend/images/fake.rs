@@ -1,0 +1,310 @@
+//! An image store in memory, with a garbage collector that follows the same labels as containerd's.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io::{Cursor, Read},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use super::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease};
+use crate::model::{
+    Error, Result,
+    id::{ContainerId, Tenant},
+    image::Descriptor,
+    reference::Digest,
+    time::Timestamp,
+};
+
+const SNAPSHOTTER: &str = "fake";
+
+#[derive(Default)]
+struct State {
+    images: BTreeMap<(Tenant, String), ImageRecord>,
+    blobs: HashMap<Digest, (Bytes, HashMap<String, String>)>,
+    ingests: HashMap<Digest, BytesMut>,
+    /// Chain id to parent and size.
+    snapshots: HashMap<String, (String, u64)>,
+    leases: HashMap<String, Held>,
+    fail_unpack: Option<String>,
+}
+
+#[derive(Default)]
+struct Held {
+    blobs: HashSet<Digest>,
+    snapshots: HashSet<String>,
+}
+
+/// The fake; clones share everything.
+#[derive(Clone, Default)]
+pub struct FakeImages(Arc<Mutex<State>>);
+
+impl FakeImages {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the next unpacking fail with this text.
+    pub fn fail_next_unpack(&self, text: &str) {
+        self.state().fail_unpack = Some(text.to_owned());
+    }
+
+    /// How many blobs and snapshots are there.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.blobs.len(), state.snapshots.len())
+    }
+}
+
+impl State {
+    fn hold(&mut self, lease: &Lease, digest: &Digest) -> Result<()> {
+        let held = self.leases.get_mut(&lease.0).ok_or_else(|| Error::not_found(format!("lease {}", lease.0)))?;
+        held.blobs.insert(digest.clone());
+        Ok(())
+    }
+
+    /// Roots are image records and leases; from there along the labels.
+    fn collect(&mut self) {
+        let mut blobs: Vec<Digest> = self.images.values().map(|image| image.target.digest.clone()).collect();
+        let mut chains: Vec<String> = Vec::new();
+        for held in self.leases.values() {
+            blobs.extend(held.blobs.iter().cloned());
+            chains.extend(held.snapshots.iter().cloned());
+        }
+        let (mut seen_blobs, mut seen_chains) = (HashSet::new(), HashSet::new());
+        while let Some(digest) = blobs.pop() {
+            let Some((_, labels)) = self.blobs.get(&digest) else { continue };
+            if !seen_blobs.insert(digest) {
+                continue;
+            }
+            for (label, value) in labels {
+                if label.starts_with("containerd.io/gc.ref.content") {
+                    blobs.extend(value.parse());
+                } else if label.starts_with(&format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}")) {
+                    chains.push(value.clone());
+                }
+            }
+        }
+        while let Some(chain) = chains.pop() {
+            if let Some((parent, _)) = self.snapshots.get(&chain)
+                && seen_chains.insert(chain)
+            {
+                chains.push(parent.clone());
+            }
+        }
+        self.blobs.retain(|digest, _| seen_blobs.contains(digest));
+        self.snapshots.retain(|chain, _| seen_chains.contains(chain));
+    }
+}
+
+#[async_trait]
+impl ImageBackend for FakeImages {
+    async fn lease(&self) -> Result<Lease> {
+        let lease = Lease(ContainerId::random().to_string());
+        self.state().leases.insert(lease.0.clone(), Held::default());
+        Ok(lease)
+    }
+
+    async fn release(&self, lease: Lease) -> Result<()> {
+        self.state().leases.remove(&lease.0);
+        Ok(())
+    }
+
+    async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>> {
+        Ok(self.state().images.values().filter(|image| image.tenant == *tenant).cloned().collect())
+    }
+
+    async fn get_image(&self, tenant: &Tenant, name: &str) -> Result<Option<ImageRecord>> {
+        Ok(self.state().images.get(&(tenant.clone(), name.to_owned())).cloned())
+    }
+
+    async fn put_image(&self, image: &ImageRecord) -> Result<()> {
+        let mut state = self.state();
+        let key = (image.tenant.clone(), image.name.clone());
+        let now = Timestamp::now();
+        let created = state.images.get(&key).map_or(now, |before| before.created);
+        state.images.insert(key, ImageRecord { created, updated: now, ..image.clone() });
+        Ok(())
+    }
+
+    async fn delete_image(&self, tenant: &Tenant, name: &str, sync: bool) -> Result<()> {
+        let mut state = self.state();
+        state.images.remove(&(tenant.clone(), name.to_owned()));
+        if sync {
+            state.collect();
+        }
+        Ok(())
+    }
+
+    async fn blob_info(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
+        Ok(self.state().blobs.get(digest).map(|(bytes, labels)| BlobInfo {
+            digest: digest.clone(),
+            size: bytes.len() as u64,
+            labels: labels.clone(),
+        }))
+    }
+
+    async fn read_blob(&self, digest: &Digest, offset: u64) -> Result<BlobReader> {
+        let missing = || Error::not_found(format!("content digest {digest}: not found"));
+        let bytes = self.state().blobs.get(digest).map(|(bytes, _)| bytes.clone()).ok_or_else(missing)?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(Box::pin(Cursor::new(bytes.slice(offset..))))
+    }
+
+    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
+        let mut state = self.state();
+        state.hold(lease, &descriptor.digest)?;
+        if state.blobs.contains_key(&descriptor.digest) {
+            return Ok(None);
+        }
+        let bytes = state.ingests.remove(&descriptor.digest).unwrap_or_default();
+        let wanted = Some(descriptor.clone());
+        Ok(Some(Box::new(FakeWriter { store: self.clone(), lease: lease.clone(), wanted, bytes })))
+    }
+
+    async fn write_new_blob(&self, lease: &Lease) -> Result<Box<dyn BlobWriter>> {
+        let bytes = BytesMut::new();
+        Ok(Box::new(FakeWriter { store: self.clone(), lease: lease.clone(), wanted: None, bytes }))
+    }
+
+    async fn label_blob(&self, digest: &Digest, labels: HashMap<String, String>) -> Result<()> {
+        let mut state = self.state();
+        let missing = || Error::not_found(format!("content digest {digest}: not found"));
+        let (_, own) = state.blobs.get_mut(digest).ok_or_else(missing)?;
+        own.extend(labels);
+        own.retain(|_, value| !value.is_empty());
+        Ok(())
+    }
+
+    async fn has_snapshot(&self, lease: &Lease, chain_id: &str) -> Result<bool> {
+        let mut state = self.state();
+        if let Some(held) = state.leases.get_mut(&lease.0) {
+            held.snapshots.insert(chain_id.to_owned());
+        }
+        Ok(state.snapshots.contains_key(chain_id))
+    }
+
+    async fn unpack_layer(
+        &self,
+        lease: &Lease,
+        layer: &Descriptor,
+        parent: &str,
+        chain_id: &str,
+        expected_diff_id: &Digest,
+    ) -> Result<()> {
+        let mut state = self.state();
+        if let Some(text) = state.fail_unpack.take() {
+            return Err(Error::system(text));
+        }
+        if !parent.is_empty() && !state.snapshots.contains_key(parent) {
+            return Err(Error::not_found(format!("parent snapshot {parent} does not exist: not found")));
+        }
+        let missing = || Error::not_found(format!("content digest {}: not found", layer.digest));
+        let (bytes, _) = state.blobs.get(&layer.digest).ok_or_else(missing)?;
+        let tar = unpacked(bytes)?;
+        check_tar(&tar).map_err(|error| error.context(format!("failed to register layer {}", layer.digest)))?;
+        if Digest::of(&tar) != *expected_diff_id {
+            return Err(Error::system("layers from manifest don't match image configuration"));
+        }
+        let size = tar.len() as u64;
+        state.snapshots.insert(chain_id.to_owned(), (parent.to_owned(), size));
+        if let Some(held) = state.leases.get_mut(&lease.0) {
+            held.snapshots.insert(chain_id.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn snapshot_size(&self, chain_id: &str) -> Result<u64> {
+        let missing = || Error::not_found(format!("snapshot {chain_id} does not exist: not found"));
+        self.state().snapshots.get(chain_id).map(|(_, size)| *size).ok_or_else(missing)
+    }
+
+    fn snapshotter(&self) -> &str {
+        SNAPSHOTTER
+    }
+
+    async fn collect_garbage(&self) -> Result<()> {
+        self.state().collect();
+        Ok(())
+    }
+}
+
+struct FakeWriter {
+    store: FakeImages,
+    lease: Lease,
+    wanted: Option<Descriptor>,
+    bytes: BytesMut,
+}
+
+#[async_trait]
+impl BlobWriter for FakeWriter {
+    fn offset(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn truncate(&mut self) -> Result<()> {
+        self.bytes.clear();
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>, labels: HashMap<String, String>) -> Result<Digest> {
+        let bytes = std::mem::take(&mut self.bytes).freeze();
+        let digest = Digest::of(&bytes);
+        if let Some(wanted) = self.wanted.take()
+            && (wanted.digest != digest || wanted.size != bytes.len() as u64)
+        {
+            return Err(Error::blob_verification_failed(wanted.digest.as_str()));
+        }
+        let mut state = self.store.state();
+        state.hold(&self.lease, &digest)?;
+        state.blobs.entry(digest.clone()).or_insert((bytes, labels));
+        Ok(digest)
+    }
+}
+
+impl Drop for FakeWriter {
+    /// An ingest stays for the next writer.
+    fn drop(&mut self) {
+        if let Some(wanted) = &self.wanted {
+            let bytes = std::mem::take(&mut self.bytes);
+            self.store.state().ingests.insert(wanted.digest.clone(), bytes);
+        }
+    }
+}
+
+fn unpacked(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut tar = Vec::new();
+    let read = match bytes {
+        [0x1f, 0x8b, ..] => flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut tar),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(bytes).and_then(|mut decoder| decoder.read_to_end(&mut tar)),
+        _ => return Ok(bytes.to_vec()),
+    };
+    read.map_err(|error| Error::system(format!("unpacking: {error}")))?;
+    Ok(tar)
+}
+
+fn check_tar(bytes: &[u8]) -> Result<()> {
+    let invalid = |error: std::io::Error| Error::system("archive/tar: invalid tar header").with_source(error);
+    let mut archive = tar::Archive::new(bytes);
+    for entry in archive.entries().map_err(invalid)? {
+        entry.map_err(invalid)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn fake_keeps_the_contract() {
+        super::super::contract::image_backend(&FakeImages::default()).await;
+    }
+}

@@ -1,0 +1,251 @@
+//! Blobs in containerd's content store.
+
+use std::{collections::HashMap, pin::Pin, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use containerd_client::{
+    services::v1::{
+        AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
+        WriteContentResponse,
+    },
+    tonic::{Code, Status, Streaming},
+};
+use futures_util::TryStreamExt;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::StreamReader;
+
+use super::{Client, from_status};
+use crate::{
+    backend::images::{BlobInfo, BlobReader, BlobWriter},
+    model::{Error, Result, image::Descriptor, reference::Digest},
+};
+
+/// Bytes of one message. Network chunks are small, and each message costs a round trip.
+const MESSAGE: usize = 1 << 20;
+
+/// containerd closes an ingest a moment after its writer went away.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks a blob up.
+pub(super) async fn info(client: &Client, digest: &Digest) -> Result<Option<BlobInfo>> {
+    match client.content().info(InfoRequest { digest: digest.to_string() }).await {
+        Ok(answer) => Ok(answer.into_inner().info.map(|info| BlobInfo {
+            digest: digest.clone(),
+            size: u64::try_from(info.size).unwrap_or_default(),
+            labels: info.labels,
+        })),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(from_status(status)),
+    }
+}
+
+/// Opens a blob for reading.
+pub(super) async fn read(client: &Client, digest: &Digest, offset: u64) -> Result<BlobReader> {
+    let offset = i64::try_from(offset).map_err(|_| Error::invalid(format!("offset {offset} is too large")))?;
+    let request = ReadContentRequest { digest: digest.to_string(), offset, size: 0 };
+    let answer = client.content().read(request).await.map_err(from_status)?;
+    let chunks = answer.into_inner().map_ok(|part| Bytes::from(part.data)).map_err(std::io::Error::other);
+    Ok(Box::pin(StreamReader::new(chunks)))
+}
+
+/// Sets labels and leaves the others.
+pub(super) async fn label(client: &Client, digest: &Digest, labels: HashMap<String, String>) -> Result<()> {
+    let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
+    let request = UpdateRequest {
+        info: Some(Info { digest: digest.to_string(), labels, ..Info::default() }),
+        update_mask: Some(prost_types::FieldMask { paths }),
+    };
+    client.content().update(request).await.map_err(from_status)?;
+    Ok(())
+}
+
+/// What a writer is for.
+pub(super) enum Wanted {
+    /// A blob whose digest is known.
+    Blob(Descriptor),
+    /// A blob whose digest shows at its end.
+    Anything,
+}
+
+impl Wanted {
+    fn total(&self) -> i64 {
+        match self {
+            Self::Blob(blob) => i64::try_from(blob.size).unwrap_or_default(),
+            Self::Anything => 0,
+        }
+    }
+
+    fn digest(&self) -> String {
+        match self {
+            Self::Blob(blob) => blob.digest.to_string(),
+            Self::Anything => String::new(),
+        }
+    }
+}
+
+/// An ingest: one stream of messages to containerd, each of which it answers.
+pub(super) struct Writer {
+    client: Client,
+    wanted: Wanted,
+    reference: String,
+    requests: mpsc::Sender<WriteContentRequest>,
+    answers: Pin<Box<Streaming<WriteContentResponse>>>,
+    /// What containerd has confirmed.
+    written: u64,
+    buffer: BytesMut,
+}
+
+impl Writer {
+    /// Opens an ingest, or finds it where an earlier writer left it. `None` if the blob is there; the lease in
+    /// `client` then keeps it.
+    pub(super) async fn open(client: Client, wanted: Wanted) -> Result<Option<Self>> {
+        let reference = match &wanted {
+            Wanted::Blob(blob) => format!("ringer-{}", blob.digest),
+            Wanted::Anything => format!("ringer-new-{}", crate::model::id::ContainerId::random()),
+        };
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match connect(&client, &wanted, &reference).await {
+                Ok((requests, answers, written)) => {
+                    let buffer = BytesMut::new();
+                    return Ok(Some(Self { client, wanted, reference, requests, answers, written, buffer }));
+                }
+                Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
+                Err(status) if is_locked(&status) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(status) => return Err(from_status(status)),
+            }
+        }
+    }
+
+    async fn send(&mut self, request: WriteContentRequest) -> Result<WriteContentResponse, Status> {
+        // A closed channel means that the stream has ended; why, the answer tells.
+        let _ended = self.requests.send(request).await;
+        let answer = self.answers.message().await?;
+        answer.ok_or_else(|| Status::aborted("containerd ended the upload"))
+    }
+
+    fn request(&self, action: WriteAction, data: Vec<u8>) -> WriteContentRequest {
+        WriteContentRequest {
+            action: action.into(),
+            r#ref: self.reference.clone(),
+            total: self.wanted.total(),
+            expected: self.wanted.digest(),
+            offset: i64::try_from(self.written).unwrap_or(i64::MAX),
+            data,
+            labels: HashMap::new(),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        while !self.buffer.is_empty() {
+            let part = self.buffer.split_to(self.buffer.len().min(MESSAGE));
+            let length = part.len() as u64;
+            let request = self.request(WriteAction::Write, part.to_vec());
+            self.send(request).await.map_err(|status| write_error(status, &self.wanted))?;
+            self.written += length;
+        }
+        Ok(())
+    }
+
+    async fn abort(&self) -> Result<()> {
+        match self.client.content().abort(AbortRequest { r#ref: self.reference.clone() }).await {
+            Err(status) if status.code() != Code::NotFound => Err(from_status(status)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobWriter for Writer {
+    fn offset(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.buffer.extend_from_slice(&bytes);
+        if self.buffer.len() >= MESSAGE { self.flush().await } else { Ok(()) }
+    }
+
+    async fn truncate(&mut self) -> Result<()> {
+        // An ingest cannot be cut, only thrown away; its writer must be gone for that.
+        self.requests = mpsc::channel(1).0;
+        self.abort().await?;
+        let wanted = std::mem::replace(&mut self.wanted, Wanted::Anything);
+        match Self::open(self.client.clone(), wanted).await? {
+            Some(fresh) => *self = fresh,
+            None => return Err(Error::conflict("the blob was written by somebody else meanwhile")),
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>, labels: HashMap<String, String>) -> Result<Digest> {
+        self.flush().await?;
+        let total = i64::try_from(self.written).unwrap_or(i64::MAX);
+        let request = WriteContentRequest { labels, total, ..self.request(WriteAction::Commit, Vec::new()) };
+        match self.send(request).await {
+            Ok(answer) => answer.digest.parse(),
+            // Somebody was first. Its lease is not ours, so ask once more under ours.
+            Err(status) if status.code() == Code::AlreadyExists => existing(&self.client, &self.wanted, &status).await,
+            Err(status) => {
+                let error = write_error(status, &self.wanted);
+                self.abort().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+type Upload = (mpsc::Sender<WriteContentRequest>, Pin<Box<Streaming<WriteContentResponse>>>, u64);
+
+/// Starts the stream and asks how much is there.
+async fn connect(client: &Client, wanted: &Wanted, reference: &str) -> Result<Upload, Status> {
+    let (requests, stream) = mpsc::channel(1);
+    let first = WriteContentRequest {
+        action: WriteAction::Stat.into(),
+        r#ref: reference.to_owned(),
+        total: wanted.total(),
+        expected: wanted.digest(),
+        ..WriteContentRequest::default()
+    };
+    let _fits = requests.try_send(first);
+    let mut answers = Box::pin(client.content().write(ReceiverStream::new(stream)).await?.into_inner());
+    let answer = answers.message().await?.ok_or_else(|| Status::aborted("containerd ended the upload"))?;
+    Ok((requests, answers, u64::try_from(answer.offset).unwrap_or_default()))
+}
+
+/// The digest of a blob that was there before ours was complete.
+async fn existing(client: &Client, wanted: &Wanted, status: &Status) -> Result<Digest> {
+    let digest = match wanted {
+        Wanted::Blob(blob) => blob.digest.clone(),
+        // containerd says `content sha256:…: already exists`.
+        Wanted::Anything => {
+            let found = status.message().split([' ', '"']).find_map(|word| word.trim_end_matches(':').parse().ok());
+            found.ok_or_else(|| Error::system(status.message()))?
+        }
+    };
+    let size = info(client, &digest).await?.map_or(0, |info| info.size);
+    let descriptor = Descriptor { digest: digest.clone(), size, ..Descriptor::of("", b"") };
+    match connect(client, &Wanted::Blob(descriptor), &format!("ringer-{digest}")).await {
+        Err(status) if status.code() == Code::AlreadyExists => Ok(digest),
+        Err(status) => Err(from_status(status)),
+        Ok(_) => Err(Error::conflict(format!("blob {digest} was removed while it was being written"))),
+    }
+}
+
+fn is_locked(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.message().contains("locked")
+}
+
+/// containerd says `FailedPrecondition` of a digest or a size that is not as announced.
+fn write_error(status: Status, wanted: &Wanted) -> Error {
+    match wanted {
+        Wanted::Blob(blob) if matches!(status.code(), Code::FailedPrecondition | Code::OutOfRange) => {
+            Error::blob_verification_failed(blob.digest.as_str()).with_source(status)
+        }
+        _ => from_status(status).context("writing into the content store"),
+    }
+}

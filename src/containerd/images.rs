@@ -1,0 +1,167 @@
+//! [`ImageBackend`] on containerd: image records here, blobs in `content`, unpacking in `layers`.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use containerd_client::services::v1::{
+    AddResourceRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest, Image,
+    ListImagesRequest, Resource, UpdateImageRequest,
+};
+
+use super::{Containerd, content, from_status, layers};
+use crate::{
+    backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease},
+    model::{Error, ErrorKind, Result, id::Tenant, image::Descriptor, reference::Digest, time::Timestamp},
+};
+
+/// A lease that nobody ends, ends by itself. Pulls of an hour are broken pulls.
+const LEASE_LIFE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+#[async_trait]
+impl ImageBackend for Containerd {
+    async fn lease(&self) -> Result<Lease> {
+        let end = Timestamp::from(std::time::SystemTime::now() + LEASE_LIFE).to_string();
+        let id = format!("ringer-image-{}", crate::model::id::ContainerId::random().short());
+        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), end)]);
+        let request = CreateRequest { id: id.clone(), labels };
+        self.client().leases().create(request).await.map_err(from_status)?;
+        Ok(Lease(id))
+    }
+
+    async fn release(&self, lease: Lease) -> Result<()> {
+        let request = DeleteRequest { id: lease.0, sync: false };
+        missing_is_done(self.client().leases().delete(request).await.map_err(from_status))
+    }
+
+    async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>> {
+        let request = ListImagesRequest { filters: vec![format!("name~=\"^{tenant}/\"")] };
+        let answer = self.client().images().list(request).await.map_err(from_status)?;
+        answer.into_inner().images.into_iter().map(|image| from_image(tenant, image)).collect()
+    }
+
+    async fn get_image(&self, tenant: &Tenant, name: &str) -> Result<Option<ImageRecord>> {
+        let request = GetImageRequest { name: record_name(tenant, name) };
+        match self.client().images().get(request).await.map_err(from_status) {
+            Ok(answer) => answer.into_inner().image.map(|image| from_image(tenant, image)).transpose(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put_image(&self, image: &ImageRecord) -> Result<()> {
+        let image = to_image(image);
+        let mut client = self.client().images();
+        let create = CreateImageRequest { image: Some(image.clone()), source_date_epoch: None };
+        match client.create(create).await.map_err(from_status) {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let update = UpdateImageRequest { image: Some(image), update_mask: None, source_date_epoch: None };
+                client.update(update).await.map_err(from_status)?;
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    async fn delete_image(&self, tenant: &Tenant, name: &str, sync: bool) -> Result<()> {
+        let request = DeleteImageRequest { name: record_name(tenant, name), sync, target: None };
+        missing_is_done(self.client().images().delete(request).await.map_err(from_status))
+    }
+
+    async fn blob_info(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
+        content::info(self.client(), digest).await
+    }
+
+    async fn read_blob(&self, digest: &Digest, offset: u64) -> Result<BlobReader> {
+        content::read(self.client(), digest, offset).await
+    }
+
+    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
+        let client = self.client().with_lease(&lease.0)?;
+        let writer = content::Writer::open(client, content::Wanted::Blob(descriptor.clone())).await?;
+        Ok(writer.map(|writer| Box::new(writer) as Box<dyn BlobWriter>))
+    }
+
+    async fn write_new_blob(&self, lease: &Lease) -> Result<Box<dyn BlobWriter>> {
+        let client = self.client().with_lease(&lease.0)?;
+        match content::Writer::open(client, content::Wanted::Anything).await? {
+            Some(writer) => Ok(Box::new(writer)),
+            None => Err(Error::system("containerd has a blob that nobody has written yet")),
+        }
+    }
+
+    async fn label_blob(&self, digest: &Digest, labels: HashMap<String, String>) -> Result<()> {
+        content::label(self.client(), digest, labels).await
+    }
+
+    async fn has_snapshot(&self, lease: &Lease, chain_id: &str) -> Result<bool> {
+        // The lease first: between a look and a lease the collector could come.
+        let resource = Resource { id: chain_id.to_owned(), r#type: format!("snapshots/{}", self.snapshotter_name()) };
+        let request = AddResourceRequest { id: lease.0.clone(), resource: Some(resource) };
+        self.client().leases().add_resource(request).await.map_err(from_status)?;
+        layers::exists(self, chain_id).await
+    }
+
+    async fn unpack_layer(
+        &self,
+        lease: &Lease,
+        layer: &Descriptor,
+        parent: &str,
+        chain_id: &str,
+        expected_diff_id: &Digest,
+    ) -> Result<()> {
+        layers::unpack(self, lease, &layers::Layer { blob: layer, parent, chain_id, diff_id: expected_diff_id }).await
+    }
+
+    async fn snapshot_size(&self, chain_id: &str) -> Result<u64> {
+        layers::size(self, chain_id).await
+    }
+
+    fn snapshotter(&self) -> &str {
+        self.snapshotter_name()
+    }
+
+    async fn collect_garbage(&self) -> Result<()> {
+        // containerd has no call for it, but ending a lease can wait for the collector.
+        let lease = self.lease().await?;
+        let request = DeleteRequest { id: lease.0, sync: true };
+        missing_is_done(self.client().leases().delete(request).await.map_err(from_status))
+    }
+}
+
+fn missing_is_done<T>(result: Result<T>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn record_name(tenant: &Tenant, name: &str) -> String {
+    format!("{tenant}/{name}")
+}
+
+fn to_image(image: &ImageRecord) -> Image {
+    Image {
+        name: record_name(&image.tenant, &image.name),
+        labels: image.labels.clone(),
+        target: Some(layers::to_descriptor(&image.target)),
+        created_at: None,
+        updated_at: None,
+    }
+}
+
+fn from_image(tenant: &Tenant, image: Image) -> Result<ImageRecord> {
+    let target = image.target.ok_or_else(|| Error::system(format!("image record {} has no target", image.name)))?;
+    let name = image.name.strip_prefix(tenant.as_str()).and_then(|name| name.strip_prefix('/'));
+    Ok(ImageRecord {
+        tenant: tenant.clone(),
+        name: name.unwrap_or(&image.name).to_owned(),
+        target: layers::from_descriptor(target)?,
+        labels: image.labels,
+        created: image.created_at.map_or_else(Timestamp::zero, from_time),
+        updated: image.updated_at.map_or_else(Timestamp::zero, from_time),
+    })
+}
+
+fn from_time(time: prost_types::Timestamp) -> Timestamp {
+    Timestamp::from_unix(time.seconds, u32::try_from(time.nanos).unwrap_or_default())
+}
