@@ -2,6 +2,7 @@
 
 mod config;
 mod host_config;
+mod merge;
 mod mounts;
 mod state;
 
@@ -10,7 +11,7 @@ pub use host_config::{
     DeviceMapping, DeviceRequest, HostConfig, LogConfig, MountRequest, PortBinding, RestartPolicy, ThrottleDevice,
     TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
 };
-pub use mounts::{MountKind, MountPoint};
+pub use mounts::{MountKind, MountPoint, ReadOnlyDepth};
 pub use state::{ContainerState, Ended, Health, HealthProbe, HealthStatus, Live};
 
 use indexmap::IndexMap;

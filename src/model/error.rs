@@ -135,6 +135,11 @@ impl Error {
         Self::not_found(format!("No such image: {reference}"))
     }
 
+    /// `POST /containers/create` when neither the request nor the image says what to run.
+    pub fn no_command_specified() -> Self {
+        Self::invalid("no command specified")
+    }
+
     /// `GET /exec/{id}/json` and the other exec calls.
     pub fn no_such_exec(id: &str) -> Self {
         Self::not_found(format!("No such exec instance: {id}"))

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// What kind of thing is mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountKind {
     /// A path of the host.
+    #[default]
     Bind,
     /// A volume, named or anonymous.
     Volume,
@@ -14,8 +15,21 @@ pub enum MountKind {
     Tmpfs,
 }
 
+/// Whether a read-only mount makes what is mounted below it read-only too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadOnlyDepth {
+    /// Where kernel and runtime can.
+    #[default]
+    IfPossible,
+    /// No (`BindOptions.ReadOnlyNonRecursive`).
+    Shallow,
+    /// Fail where they cannot (`BindOptions.ReadOnlyForceRecursive`).
+    Forced,
+}
+
 /// One mount, resolved at create and stored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPoint {
     /// What.
     pub kind: MountKind,
@@ -43,6 +57,9 @@ pub struct MountPoint {
     /// Not recursive (`BindOptions.NonRecursive`).
     #[serde(default)]
     pub non_recursive: bool,
+    /// How far a read-only bind reaches.
+    #[serde(default)]
+    pub read_only_depth: ReadOnlyDepth,
     /// Missing sources of `Binds` are made as folders; those of `Mounts` are an error.
     #[serde(default)]
     pub create_source: bool,
