@@ -18,3 +18,4 @@ pub mod logs;
 pub mod model;
 pub mod registry;
 pub mod rootfs;
+pub mod oci;

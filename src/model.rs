@@ -10,6 +10,7 @@ pub mod network;
 pub mod output;
 pub mod reference;
 pub mod registry_auth;
+pub mod signal;
 pub mod time;
 
 pub use error::{Error, ErrorKind, Result};

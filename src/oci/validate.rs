@@ -1,0 +1,185 @@
+//! What `POST /containers/create` refuses or discards before anything is made, in dockerd's words and order.
+
+mod cpu;
+mod memory;
+mod modes;
+mod process;
+mod restart;
+
+use super::{HostFacts, caps, devices, mounts, seccomp, security_opt::SecurityOptions, tmpfs};
+use crate::model::{
+    Error, Result,
+    container::{Config, HostConfig},
+};
+
+/// Checks a merged config and a host config, discards limits that the host cannot enforce, and fills in dockerd's
+/// defaults, so that inspect shows what will be. Returns the `Warnings` of the answer.
+///
+/// Errors: 400 in dockerd's words.
+pub fn validate(config: &Config, host_config: &mut HostConfig, host: &HostFacts) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    modes::check_network(config, host_config)?;
+    check_windows_fields(host_config)?;
+    process::check(config)?;
+    restart::check(host_config)?;
+    check_annotations(host_config)?;
+    let capabilities = caps::effective(host_config, host.bounding)?;
+    modes::check(host_config)?;
+    memory::check(host_config, host.features, &mut warnings)?;
+    cpu::check(host_config, host, &mut warnings)?;
+    check_blkio(host_config, host, &mut warnings)?;
+    check_limits(host_config, host, &mut warnings)?;
+    let security = SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
+    seccomp::check(security.seccomp.as_deref(), capabilities, host)?;
+    check_devices(host_config)?;
+    check_tmpfs(host_config)?;
+    check_storage(host_config)?;
+    fill_defaults(host_config, host);
+    Ok(warnings)
+}
+
+fn invalid<T>(text: impl Into<String>) -> Result<T> {
+    Err(Error::invalid(text))
+}
+
+fn check_windows_fields(host_config: &HostConfig) -> Result<()> {
+    if !matches!(host_config.isolation.as_str(), "" | "default") {
+        return invalid(format!("invalid isolation ({}): linux only supports 'default'", host_config.isolation));
+    }
+    if host_config.io_maximum_bandwidth != 0 {
+        return invalid("invalid option: QoS maximum bandwidth configuration is not supported on linux");
+    }
+    if host_config.io_maximum_iops != 0 {
+        return invalid("invalid option: QoS maximum IOPs configuration is not supported on linux");
+    }
+    Ok(())
+}
+
+fn check_annotations(host_config: &HostConfig) -> Result<()> {
+    if host_config.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
+        return invalid("invalid Annotations: the empty string is not permitted as an annotation key");
+    }
+    Ok(())
+}
+
+fn check_blkio(host_config: &mut HostConfig, host: &HostFacts, warnings: &mut Vec<String>) -> Result<()> {
+    if host_config.blkio_weight > 0 && !host.features.blkio_weight {
+        warnings.push(
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.".to_owned(),
+        );
+        host_config.blkio_weight = 0;
+    }
+    if host_config.blkio_weight > 0 && !(10..=1000).contains(&host_config.blkio_weight) {
+        return invalid("Range of blkio weight is from 10 to 1000");
+    }
+    if !host.features.blkio_weight_device {
+        discard(
+            &mut host_config.blkio_weight_device,
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.",
+            warnings,
+        );
+    }
+    if !host.features.blkio_throttle {
+        let lists = [
+            (
+                &mut host_config.blkio_device_read_bps,
+                "BPS Block I/O read limit or the cgroup is not mounted. Block I/O BPS read limit",
+            ),
+            (
+                &mut host_config.blkio_device_write_bps,
+                "BPS Block I/O write limit or the cgroup is not mounted. Block I/O BPS write limit",
+            ),
+            (
+                &mut host_config.blkio_device_read_iops,
+                "IOPS Block read limit or the cgroup is not mounted. Block I/O IOPS read limit",
+            ),
+            (
+                &mut host_config.blkio_device_write_iops,
+                "IOPS Block write limit or the cgroup is not mounted. Block I/O IOPS write limit",
+            ),
+        ];
+        for (list, what) in lists {
+            discard(list, &format!("Your kernel does not support {what} discarded."), warnings);
+        }
+    }
+    Ok(())
+}
+
+fn discard<T>(list: &mut Option<Vec<T>>, warning: &str, warnings: &mut Vec<String>) {
+    if list.as_ref().is_some_and(|list| !list.is_empty()) {
+        warnings.push(warning.to_owned());
+        *list = Some(Vec::new());
+    }
+}
+
+fn check_limits(host_config: &mut HostConfig, host: &HostFacts, warnings: &mut Vec<String>) -> Result<()> {
+    if host_config.pids_limit.is_some() && !host.features.pids {
+        if host_config.pids_limit > Some(0) {
+            warnings.push("Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.".to_owned());
+        }
+        host_config.pids_limit = None;
+    }
+    if host_config.shm_size < 0 {
+        return invalid("SHM size can not be less than 0");
+    }
+    if !(-1000..=1000).contains(&host_config.oom_score_adj) {
+        return invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host_config.oom_score_adj
+        ));
+    }
+    for ulimit in host_config.ulimits.iter().flatten() {
+        super::process::rlimit(ulimit)?;
+    }
+    Ok(())
+}
+
+/// The form only: whether a device is there is asked at start, as in dockerd.
+fn check_devices(host_config: &HostConfig) -> Result<()> {
+    for rule in host_config.device_cgroup_rules.iter().flatten() {
+        devices::parse_rule(rule)?;
+    }
+    Ok(())
+}
+
+fn check_tmpfs(host_config: &HostConfig) -> Result<()> {
+    for (destination, options) in host_config.tmpfs.iter().flatten() {
+        if !destination.starts_with('/') {
+            return invalid(format!("invalid mount path: '{destination}' mount path must be absolute"));
+        }
+        if super::process::clean(destination) == "/" {
+            return invalid("invalid specification: destination can't be '/'");
+        }
+        tmpfs::merge(options)?;
+    }
+    Ok(())
+}
+
+fn check_storage(host_config: &HostConfig) -> Result<()> {
+    if host_config.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
+        return invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
+    }
+    Ok(())
+}
+
+/// What dockerd writes into the host config of every container.
+fn fill_defaults(host_config: &mut HostConfig, host: &HostFacts) {
+    let fill = |field: &mut String, word: &str| {
+        if field.is_empty() {
+            word.clone_into(field);
+        }
+    };
+    fill(&mut host_config.ipc_mode, "private");
+    fill(
+        &mut host_config.cgroupns_mode,
+        if host.cgroup == super::host::CgroupVersion::V2 { "private" } else { "host" },
+    );
+    if host_config.shm_size == 0 && !matches!(host_config.ipc_mode.as_str(), "none" | "host") {
+        host_config.shm_size = mounts::DEFAULT_SHM_SIZE;
+    }
+    if host_config.privileged {
+        return;
+    }
+    host_config.masked_paths.get_or_insert_with(|| mounts::default_masked_paths(host));
+    host_config.readonly_paths.get_or_insert_with(mounts::default_readonly_paths);
+}

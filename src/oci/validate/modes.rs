@@ -1,0 +1,79 @@
+//! Namespace modes, and what does not go together with a network that is not the container's own.
+
+use super::invalid;
+use crate::model::{
+    Result,
+    container::{Config, HostConfig},
+};
+
+/// IPC, PID, UTS, user and cgroup modes.
+pub(super) fn check(host_config: &HostConfig) -> Result<()> {
+    let mode = |mode: &str, words: &[&str]| mode.is_empty() || words.contains(&mode);
+    let joins = |mode: &str| mode.strip_prefix("container:").is_some_and(|name| !name.is_empty());
+    let ipc = &host_config.ipc_mode;
+    if !mode(ipc, &["none", "private", "shareable", "host"]) && !joins(ipc) {
+        return invalid(format!("invalid IPC mode: {ipc}"));
+    }
+    if !mode(&host_config.pid_mode, &["host", "private"]) && !joins(&host_config.pid_mode) {
+        return invalid(format!("invalid PID mode: {}", host_config.pid_mode));
+    }
+    if !mode(&host_config.uts_mode, &["host", "private"]) {
+        return invalid(format!("invalid UTS mode: {}", host_config.uts_mode));
+    }
+    if !mode(&host_config.userns_mode, &["host"]) {
+        return invalid(format!("invalid user namespace mode: {}", host_config.userns_mode));
+    }
+    if !mode(&host_config.cgroupns_mode, &["host", "private"]) {
+        return invalid(format!("invalid cgroup namespace mode: {}", host_config.cgroupns_mode));
+    }
+    Ok(())
+}
+
+/// A container without a network of its own cannot have settings of one.
+pub(super) fn check_network(config: &Config, host_config: &HostConfig) -> Result<()> {
+    let mode = host_config.network_mode.as_str();
+    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if mode == "container" || mode == "container:" {
+        return invalid("invalid network mode: invalid container format container:<name|id>");
+    }
+    let conflict = |what: &str| invalid(format!("conflicting options: {what}"));
+    if mode.starts_with("container:") {
+        check_shared_network(config, host_config)?;
+    }
+    if mode == "host" && !config.mac_address.is_empty() {
+        return conflict("mac-address and the network mode");
+    }
+    if host_config.uts_mode == "host" && !config.hostname.is_empty() {
+        return conflict("hostname and the UTS mode");
+    }
+    if mode == "host" && has(&host_config.links) {
+        return conflict("host type networking can't be used with links. This would result in undefined behavior");
+    }
+    Ok(())
+}
+
+fn check_shared_network(config: &Config, host_config: &HostConfig) -> Result<()> {
+    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let conflicts = [
+        (!config.hostname.is_empty(), "hostname and the network mode"),
+        (
+            has(&host_config.links),
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (has(&host_config.dns), "dns and the network mode"),
+        (has(&host_config.extra_hosts), "custom host-to-IP mapping and the network mode"),
+        (!config.mac_address.is_empty(), "mac-address and the network mode"),
+        (
+            !host_config.port_bindings.is_empty() || host_config.publish_all_ports,
+            "port publishing and the container type network mode",
+        ),
+        (
+            config.exposed_ports.as_ref().is_some_and(|ports| !ports.is_empty()),
+            "port exposing and the container type network mode",
+        ),
+    ];
+    match conflicts.into_iter().find(|(is_there, _)| *is_there) {
+        Some((_, what)) => invalid(format!("conflicting options: {what}")),
+        None => Ok(()),
+    }
+}
