@@ -13,9 +13,11 @@
 pub mod api;
 pub mod backend;
 pub mod containerd;
+pub mod dns;
 pub mod engine;
 pub mod logs;
 pub mod model;
+pub mod network;
+pub mod oci;
 pub mod registry;
 pub mod rootfs;
-pub mod oci;

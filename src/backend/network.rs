@@ -1,6 +1,10 @@
 //! What the engine asks of the kernel's networking. It has decided on names and addresses before it calls.
 
+pub mod contract;
+pub mod fake;
+
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -28,6 +32,18 @@ pub struct SandboxDns {
     /// Where questions go that no container of the sandbox's networks answers. Asked from the host's
     /// network namespace.
     pub upstreams: Vec<SocketAddr>,
+    /// Names without a dot are not asked of the upstreams: the client chose `ndots` and tries its search
+    /// domains first.
+    pub keep_single_labels: bool,
+}
+
+/// What outlives a sweep.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Sandboxes of containers that still run.
+    pub containers: BTreeSet<ContainerId>,
+    /// Links of the bridges of networks that still exist.
+    pub links: BTreeSet<String>,
 }
 
 /// Carries networks out: bridges, sandboxes (a network namespace per container), endpoints, published
@@ -56,7 +72,8 @@ pub trait NetworkBackend: Send + Sync + 'static {
     /// Lets go of the network namespace, its endpoints, published ports and name server.
     async fn remove_sandbox(&self, container: &ContainerId) -> Result<()>;
 
-    /// Wires a sandbox to a network: veth, addresses, routes.
+    /// Wires a sandbox to a network: veth, addresses, routes. Called again for an endpoint that is there, it
+    /// brings the default route to where `endpoint.default_route` says.
     async fn attach(&self, container: &ContainerId, network: &BridgeNetwork, endpoint: &Endpoint) -> Result<()>;
 
     /// Unwires it again.
@@ -64,7 +81,7 @@ pub trait NetworkBackend: Send + Sync + 'static {
 
     /// Publishes ports of an attached endpoint, all or none. The answer has a host port for every request,
     /// one entry per host address family. A port that is taken is an error in dockerd's words
-    /// (`driver failed programming external connectivity on endpoint …: Bind for 0.0.0.0:80 failed: port is already allocated`).
+    /// (`Bind for 0.0.0.0:80 failed: port is already allocated`), to which the engine adds whose it was to be.
     async fn publish(
         &self,
         container: &ContainerId,
@@ -79,4 +96,10 @@ pub trait NetworkBackend: Send + Sync + 'static {
     /// Replaces the names that the sandboxes' name servers know. A sandbox is told the names of the networks
     /// it is attached to, and no others.
     async fn publish_names(&self, names: NameTable) -> Result<()>;
+
+    /// Removes what this daemon instance left in the kernel in an earlier life, except what is to be kept.
+    async fn sweep(&self, keep: &Keep) -> Result<()>;
+
+    /// Waits for deletions that go on behind finished calls, and takes the rules away if no network needs them.
+    async fn shutdown(&self) -> Result<()>;
 }

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    id::{EndpointId, NetworkId, Tenant},
+    id::{ContainerId, EndpointId, NetworkId, Tenant},
     time::Timestamp,
 };
 
@@ -323,10 +323,21 @@ pub struct NameEntry {
     pub names: Vec<String>,
     /// Its addresses there.
     pub addresses: Vec<IpAddr>,
+    /// The only container that knows these names (a legacy link); `None` for all neighbours.
+    pub only_for: Option<ContainerId>,
 }
 
-/// Who can be found by name from where: network id → entries.
-pub type NameTable = BTreeMap<NetworkId, Vec<NameEntry>>;
+/// The names on one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkNames {
+    /// The network's own name: `web.mynet` names `web` on `mynet`.
+    pub network: String,
+    /// Who is there.
+    pub entries: Vec<NameEntry>,
+}
+
+/// Who can be found by name from where.
+pub type NameTable = BTreeMap<NetworkId, NetworkNames>;
 
 /// Splits `addr` of a CIDR network into what inspect prints.
 pub fn prefix_of(net: &IpNet) -> (String, u8) {

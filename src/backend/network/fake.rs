@@ -1,0 +1,201 @@
+//! A network in memory, for the engine's tests. It keeps what was asked of it and fails where it is told to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use super::{Keep, NetworkBackend, SandboxDns, Uplink};
+use crate::model::{
+    Error, Result,
+    id::{ContainerId, NetworkId},
+    network::{BridgeNetwork, Endpoint, NameTable, Port, PortRequest, PublishedPort},
+};
+
+/// The network in memory.
+#[derive(Default)]
+pub struct FakeNetwork {
+    state: Mutex<State>,
+}
+
+/// What the fake holds; tests look at it through [`FakeNetwork::state`].
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Networks by link.
+    pub networks: BTreeMap<String, BridgeNetwork>,
+    /// Sandboxes and their endpoints.
+    pub sandboxes: BTreeMap<ContainerId, BTreeMap<NetworkId, Endpoint>>,
+    /// Published ports by container and network.
+    pub published: BTreeMap<(ContainerId, NetworkId), Vec<PublishedPort>>,
+    /// The names last published.
+    pub names: NameTable,
+    /// What the host uses already.
+    pub used_subnets: Vec<ipnet::IpNet>,
+    failing: BTreeSet<&'static str>,
+    next_port: u16,
+}
+
+impl FakeNetwork {
+    /// Makes every call of this method fail until [`FakeNetwork::recover`].
+    pub fn fail(&self, method: &'static str) {
+        self.lock().failing.insert(method);
+    }
+
+    /// Ends all failures.
+    pub fn recover(&self) {
+        self.lock().failing.clear();
+    }
+
+    /// Says what the host's routes use.
+    pub fn use_subnets(&self, subnets: &[&str]) {
+        self.lock().used_subnets = subnets.iter().map(|net| net.parse().expect("a subnet")).collect();
+    }
+
+    /// A copy of what it holds.
+    pub fn state(&self) -> State {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, method: &'static str) -> Result<MutexGuard<'_, State>> {
+        let state = self.lock();
+        if state.failing.contains(method) {
+            return Err(Error::system(format!("{method} was told to fail")));
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    fn sandbox(&mut self, container: &ContainerId) -> Result<&mut BTreeMap<NetworkId, Endpoint>> {
+        self.sandboxes.get_mut(container).ok_or_else(|| Error::system(format!("container {container} has no sandbox")))
+    }
+
+    fn take_port(&mut self, request: &PortRequest, default: Option<std::net::IpAddr>) -> Result<PublishedPort> {
+        let host_ip = request.host_ip.or(default).unwrap_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into());
+        let (first, last) = request.host_ports.unwrap_or((32768 + self.next_port, 60999));
+        let free = (first..=last).find(|number| !self.is_taken(request.port, *number));
+        let Some(host_port) = free else {
+            return Err(Error::system(format!("Bind for {host_ip}:{first} failed: port is already allocated")));
+        };
+        self.next_port += u16::from(request.host_ports.is_none());
+        Ok(PublishedPort { port: request.port, host_ip, host_port })
+    }
+
+    fn is_taken(&self, port: Port, number: u16) -> bool {
+        self.published.values().flatten().any(|taken| taken.port.protocol == port.protocol && taken.host_port == number)
+    }
+}
+
+#[async_trait]
+impl NetworkBackend for FakeNetwork {
+    async fn uplink(&self) -> Result<Uplink> {
+        drop(self.enter("uplink")?);
+        Ok(Uplink { mtu: 1400, address: Some([192, 0, 2, 2].into()) })
+    }
+
+    async fn used_subnets(&self) -> Result<Vec<ipnet::IpNet>> {
+        Ok(self.enter("used_subnets")?.used_subnets.clone())
+    }
+
+    async fn create_network(&self, network: &BridgeNetwork) -> Result<()> {
+        self.enter("create_network")?.networks.insert(network.link.clone(), network.clone());
+        Ok(())
+    }
+
+    async fn remove_network(&self, network: &BridgeNetwork) -> Result<()> {
+        self.enter("remove_network")?.networks.remove(&network.link);
+        Ok(())
+    }
+
+    async fn create_sandbox(&self, container: &ContainerId, _: Option<SandboxDns>) -> Result<PathBuf> {
+        self.enter("create_sandbox")?.sandboxes.entry(container.clone()).or_default();
+        Ok(PathBuf::from("/run/fake/netns").join(container.as_str()))
+    }
+
+    async fn remove_sandbox(&self, container: &ContainerId) -> Result<()> {
+        let mut state = self.enter("remove_sandbox")?;
+        state.sandboxes.remove(container);
+        state.published.retain(|(owner, _), _| owner != container);
+        Ok(())
+    }
+
+    async fn attach(&self, container: &ContainerId, network: &BridgeNetwork, endpoint: &Endpoint) -> Result<()> {
+        let mut state = self.enter("attach")?;
+        if !state.networks.contains_key(&network.link) {
+            return Err(Error::system(format!("no link {}", network.link)));
+        }
+        state.sandbox(container)?.insert(network.id.clone(), endpoint.clone());
+        Ok(())
+    }
+
+    async fn detach(&self, container: &ContainerId, network: &BridgeNetwork, _: &Endpoint) -> Result<()> {
+        let mut state = self.enter("detach")?;
+        state.published.remove(&(container.clone(), network.id.clone()));
+        if let Some(endpoints) = state.sandboxes.get_mut(container) {
+            endpoints.remove(&network.id);
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        container: &ContainerId,
+        network: &BridgeNetwork,
+        _: &Endpoint,
+        ports: &[PortRequest],
+    ) -> Result<Vec<PublishedPort>> {
+        let mut state = self.enter("publish")?;
+        state.sandbox(container)?;
+        let key = (container.clone(), network.id.clone());
+        state.published.remove(&key);
+        for request in ports {
+            match state.take_port(request, network.default_host_ip) {
+                Ok(port) => state.published.entry(key.clone()).or_default().push(port),
+                Err(error) => {
+                    state.published.remove(&key);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(state.published.get(&key).cloned().unwrap_or_default())
+    }
+
+    async fn unpublish(&self, container: &ContainerId, network: &NetworkId) -> Result<()> {
+        self.enter("unpublish")?.published.remove(&(container.clone(), network.clone()));
+        Ok(())
+    }
+
+    async fn publish_names(&self, names: NameTable) -> Result<()> {
+        self.enter("publish_names")?.names = names;
+        Ok(())
+    }
+
+    async fn sweep(&self, keep: &Keep) -> Result<()> {
+        let mut state = self.enter("sweep")?;
+        state.sandboxes.retain(|container, _| keep.containers.contains(container));
+        state.networks.retain(|link, _| keep.links.contains(link));
+        Ok(())
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.enter("shutdown").map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::network::contract;
+
+    #[tokio::test]
+    async fn the_fake_keeps_the_contract() {
+        contract::all(&FakeNetwork::default()).await;
+    }
+}

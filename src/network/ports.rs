@@ -1,0 +1,258 @@
+//! Reserving host ports. A port is ours when a socket of ours is bound to it, so that other programs and other
+//! daemons meet the same refusal as with dockerd; the proxy then serves what the kernel does not redirect.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::model::{
+    Error, Result,
+    network::{Port, PortRequest, Protocol, PublishedPort},
+};
+
+const EPHEMERAL: (u16, u16) = (32768, 60999);
+
+/// The host ports of one daemon.
+#[derive(Default)]
+pub struct Ports {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    taken: BTreeSet<(Protocol, SocketAddr)>,
+    last_ephemeral: Option<u16>,
+}
+
+/// A socket that holds a host port.
+pub enum Bound {
+    /// Listening.
+    Tcp(TcpListener),
+    /// Bound.
+    Udp(UdpSocket),
+    /// Kernels often have no SCTP sockets: only our own book keeps the port.
+    Sctp,
+}
+
+/// A host port that is ours until this is dropped.
+pub struct Reservation {
+    /// What inspect shows.
+    pub published: PublishedPort,
+    /// The socket, until the proxy takes it.
+    pub socket: Option<Bound>,
+    /// Gives the port back to our own book.
+    pub lease: Lease,
+}
+
+/// An entry in our book of ports.
+pub struct Lease {
+    ports: Arc<Ports>,
+    key: (Protocol, SocketAddr),
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.ports.state.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.key);
+    }
+}
+
+impl Ports {
+    /// Reserves a host port for every request, all or none. `default` is where requests without an address go.
+    pub fn reserve(self: &Arc<Self>, requests: &[PortRequest], default: Option<IpAddr>) -> Result<Vec<Reservation>> {
+        let mut reservations = Vec::new();
+        for request in requests {
+            reservations.extend(self.reserve_one(request, default)?);
+        }
+        Ok(reservations)
+    }
+
+    fn reserve_one(self: &Arc<Self>, request: &PortRequest, default: Option<IpAddr>) -> Result<Vec<Reservation>> {
+        let addresses = host_addresses(request.host_ip.or(default));
+        let (first, last) = request.host_ports.unwrap_or_else(ephemeral_range);
+        let start = if request.host_ports.is_some() { first } else { self.next_ephemeral(first, last) };
+        let mut refusal = None;
+        for number in (start..=last).chain(first..start) {
+            match self.take(request.port, &addresses, number) {
+                Ok(reservations) => {
+                    if request.host_ports.is_none() {
+                        self.lock().last_ephemeral = Some(number);
+                    }
+                    return Ok(reservations);
+                }
+                Err(refused) if refused.next_may_do => refusal = Some(refused.error),
+                Err(refused) => return Err(refused.error),
+            }
+        }
+        match refusal {
+            Some(error) if first == last => Err(error),
+            _ => Err(Error::system("all ports are allocated")),
+        }
+    }
+
+    /// One number at all addresses; a missing IPv6 is passed over where nobody asked for it by name.
+    fn take(self: &Arc<Self>, port: Port, addresses: &HostAddresses, number: u16) -> Result<Vec<Reservation>, Refused> {
+        let mut reservations = vec![self.bind(port, addresses.first, number)?];
+        if let Some(second) = addresses.second {
+            match self.bind(port, second, number) {
+                Ok(reservation) => reservations.push(reservation),
+                Err(refused) if refused.next_may_do => return Err(refused),
+                Err(_) => {}
+            }
+        }
+        Ok(reservations)
+    }
+
+    fn bind(self: &Arc<Self>, port: Port, address: IpAddr, number: u16) -> Result<Reservation, Refused> {
+        let host = SocketAddr::new(address, number);
+        let key = (port.protocol, host);
+        let lease = self.note(key)?;
+        let socket = bind(port.protocol, host).map_err(|error| Refused {
+            next_may_do: error.kind() == io::ErrorKind::AddrInUse,
+            error: Error::system(format!(
+                "failed to bind host port {host}/{}: {}",
+                port.protocol.as_str(),
+                without_code(&error)
+            )),
+        })?;
+        let published = PublishedPort { port, host_ip: address, host_port: number };
+        Ok(Reservation { published, socket: Some(socket), lease })
+    }
+
+    fn note(self: &Arc<Self>, key: (Protocol, SocketAddr)) -> Result<Lease, Refused> {
+        let mut state = self.lock();
+        let (protocol, host) = key;
+        let clashes = |(other, taken): &(Protocol, SocketAddr)| *other == protocol && overlap(*taken, host);
+        if state.taken.iter().any(clashes) {
+            let text = format!("Bind for {}:{} failed: port is already allocated", host.ip(), host.port());
+            return Err(Refused { next_may_do: true, error: Error::system(text) });
+        }
+        state.taken.insert(key);
+        Ok(Lease { ports: self.clone(), key })
+    }
+
+    /// Goes on after the last one, so that a port that was just given back is not at once somebody else's.
+    fn next_ephemeral(&self, first: u16, last: u16) -> u16 {
+        match self.lock().last_ephemeral {
+            Some(number) if (first..last).contains(&number) => number + 1,
+            _ => first,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Refused {
+    error: Error,
+    next_may_do: bool,
+}
+
+struct HostAddresses {
+    first: IpAddr,
+    second: Option<IpAddr>,
+}
+
+/// Without an address a port is published on both families.
+fn host_addresses(wanted: Option<IpAddr>) -> HostAddresses {
+    match wanted {
+        Some(address) => HostAddresses { first: address, second: None },
+        None => HostAddresses { first: Ipv4Addr::UNSPECIFIED.into(), second: Some(Ipv6Addr::UNSPECIFIED.into()) },
+    }
+}
+
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn ephemeral_range() -> (u16, u16) {
+    let parse = |text: String| {
+        let mut numbers = text.split_whitespace().map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    };
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok().and_then(parse).unwrap_or(EPHEMERAL)
+}
+
+fn bind(protocol: Protocol, host: SocketAddr) -> io::Result<Bound> {
+    let kind = match protocol {
+        Protocol::Tcp => SocketType::STREAM,
+        Protocol::Udp => SocketType::DGRAM,
+        Protocol::Sctp => return Ok(Bound::Sctp),
+    };
+    let family = if host.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket: OwnedFd = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if host.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if protocol == Protocol::Udp {
+        rustix::net::bind(&socket, &host)?;
+        return Ok(Bound::Udp(socket.into()));
+    }
+    // Only lets us take a port whose old connections still linger; a listener elsewhere is refused all the same.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &host)?;
+    rustix::net::listen(&socket, 1024)?;
+    Ok(Bound::Tcp(socket.into()))
+}
+
+/// `address already in use`, as Go writes it: lower case, without the number.
+fn without_code(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(host_ip: &str, host_ports: Option<(u16, u16)>) -> PortRequest {
+        let port = Port { number: 80, protocol: Protocol::Tcp };
+        PortRequest { port, host_ip: host_ip.parse().ok(), host_ports }
+    }
+
+    #[test]
+    fn a_port_of_ours_is_already_allocated() {
+        let ports = Arc::new(Ports::default());
+        let held = ports.reserve(&[request("127.0.0.1", None)], None).unwrap();
+        let number = held[0].published.host_port;
+        let error = ports.reserve(&[request("127.0.0.1", Some((number, number)))], None).err().unwrap();
+        assert_eq!(error.message(), format!("Bind for 127.0.0.1:{number} failed: port is already allocated"));
+        drop(held);
+        assert!(ports.reserve(&[request("127.0.0.1", Some((number, number)))], None).is_ok());
+    }
+
+    #[test]
+    fn a_port_of_another_program_is_in_use() {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = other.local_addr().unwrap().port();
+        let error =
+            Arc::new(Ports::default()).reserve(&[request("127.0.0.1", Some((number, number)))], None).err().unwrap();
+        assert_eq!(error.message(), format!("failed to bind host port 127.0.0.1:{number}/tcp: address already in use"));
+    }
+
+    #[test]
+    fn a_range_passes_over_what_is_taken() {
+        let ports = Arc::new(Ports::default());
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = other.local_addr().unwrap().port();
+        let held = ports.reserve(&[request("127.0.0.1", Some((number, number.saturating_add(20))))], None).unwrap();
+        assert!(held[0].published.host_port > number);
+    }
+
+    #[test]
+    fn ephemeral_ports_are_not_given_out_twice_in_a_row() {
+        let ports = Arc::new(Ports::default());
+        let number = |reservations: Vec<Reservation>| reservations[0].published.host_port;
+        let first = number(ports.reserve(&[request("127.0.0.1", None)], None).unwrap());
+        let second = number(ports.reserve(&[request("127.0.0.1", None)], None).unwrap());
+        assert_ne!(first, second);
+    }
+}

@@ -1,0 +1,119 @@
+//! The userland proxy: carries what the kernel's rules cannot redirect (loopback addresses, an IPv6 client of an
+//! IPv4 container). Runs as tasks; dropping the handle ends listeners and connections.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::debug;
+
+use super::ports::Bound;
+
+const UDP_IDLE: Duration = Duration::from_secs(90);
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+const COPY_BUFFER: usize = 64 * 1024;
+const DATAGRAM: usize = 64 * 1024;
+
+/// Serves a bound socket into `tasks`, towards the container's address and port.
+pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, container: SocketAddr) -> io::Result<()> {
+    match socket {
+        Bound::Tcp(listener) => {
+            let listener = TcpListener::from_std(listener)?;
+            tasks.spawn(serve_tcp(listener, container));
+        }
+        Bound::Udp(socket) => {
+            let socket = Arc::new(UdpSocket::from_std(socket)?);
+            tasks.spawn(serve_udp(socket, container));
+        }
+        Bound::Sctp => {}
+    }
+    Ok(())
+}
+
+async fn serve_tcp(listener: TcpListener, container: SocketAddr) {
+    let mut connections = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => drop(connections.spawn(carry_tcp(client, container))),
+            Err(error) => {
+                debug!(%error, "accepting for {container}: {error}");
+                // Out of descriptors, most likely: give connections time to end.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn carry_tcp(mut client: TcpStream, container: SocketAddr) {
+    let connected = timeout(CONNECT_LIMIT, TcpStream::connect(container)).await;
+    let Ok(Ok(mut server)) = connected else {
+        debug!("no connection to {container}");
+        return;
+    };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let copied = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, COPY_BUFFER, COPY_BUFFER).await;
+    if let Err(error) = copied {
+        debug!(%error, "connection to {container} ended: {error}");
+    }
+}
+
+/// Who sends, and the socket that speaks to the container for them.
+type Flows = Arc<Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>>;
+
+async fn serve_udp(socket: Arc<UdpSocket>, container: SocketAddr) {
+    let flows = Flows::default();
+    let mut tasks = JoinSet::new();
+    let mut buffer = vec![0u8; DATAGRAM];
+    loop {
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let known = flows.lock().unwrap_or_else(PoisonError::into_inner).get(&client).cloned();
+        let flow = match known {
+            Some(flow) => flow,
+            None => match open_flow(container).await {
+                Ok(flow) => {
+                    flows.lock().unwrap_or_else(PoisonError::into_inner).insert(client, flow.clone());
+                    tasks.spawn(answer_udp(socket.clone(), flow.clone(), client, flows.clone()));
+                    flow
+                }
+                Err(error) => {
+                    debug!(%error, "no socket towards {container}: {error}");
+                    continue;
+                }
+            },
+        };
+        let _ = flow.send(&buffer[..length]).await;
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+async fn open_flow(container: SocketAddr) -> io::Result<Arc<UdpSocket>> {
+    let any = match container {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let flow = UdpSocket::bind(any).await?;
+    flow.connect(container).await?;
+    Ok(Arc::new(flow))
+}
+
+async fn answer_udp(socket: Arc<UdpSocket>, flow: Arc<UdpSocket>, client: SocketAddr, flows: Flows) {
+    let mut buffer = vec![0u8; DATAGRAM];
+    // An error is an ICMP answer to something we sent; the container may listen a moment later.
+    while let Ok(received) = timeout(UDP_IDLE, flow.recv(&mut buffer)).await {
+        if let Ok(length) = received {
+            let _ = socket.send_to(&buffer[..length], client).await;
+        }
+    }
+    flows.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
+}
