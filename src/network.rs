@@ -5,6 +5,7 @@
 //! runtime. The kernel's slow deletions go on in the background.
 
 mod bridge;
+mod datagram;
 mod endpoint;
 mod firewall;
 mod links;
@@ -214,7 +215,7 @@ impl NetworkBackend for LinuxNetwork {
         let sandbox = self.require_sandbox(container)?;
         self.unpublish(container, &network.id).await?;
         let reservations = self.ports.reserve(ports, network.default_host_ip)?;
-        let publication = publication::Publication::new(reservations, endpoint);
+        let publication = publication::Publication::new(reservations, network.link.as_str().into(), endpoint);
         let mappings = publication.mappings().to_vec();
         self.with_firewall("publishing ports", move |firewall| firewall.add_mappings(&mappings)).await?;
         let mappings = publication.mappings().to_vec();

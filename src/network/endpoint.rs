@@ -70,14 +70,14 @@ pub fn retire(namespace: &Path, endpoint: &Endpoint) -> io::Result<Option<Deleti
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let host = Links::open()?;
+    let mut host = Links::open()?;
     let Some(port) = host.index(&host_name(endpoint))? else { return Ok(None) };
+    host.retire(port, &format!("rngdel{port}"))?;
     netns::enter(&namespace)?;
     let mut inside = Links::open()?;
     if let Some(index) = inside.index(&endpoint.interface)? {
         inside.retire(index, &format!("gone{index}"))?;
     }
-    let mut host = host;
     Ok(Some(Box::new(move || host.delete(port))))
 }
 

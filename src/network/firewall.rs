@@ -26,12 +26,29 @@ const MASQUERADED: &str = "masqueraded";
 const WITHIN: &str = "within";
 /// From a bridge to itself, as a plain set.
 const PAIRS: &str = "pairs";
+/// Bridge, protocol and port: who is on the published container's own bridge is served by the proxy.
+const NEAR: &str = "near";
 /// Ports published at all addresses of the host, and at one address only.
 const PUBLISHED: [(&str, &str, u8); 2] = [("published4", "published4_at", IPV4), ("published6", "published6_at", IPV6)];
+
+/// A link's name as sets hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkName([u8; NAME as usize]);
+
+impl From<&str> for LinkName {
+    fn from(name: &str) -> Self {
+        let mut bytes = [0; NAME as usize];
+        let length = name.len().min(bytes.len() - 1);
+        bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+        Self(bytes)
+    }
+}
 
 /// A published port that the kernel can rewrite: both sides are of one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mapping {
+    /// The container's own bridge.
+    pub bridge: LinkName,
     /// The transport protocol.
     pub protocol: Protocol,
     /// Address and port of the host; the address may be unspecified.
@@ -40,9 +57,14 @@ pub struct Mapping {
     pub container: SocketAddr,
 }
 
-/// The table and what is in it.
+/// The table and what should be in it.
 pub struct Firewall {
     table: String,
+    wanted: Wanted,
+}
+
+#[derive(Clone, Default)]
+struct Wanted {
     networks: BTreeMap<String, Vec<Element>>,
     mappings: BTreeSet<Mapping>,
 }
@@ -50,7 +72,7 @@ pub struct Firewall {
 impl Firewall {
     /// A firewall whose table is not yet in the kernel.
     pub fn new(table: String) -> Self {
-        Self { table, networks: BTreeMap::new(), mappings: BTreeSet::new() }
+        Self { table, wanted: Wanted::default() }
     }
 
     /// Puts the table with all it should hold into the kernel, in place of what is there.
@@ -62,14 +84,13 @@ impl Firewall {
         add_sets(&mut transaction);
         add_chains(&mut transaction);
         add_rules(&mut transaction);
-        self.networks.values().flatten().for_each(|element| transaction.add_element(element));
-        self.mappings.iter().for_each(|mapping| transaction.add_element(&mapping.element()));
+        self.wanted.elements().iter().for_each(|element| transaction.add_element(element));
         transaction.commit()
     }
 
     /// Takes the table away if no network is in it.
     pub fn uninstall_if_unused(&self) -> io::Result<()> {
-        if !self.networks.is_empty() {
+        if !self.wanted.networks.is_empty() {
             return Ok(());
         }
         let mut transaction = Transaction::new(&self.table);
@@ -80,38 +101,39 @@ impl Firewall {
 
     /// Adds or replaces the rules of a network.
     pub fn add_network(&mut self, network: &BridgeNetwork) -> io::Result<()> {
-        let old = self.networks.insert(network.link.clone(), network_elements(network)).unwrap_or_default();
-        let new = &self.networks[&network.link];
-        self.change(&old, new)
+        self.change(|wanted| drop(wanted.networks.insert(network.link.clone(), network_elements(network))))
     }
 
     /// Takes the rules of a network away.
     pub fn remove_network(&mut self, link: &str) -> io::Result<()> {
-        let old = self.networks.remove(link).unwrap_or_default();
-        self.change(&old, &[])
+        self.change(|wanted| drop(wanted.networks.remove(link)))
     }
 
     /// Publishes ports, all or none.
     pub fn add_mappings(&mut self, mappings: &[Mapping]) -> io::Result<()> {
-        let new: Vec<Mapping> = mappings.iter().filter(|mapping| !self.mappings.contains(mapping)).copied().collect();
-        self.mappings.extend(&new);
-        let changed = self.change(&[], &elements(&new));
-        if changed.is_err() {
-            self.mappings.retain(|mapping| !new.contains(mapping));
-        }
-        changed
+        self.change(|wanted| wanted.mappings.extend(mappings))
     }
 
     /// Takes published ports back.
     pub fn remove_mappings(&mut self, mappings: &[Mapping]) -> io::Result<()> {
-        let old: Vec<Mapping> = mappings.iter().filter(|mapping| self.mappings.remove(mapping)).copied().collect();
-        self.change(&elements(&old), &[])
+        self.change(|wanted| wanted.mappings.retain(|mapping| !mappings.contains(mapping)))
     }
 
-    fn change(&self, old: &[Element], new: &[Element]) -> io::Result<()> {
+    /// Carries the difference into the kernel; if that fails, nothing has changed.
+    fn change(&mut self, change: impl FnOnce(&mut Wanted)) -> io::Result<()> {
+        let before = self.wanted.clone();
+        change(&mut self.wanted);
+        let changed = self.carry(&before.elements(), &self.wanted.elements());
+        if changed.is_err() {
+            self.wanted = before;
+        }
+        changed
+    }
+
+    fn carry(&self, before: &BTreeSet<Element>, after: &BTreeSet<Element>) -> io::Result<()> {
         let mut transaction = Transaction::new(&self.table);
-        old.iter().for_each(|element| transaction.delete_element(element));
-        new.iter().for_each(|element| transaction.add_element(element));
+        before.difference(after).for_each(|element| transaction.delete_element(element));
+        after.difference(before).for_each(|element| transaction.add_element(element));
         match transaction.commit() {
             // Somebody flushed the machine's rules; ours have to come back, with this change.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.install(),
@@ -120,12 +142,27 @@ impl Firewall {
     }
 }
 
+impl Wanted {
+    /// Two mappings of one port (IPv4 and IPv6, or two addresses) share the element that keeps neighbours away.
+    fn elements(&self) -> BTreeSet<Element> {
+        let mapped = self.mappings.iter().flat_map(|mapping| [mapping.element(), mapping.near()]);
+        self.networks.values().flatten().cloned().chain(mapped).collect()
+    }
+}
+
 impl Mapping {
+    fn near(&self) -> Element {
+        let mut key = self.bridge.0.to_vec();
+        key.extend(padded_protocol(self.protocol));
+        key.extend(padded_port(self.host.port()));
+        Element { set: NEAR, key, data: ElementData::None }
+    }
+
     fn element(&self) -> Element {
         let (everywhere, at, _) = PUBLISHED[usize::from(self.host.is_ipv6())];
         let anywhere = self.host.ip().is_unspecified();
         let mut key = if anywhere { Vec::new() } else { address_bytes(self.host.ip()) };
-        key.extend([protocol_number(self.protocol), 0, 0, 0]);
+        key.extend(padded_protocol(self.protocol));
         key.extend(padded_port(self.host.port()));
         let mut data = address_bytes(self.container.ip());
         data.extend(padded_port(self.container.port()));
@@ -133,12 +170,8 @@ impl Mapping {
     }
 }
 
-fn elements(mappings: &[Mapping]) -> Vec<Element> {
-    mappings.iter().map(Mapping::element).collect()
-}
-
 fn network_elements(network: &BridgeNetwork) -> Vec<Element> {
-    let name = padded_name(&network.link);
+    let name = LinkName::from(network.link.as_str()).0.to_vec();
     let pair = [name.clone(), name.clone()].concat();
     let member = |set, key: &Vec<u8>| Element { set, key: key.clone(), data: ElementData::None };
     let within = if network.icc { Verdict::Accept } else { Verdict::Drop };
@@ -161,6 +194,7 @@ fn add_sets(transaction: &mut Transaction<'_>) {
     }
     transaction.add_set(PAIRS, 2 * NAME, SetData::None);
     transaction.add_set(WITHIN, 2 * NAME, SetData::Verdict);
+    transaction.add_set(NEAR, NAME + 8, SetData::None);
     for (everywhere, at, family) in PUBLISHED {
         let address = address_length(family);
         transaction.add_set(everywhere, 8, SetData::Value(address + 4));
@@ -193,13 +227,24 @@ fn add_rules(transaction: &mut Transaction<'_>) {
     add_forward_rules(transaction);
 }
 
-/// Loopback is left to the proxy: the kernel would have to route 127.0.0.0/8 out of a link.
+/// Loopback is left to the proxy: the kernel would have to route 127.0.0.0/8 out of a link. So are neighbours:
+/// with br_netfilter their packets would turn round inside the bridge, past isolated and hairpin ports.
 fn add_publish_rules(transaction: &mut Transaction<'_>) {
-    let leave = Expression::Decide(Verdict::Return);
-    transaction.add_rule(
-        "publish",
-        &[family(IPV4), vec![Expression::Network(16, 1, FIRST), Expression::Equal(FIRST, vec![127]), leave]].concat(),
-    );
+    let leave = || vec![Expression::Decide(Verdict::Return)];
+    let loopback4 = vec![Expression::Network(16, 1, FIRST), Expression::Equal(FIRST, vec![127])];
+    let loopback6 = vec![
+        Expression::Network(24, 16, FIRST),
+        Expression::Equal(FIRST, std::net::Ipv6Addr::LOCALHOST.octets().to_vec()),
+    ];
+    let near = vec![
+        Expression::load_input_name(FIRST),
+        Expression::load_transport(FIRST + 4),
+        Expression::Transport(2, 2, FIRST + 5),
+        Expression::In(NEAR, FIRST),
+    ];
+    transaction.add_rule("publish", &[family(IPV4), loopback4, leave()].concat());
+    transaction.add_rule("publish", &[family(IPV6), loopback6, leave()].concat());
+    transaction.add_rule("publish", &[near, leave()].concat());
     for (everywhere, at, number) in PUBLISHED {
         transaction.add_rule("publish", &[family(number), destination_nat(at, number, true)].concat());
         transaction.add_rule("publish", &[family(number), destination_nat(everywhere, number, false)].concat());
@@ -223,8 +268,6 @@ fn destination_nat(map: &'static str, family: u8, with_address: bool) -> Vec<Exp
 }
 
 fn add_postrouting_rules(transaction: &mut Transaction<'_>) {
-    // A container that reaches a neighbour, or itself, through a published port: the answer has to come back this way.
-    transaction.add_rule("postrouting", &[pair_is_ours(), was_redirected(), vec![Expression::Masquerade]].concat());
     transaction.add_rule(
         "postrouting",
         &[
@@ -254,16 +297,11 @@ fn add_forward_rules(transaction: &mut Transaction<'_>) {
         Expression::Map(WITHIN, FIRST, super::nft::register::VERDICT),
     ];
     transaction.add_rule("forward", &[known, accept()].concat());
-    transaction.add_rule("forward", &[pair_is_ours(), was_redirected(), accept()].concat());
     transaction.add_rule("forward", &within);
     transaction.add_rule("forward", &[comes_from(INTERNAL), drop()].concat());
     transaction.add_rule("forward", &[goes_to(INTERNAL), drop()].concat());
     transaction.add_rule("forward", &[goes_to(BRIDGES), was_redirected(), accept()].concat());
     transaction.add_rule("forward", &[goes_to(BRIDGES), drop()].concat());
-}
-
-fn pair_is_ours() -> Vec<Expression> {
-    vec![Expression::load_input_name(FIRST), Expression::load_output_name(FIRST + 4), Expression::In(PAIRS, FIRST)]
 }
 
 fn was_redirected() -> Vec<Expression> {
@@ -295,18 +333,13 @@ fn padded_port(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
-fn padded_name(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(NAME as usize, 0);
-    bytes
-}
-
-fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
+fn padded_protocol(protocol: Protocol) -> [u8; 4] {
+    let number = match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
-    }
+    };
+    [number, 0, 0, 0]
 }
 
 #[cfg(test)]
@@ -314,7 +347,13 @@ mod tests {
     use super::*;
 
     fn mapping(host: &str) -> Mapping {
-        Mapping { protocol: Protocol::Tcp, host: host.parse().unwrap(), container: "172.18.0.2:80".parse().unwrap() }
+        let bridge = LinkName::from("rngtest");
+        Mapping {
+            bridge,
+            protocol: Protocol::Tcp,
+            host: host.parse().unwrap(),
+            container: "172.18.0.2:80".parse().unwrap(),
+        }
     }
 
     #[test]

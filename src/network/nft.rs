@@ -56,7 +56,7 @@ pub enum SetData {
 }
 
 /// The data of one element.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ElementData {
     /// For [`SetData::None`].
     None,
@@ -67,7 +67,7 @@ pub enum ElementData {
 }
 
 /// One element of a set or map of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Element {
     /// Which set.
     pub set: &'static str,

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::ports::Bound;
+use super::{datagram, ports::Bound};
 
 const UDP_IDLE: Duration = Duration::from_secs(90);
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -32,6 +32,7 @@ pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, container: SocketAddr) -> i
         }
         Bound::Udp(socket) => {
             let socket = Arc::new(UdpSocket::from_std(socket)?);
+            datagram::report_destination(&socket)?;
             tasks.spawn(serve_udp(socket, container));
         }
         Bound::Sctp => {}
@@ -68,23 +69,26 @@ async fn carry_tcp(mut client: TcpStream, container: SocketAddr) {
     }
 }
 
-/// Who sends, and the socket that speaks to the container for them.
-type Flows = Arc<Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>>;
+/// One client and the address of ours that it speaks to.
+type Flow = (SocketAddr, Option<IpAddr>);
+/// The sockets that speak to the container for the clients.
+type Flows = Arc<Mutex<HashMap<Flow, Arc<UdpSocket>>>>;
 
 async fn serve_udp(socket: Arc<UdpSocket>, container: SocketAddr) {
     let flows = Flows::default();
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0u8; DATAGRAM];
     loop {
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
-        let known = flows.lock().unwrap_or_else(PoisonError::into_inner).get(&client).cloned();
-        let flow = match known {
-            Some(flow) => flow,
+        let Ok((length, client, ours)) = datagram::receive(&socket, &mut buffer).await else { continue };
+        let flow = (client, ours);
+        let known = flows.lock().unwrap_or_else(PoisonError::into_inner).get(&flow).cloned();
+        let server = match known {
+            Some(server) => server,
             None => match open_flow(container).await {
-                Ok(flow) => {
-                    flows.lock().unwrap_or_else(PoisonError::into_inner).insert(client, flow.clone());
-                    tasks.spawn(answer_udp(socket.clone(), flow.clone(), client, flows.clone()));
-                    flow
+                Ok(server) => {
+                    flows.lock().unwrap_or_else(PoisonError::into_inner).insert(flow, server.clone());
+                    tasks.spawn(answer_udp(socket.clone(), server.clone(), flow, flows.clone()));
+                    server
                 }
                 Err(error) => {
                     debug!(%error, "no socket towards {container}: {error}");
@@ -92,7 +96,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, container: SocketAddr) {
                 }
             },
         };
-        let _ = flow.send(&buffer[..length]).await;
+        let _ = server.send(&buffer[..length]).await;
         while tasks.try_join_next().is_some() {}
     }
 }
@@ -107,13 +111,14 @@ async fn open_flow(container: SocketAddr) -> io::Result<Arc<UdpSocket>> {
     Ok(Arc::new(flow))
 }
 
-async fn answer_udp(socket: Arc<UdpSocket>, flow: Arc<UdpSocket>, client: SocketAddr, flows: Flows) {
+async fn answer_udp(socket: Arc<UdpSocket>, server: Arc<UdpSocket>, flow: Flow, flows: Flows) {
+    let (client, ours) = flow;
     let mut buffer = vec![0u8; DATAGRAM];
     // An error is an ICMP answer to something we sent; the container may listen a moment later.
-    while let Ok(received) = timeout(UDP_IDLE, flow.recv(&mut buffer)).await {
+    while let Ok(received) = timeout(UDP_IDLE, server.recv(&mut buffer)).await {
         if let Ok(length) = received {
-            let _ = socket.send_to(&buffer[..length], client).await;
+            let _ = datagram::send(&socket, &buffer[..length], client, ours).await;
         }
     }
-    flows.lock().unwrap_or_else(PoisonError::into_inner).remove(&client);
+    flows.lock().unwrap_or_else(PoisonError::into_inner).remove(&flow);
 }

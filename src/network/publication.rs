@@ -8,7 +8,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    firewall::Mapping,
+    firewall::{LinkName, Mapping},
     ports::{Lease, Reservation},
     proxy,
 };
@@ -25,7 +25,7 @@ pub struct Publication {
 
 impl Publication {
     /// Decides for every reserved port how it is carried to the endpoint.
-    pub fn new(reservations: Vec<Reservation>, endpoint: &Endpoint) -> Self {
+    pub fn new(reservations: Vec<Reservation>, bridge: LinkName, endpoint: &Endpoint) -> Self {
         let mut publication = Self {
             ports: reservations.iter().map(|reservation| reservation.published).collect(),
             mappings: Vec::new(),
@@ -35,7 +35,7 @@ impl Publication {
         };
         for reservation in reservations {
             if let Some(container) = target(&reservation.published, endpoint) {
-                publication.mappings.extend(mapping(&reservation.published, container));
+                publication.mappings.extend(mapping(&reservation.published, bridge, container));
                 publication.waiting.push((reservation, container));
             }
         }
@@ -79,10 +79,10 @@ fn target(published: &PublishedPort, endpoint: &Endpoint) -> Option<SocketAddr> 
 }
 
 /// The kernel cannot change the address family, nor route loopback addresses out of a link.
-fn mapping(published: &PublishedPort, container: SocketAddr) -> Option<Mapping> {
+fn mapping(published: &PublishedPort, bridge: LinkName, container: SocketAddr) -> Option<Mapping> {
     let host = SocketAddr::new(published.host_ip, published.host_port);
     let possible = host.is_ipv4() == container.is_ipv4() && !host.ip().is_loopback();
-    possible.then_some(Mapping { protocol: published.port.protocol, host, container })
+    possible.then_some(Mapping { bridge, protocol: published.port.protocol, host, container })
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
             default_route: true,
         };
         let target = target(&published, &endpoint);
-        (target, target.and_then(|target| mapping(&published, target)).is_some())
+        (target, target.and_then(|target| mapping(&published, LinkName::from("rng0"), target)).is_some())
     }
 
     #[test]

@@ -109,8 +109,7 @@ async fn attaching_and_detaching_may_be_repeated(backend: &dyn NetworkBackend) {
 }
 
 async fn ephemeral_ports_differ(backend: &dyn NetworkBackend) {
-    let (network, container) = wired(backend, 4).await;
-    let endpoint = endpoint(&network, 2, "eth0");
+    let (network, container, endpoint) = wired(backend, 4).await;
     let ports = backend
         .publish(&container, &network, &endpoint, &[tcp(80, None), tcp(81, None)])
         .await
@@ -120,12 +119,12 @@ async fn ephemeral_ports_differ(backend: &dyn NetworkBackend) {
 }
 
 async fn a_taken_port_is_refused_until_it_is_given_back(backend: &dyn NetworkBackend) {
-    let (network, one) = wired(backend, 5).await;
+    let (network, one, first) = wired(backend, 5).await;
     let other = ContainerId::random();
     backend.create_sandbox(&other, None).await.expect("a sandbox is created");
-    backend.attach(&other, &network, &endpoint(&network, 3, "eth0")).await.expect("attached");
+    let second = endpoint(&network, 3, "eth0");
+    backend.attach(&other, &network, &second).await.expect("attached");
 
-    let (first, second) = (endpoint(&network, 2, "eth0"), endpoint(&network, 3, "eth0"));
     backend.publish(&one, &network, &first, &[tcp(80, Some(18080))]).await.expect("a free port");
     let refused = backend.publish(&other, &network, &second, &[tcp(80, Some(18080))]).await.expect_err("taken");
     assert_eq!(refused.message(), "Bind for 0.0.0.0:18080 failed: port is already allocated");
@@ -137,8 +136,7 @@ async fn a_taken_port_is_refused_until_it_is_given_back(backend: &dyn NetworkBac
 }
 
 async fn ports_are_published_all_or_none(backend: &dyn NetworkBackend) {
-    let (network, container) = wired(backend, 6).await;
-    let endpoint = endpoint(&network, 2, "eth0");
+    let (network, container, endpoint) = wired(backend, 6).await;
     let twice = [tcp(80, Some(18081)), tcp(81, Some(18081))];
     backend.publish(&container, &network, &endpoint, &twice).await.expect_err("the same port twice");
     backend.publish(&container, &network, &endpoint, &twice[..1]).await.expect("it was given back");
@@ -146,21 +144,22 @@ async fn ports_are_published_all_or_none(backend: &dyn NetworkBackend) {
 }
 
 async fn a_sweep_spares_what_is_kept(backend: &dyn NetworkBackend) {
-    let (network, kept) = wired(backend, 7).await;
+    let (network, kept, endpoint) = wired(backend, 7).await;
     let keep = Keep { containers: [kept.clone()].into(), links: [network.link.clone()].into() };
     backend.sweep(&keep).await.expect("swept");
-    backend.attach(&kept, &network, &endpoint(&network, 2, "eth0")).await.expect("still there");
+    backend.attach(&kept, &network, &endpoint).await.expect("still there");
     clean(backend, &network, &[kept]).await;
     backend.sweep(&Keep::default()).await.expect("swept with nothing left");
 }
 
 /// A network with one attached container.
-async fn wired(backend: &dyn NetworkBackend, number: u8) -> (BridgeNetwork, ContainerId) {
+async fn wired(backend: &dyn NetworkBackend, number: u8) -> (BridgeNetwork, ContainerId, Endpoint) {
     let (network, container) = (network(number), ContainerId::random());
+    let endpoint = endpoint(&network, 2, "eth0");
     backend.create_network(&network).await.expect("a network is created");
     backend.create_sandbox(&container, None).await.expect("a sandbox is created");
-    backend.attach(&container, &network, &endpoint(&network, 2, "eth0")).await.expect("attached");
-    (network, container)
+    backend.attach(&container, &network, &endpoint).await.expect("attached");
+    (network, container, endpoint)
 }
 
 async fn clean(backend: &dyn NetworkBackend, network: &BridgeNetwork, containers: &[ContainerId]) {

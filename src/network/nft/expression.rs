@@ -12,7 +12,7 @@ pub mod register {
 }
 
 /// What happens to a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Gone.
     Drop,
