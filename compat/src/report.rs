@@ -112,6 +112,18 @@ impl Report {
         text
     }
 
+    /// What the first reference that passed answered to every step.
+    pub fn answers(&self, sockets: &[Socket]) -> String {
+        let mut text = String::new();
+        for row in &self.rows {
+            let _ = writeln!(text, "{} {}: {}", row.client, row.case, row.step);
+            if let Some(reference) = passing_references(row, sockets).next() {
+                quote(&mut text, "", &reference.stdout, &reference.stderr);
+            }
+        }
+        text
+    }
+
     /// How many verdicts passed, failed and were absent. With only references, theirs count; otherwise the others'.
     pub fn counts(&self, sockets: &[Socket]) -> (usize, usize, usize) {
         let alone = sockets.iter().all(|socket| socket.reference);

@@ -40,6 +40,9 @@ pub struct RunArguments {
     /// A registry there that asks for the user `ringer` and the password `secret`
     #[arg(long, default_value = "127.0.0.1:5001")]
     login_registry: String,
+    /// Print every answer of the reference, to see what a case really shows
+    #[arg(long)]
+    show: bool,
     /// Write every difference to this file too
     #[arg(long, value_name = "FILE")]
     differences: Option<PathBuf>,
@@ -76,6 +79,9 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     }
     run_agents(arguments, &sockets, &mut report)?;
 
+    if arguments.show {
+        println!("{}", report.answers(&sockets));
+    }
     let details = report.details(&sockets);
     println!("\n{details}");
     if let Some(path) = &arguments.differences {
