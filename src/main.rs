@@ -1,2 +1,11 @@
-//! main
-fn main() {}
+//! The `ringer` program.
+
+use std::process::ExitCode;
+
+mod app;
+mod cli;
+mod config;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use self::hangup::Hangups;
-pub use self::listen::{ListenAddress, Listener};
+pub use self::listen::{DEFAULT_GROUP, ListenAddress, Listener};
 use super::{
     extract::{ClientGone, Peer},
     router::Router,
@@ -62,16 +62,14 @@ impl Server {
         self.listeners.spawn(worker.accept(listener).instrument(span));
     }
 
-    /// Stops accepting and lets requests end; what is still under way after `limit` is left to be cut off.
-    /// Sockets that we made are removed at once.
-    pub async fn drain(&self, limit: Duration) {
+    /// Stops accepting, removes the sockets that we made, and waits until every request under way has ended. What
+    /// has no end of its own (a stream of events) must be ended by the engine.
+    pub async fn drain(&self) {
         self.accepting.cancel();
         self.listeners.close();
         self.connections.close();
         self.listeners.wait().await;
-        if tokio::time::timeout(limit, self.connections.wait()).await.is_err() {
-            tracing::warn!(connections = self.connections.len(), "cutting off {} connections", self.connections.len());
-        }
+        self.connections.wait().await;
     }
 }
 

@@ -1,0 +1,109 @@
+//! Level 4: the composition root. Config → adapters → engine → listeners, and back in reverse order at the end.
+
+mod adapters;
+mod folders;
+
+use ringer::{
+    api::{
+        self, ApiState,
+        server::{Listener, Server},
+    },
+    engine::Engine,
+    model::{Result, error::Context, id::Tenant},
+};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use self::{
+    adapters::Adapters,
+    folders::{DataRootLock, PidFile},
+};
+use crate::config::Config;
+
+/// Runs the daemon until TERM or INT. What was set up is undone in reverse, also when a later step fails.
+pub async fn serve(config: Config) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
+    let _lock = DataRootLock::take(&config.engine.data_root, &hosts)?;
+    let _pidfile = PidFile::write(&config.pidfile)?;
+    let adapters = tokio::select! {
+        adapters = Adapters::start(&config) => adapters?,
+        () = signals.stop() => return Ok(()),
+    };
+    let served = serve_with(&config, &adapters, &mut signals).await;
+    adapters.stop().await;
+    folders::remove_if_empty(&config.engine.exec_root);
+    served
+}
+
+async fn serve_with(config: &Config, adapters: &Adapters, signals: &mut Signals) -> Result<()> {
+    let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
+    let state = ApiState::new(engine.clone());
+    let server = match listen(config, state.clone()) {
+        Ok(server) => server,
+        Err(error) => {
+            engine.shutdown().await;
+            return Err(error);
+        }
+    };
+    info!("API listens on {}", config.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    tell_systemd(&[NotifyState::Ready]);
+    signals.stop().await;
+    info!("stopping");
+    tell_systemd(&[NotifyState::Stopping]);
+    tokio::select! {
+        ended = tokio::time::timeout(config.shutdown_timeout, stop(&server, &state, &engine)) => if ended.is_err() {
+            warn!("not everything ended within {} s", config.shutdown_timeout.as_secs());
+        },
+        () = signals.stop() => warn!("told twice to stop: leaving the rest as it is"),
+    }
+    Ok(())
+}
+
+/// Listeners come last: who can connect finds a daemon that works.
+fn listen(config: &Config, state: ApiState) -> Result<Server> {
+    let mut listeners = Vec::new();
+    for address in &config.hosts {
+        listeners.extend(Listener::open(address, &config.group)?);
+    }
+    let server = Server::new(api::router(state))?;
+    for listener in listeners {
+        server.listen(listener, Tenant::default_tenant());
+    }
+    Ok(server)
+}
+
+/// No more connections; then containers are stopped, which ends what waits for them, while requests go on.
+async fn stop(server: &Server, state: &ApiState, engine: &Engine) {
+    state.tasks.close();
+    tokio::join!(server.drain(), engine.shutdown(), state.tasks.wait());
+}
+
+/// Without systemd there is nobody to tell.
+fn tell_systemd(news: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(news) {
+        warn!(%error, "telling systemd: {error}");
+    }
+}
+
+/// TERM and INT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let of = |kind| signal(kind).context("catching signals");
+        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+    }
+
+    /// Ends at the next of them.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

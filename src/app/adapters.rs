@@ -1,0 +1,78 @@
+//! Starts what the engine works with: containerd and the kernel's networking.
+
+use std::sync::Arc;
+
+use ringer::{
+    backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
+    containerd::{Child, ChildOptions, ConnectOptions, Containerd},
+    engine::Backends,
+    model::{Error, Result},
+};
+
+use crate::config::Config;
+
+/// The running adapters.
+pub struct Adapters {
+    child: Option<Child>,
+    backends: Backends,
+}
+
+impl Adapters {
+    /// Starts a containerd of our own unless one is named, and connects to it. If that fails, it is stopped again.
+    pub async fn start(config: &Config) -> Result<Self> {
+        let child = match &config.containerd {
+            Some(_) => None,
+            None => Some(Child::spawn(ChildOptions::new(&config.engine.data_root, &config.engine.exec_root)).await?),
+        };
+        match connect(config, child.as_ref()).await {
+            Ok(backends) => Ok(Self { child, backends }),
+            Err(error) => {
+                stop(child).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the engine gets.
+    pub fn backends(&self) -> Backends {
+        self.backends.clone()
+    }
+
+    /// Stops our own containerd; one that was named goes on.
+    pub async fn stop(self) {
+        stop(self.child).await;
+    }
+}
+
+async fn stop(child: Option<Child>) {
+    if let Some(child) = child {
+        child.stop().await;
+    }
+}
+
+async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
+    let address = match (&config.containerd, child) {
+        (Some(address), _) => address,
+        (None, Some(child)) => child.address(),
+        (None, None) => return Err(Error::system("neither a containerd is named nor one of our own runs")),
+    };
+    let options = ConnectOptions {
+        namespace: config.containerd_namespace.clone(),
+        default_runtime: Some(config.engine.default_runtime.clone()).filter(|name| !name.is_empty()),
+        ..ConnectOptions::new(address, &config.engine.exec_root)
+    };
+    let containerd = Arc::new(Containerd::connect(options).await?);
+    Ok(Backends { runtime: runtime(&containerd)?, images: images(&containerd)?, network: network(config)? })
+}
+
+fn runtime(_: &Arc<Containerd>) -> Result<Arc<dyn Runtime>> {
+    Err(Error::not_implemented("the runtime adapter"))
+}
+
+fn images(_: &Arc<Containerd>) -> Result<Arc<dyn ImageBackend>> {
+    Err(Error::not_implemented("the image adapter"))
+}
+
+fn network(_: &Config) -> Result<Arc<dyn NetworkBackend>> {
+    Err(Error::not_implemented("the network adapter"))
+}

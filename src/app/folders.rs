@@ -1,0 +1,109 @@
+//! Files that say who works here: the lock on the data root and the pid file.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Read, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use ringer::model::{Error, Result, error::Context};
+use rustix::fs::{FlockOperation, flock};
+
+/// One daemon per data root. The kernel frees the lock with the process, so a killed daemon leaves none behind.
+pub struct DataRootLock {
+    _file: File,
+}
+
+impl DataRootLock {
+    /// Makes the folder if need be and locks it. If another daemon has it, the error says which one.
+    pub fn take(data_root: &Path, hosts: &[String]) -> Result<Self> {
+        // Images and volumes hold other people's files: nobody but root may walk in.
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o710);
+        builder.create(data_root).context(format!("making {}", data_root.display()))?;
+        let path = data_root.join("lock");
+        let context = || format!("locking {}", path.display());
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).context(context())?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            let _unreadable_is_unknown = file.read_to_string(&mut holder);
+            return Err(in_use(data_root, holder.trim()));
+        }
+        file.set_len(0).context(context())?;
+        writeln!(file, "pid {}, {}", std::process::id(), hosts.join(", ")).context(context())?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn in_use(data_root: &Path, holder: &str) -> Error {
+    let holder = if holder.is_empty() { "unknown" } else { holder };
+    Error::conflict(format!("the data root {} is in use by another ringer ({holder})", data_root.display()))
+}
+
+/// The pid file, removed with this.
+pub struct PidFile {
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Writes it, unless the process that an existing one names is alive.
+    pub fn write(path: &Path) -> Result<Self> {
+        if let Some(pid) = living(path) {
+            return Err(Error::conflict(format!("process {pid} named by {} is still running", path.display())));
+        }
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).context(format!("making {}", folder.display()))?;
+        }
+        fs::write(path, std::process::id().to_string()).context(format!("writing {}", path.display()))?;
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _gone_already = fs::remove_file(&self.path);
+    }
+}
+
+fn living(pidfile: &Path) -> Option<u32> {
+    let pid: u32 = fs::read_to_string(pidfile).ok()?.trim().parse().ok()?;
+    (pid != std::process::id() && is_ringer(pid)).then_some(pid)
+}
+
+/// Process numbers are used again: after a reboot the file may name anyone.
+fn is_ringer(pid: u32) -> bool {
+    let ours = fs::read("/proc/self/comm");
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|theirs| ours.is_ok_and(|ours| ours == theirs))
+}
+
+/// Takes the exec root away if nothing is left in it.
+pub fn remove_if_empty(folder: &Path) {
+    let _still_used = fs::remove_dir(folder);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_daemon_is_told_who_holds_the_data_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = DataRootLock::take(folder.path(), &["unix:///a.sock".to_owned()]).unwrap();
+        let Err(error) = DataRootLock::take(folder.path(), &[]) else { panic!("the lock was given twice") };
+        assert!(error.message().contains(&format!("pid {}, unix:///a.sock", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn stale_pid_file_is_replaced_and_removed_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/ringer.pid");
+        fs::create_dir_all(folder.path().join("run")).unwrap();
+        fs::write(&path, "4194305").unwrap();
+        let pidfile = PidFile::write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), std::process::id().to_string());
+        drop(pidfile);
+        assert!(!path.exists());
+    }
+}

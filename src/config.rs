@@ -1,0 +1,347 @@
+//! Level 4: what the daemon is told, by flags named as dockerd's and by a TOML file whose keys are the flags'
+//! names. A flag wins over the file.
+
+mod accepted;
+
+use std::{fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use ringer::{
+    api::server::{DEFAULT_GROUP, ListenAddress},
+    engine::config::{AddressPool, EngineConfig},
+    model::{Error, Result, error::Context},
+};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use self::accepted::AcceptedOptions;
+
+/// Flags of `ringer serve`, and keys of its file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct ServeOptions {
+    /// Where to listen: unix:///PATH or fd:// [default: unix://EXEC_ROOT/docker.sock]
+    #[arg(short = 'H', long, value_name = "HOST")]
+    pub host: Vec<String>,
+    /// Folder of what is kept [default: /var/lib/ringer]
+    #[arg(long, value_name = "PATH")]
+    pub data_root: Option<PathBuf>,
+    /// Folder of what is kept while it runs [default: /run/ringer]
+    #[arg(long, value_name = "PATH")]
+    pub exec_root: Option<PathBuf>,
+    /// File for the daemon's process number [default: EXEC_ROOT/ringer.pid]
+    #[arg(short, long, value_name = "PATH")]
+    pub pidfile: Option<PathBuf>,
+    /// Group that may use the unix sockets [default: docker]
+    #[arg(short = 'G', long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Socket of a running containerd; without it, ringer runs one of its own
+    #[arg(long, value_name = "ADDRESS")]
+    pub containerd: Option<PathBuf>,
+    /// Namespace within containerd [default: ringer]
+    #[arg(long, value_name = "NAME")]
+    pub containerd_namespace: Option<String>,
+    /// OCI runtime of containers that ask for none: runc, crun or a shim's name [default: crun where it works, else runc]
+    #[arg(long, value_name = "NAME")]
+    pub default_runtime: Option<String>,
+    /// Registry without TLS or with a certificate that nobody signed: HOST[:PORT] or CIDR
+    #[arg(long, value_name = "REGISTRY")]
+    pub insecure_registry: Vec<String>,
+    /// URL that is asked before Docker Hub
+    #[arg(long, value_name = "URL")]
+    pub registry_mirror: Vec<String>,
+    /// Pool that networks are cut from: base=CIDR,size=PREFIX
+    #[arg(long, value_name = "POOL")]
+    pub default_address_pool: Vec<PoolOption>,
+    /// MTU of networks [default: the uplink's]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// Name server of containers that ask for none [default: the host's]
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Vec<IpAddr>,
+    /// Give every container an init process that reaps
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub init: Option<bool>,
+    /// Label of this daemon, KEY=VALUE
+    #[arg(long, value_name = "LABEL")]
+    pub label: Vec<String>,
+    /// What to log [default: info]
+    #[arg(short, long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// Log everything
+    #[arg(short = 'D', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub debug: Option<bool>,
+    /// Seconds that requests and containers may take to end when the daemon stops [default: 15]
+    #[arg(long, value_name = "SECONDS")]
+    pub shutdown_timeout: Option<u64>,
+    /// Name of this daemon's links, rules and cgroups, at most 8 of a-z and 0-9 [default: made from the data root]
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// TOML file with any of these
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip)]
+    pub config_file: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(skip)]
+    accepted: AcceptedOptions,
+}
+
+/// `--log-level`, in dockerd's words.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// Milestones and worse.
+    #[default]
+    Info,
+    /// What was coped with and worse.
+    Warn,
+    /// What someone should look at.
+    Error,
+    /// As `error`.
+    Fatal,
+}
+
+impl LogLevel {
+    /// The word that tracing knows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error | Self::Fatal => "error",
+        }
+    }
+}
+
+/// `base=10.0.0.0/8,size=24`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct PoolOption(AddressPool);
+
+impl FromStr for PoolOption {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let invalid = || Error::invalid(format!("invalid address pool {text:?}: expected base=CIDR,size=PREFIX"));
+        let (mut base, mut size) = (None, None);
+        for part in text.split(',') {
+            match part.trim().split_once('=').ok_or_else(invalid)? {
+                ("base", value) => base = Some(value.parse::<IpNet>().map_err(|_| invalid())?),
+                ("size", value) => size = Some(value.parse::<u8>().map_err(|_| invalid())?),
+                _ => return Err(invalid()),
+            }
+        }
+        let (base, size) = base.zip(size).ok_or_else(invalid)?;
+        if size < base.prefix_len() || size > base.max_prefix_len() {
+            return Err(Error::invalid(format!("invalid address pool {text:?}: size is not within {base}")));
+        }
+        Ok(Self(AddressPool { base: base.trunc(), size }))
+    }
+}
+
+impl TryFrom<String> for PoolOption {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|error: Error| error.message().to_owned())
+    }
+}
+
+/// What the daemon runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub hosts: Vec<ListenAddress>,
+    /// Group of the unix sockets.
+    pub group: String,
+    /// File for our process number.
+    pub pidfile: PathBuf,
+    /// A running containerd's socket; `None` for one of our own.
+    pub containerd: Option<PathBuf>,
+    /// Namespace within containerd.
+    pub containerd_namespace: String,
+    /// How long stopping may take.
+    pub shutdown_timeout: Duration,
+    /// What to log.
+    pub log_level: LogLevel,
+    /// What the engine is told.
+    pub engine: EngineConfig,
+    /// For the log, once there is one.
+    pub warnings: Vec<String>,
+}
+
+const DATA_ROOT: &str = "/var/lib/ringer";
+const EXEC_ROOT: &str = "/run/ringer";
+const NAME: &str = "ringer";
+
+impl Config {
+    /// Lays the flags over the file and fills in the defaults.
+    pub fn resolve(flags: ServeOptions) -> Result<Self> {
+        let warnings = flags.accepted.check()?;
+        let file = match &flags.config_file {
+            Some(path) => {
+                let text = fs::read_to_string(path).context(format!("reading {}", path.display()))?;
+                parse_file(&text).map_err(|error| error.context(path.display()))?
+            }
+            None => ServeOptions::default(),
+        };
+        flags.over(file).filled(warnings)
+    }
+}
+
+/// toml's message quotes the line and points at the key.
+fn parse_file(text: &str) -> Result<ServeOptions> {
+    toml::from_str(text).map_err(|error| Error::invalid(error.to_string().trim_end().to_owned()))
+}
+
+impl ServeOptions {
+    /// What both say: these, and `file` where these say nothing. Lists are not joined, so that a flag can shorten one.
+    fn over(self, file: Self) -> Self {
+        fn list<T>(flags: Vec<T>, file: Vec<T>) -> Vec<T> {
+            if flags.is_empty() { file } else { flags }
+        }
+        Self {
+            host: list(self.host, file.host),
+            data_root: self.data_root.or(file.data_root),
+            exec_root: self.exec_root.or(file.exec_root),
+            pidfile: self.pidfile.or(file.pidfile),
+            group: self.group.or(file.group),
+            containerd: self.containerd.or(file.containerd),
+            containerd_namespace: self.containerd_namespace.or(file.containerd_namespace),
+            default_runtime: self.default_runtime.or(file.default_runtime),
+            insecure_registry: list(self.insecure_registry, file.insecure_registry),
+            registry_mirror: list(self.registry_mirror, file.registry_mirror),
+            default_address_pool: list(self.default_address_pool, file.default_address_pool),
+            mtu: self.mtu.or(file.mtu),
+            dns: list(self.dns, file.dns),
+            init: self.init.or(file.init),
+            label: list(self.label, file.label),
+            log_level: self.log_level.or(file.log_level),
+            debug: self.debug.or(file.debug),
+            shutdown_timeout: self.shutdown_timeout.or(file.shutdown_timeout),
+            instance: self.instance.or(file.instance),
+            config_file: self.config_file,
+            accepted: self.accepted,
+        }
+    }
+
+    fn filled(self, warnings: Vec<String>) -> Result<Config> {
+        let data_root = self.data_root.unwrap_or_else(|| DATA_ROOT.into());
+        let exec_root = self.exec_root.unwrap_or_else(|| EXEC_ROOT.into());
+        for folder in [&data_root, &exec_root] {
+            if !folder.is_absolute() {
+                return Err(Error::invalid(format!("{} is not an absolute path", folder.display())));
+            }
+        }
+        let instance = match self.instance {
+            Some(name) => checked_instance(name)?,
+            None => instance_of(&data_root),
+        };
+        let namespace = match self.containerd_namespace {
+            Some(name) => name,
+            // Daemons that share a containerd must not share containers.
+            None if self.containerd.is_some() && instance != NAME => format!("{NAME}-{instance}"),
+            None => NAME.to_owned(),
+        };
+        let hosts = if self.host.is_empty() {
+            vec![ListenAddress::Unix(exec_root.join("docker.sock"))]
+        } else {
+            self.host.iter().map(|host| host.parse()).collect::<Result<_>>()?
+        };
+        let debug = self.debug.unwrap_or(false);
+        let containerd =
+            self.containerd.map(|address| match address.to_str().and_then(|text| text.strip_prefix("unix://")) {
+                Some(path) => path.into(),
+                None => address,
+            });
+        Ok(Config {
+            hosts,
+            group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
+            pidfile: self.pidfile.unwrap_or_else(|| exec_root.join("ringer.pid")),
+            containerd,
+            containerd_namespace: namespace,
+            shutdown_timeout: Duration::from_secs(self.shutdown_timeout.unwrap_or(15)),
+            log_level: if debug { LogLevel::Debug } else { self.log_level.unwrap_or_default() },
+            engine: EngineConfig {
+                data_root,
+                exec_root,
+                instance,
+                default_runtime: self.default_runtime.unwrap_or_default(),
+                address_pools: self.default_address_pool.into_iter().map(|PoolOption(pool)| pool).collect(),
+                mtu: self.mtu,
+                dns: self.dns,
+                insecure_registries: self.insecure_registry,
+                registry_mirrors: self.registry_mirror,
+                init: self.init.unwrap_or(false),
+                debug,
+                labels: self.label,
+            },
+            warnings,
+        })
+    }
+}
+
+/// Two daemons on one machine have two data roots; the same root gives the same name after a restart.
+fn instance_of(data_root: &std::path::Path) -> String {
+    if data_root == std::path::Path::new(DATA_ROOT) {
+        return NAME.to_owned();
+    }
+    let digest = Sha256::digest(data_root.as_os_str().as_encoded_bytes());
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn checked_instance(name: String) -> Result<String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if name.is_empty() || name.len() > 8 || !name.chars().all(fits) {
+        return Err(Error::invalid(format!("invalid instance {name:?}: only [a-z0-9], at most 8")));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = parse_file("host = ['unix:///file']\nmtu = 1400\ndebug = true\n").unwrap();
+        let flags = ServeOptions { host: vec!["unix:///flag".into()], ..ServeOptions::default() };
+        let config = flags.over(file).filled(Vec::new()).unwrap();
+        assert_eq!(config.hosts, [ListenAddress::Unix("/flag".into())]);
+        assert_eq!((config.engine.mtu, config.log_level), (Some(1400), LogLevel::Debug));
+    }
+
+    #[test]
+    fn unknown_key_is_an_error_that_names_the_line() {
+        let error = parse_file("mtu = 1400\nhosts = []\n").unwrap_err();
+        assert!(error.message().contains("line 2"), "{}", error.message());
+        assert!(error.message().contains("hosts"), "{}", error.message());
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = ServeOptions::default().filled(Vec::new()).unwrap();
+        assert_eq!(config.hosts, ["unix:///run/ringer/docker.sock".parse().unwrap()]);
+        assert_eq!(config.containerd_namespace, "ringer");
+        assert_eq!(config.engine.instance, "ringer");
+    }
+
+    #[test]
+    fn other_data_root_is_another_instance() {
+        let options = || ServeOptions { data_root: Some("/a".into()), ..ServeOptions::default() };
+        let config = options().filled(Vec::new()).unwrap();
+        assert_eq!(config.engine.instance.len(), 8);
+        assert_eq!(config.engine.instance, options().filled(Vec::new()).unwrap().engine.instance);
+    }
+
+    #[test]
+    fn pools_are_written_as_for_dockerd() {
+        let pool: PoolOption = "base=10.10.0.0/16,size=24".parse().unwrap();
+        assert_eq!(pool.0, AddressPool { base: "10.10.0.0/16".parse().unwrap(), size: 24 });
+        assert!("base=10.10.0.0/16,size=8".parse::<PoolOption>().is_err());
+        assert!("base=10.10.0.0/16".parse::<PoolOption>().is_err());
+    }
+}
