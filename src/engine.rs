@@ -8,6 +8,7 @@ pub mod container;
 pub mod containers;
 pub mod events;
 pub mod store;
+pub mod system;
 
 use std::{future::Future, sync::Arc};
 
@@ -37,6 +38,7 @@ pub struct Engine(Arc<Inner>);
 
 /// What the clones of an engine share.
 pub struct Inner {
+    pub(crate) id: system::DaemonId,
     pub(crate) config: EngineConfig,
     pub(crate) backends: Backends,
     pub(crate) containers: ContainerStore,
@@ -59,6 +61,7 @@ impl Engine {
     /// daemon ended are ended first, as dockerd does without live restore.
     pub async fn open(config: EngineConfig, backends: Backends) -> Result<Self> {
         let engine = Self(Arc::new(Inner {
+            id: system::DaemonId::load(&config.data_root)?,
             config,
             backends,
             containers: ContainerStore::default(),

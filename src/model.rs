@@ -11,6 +11,7 @@ pub mod output;
 pub mod reference;
 pub mod registry_auth;
 pub mod signal;
+pub mod system;
 pub mod time;
 
 pub use error::{Error, ErrorKind, Result};

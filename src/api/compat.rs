@@ -4,6 +4,13 @@ use std::{convert::Infallible, fmt, str::FromStr};
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use serde_json::{Value, json};
+
+use crate::model::{
+    Error, Result as ModelResult,
+    event::{Event, EventType},
+    system::SystemInfo,
+};
 
 /// Version of the API that a request was written for. Without a prefix in the path it is the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +56,46 @@ impl ApiVersion {
     pub fn has_legacy_event_fields(self) -> bool {
         self < Self::v1(52)
     }
+}
+
+/// Events.
+impl ApiVersion {
+    /// Since 1.46 images tell when they are made.
+    pub fn has_event(self, event: &Event) -> bool {
+        self >= Self::v1(46) || event.kind != EventType::Image || event.action != "create"
+    }
+}
+
+/// `/info` as `version` has it, made from the newest form.
+pub fn system_info(version: ApiVersion, info: &SystemInfo) -> ModelResult<Value> {
+    let mut value = serde_json::to_value(info)
+        .map_err(|error| Error::system("encoding the daemon's information").with_source(error))?;
+    let Some(fields) = value.as_object_mut() else { return Ok(value) };
+    if !version.has_structured_security_options() {
+        fields["SecurityOptions"] = info.security_options.iter().map(|option| plain_option(option)).collect();
+        fields.insert("ExecutionDriver".to_owned(), json!("<not supported>"));
+    }
+    if version < ApiVersion::v1(47) {
+        fields["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] = Value::Null;
+        fields["RegistryConfig"]["AllowNondistributableArtifactsHostnames"] = Value::Null;
+    }
+    if version < ApiVersion::v1(49) {
+        fields.shift_remove("FirewallBackend");
+        for commit in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+            fields[commit]["Expected"] = fields[commit]["ID"].clone();
+        }
+    }
+    if version < ApiVersion::v1(50) {
+        fields.insert("BridgeNfIptables".to_owned(), json!(false));
+        fields.insert("BridgeNfIp6tables".to_owned(), json!(false));
+    }
+    Ok(value)
+}
+
+/// `name=seccomp,profile=builtin` → `seccomp`.
+fn plain_option(option: &str) -> &str {
+    let first = option.split(',').next().unwrap_or_default();
+    first.strip_prefix("name=").unwrap_or(first)
 }
 
 impl FromStr for ApiVersion {

@@ -12,11 +12,11 @@ pub fn routes() -> Vec<Route> {
     vec![
         // System
         post("/auth", "SystemAuth"),
-        get("/info", "SystemInfo"),
-        get("/version", "SystemVersion"),
+        get("/info", "SystemInfo").to(system::system_info),
+        get("/version", "SystemVersion").to(system::system_version),
         get("/_ping", "SystemPing").to(system::system_ping),
         head("/_ping", "SystemPingHead").to(system::system_ping_head),
-        get("/events", "SystemEvents"),
+        get("/events", "SystemEvents").to(system::system_events),
         get("/system/df", "SystemDataUsage"),
 
         // Container

@@ -1,7 +1,30 @@
 //! Handlers for the daemon itself.
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use futures_util::StreamExt;
 use http::{HeaderName, HeaderValue, header};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ApiState,
+    answer::Json,
+    compat::{self, ApiVersion},
+    query::Query,
+    stream::JsonStream,
+};
+use crate::{
+    engine::system::{ApiRange, EventsQuery},
+    model::{
+        Error,
+        event::{Event, EventType},
+        filters::Filters,
+        id::Tenant,
+        time::Timestamp,
+    },
+};
 
 /// `GET /_ping`
 pub async fn system_ping() -> Response {
@@ -23,4 +46,117 @@ fn ping(body: &'static str) -> Response {
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
     ];
     (headers, body).into_response()
+}
+
+/// `GET /version`
+pub async fn system_version(State(api): State<ApiState>, tenant: Tenant) -> Result<Response, Error> {
+    let range = ApiRange { newest: ApiVersion::NEWEST.to_string(), oldest: ApiVersion::OLDEST.to_string() };
+    let version = api.engine.system_version(&tenant, range).await?;
+    Ok(Json(version).into_response())
+}
+
+/// `GET /info`
+pub async fn system_info(State(api): State<ApiState>, tenant: Tenant, version: ApiVersion) -> Result<Response, Error> {
+    let info = api.engine.system_info(&tenant).await?;
+    Ok(Json(compat::system_info(version, &info)?).into_response())
+}
+
+/// Query of `GET /events`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EventsParameters {
+    since: Option<String>,
+    until: Option<String>,
+    filters: Filters,
+}
+
+/// `GET /events`
+pub async fn system_events(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    version: ApiVersion,
+    Query(query): Query<EventsParameters>,
+    answer: JsonStream,
+) -> Result<Response, Error> {
+    let events = api.engine.system_events(&tenant, query.read()?);
+    let wanted = events.filter(move |event| std::future::ready(version.has_event(event)));
+    Ok(answer.negotiated(wanted.map(move |event| Ok(EventMessage::new(version, event)))))
+}
+
+impl EventsParameters {
+    fn read(self) -> Result<EventsQuery, Error> {
+        let time = |name: &str, text: &Option<String>| match text {
+            Some(text) => Timestamp::parse_query(text)
+                .map(Some)
+                .map_err(|error| error.context(format!("invalid value for '{name}'"))),
+            None => Ok(None),
+        };
+        let query = EventsQuery {
+            since: time("since", &self.since)?,
+            until: time("until", &self.until)?,
+            filters: self.filters,
+        };
+        if query.until.zip(query.since).is_some_and(|(until, since)| until < since) {
+            let [since, until] = [self.since, self.until].map(Option::unwrap_or_default);
+            return Err(Error::invalid(format!("`since` time ({since}) cannot be after `until` time ({until})")));
+        }
+        Ok(query)
+    }
+}
+
+/// An event as dockerd writes it.
+#[derive(Serialize)]
+struct EventMessage {
+    #[serde(flatten)]
+    legacy: Option<LegacyEvent>,
+    #[serde(rename = "Type")]
+    kind: &'static str,
+    #[serde(rename = "Action")]
+    action: String,
+    #[serde(rename = "Actor")]
+    actor: Actor,
+    scope: &'static str,
+    time: i64,
+    #[serde(rename = "timeNano")]
+    time_nano: i64,
+}
+
+#[derive(Serialize)]
+struct Actor {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Attributes")]
+    attributes: indexmap::IndexMap<String, String>,
+}
+
+/// What stood in every event of containers and images before there were actors.
+#[derive(Serialize)]
+struct LegacyEvent {
+    status: String,
+    id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    from: String,
+}
+
+impl EventMessage {
+    fn new(version: ApiVersion, event: Event) -> Self {
+        let legacy = version.has_legacy_event_fields() && matches!(event.kind, EventType::Container | EventType::Image);
+        let legacy = legacy.then(|| LegacyEvent {
+            status: event.action.clone(),
+            id: event.actor.clone(),
+            from: event.attributes.get("image").cloned().unwrap_or_default(),
+        });
+        let mut attributes = event.attributes;
+        // Go writes maps in the order of their keys.
+        attributes.sort_unstable_keys();
+        Self {
+            legacy,
+            kind: event.kind.as_str(),
+            action: event.action,
+            actor: Actor { id: event.actor, attributes },
+            scope: "local",
+            time: event.time.unix(),
+            time_nano: event.time.unix_nanos(),
+        }
+    }
 }

@@ -74,6 +74,11 @@ impl EventBus {
         self.publish(&record.tenant, EventType::Container, action, record.id.as_str(), attributes);
     }
 
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
     /// The past that is still known, oldest first, and all that comes.
     pub fn subscribe(&self) -> (Vec<TenantEvent>, broadcast::Receiver<TenantEvent>) {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,6 +48,11 @@ impl Timestamp {
         (Utc::now() - self.0).to_std().unwrap_or_default()
     }
 
+    /// Time until then, zero if it has passed.
+    pub fn time_left(self) -> std::time::Duration {
+        (self.0 - Utc::now()).to_std().unwrap_or_default()
+    }
+
     /// The `since` and `until` query values: Unix seconds with an optional fraction, RFC 3339, a date, or a
     /// Go duration back from now (`10m`, `1h30m`).
     pub fn parse_query(value: &str) -> Result<Self> {

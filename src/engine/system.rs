@@ -1,0 +1,11 @@
+//! The daemon itself: `/version`, `/info`, `/events`.
+
+mod events;
+mod host;
+mod identity;
+mod info;
+mod version;
+
+pub use events::{EventStream, EventsQuery};
+pub use identity::DaemonId;
+pub use version::ApiRange;
