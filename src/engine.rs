@@ -9,6 +9,7 @@ pub mod containers;
 pub mod events;
 pub mod store;
 pub mod system;
+pub mod volumes;
 
 use std::{future::Future, sync::Arc};
 
@@ -17,7 +18,7 @@ use tracing::Instrument;
 
 use crate::{
     backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
-    engine::{config::EngineConfig, events::EventBus, store::ContainerStore},
+    engine::{config::EngineConfig, events::EventBus, store::ContainerStore, volumes::VolumeStore},
     model::{Error, Result},
 };
 
@@ -43,6 +44,7 @@ pub struct Inner {
     pub(crate) backends: Backends,
     pub(crate) containers: ContainerStore,
     pub(crate) execs: containers::exec::ExecStore,
+    pub(crate) volumes: VolumeStore,
     pub(crate) events: EventBus,
     tasks: TaskTracker,
     shutdown: CancellationToken,
@@ -60,12 +62,14 @@ impl Engine {
     /// Takes up what is stored: containers, networks, volumes. Containers that were running when the last
     /// daemon ended are ended first, as dockerd does without live restore.
     pub async fn open(config: EngineConfig, backends: Backends) -> Result<Self> {
+        let volumes = VolumeStore::open(&config.data_root)?;
         let engine = Self(Arc::new(Inner {
             id: system::DaemonId::load(&config.data_root)?,
             config,
             backends,
             containers: ContainerStore::default(),
             execs: containers::exec::ExecStore::default(),
+            volumes,
             events: EventBus::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),

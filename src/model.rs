@@ -13,5 +13,6 @@ pub mod registry_auth;
 pub mod signal;
 pub mod system;
 pub mod time;
+pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};

@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{router::Route, system};
+use super::{router::Route, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
@@ -79,11 +79,11 @@ pub fn routes() -> Vec<Route> {
         post("/networks/prune", "NetworkPrune"),
 
         // Volume
-        get("/volumes", "VolumeList"),
-        post("/volumes/create", "VolumeCreate"),
-        get("/volumes/{name}", "VolumeInspect"),
+        get("/volumes", "VolumeList").to(volumes::volume_list),
+        post("/volumes/create", "VolumeCreate").to(volumes::volume_create),
+        get("/volumes/{name}", "VolumeInspect").to(volumes::volume_inspect),
         put("/volumes/{name}", "VolumeUpdate"),
-        delete("/volumes/{name}", "VolumeDelete"),
+        delete("/volumes/{name}", "VolumeDelete").to(volumes::volume_delete),
         post("/volumes/prune", "VolumePrune"),
 
         // Distribution

@@ -1,1 +1,108 @@
 //! Handlers for volumes.
+
+use axum::{extract::State, response::Response};
+use http::StatusCode;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ApiState,
+    answer::{Json, created},
+    body::JsonBody,
+    extract::Path,
+    query::Query,
+};
+use crate::{
+    engine::volumes::{LOCAL, VolumeInfo},
+    model::{Error, filters::Filters, id::Tenant, time::Timestamp, volume::VolumeRequest},
+};
+
+/// A volume as Docker writes it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VolumeBody {
+    created_at: Timestamp,
+    driver: &'static str,
+    labels: Option<IndexMap<String, String>>,
+    mountpoint: String,
+    name: String,
+    options: Option<IndexMap<String, String>>,
+    scope: &'static str,
+}
+
+impl From<VolumeInfo> for VolumeBody {
+    fn from(info: VolumeInfo) -> Self {
+        let volume = info.volume;
+        Self {
+            // Whole seconds, as dockerd writes it.
+            created_at: Timestamp::from_unix(volume.created.unix(), 0),
+            driver: LOCAL,
+            labels: volume.labels.clone(),
+            mountpoint: info.mountpoint.to_string_lossy().into_owned(),
+            name: volume.name.clone(),
+            options: volume.options.clone(),
+            scope: "local",
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VolumeListBody {
+    volumes: Vec<VolumeBody>,
+    warnings: Option<Vec<String>>,
+}
+
+/// `POST /volumes/create`
+pub async fn volume_create(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    body: JsonBody<VolumeRequest>,
+) -> Result<Response, Error> {
+    if body.unknown.iter().any(|key| key.starts_with("ClusterVolumeSpec")) {
+        return Err(Error::not_implemented("ClusterVolumeSpec is not implemented by ringer"));
+    }
+    Ok(created(VolumeBody::from(api.engine.volume_create(&tenant, body.value).await?)))
+}
+
+/// `GET /volumes/{name}`
+pub async fn volume_inspect(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(name): Path,
+) -> Result<Json<VolumeBody>, Error> {
+    Ok(Json(api.engine.volume_inspect(&tenant, &name).await?.into()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct ListQuery {
+    filters: Filters,
+}
+
+/// `GET /volumes`
+pub async fn volume_list(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<VolumeListBody>, Error> {
+    let volumes = api.engine.volume_list(&tenant, &query.filters).await?;
+    Ok(Json(VolumeListBody { volumes: volumes.into_iter().map(VolumeBody::from).collect(), warnings: None }))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct DeleteQuery {
+    force: bool,
+}
+
+/// `DELETE /volumes/{name}`
+pub async fn volume_delete(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(name): Path,
+    Query(query): Query<DeleteQuery>,
+) -> Result<StatusCode, Error> {
+    api.engine.volume_delete(&tenant, &name, query.force).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -103,7 +103,7 @@ impl Filters {
                 let mut truths = values.iter().map(truth);
                 match (truths.next().flatten(), truths.next()) {
                     (Some(truth), None) => Ok(Some(truth)),
-                    _ => Err(Error::invalid(format!("invalid filter '{name}={values:?}'"))),
+                    _ => Err(Error::invalid(format!("invalid filter '{name}=[{}]'", values.join(" ")))),
                 }
             }
         }

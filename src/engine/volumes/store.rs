@@ -1,0 +1,247 @@
+//! Volumes on disk and in memory: one folder each with `volume.json` and the content in `_data`.
+//!
+//! A volume exists from the moment its `volume.json` is renamed into place until its folder is renamed away; what
+//! a killed daemon left of either is removed at the next start.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tracing::warn;
+
+use super::{VolumeInfo, local};
+use crate::model::{
+    Result,
+    error::Context,
+    id::{ContainerId, Tenant},
+    volume::Volume,
+};
+
+/// Folders on their way out; no volume's name begins with a dot.
+const REMOVED: &str = ".removed";
+
+#[derive(Debug)]
+struct Entry {
+    volume: Arc<Volume>,
+    /// Containers that are being made with it and are in no table yet.
+    pins: usize,
+    /// Running containers for which its options are mounted.
+    mounted_for: Vec<ContainerId>,
+}
+
+/// Held while volumes are made, removed, mounted or unmounted.
+pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::sync::MutexGuard<'a, ()>);
+
+type Tenants = HashMap<Tenant, BTreeMap<String, Entry>>;
+
+/// All volumes. A look-up sees those of its tenant and no others.
+#[derive(Debug, Default)]
+pub struct VolumeStore {
+    data_root: PathBuf,
+    tenants: Mutex<Tenants>,
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl VolumeStore {
+    /// Reads what is below `data_root`. A record that cannot be read is left alone and named in the log.
+    pub fn open(data_root: &Path) -> Result<Self> {
+        let store = Self { data_root: data_root.to_owned(), ..Self::default() };
+        let mut tenants = vec![Tenant::default_tenant()];
+        for name in folders(&data_root.join("tenants")).context("reading tenants")? {
+            tenants.extend(name.parse::<Tenant>());
+        }
+        for tenant in tenants {
+            store.read_tenant(&tenant).context("reading volumes")?;
+        }
+        Ok(store)
+    }
+
+    fn read_tenant(&self, tenant: &Tenant) -> io::Result<()> {
+        let root = self.root(tenant);
+        match fs::remove_dir_all(root.join(REMOVED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => warn!("removing old volumes: {error}"),
+            _ => {}
+        }
+        for name in folders(&root)? {
+            match fs::read(root.join(&name).join("volume.json")) {
+                Ok(json) => match serde_json::from_slice::<Volume>(&json) {
+                    Ok(volume) => {
+                        if local::mount_of(volume.options.as_ref()).is_some() {
+                            local::unmount(&self.mountpoint(tenant, &name))?;
+                        }
+                        self.insert(tenant, Arc::new(volume));
+                    }
+                    Err(error) => warn!(volume = name, "reading the record of volume {name}: {error}"),
+                },
+                // Half made: the record is the last that is written.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_dir_all(root.join(&name))?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a tenant's volumes are. The default tenant's stand where dockerd has them.
+    fn root(&self, tenant: &Tenant) -> PathBuf {
+        if *tenant == Tenant::default_tenant() {
+            self.data_root.join("volumes")
+        } else {
+            self.data_root.join("tenants").join(tenant.as_str()).join("volumes")
+        }
+    }
+
+    /// The folder of a volume's content.
+    pub fn mountpoint(&self, tenant: &Tenant, name: &str) -> PathBuf {
+        self.root(tenant).join(name).join("_data")
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, Tenants> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, tenant: &Tenant, volume: Arc<Volume>) {
+        let entry = Entry { volume: volume.clone(), pins: 0, mounted_for: Vec::new() };
+        self.tenants().entry(tenant.clone()).or_default().insert(volume.name.clone(), entry);
+    }
+
+    fn with<T>(&self, tenant: &Tenant, name: &str, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.tenants().get_mut(tenant)?.get_mut(name).map(look)
+    }
+
+    /// A volume by its name.
+    pub fn get(&self, tenant: &Tenant, name: &str) -> Option<VolumeInfo> {
+        let volume = self.with(tenant, name, |entry| entry.volume.clone())?;
+        Some(VolumeInfo { volume, mountpoint: self.mountpoint(tenant, name) })
+    }
+
+    /// All volumes of a tenant, by name.
+    pub fn list(&self, tenant: &Tenant) -> Vec<VolumeInfo> {
+        let tenants = self.tenants();
+        let volumes = tenants.get(tenant).into_iter().flat_map(BTreeMap::values);
+        volumes
+            .map(|entry| VolumeInfo {
+                volume: entry.volume.clone(),
+                mountpoint: self.mountpoint(tenant, &entry.volume.name),
+            })
+            .collect()
+    }
+
+    /// Waits for other changes.
+    pub async fn change(&self) -> Change<'_> {
+        Change(self.changing.lock().await)
+    }
+
+    /// Makes a volume; its name must be free.
+    pub async fn create(&self, _: &Change<'_>, tenant: &Tenant, volume: Volume) -> Result<Arc<Volume>> {
+        let folder = self.root(tenant).join(&volume.name);
+        let json = serde_json::to_vec(&volume).expect("a volume is always valid JSON");
+        let made = tokio::task::spawn_blocking(move || {
+            let made = write(&folder, &json);
+            if made.is_err() {
+                let _ = fs::remove_dir_all(&folder);
+            }
+            made
+        });
+        made.await.context("making the volume")?.context("making the volume")?;
+        let volume = Arc::new(volume);
+        self.insert(tenant, volume.clone());
+        Ok(volume)
+    }
+
+    /// Takes a volume out. What is returned deletes its content, which may take long.
+    pub async fn remove(
+        &self,
+        _: &Change<'_>,
+        tenant: &Tenant,
+        name: &str,
+    ) -> Result<impl Future<Output = ()> + Send + use<>> {
+        let (folder, mountpoint) = (self.root(tenant).join(name), self.mountpoint(tenant, name));
+        let away = self.root(tenant).join(REMOVED).join(super::names::random());
+        let target = away.clone();
+        let moved = tokio::task::spawn_blocking(move || {
+            local::unmount(&mountpoint)?;
+            fs::create_dir_all(target.parent().expect("it was just joined"))?;
+            match fs::rename(&folder, &target) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        });
+        moved.await.context("removing the volume")?.context(format!("remove {name}"))?;
+        if let Some(volumes) = self.tenants().get_mut(tenant) {
+            volumes.remove(name);
+        }
+        Ok(async move {
+            match tokio::fs::remove_dir_all(&away).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!("removing {}: {error}", away.display());
+                }
+                _ => {}
+            }
+        })
+    }
+
+    /// Keeps a volume from being removed until [`VolumeStore::unpin`].
+    pub fn pin(&self, tenant: &Tenant, name: &str) {
+        self.with(tenant, name, |entry| entry.pins += 1);
+    }
+
+    /// Undoes one [`VolumeStore::pin`].
+    pub fn unpin(&self, tenant: &Tenant, name: &str) {
+        self.with(tenant, name, |entry| entry.pins = entry.pins.saturating_sub(1));
+    }
+
+    /// Whether a container is being made with it.
+    pub fn is_pinned(&self, tenant: &Tenant, name: &str) -> bool {
+        self.with(tenant, name, |entry| entry.pins > 0).unwrap_or(false)
+    }
+
+    /// Counts a container as one for which the volume is mounted; answers whether it is the first.
+    pub fn mount_for(&self, tenant: &Tenant, name: &str, container: &ContainerId) -> bool {
+        let count = |entry: &mut Entry| {
+            let is_first = entry.mounted_for.is_empty();
+            if !entry.mounted_for.contains(container) {
+                entry.mounted_for.push(container.clone());
+            }
+            is_first
+        };
+        self.with(tenant, name, count).unwrap_or(false)
+    }
+
+    /// Undoes [`VolumeStore::mount_for`]; answers whether it was the last.
+    pub fn unmount_for(&self, tenant: &Tenant, name: &str, container: &ContainerId) -> bool {
+        let count = |entry: &mut Entry| {
+            let before = entry.mounted_for.len();
+            entry.mounted_for.retain(|id| id != container);
+            before > 0 && entry.mounted_for.is_empty()
+        };
+        self.with(tenant, name, count).unwrap_or(false)
+    }
+}
+
+fn write(folder: &Path, json: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder.join("_data"))?;
+    let unfinished = folder.join("volume.json.new");
+    fs::write(&unfinished, json)?;
+    fs::rename(unfinished, folder.join("volume.json"))
+}
+
+/// Names of the folders in `parent` that do not begin with a dot; none if it is not there.
+fn folders(parent: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok().filter(|name| !name.starts_with('.'));
+        if entry.file_type()?.is_dir() {
+            names.extend(name);
+        }
+    }
+    Ok(names)
+}

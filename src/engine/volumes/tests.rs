@@ -1,0 +1,72 @@
+//! The store on a real folder.
+
+use indexmap::IndexMap;
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::{id::ContainerId, time::Timestamp};
+
+fn tenant() -> Tenant {
+    Tenant::default_tenant()
+}
+
+async fn create(store: &VolumeStore, tenant: &Tenant, name: &str) {
+    let labels = Some(IndexMap::from([("a".to_owned(), "b".to_owned())]));
+    let volume = Volume { name: name.to_owned(), labels, options: None, created: Timestamp::now() };
+    let changing = store.change().await;
+    store.create(&changing, tenant, volume).await.unwrap();
+}
+
+#[tokio::test]
+async fn volumes_survive_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let store = VolumeStore::open(dir.path()).unwrap();
+    create(&store, &tenant(), "one").await;
+    let before = store.get(&tenant(), "one").unwrap();
+    assert_eq!(before.mountpoint, dir.path().join("volumes/one/_data"));
+    std::fs::write(before.mountpoint.join("file"), "content").unwrap();
+
+    let store = VolumeStore::open(dir.path()).unwrap();
+    assert_eq!(store.list(&tenant()), [before.clone()]);
+    assert!(before.mountpoint.join("file").exists());
+}
+
+#[tokio::test]
+async fn what_a_killed_daemon_left_is_removed() {
+    let dir = TempDir::new().unwrap();
+    let store = VolumeStore::open(dir.path()).unwrap();
+    create(&store, &tenant(), "gone").await;
+    let changing = store.change().await;
+    drop(store.remove(&changing, &tenant(), "gone").await.unwrap());
+    assert!(store.get(&tenant(), "gone").is_none());
+    assert_eq!(std::fs::read_dir(dir.path().join("volumes/.removed")).unwrap().count(), 1);
+    std::fs::create_dir_all(dir.path().join("volumes/half/_data")).unwrap();
+
+    let store = VolumeStore::open(dir.path()).unwrap();
+    assert!(store.list(&tenant()).is_empty());
+    assert_eq!(std::fs::read_dir(dir.path().join("volumes")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn tenants_do_not_see_each_other() {
+    let dir = TempDir::new().unwrap();
+    let store = VolumeStore::open(dir.path()).unwrap();
+    let job: Tenant = "job-1".parse().unwrap();
+    create(&store, &job, "same").await;
+    assert!(store.get(&tenant(), "same").is_none());
+    create(&store, &tenant(), "same").await;
+    let store = VolumeStore::open(dir.path()).unwrap();
+    assert_ne!(store.get(&job, "same").unwrap().mountpoint, store.get(&tenant(), "same").unwrap().mountpoint);
+}
+
+#[tokio::test]
+async fn first_container_mounts_and_last_unmounts() {
+    let dir = TempDir::new().unwrap();
+    let store = VolumeStore::open(dir.path()).unwrap();
+    create(&store, &tenant(), "shared").await;
+    let (one, two) = (ContainerId::random(), ContainerId::random());
+    let mount = |id| store.mount_for(&tenant(), "shared", id);
+    let unmount = |id| store.unmount_for(&tenant(), "shared", id);
+    assert_eq!((mount(&one), mount(&two)), (true, false));
+    assert_eq!((unmount(&one), unmount(&one), unmount(&two)), (false, false, true));
+}

@@ -1,0 +1,191 @@
+//! What containers do with volumes: have them made, filled, mounted while they run, and taken along at removal.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use tracing::warn;
+
+use super::{LOCAL, VolumeInfo, local, names};
+use crate::{
+    backend::runtime::RootfsMount,
+    engine::Engine,
+    model::{
+        Error, Result,
+        container::{ContainerRecord, MountKind, MountPoint},
+        error::Context,
+        id::{ContainerId, Tenant},
+        time::Timestamp,
+        volume::{ANONYMOUS_LABEL, Volume, VolumeRequest},
+    },
+    rootfs::{self, RootView},
+};
+
+/// A volume that somebody is about to use: until this is dropped it cannot be removed. Keep it until the
+/// container that has it is in the table.
+pub(crate) struct VolumeUse {
+    engine: Engine,
+    tenant: Tenant,
+    info: VolumeInfo,
+}
+
+impl VolumeUse {
+    fn new(engine: &Engine, tenant: &Tenant, info: VolumeInfo) -> Self {
+        engine.volumes.pin(tenant, &info.volume.name);
+        Self { engine: engine.clone(), tenant: tenant.clone(), info }
+    }
+
+    /// The volume and its folder.
+    pub(crate) fn info(&self) -> VolumeInfo {
+        self.info.clone()
+    }
+}
+
+impl Drop for VolumeUse {
+    fn drop(&mut self) {
+        self.engine.volumes.unpin(&self.tenant, &self.info.volume.name);
+    }
+}
+
+impl Engine {
+    /// The volume that `request` names, made if it is not there; without a name, a new anonymous one.
+    pub(crate) async fn use_volume(&self, tenant: &Tenant, request: VolumeRequest) -> Result<VolumeUse> {
+        let changing = self.volumes.change().await;
+        let is_anonymous = request.name.is_empty();
+        let name = if is_anonymous { names::random() } else { request.name };
+        let of_create = |error: Error| error.context(format!("create {name}"));
+        if !["", LOCAL].contains(&request.driver.as_str()) {
+            let driver = &request.driver;
+            let text = format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found");
+            return Err(of_create(Error::not_found(text)));
+        }
+        if let Some(info) = self.volumes.get(tenant, &name) {
+            return Ok(VolumeUse::new(self, tenant, info));
+        }
+        names::check(&name).map_err(of_create)?;
+        if let Some(options) = &request.driver_opts {
+            local::check(options).map_err(of_create)?;
+        }
+        let mut labels = request.labels;
+        if is_anonymous {
+            labels.get_or_insert_with(IndexMap::new).insert(ANONYMOUS_LABEL.to_owned(), String::new());
+        }
+        let volume = Volume { name: name.clone(), labels, options: request.driver_opts, created: Timestamp::now() };
+        let volume = self.volumes.create(&changing, tenant, volume).await.map_err(of_create)?;
+        let mountpoint = self.volumes.mountpoint(tenant, &name);
+        let used = VolumeUse::new(self, tenant, VolumeInfo { volume, mountpoint });
+        self.volume_event(tenant, &name, "create", &[]);
+        Ok(used)
+    }
+
+    /// Fills the empty ones of a new container's volumes with what its image has there. `rootfs` are the
+    /// container's own mounts, of which nothing is changed.
+    pub(crate) async fn populate_volumes(
+        &self,
+        tenant: &Tenant,
+        container: &ContainerId,
+        mounts: &[MountPoint],
+        rootfs: Vec<RootfsMount>,
+    ) -> Result<()> {
+        let wanted: Vec<&MountPoint> =
+            mounts.iter().filter(|mount| mount.kind == MountKind::Volume && !mount.no_copy).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut targets = Vec::new();
+        for mount in &wanted {
+            let populating = |error: Error| error.context("failed to populate volume");
+            self.mount_volume(tenant, &mount.name, container).await.map_err(populating)?;
+            targets.push((mount.destination.clone(), self.volumes.mountpoint(tenant, &mount.name)));
+        }
+        let filled = tokio::task::spawn_blocking(move || fill(&rootfs, &targets)).await;
+        for mount in &wanted {
+            self.unmount_volume(tenant, &mount.name, container).await;
+        }
+        filled.context("filling volumes")?.map_err(|error| error.context("failed to populate volume"))
+    }
+
+    /// Mounts what a container's volumes ask for, at its start.
+    pub(crate) async fn mount_volumes(&self, record: &ContainerRecord) -> Result<()> {
+        let mut mounted: Vec<&MountPoint> = Vec::new();
+        for mount in volume_mounts(record) {
+            if let Err(error) = self.mount_volume(&record.tenant, &mount.name, &record.id).await {
+                for mount in mounted {
+                    self.unmount_volume(&record.tenant, &mount.name, &record.id).await;
+                }
+                return Err(error);
+            }
+            mounted.push(mount);
+        }
+        for mount in mounted {
+            let facts = [
+                ("container", record.id.as_str()),
+                ("destination", &mount.destination),
+                ("propagation", &mount.propagation),
+                ("read/write", if mount.rw { "true" } else { "false" }),
+            ];
+            self.volume_event(&record.tenant, &mount.name, "mount", &facts);
+        }
+        Ok(())
+    }
+
+    /// Lets go of a container's volumes, after its end.
+    pub(crate) async fn unmount_volumes(&self, record: &ContainerRecord) {
+        for mount in volume_mounts(record) {
+            self.unmount_volume(&record.tenant, &mount.name, &record.id).await;
+            self.volume_event(&record.tenant, &mount.name, "unmount", &[("container", record.id.as_str())]);
+        }
+    }
+
+    /// Removes the anonymous volumes of a container that is out of the table already, unless another has them.
+    pub(crate) async fn remove_anonymous_volumes(&self, record: &ContainerRecord) {
+        for mount in volume_mounts(record).filter(|mount| mount.anonymous) {
+            if let Err(error) = self.volume_delete(&record.tenant, &mount.name, true).await {
+                warn!(container.id = %record.id, volume = mount.name, "removing volume {}: {}", mount.name, error.chain());
+            }
+        }
+    }
+
+    async fn mount_volume(&self, tenant: &Tenant, name: &str, container: &ContainerId) -> Result<()> {
+        let _changing = self.volumes.change().await;
+        let info = self.volumes.get(tenant, name).ok_or_else(|| Error::no_such_volume(name))?;
+        let is_first = self.volumes.mount_for(tenant, name, container);
+        let Some(mount) = local::mount_of(info.volume.options.as_ref()).filter(|_| is_first) else { return Ok(()) };
+        let mounted = blocking(info.mountpoint, move |target| mount.mount(&target)).await;
+        if mounted.is_err() {
+            self.volumes.unmount_for(tenant, name, container);
+        }
+        mounted
+    }
+
+    async fn unmount_volume(&self, tenant: &Tenant, name: &str, container: &ContainerId) {
+        let _changing = self.volumes.change().await;
+        let Some(info) = self.volumes.get(tenant, name) else { return };
+        if !self.volumes.unmount_for(tenant, name, container) || local::mount_of(info.volume.options.as_ref()).is_none()
+        {
+            return;
+        }
+        let unmounted = blocking(info.mountpoint, |target| local::unmount(&target).context("unmounting")).await;
+        if let Err(error) = unmounted {
+            warn!(volume = name, "unmounting volume {name}: {}", error.chain());
+        }
+    }
+}
+
+fn volume_mounts(record: &ContainerRecord) -> impl Iterator<Item = &MountPoint> {
+    record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume)
+}
+
+fn fill(rootfs: &[RootfsMount], targets: &[(String, PathBuf)]) -> Result<()> {
+    // Volumes that are used again need no look at the image.
+    let is_empty = |folder: &PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    let empty: Vec<_> = targets.iter().filter(|(_, volume)| is_empty(volume)).collect();
+    if empty.is_empty() {
+        return Ok(());
+    }
+    let view = RootView::stopped(rootfs, true, &[])?;
+    empty.into_iter().try_for_each(|(destination, volume)| rootfs::copy_up(&view, destination, volume))
+}
+
+async fn blocking(target: PathBuf, action: impl FnOnce(PathBuf) -> Result<()> + Send + 'static) -> Result<()> {
+    tokio::task::spawn_blocking(move || action(target)).await.context("mounting the volume")?
+}

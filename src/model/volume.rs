@@ -1,0 +1,43 @@
+//! Volumes: what is stored of one, and what a client asks for.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::time::Timestamp;
+
+/// The label of volumes that were made without a name; pruning takes these only.
+pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
+
+/// A volume as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name, unique within the tenant.
+    pub name: String,
+    /// Labels as the client gave them; `None` is shown as null.
+    pub labels: Option<IndexMap<String, String>>,
+    /// Options of the driver `local`: `type`, `o`, `device`.
+    pub options: Option<IndexMap<String, String>>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl Volume {
+    /// The label's value, for filters.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+/// The body of `POST /volumes/create`, and what a container's mounts ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeRequest {
+    /// Empty for one that we make up.
+    pub name: String,
+    /// Empty is `local`.
+    pub driver: String,
+    /// Options of the driver.
+    pub driver_opts: Option<IndexMap<String, String>>,
+    /// Labels.
+    pub labels: Option<IndexMap<String, String>>,
+}
