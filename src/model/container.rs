@@ -3,6 +3,7 @@
 mod config;
 mod host_config;
 mod merge;
+pub mod mount_spec;
 mod mounts;
 mod state;
 

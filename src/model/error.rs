@@ -140,6 +140,18 @@ impl Error {
         Self::invalid("no command specified")
     }
 
+    /// Two mounts of a request at one place.
+    pub fn duplicate_mount_point(destination: &str) -> Self {
+        Self::invalid(format!("Duplicate mount point: {destination}"))
+    }
+
+    /// A bind of `Mounts` whose source is not there; those of `Binds` are made.
+    pub fn bind_source_missing(source: &str) -> Self {
+        Self::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+        ))
+    }
+
     /// `GET /exec/{id}/json` and the other exec calls.
     pub fn no_such_exec(id: &str) -> Self {
         Self::not_found(format!("No such exec instance: {id}"))
