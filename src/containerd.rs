@@ -2,16 +2,34 @@
 //!
 //! [`Child`] runs a containerd of our own, [`Containerd`] speaks to it or to one that runs already.
 
+mod cgroups;
 mod child;
 mod client;
+mod containers;
 mod content;
+mod exec_pipes;
 mod images;
+mod io;
 mod layers;
+mod leases;
+mod oom;
+mod runtime;
+mod runtimes;
+mod snapshots;
 mod status;
+mod tasks;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use crate::{backend::runtime::RuntimeInfo, model::Result};
+use self::{cgroups::Cgroups, exec_pipes::ExecPipes, oom::OomWatch, runtimes::Runtimes};
+use crate::{
+    backend::runtime::RuntimeInfo,
+    model::{Result, error::Context, id::ContainerId},
+};
 
 pub use child::{Child, ChildOptions};
 pub use client::Client;
@@ -56,22 +74,33 @@ struct Shared {
     client: Client,
     options: ConnectOptions,
     info: RuntimeInfo,
+    runtimes: Runtimes,
+    cgroups: Cgroups,
+    oom: OomWatch,
+    exec_pipes: ExecPipes,
 }
 
 impl Containerd {
     /// Connects, makes the namespace, and finds out which runtimes work here.
     ///
-    /// Fails with `Unavailable` if no containerd answers at the address.
+    /// Fails with `Unavailable` if no containerd answers at the address, or if there is no OCI runtime.
     pub async fn connect(options: ConnectOptions) -> Result<Self> {
         let client = Client::new(&options.address, &options.namespace)?;
         let version = client.server_version().await?;
         client.ensure_namespace().await?;
+        fs::create_dir_all(&options.exec_root).context(format_args!("making {}", options.exec_root.display()))?;
+        let wanted = options.default_runtime.as_deref();
+        let runtimes = Runtimes::detect(&options.exec_root, &options.namespace, wanted).await?;
         let info = RuntimeInfo {
             containerd_version: version.version,
             containerd_commit: version.revision,
-            ..RuntimeInfo::default()
+            default_runtime: runtimes.default_name().to_owned(),
+            runtimes: runtimes.programs().to_vec(),
+            init: runtimes.init().cloned(),
         };
-        Ok(Self { shared: Arc::new(Shared { client, options, info }) })
+        let oom = OomWatch::start(client.clone());
+        let (cgroups, exec_pipes) = (Cgroups::detect(), ExecPipes::default());
+        Ok(Self { shared: Arc::new(Shared { client, options, info, runtimes, cgroups, oom, exec_pipes }) })
     }
 
     /// The gRPC clients.
@@ -82,5 +111,54 @@ impl Containerd {
     /// Name of the snapshotter in use.
     pub(crate) fn snapshotter_name(&self) -> &str {
         &self.shared.options.snapshotter
+    }
+
+    fn runtime_info(&self) -> &RuntimeInfo {
+        &self.shared.info
+    }
+
+    fn runtimes(&self) -> &Runtimes {
+        &self.shared.runtimes
+    }
+
+    fn cgroups(&self) -> &Cgroups {
+        &self.shared.cgroups
+    }
+
+    fn oom(&self) -> &OomWatch {
+        &self.shared.oom
+    }
+
+    fn exec_pipes(&self) -> &ExecPipes {
+        &self.shared.exec_pipes
+    }
+
+    fn exec_root(&self) -> &Path {
+        &self.shared.options.exec_root
+    }
+
+    /// Parent of our containers' cgroups where the request names none. dockerd's is `/docker`.
+    fn cgroup_parent(&self) -> String {
+        format!("/{}", self.shared.options.namespace)
+    }
+
+    fn cgroup_below(&self, parent: &str, id: &ContainerId) -> String {
+        match parent.trim_end_matches('/') {
+            "" if parent.is_empty() => format!("{}/{id}", self.cgroup_parent()),
+            parent => format!("{parent}/{id}"),
+        }
+    }
+
+    /// Parent cgroups and folders of the OCI runtime, if nothing is in them. containerd leaves them behind.
+    fn remove_empty_remains(&self) {
+        self.cgroups().remove_if_empty(&self.cgroup_parent());
+        let state = self.runtimes().state();
+        let root = self.exec_root();
+        let folders =
+            [state.join(&self.shared.options.namespace), state.to_owned(), root.join("io"), root.join("containers")];
+        for folder in folders {
+            // One that is not empty stays, which is what we want.
+            let _ = fs::remove_dir(folder);
+        }
     }
 }

@@ -1,5 +1,10 @@
 //! What the engine asks of a container runtime: containerd's containers, snapshots and tasks, or the fake.
 
+#[doc(hidden)]
+pub mod contract;
+#[doc(hidden)]
+pub mod fake;
+
 use std::{collections::HashMap, path::PathBuf, pin::Pin};
 
 use async_trait::async_trait;

@@ -1,0 +1,101 @@
+//! What we look up in cgroups ourselves: kills for want of memory, and parents that remained empty.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where the machine's cgroup hierarchies are mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cgroups {
+    /// All hierarchies; one on a machine with cgroup v2 only.
+    roots: Vec<PathBuf>,
+    /// File that counts kills, below a container's cgroup in the hierarchy that knows about memory.
+    memory: Option<(PathBuf, &'static str)>,
+}
+
+impl Cgroups {
+    /// Reads our own mount table.
+    pub(super) fn detect() -> Self {
+        Self::from_mountinfo(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    fn from_mountinfo(text: &str) -> Self {
+        let mut roots = Vec::new();
+        let mut memory = None;
+        for (root, kind, options) in text.lines().filter_map(mount) {
+            match kind {
+                "cgroup" if options.split(',').any(|option| option == "memory") => {
+                    memory = Some((root.clone(), "memory.oom_control"));
+                }
+                // In a hybrid set-up the v2 hierarchy has no controllers, and memory stays with v1.
+                "cgroup2" if memory.is_none() => memory = Some((root.clone(), "memory.events")),
+                _ => {}
+            }
+            roots.push(root);
+        }
+        Self { roots, memory }
+    }
+
+    /// Whether the kernel killed a process of this cgroup for want of memory. Must be asked before the OCI
+    /// runtime takes the cgroup away; an absent one has seen no kill.
+    pub(super) fn had_oom_kill(&self, cgroup: &str) -> bool {
+        let Some((root, file)) = &self.memory else { return false };
+        let path = below(root, cgroup).join(file);
+        fs::read_to_string(path).is_ok_and(|text| oom_kills(&text) > 0)
+    }
+
+    /// Removes a cgroup from every hierarchy if nothing is in it.
+    pub(super) fn remove_if_empty(&self, cgroup: &str) {
+        for root in &self.roots {
+            // One that is in use or not there is left alone, which the kernel decides better than we.
+            let _ = fs::remove_dir(below(root, cgroup));
+        }
+    }
+}
+
+fn below(root: &Path, cgroup: &str) -> PathBuf {
+    root.join(cgroup.trim_start_matches('/'))
+}
+
+/// Mount point, file system and its options of one line of mountinfo, if it is a cgroup hierarchy.
+fn mount(line: &str) -> Option<(PathBuf, &str, &str)> {
+    let (left, right) = line.split_once(" - ")?;
+    let point = left.split(' ').nth(4)?;
+    let mut fields = right.split(' ');
+    let kind = fields.next().filter(|kind| kind.starts_with("cgroup"))?;
+    Some((PathBuf::from(point), kind, fields.nth(1)?))
+}
+
+/// The counter in `memory.events` (v2) and in `memory.oom_control` (v1, since kernel 4.13).
+fn oom_kills(text: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_asked_of_v1_where_the_machine_is_hybrid() {
+        let text = "35 31 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+                    36 31 0:33 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                    37 31 0:34 / /proc rw - proc proc rw";
+        let cgroups = Cgroups::from_mountinfo(text);
+        assert_eq!(cgroups.memory, Some(("/sys/fs/cgroup/memory".into(), "memory.oom_control")));
+        assert_eq!(cgroups.roots.len(), 2);
+    }
+
+    #[test]
+    fn memory_is_asked_of_v2_where_there_is_nothing_else() {
+        let cgroups = Cgroups::from_mountinfo("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw");
+        assert_eq!(cgroups.memory, Some(("/sys/fs/cgroup".into(), "memory.events")));
+    }
+
+    #[test]
+    fn kills_are_read_from_both_forms() {
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), 3);
+        assert_eq!(oom_kills("low 0\noom 2\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(oom_kills("oom_kill_disable 0\n"), 0);
+    }
+}

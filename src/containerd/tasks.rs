@@ -1,0 +1,263 @@
+//! Processes: the first one of a container (the task) and execs.
+
+use std::{path::PathBuf, time::Duration};
+
+use containerd_client::{
+    services::v1::{
+        CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest,
+        ListPidsRequest, ListTasksRequest, PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest,
+        WaitRequest, WaitResponse,
+    },
+    tonic::{Code, Status},
+    types::v1::{Process as TaskProcess, Status as TaskStatus},
+};
+use oci_spec::runtime::{Process, Spec};
+use prost_types::Any;
+use tracing::debug;
+
+use super::{Containerd, containers, from_status, io::Fifos, snapshots, status::is_lost_connection};
+use crate::{
+    backend::runtime::{Exit, FoundTask, Stdio, TaskIo},
+    model::{
+        ErrorKind, Result,
+        error::Context,
+        id::{ContainerId, ExecId},
+        time::Timestamp,
+    },
+};
+
+const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const SIGKILL: u32 = 9;
+
+/// Pauses of `wait` while containerd is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes the task from the container's layer and this spec.
+pub(super) async fn create(
+    containerd: &Containerd,
+    id: &ContainerId,
+    spec: &Spec,
+    stdio: Stdio,
+) -> Result<(u32, TaskIo)> {
+    let (rootfs, stored) =
+        tokio::join!(snapshots::mounts(containerd, id.as_str()), containers::update_spec(containerd, id, spec),);
+    stored?;
+    containerd.oom().forget(id);
+    let fifos = Fifos::new(io_folder(containerd, id), "init", stdio);
+    let (streams, hold) = fifos.create()?;
+    let request = CreateTaskRequest {
+        container_id: id.to_string(),
+        rootfs: rootfs?,
+        stdin: fifos.stdin(),
+        stdout: fifos.stdout(),
+        stderr: fifos.stderr(),
+        terminal: stdio.terminal,
+        ..CreateTaskRequest::default()
+    };
+    match containerd.client().tasks().create(request).await {
+        Ok(answer) => {
+            drop(hold);
+            Ok((answer.into_inner().pid, streams))
+        }
+        Err(status) => {
+            // Pipes of a task that was there before are its own.
+            if status.code() != Code::AlreadyExists {
+                fifos.remove();
+            }
+            Err(from_status(status))
+        }
+    }
+}
+
+/// Opens the task's streams again.
+pub(super) fn reopen_io(containerd: &Containerd, id: &ContainerId, stdio: Stdio) -> Result<TaskIo> {
+    Fifos::new(io_folder(containerd, id), "init", stdio).open()
+}
+
+/// Lets a process run: the task's without an exec.
+pub(super) async fn start(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Result<u32> {
+    let request = StartRequest { container_id: id.to_string(), exec_id: exec_text(exec) };
+    Ok(containerd.client().tasks().start(request).await.map_err(from_status)?.into_inner().pid)
+}
+
+/// Waits for an exit, across restarts of containerd.
+pub(super) async fn wait(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Result<Exit> {
+    let answer = wait_patiently(containerd, id, exec).await.map_err(from_status)?;
+    let at = answer.exited_at.unwrap_or_default();
+    let oom_killed = exec.is_none() && had_oom_kill(containerd, id).await;
+    Ok(Exit {
+        code: i64::from(answer.exit_status),
+        at: Timestamp::from_unix(at.seconds, u32::try_from(at.nanos).unwrap_or(0)),
+        oom_killed,
+    })
+}
+
+async fn wait_patiently(
+    containerd: &Containerd,
+    id: &ContainerId,
+    exec: Option<&ExecId>,
+) -> Result<WaitResponse, Status> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let request = WaitRequest { container_id: id.to_string(), exec_id: exec_text(exec) };
+        match containerd.client().tasks().wait(request).await {
+            Err(status) if is_lost_connection(&status) => debug!(%status, "containerd went away during wait"),
+            answer => return Ok(answer?.into_inner()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The cgroup is there until the task is deleted, which comes after the wait.
+async fn had_oom_kill(containerd: &Containerd, id: &ContainerId) -> bool {
+    let cgroup = containers::stored_cgroup(containerd, id).await.unwrap_or_default();
+    cgroup.is_some_and(|cgroup| containerd.cgroups().had_oom_kill(&cgroup)) || containerd.oom().seen(id)
+}
+
+/// Sends a signal.
+pub(super) async fn kill(
+    containerd: &Containerd,
+    id: &ContainerId,
+    exec: Option<&ExecId>,
+    signal: u32,
+    all: bool,
+) -> Result<()> {
+    let request = KillRequest { container_id: id.to_string(), exec_id: exec_text(exec), signal, all };
+    containerd.client().tasks().kill(request).await.map_err(from_status)?;
+    Ok(())
+}
+
+/// Takes the task away; one that still runs is killed first.
+pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<()> {
+    let mut result = delete_once(containerd, id).await;
+    if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
+        kill_and_wait(containerd, id).await?;
+        result = delete_once(containerd, id).await;
+    }
+    result?;
+    containerd.oom().forget(id);
+    containerd.exec_pipes().forget_container(id);
+    // Whatever pipes execs left are there too.
+    let _ = std::fs::remove_dir_all(io_folder(containerd, id));
+    Ok(())
+}
+
+async fn delete_once(containerd: &Containerd, id: &ContainerId) -> Result<()> {
+    let request = DeleteTaskRequest { container_id: id.to_string() };
+    gone_is_fine(containerd.client().tasks().delete(request).await.map(drop).map_err(from_status))
+}
+
+async fn kill_and_wait(containerd: &Containerd, id: &ContainerId) -> Result<()> {
+    gone_is_fine(kill(containerd, id, None, SIGKILL, true).await)?;
+    gone_is_fine(wait_patiently(containerd, id, None).await.map(drop).map_err(from_status))
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Freezes the container.
+pub(super) async fn pause(containerd: &Containerd, id: &ContainerId) -> Result<()> {
+    let request = PauseTaskRequest { container_id: id.to_string() };
+    containerd.client().tasks().pause(request).await.map(drop).map_err(from_status)
+}
+
+/// Thaws it.
+pub(super) async fn resume(containerd: &Containerd, id: &ContainerId) -> Result<()> {
+    let request = ResumeTaskRequest { container_id: id.to_string() };
+    containerd.client().tasks().resume(request).await.map(drop).map_err(from_status)
+}
+
+/// Processes in the container.
+pub(super) async fn pids(containerd: &Containerd, id: &ContainerId) -> Result<Vec<u32>> {
+    let request = ListPidsRequest { container_id: id.to_string() };
+    let answer = containerd.client().tasks().list_pids(request).await.map_err(from_status)?;
+    Ok(answer.into_inner().processes.into_iter().map(|process| process.pid).collect())
+}
+
+/// Sets the size of a terminal.
+pub(super) async fn resize(
+    containerd: &Containerd,
+    id: &ContainerId,
+    exec: Option<&ExecId>,
+    width: u32,
+    height: u32,
+) -> Result<()> {
+    let request = ResizePtyRequest { container_id: id.to_string(), exec_id: exec_text(exec), width, height };
+    containerd.client().tasks().resize_pty(request).await.map(drop).map_err(from_status)
+}
+
+/// Closes the writing end that the shim holds. Ours must be closed before, or input may be lost.
+pub(super) async fn close_stdin(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Result<()> {
+    let request = CloseIoRequest { container_id: id.to_string(), exec_id: exec_text(exec), stdin: true };
+    containerd.client().tasks().close_io(request).await.map(drop).map_err(from_status)
+}
+
+/// Prepares an exec. The writing ends stay open until it was started, so that its output may be read before.
+pub(super) async fn create_exec(
+    containerd: &Containerd,
+    id: &ContainerId,
+    exec: &ExecId,
+    process: &Process,
+    stdio: Stdio,
+) -> Result<TaskIo> {
+    let value = serde_json::to_vec(process).context("writing the process's spec")?;
+    let fifos = Fifos::new(io_folder(containerd, id), exec.as_str(), stdio);
+    let (streams, hold) = fifos.create()?;
+    let request = ExecProcessRequest {
+        container_id: id.to_string(),
+        exec_id: exec.to_string(),
+        stdin: fifos.stdin(),
+        stdout: fifos.stdout(),
+        stderr: fifos.stderr(),
+        terminal: stdio.terminal,
+        spec: Some(Any { type_url: PROCESS_TYPE.to_owned(), value }),
+    };
+    if let Err(status) = containerd.client().tasks().exec(request).await {
+        fifos.remove();
+        return Err(from_status(status));
+    }
+    containerd.exec_pipes().keep(id, exec, fifos, hold);
+    Ok(streams)
+}
+
+/// Runs it.
+pub(super) async fn start_exec(containerd: &Containerd, id: &ContainerId, exec: &ExecId) -> Result<u32> {
+    let pid = start(containerd, id, Some(exec)).await;
+    containerd.exec_pipes().release_hold(id, exec);
+    pid
+}
+
+/// Takes it away.
+pub(super) async fn delete_exec(containerd: &Containerd, id: &ContainerId, exec: &ExecId) -> Result<()> {
+    let request = DeleteProcessRequest { container_id: id.to_string(), exec_id: exec.to_string() };
+    let result = containerd.client().tasks().delete_process(request).await.map(drop).map_err(from_status);
+    gone_is_fine(result)?;
+    containerd.exec_pipes().remove(id, exec);
+    Ok(())
+}
+
+/// Tasks of this namespace.
+pub(super) async fn list(containerd: &Containerd) -> Result<Vec<FoundTask>> {
+    let answer = containerd.client().tasks().list(ListTasksRequest::default()).await.map_err(from_status)?;
+    Ok(answer.into_inner().tasks.into_iter().map(to_found).collect())
+}
+
+fn to_found(process: TaskProcess) -> FoundTask {
+    // Over an ended task, some shims report the number that its process had.
+    let running = !matches!(process.status(), TaskStatus::Stopped | TaskStatus::Unknown);
+    FoundTask { id: ContainerId::from_stored(process.id), pid: if running { process.pid } else { 0 }, running }
+}
+
+fn exec_text(exec: Option<&ExecId>) -> String {
+    exec.map(ToString::to_string).unwrap_or_default()
+}
+
+fn io_folder(containerd: &Containerd, id: &ContainerId) -> PathBuf {
+    containerd.exec_root().join("io").join(id.as_str())
+}
