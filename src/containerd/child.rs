@@ -167,7 +167,8 @@ async fn wait_until_serving(options: &ChildOptions, process: &mut Process) -> Re
 async fn watch(options: ChildOptions, mut process: Process, mut stopped: oneshot::Receiver<()>) {
     loop {
         tokio::select! {
-            how = process.exited() => warn!(pid = process.pid(), "containerd ended ({how}); starting it again"),
+            // Told first: one that ends while we go down must not be started again.
+            biased;
             told = &mut stopped => {
                 // A dropped `Child` is a daemon that goes down hard: its containerd stays for the next one.
                 if told.is_ok() {
@@ -176,6 +177,7 @@ async fn watch(options: ChildOptions, mut process: Process, mut stopped: oneshot
                 }
                 return;
             }
+            how = process.exited() => warn!(pid = process.pid(), "containerd ended ({how}); starting it again"),
         }
         match restart(&options, &mut stopped).await {
             Some(next) => process = next,

@@ -131,12 +131,14 @@ pub(super) async fn kill(
 
 /// Takes the task away; one that still runs is killed first.
 pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<()> {
-    let mut result = delete_once(containerd, id).await;
-    if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict) {
-        kill_and_wait(containerd, id).await?;
-        result = delete_once(containerd, id).await;
+    // The refusal of a living process has no code of its own, so any but these is taken for one.
+    match delete_once(containerd, id).await {
+        Err(error) if error.kind() != ErrorKind::Unavailable => {
+            kill_and_wait(containerd, id).await?;
+            delete_once(containerd, id).await?;
+        }
+        result => result?,
     }
-    result?;
     containerd.oom().forget(id);
     containerd.exec_pipes().forget_container(id);
     // Whatever pipes execs left are there too.
@@ -151,6 +153,8 @@ async fn delete_once(containerd: &Containerd, id: &ContainerId) -> Result<()> {
 
 async fn kill_and_wait(containerd: &Containerd, id: &ContainerId) -> Result<()> {
     gone_is_fine(kill(containerd, id, None, SIGKILL, true).await)?;
+    // A frozen process dies when it thaws. Of one that is not frozen, this is refused and does no harm.
+    let _ = resume(containerd, id).await;
     gone_is_fine(wait_patiently(containerd, id, None).await.map(drop).map_err(from_status))
 }
 

@@ -388,7 +388,7 @@ mod tests {
         Bench::new(runtime, "", folder)
     }
 
-    crate::runtime_contract!(async { bench() });
+    crate::runtime_contract!(async { Some(bench()) });
 
     #[tokio::test]
     async fn a_step_fails_once_when_told_to() {

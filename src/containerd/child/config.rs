@@ -3,8 +3,9 @@
 use super::ChildOptions;
 
 /// Plugins that ringer has no use for; without them containerd starts sooner and takes less memory.
-/// Names that a version does not know do no harm.
-const DISABLED: [&str; 19] = [
+/// Names that a version does not know do no harm. The old runtime `io.containerd.runtime.v1.linux` must stay:
+/// without it, 1.6 serves no tasks at all.
+const DISABLED: [&str; 18] = [
     "io.containerd.cri.v1.images",
     "io.containerd.cri.v1.runtime",
     "io.containerd.grpc.v1.cri",
@@ -17,7 +18,6 @@ const DISABLED: [&str; 19] = [
     "io.containerd.monitor.task.v1.cgroups",
     "io.containerd.monitor.v1.cgroups",
     "io.containerd.nri.v1.nri",
-    "io.containerd.runtime.v1.linux",
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.blockfile",
     "io.containerd.snapshotter.v1.btrfs",
