@@ -1,0 +1,98 @@
+//! `GET /containers/{id}/top`.
+
+use std::collections::HashSet;
+
+use tokio::process::Command;
+
+use crate::{
+    engine::Engine,
+    model::{Error, Result, container::ContainerState, error::Context, id::Tenant},
+};
+
+/// What `ps` says of a container's processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Top {
+    /// Headings.
+    pub titles: Vec<String>,
+    /// A row a process.
+    pub processes: Vec<Vec<String>>,
+}
+
+impl Engine {
+    /// Runs the host's `ps` with the client's arguments and keeps the rows of this container, as dockerd does.
+    pub async fn container_top(&self, tenant: &Tenant, reference: &str, arguments: &str) -> Result<Top> {
+        let container = self.containers.get(tenant, reference)?;
+        let id = container.id().as_str();
+        match container.state() {
+            ContainerState::Running(_) | ContainerState::Paused(_) => {}
+            ContainerState::Restarting(_) => {
+                return Err(Error::conflict(format!(
+                    "Container {id} is restarting, wait until the container is running"
+                )));
+            }
+            _ => return Err(Error::not_running(id)),
+        }
+        let arguments = if arguments.is_empty() { "-ef" } else { arguments };
+        check_arguments(arguments)?;
+        let pids: HashSet<u32> = self.backends.runtime.pids(container.id()).await?.into_iter().collect();
+        let output = Command::new("ps").args(arguments.split_whitespace()).output().await.context("running ps")?;
+        if !output.status.success() {
+            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(Error::system(format!("ps: {reason}")));
+        }
+        let top = select(&String::from_utf8_lossy(&output.stdout), &pids)?;
+        self.events.container(&container.record(), "top", &[]);
+        Ok(top)
+    }
+}
+
+/// `ps` must be told to print process numbers as they are, or a row could pose as another process.
+fn check_arguments(arguments: &str) -> Result<()> {
+    let renames_pid = arguments.split_whitespace().any(|word| word.contains("pid=") && !word.contains("ppid="));
+    if renames_pid {
+        return Err(Error::invalid(format!("specifying \"{arguments}\" is not allowed")));
+    }
+    Ok(())
+}
+
+fn select(output: &str, pids: &HashSet<u32>) -> Result<Top> {
+    let mut lines = output.lines();
+    let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let pid_column = titles
+        .iter()
+        .position(|title| title == "PID")
+        .ok_or_else(|| Error::system("Couldn't find PID field in ps output"))?;
+    let row = |line: &str| {
+        // The last column may hold blanks.
+        let mut words = line.split_whitespace();
+        let mut row: Vec<String> = words.by_ref().take(titles.len() - 1).map(str::to_owned).collect();
+        let rest: Vec<&str> = words.collect();
+        if !rest.is_empty() {
+            row.push(rest.join(" "));
+        }
+        row
+    };
+    let belongs = |row: &Vec<String>| {
+        row.get(pid_column).and_then(|pid| pid.parse().ok()).is_some_and(|pid: u32| pids.contains(&pid))
+    };
+    let processes = lines.map(row).filter(belongs).collect();
+    Ok(Top { titles, processes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_column_keeps_its_words() {
+        let output = "UID PID CMD\nroot 7 sleep 1 2\nroot 8 top\n";
+        let top = select(output, &HashSet::from([7])).unwrap();
+        assert_eq!(top.processes, vec![vec!["root", "7", "sleep 1 2"]]);
+    }
+
+    #[test]
+    fn a_renamed_pid_column_is_refused() {
+        assert!(check_arguments("-o pid=foo").is_err());
+        assert!(check_arguments("-o pid,ppid").is_ok());
+    }
+}

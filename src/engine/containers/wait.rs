@@ -1,0 +1,86 @@
+//! `POST /containers/{id}/wait`.
+
+use std::{future::Future, sync::Arc};
+
+use crate::{
+    engine::{
+        Engine,
+        container::{Container, Snapshot},
+    },
+    model::{Result, id::Tenant},
+};
+
+/// What a client waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitCondition {
+    /// That it does not run; true at once for one that was never started.
+    #[default]
+    NotRunning,
+    /// That it ends after this call.
+    NextExit,
+    /// That it is gone.
+    Removed,
+}
+
+/// How the container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitOutcome {
+    /// Exit code.
+    pub status_code: i64,
+    /// Why it could not be started, if that is how it ended.
+    pub error: Option<String>,
+}
+
+impl WaitOutcome {
+    fn of(snapshot: &Snapshot) -> Self {
+        let ended = snapshot.record.state.ended();
+        Self {
+            status_code: ended.map_or(0, |ended| ended.exit_code),
+            error: ended.map(|ended| ended.error.clone()).filter(|error| !error.is_empty()),
+        }
+    }
+}
+
+impl Engine {
+    /// Finds the container, then waits. The answer's headers go out between the two: clients start the
+    /// container only when they have them.
+    pub fn container_wait(
+        &self,
+        tenant: &Tenant,
+        reference: &str,
+        condition: WaitCondition,
+    ) -> Result<impl Future<Output = WaitOutcome> + Send + use<>> {
+        let container = match self.containers.get(tenant, reference) {
+            Ok(container) => Some(container),
+            // Gitea's runner waits for a container that may have removed itself already.
+            Err(missing) => match self.containers.last_words(tenant, reference) {
+                Some(outcome) => return Ok(wait(None, 0, condition, Some(outcome))),
+                None => return Err(missing),
+            },
+        };
+        let exits = container.as_ref().map_or(0, |container| container.snapshot().exits);
+        Ok(wait(container, exits, condition, None))
+    }
+}
+
+async fn wait(
+    container: Option<Arc<Container>>,
+    exits: u64,
+    condition: WaitCondition,
+    known: Option<WaitOutcome>,
+) -> WaitOutcome {
+    let Some(container) = container else {
+        return known.unwrap_or(WaitOutcome { status_code: 0, error: None });
+    };
+    let snapshot = container
+        .wait_for(|snapshot| {
+            snapshot.removed
+                || match condition {
+                    WaitCondition::NotRunning => !snapshot.record.state.counts_as_running(),
+                    WaitCondition::NextExit => snapshot.exits > exits,
+                    WaitCondition::Removed => false,
+                }
+        })
+        .await;
+    WaitOutcome::of(&snapshot)
+}
