@@ -94,6 +94,14 @@ impl Engine {
         self.tasks.spawn(task.instrument(tracing::info_span!("task", name)));
     }
 
+    /// The same, for a task whose end somebody waits for.
+    pub(crate) fn spawn_joined<F>(&self, name: &'static str, task: F) -> tokio::task::JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(task.instrument(tracing::info_span!("task", name)))
+    }
+
     /// Runs a verb to its end even if the caller goes away.
     pub(crate) async fn run<T, F>(&self, name: &'static str, verb: F) -> Result<T>
     where

@@ -1,16 +1,34 @@
 //! A container in memory: its record as a published snapshot, its streams, and the lock its verbs take.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::{Mutex, watch};
 
 use crate::{
     engine::containers::console::Console,
+    logs::ContainerLog,
     model::{
+        Error, Result,
         container::{ContainerRecord, ContainerState},
         id::ContainerId,
     },
 };
+
+/// What verbs tell each other about a container and nobody stores.
+#[derive(Default)]
+struct Notes {
+    /// A `DELETE` is under way.
+    removing: bool,
+    /// A restart is under way: its end must not remove the container.
+    auto_remove_held: bool,
+    /// The latest pause of the restart policy.
+    pause: Duration,
+    /// The task that runs health checks.
+    health: Option<tokio::task::AbortHandle>,
+}
 
 /// What is known of a container at one moment.
 #[derive(Clone, Debug)]
@@ -31,14 +49,19 @@ pub struct Container {
     pub(crate) lock: Arc<Mutex<()>>,
     /// Its streams.
     pub(crate) console: Console,
+    /// Its log.
+    pub(crate) log: Arc<ContainerLog>,
+    notes: StdMutex<Notes>,
 }
 
 impl Container {
-    /// Takes a record that was just made or read.
-    pub fn new(record: ContainerRecord) -> Self {
+    /// Takes a record that was just made or read, with the log that goes with it.
+    pub fn new(record: ContainerRecord, log: Arc<ContainerLog>) -> Self {
         Self {
             id: record.id.clone(),
             console: Console::default(),
+            log,
+            notes: StdMutex::default(),
             snapshot: watch::Sender::new(Snapshot { record: Arc::new(record), exits: 0, removed: false }),
             lock: Arc::default(),
         }
@@ -105,10 +128,70 @@ impl Container {
         self.snapshot.send_modify(|snapshot| snapshot.removed = true);
     }
 
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that a removal has begun. Conflict if one has begun before; undone when the guard is dropped unfinished.
+    pub(crate) fn begin_removal(self: &Arc<Self>) -> Result<Removal> {
+        let mut notes = self.notes();
+        if std::mem::replace(&mut notes.removing, true) {
+            return Err(Error::removal_in_progress(self.id.as_str()));
+        }
+        Ok(Removal(Some(self.clone())))
+    }
+
+    /// Whether a removal has begun.
+    pub(crate) fn is_being_removed(&self) -> bool {
+        self.notes().removing
+    }
+
+    /// Keeps the container over an end that is part of a restart.
+    pub(crate) fn hold_auto_remove(&self, hold: bool) {
+        self.notes().auto_remove_held = hold;
+    }
+
+    /// Whether it is kept over its end.
+    pub(crate) fn is_auto_remove_held(&self) -> bool {
+        self.notes().auto_remove_held
+    }
+
+    /// Chooses the next pause of the restart policy from the latest one.
+    pub(crate) fn next_pause(&self, choose: impl FnOnce(Duration) -> Duration) -> Duration {
+        let mut notes = self.notes();
+        notes.pause = choose(notes.pause);
+        notes.pause
+    }
+
+    /// Remembers the task that runs health checks; the one before is ended.
+    pub(crate) fn set_health_task(&self, task: Option<tokio::task::AbortHandle>) {
+        if let Some(before) = std::mem::replace(&mut self.notes().health, task) {
+            before.abort();
+        }
+    }
+
     /// Waits until `condition` holds; returns what then is.
     pub(crate) async fn wait_for(&self, condition: impl FnMut(&Snapshot) -> bool) -> Snapshot {
         let mut watch = self.watch();
         let snapshot = watch.wait_for(condition).await.expect("the container keeps its sender");
         snapshot.clone()
+    }
+}
+
+/// A removal that is under way.
+pub(crate) struct Removal(Option<Arc<Container>>);
+
+impl Removal {
+    /// It is done; there is no way back.
+    pub(crate) fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        if let Some(container) = &self.0 {
+            container.notes().removing = false;
+        }
     }
 }

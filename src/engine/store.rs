@@ -3,18 +3,31 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use crate::{
-    engine::container::Container,
+    engine::{container::Container, containers::wait::WaitOutcome},
     model::{
         Error, Result,
         id::{ContainerId, Tenant},
     },
 };
 
+/// How long the end of a container that removed itself can still be asked for.
+const MEMORY: Duration = Duration::from_secs(30);
+
+/// A container that removed itself.
+struct Buried {
+    id: ContainerId,
+    name: String,
+    outcome: WaitOutcome,
+    at: Instant,
+}
+
 #[derive(Default)]
 struct TenantContainers {
+    buried: Vec<Buried>,
     by_id: BTreeMap<ContainerId, Arc<Container>>,
     /// Names that are taken. A name may be reserved for a container that is not in `by_id` yet.
     names: HashMap<String, ContainerId>,
@@ -68,6 +81,37 @@ impl ContainerStore {
             containers.by_id.remove(id);
             containers.names.retain(|_, owner| owner != id);
         }
+    }
+
+    /// Takes a container out. If it removed itself, its end is remembered for a while: a client that asks for it
+    /// right after its output has ended (Gitea's runner) would else get no answer.
+    pub fn bury(&self, container: &Container) {
+        let snapshot = container.snapshot();
+        let record = &snapshot.record;
+        self.remove(&record.tenant, &record.id);
+        if !record.host_config.auto_remove {
+            return;
+        }
+        let mut tenants = self.tenants();
+        let buried = &mut tenants.entry(record.tenant.clone()).or_default().buried;
+        buried.retain(|buried| buried.at.elapsed() < MEMORY);
+        buried.push(Buried {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            outcome: WaitOutcome::of(&snapshot),
+            at: Instant::now(),
+        });
+    }
+
+    /// How a container ended that removed itself a short while ago.
+    pub fn last_words(&self, tenant: &Tenant, reference: &str) -> Option<WaitOutcome> {
+        let tenants = self.tenants();
+        let name = reference.strip_prefix('/').unwrap_or(reference);
+        let mut buried = tenants.get(tenant)?.buried.iter().rev();
+        let found = buried.find(|buried| {
+            buried.at.elapsed() < MEMORY && (buried.id.as_str() == reference || buried.name == name)
+        });
+        found.map(|buried| buried.outcome.clone())
     }
 
     /// By id, name (with or without slash) or unique prefix of an id.

@@ -120,6 +120,17 @@ pub struct ContainerRecord {
     pub runtime: String,
 }
 
+impl Networking {
+    /// Forgets what a run had: endpoints, published ports, the sandbox.
+    pub fn forget_run(&mut self) {
+        self.published.clear();
+        self.sandbox = None;
+        for attachment in &mut self.attachments {
+            attachment.endpoint = None;
+        }
+    }
+}
+
 impl ContainerRecord {
     /// The label's value, for filters.
     pub fn label(&self, key: &str) -> Option<&str> {

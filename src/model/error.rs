@@ -195,11 +195,14 @@ impl Error {
         Self::conflict(format!("removal of container {id} is already in progress"))
     }
 
-    /// `DELETE /containers/{id}` without force on a running one.
-    pub fn remove_running(name: &str) -> Self {
-        Self::conflict(format!(
-            "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
-        ))
+    /// `DELETE /containers/{id}` without force on one that runs or is paused.
+    pub fn remove_running(name: &str, paused: bool) -> Self {
+        let state = if paused {
+            "paused and must be unpaused first"
+        } else {
+            "running: stop the container before removing or force remove"
+        };
+        Self::conflict(format!("cannot remove container \"{name}\": container is {state}"))
     }
 
     /// `DELETE /volumes/{name}` while containers refer to it.

@@ -1,5 +1,10 @@
 //! Execs: further processes in a running container. They live in memory and are readable until the container goes.
 
+mod process;
+mod start;
+
+pub use process::ExecView;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -7,9 +12,13 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::model::{
-    Error, Result,
-    id::{ContainerId, ExecId, Tenant},
+use crate::{
+    engine::Engine,
+    model::{
+        Error, Result,
+        container::ContainerState,
+        id::{ContainerId, ExecId, Tenant},
+    },
 };
 
 /// The body of `POST /containers/{id}/exec`.
@@ -84,13 +93,50 @@ impl ExecStore {
     }
 
     /// Those of a container that have not ended, for `ExecIDs`.
-    pub fn of_container(&self, container: &ContainerId) -> Vec<Arc<Exec>> {
+    pub fn live_of(&self, container: &ContainerId) -> Vec<Arc<Exec>> {
         let execs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        execs.values().filter(|exec| exec.container == *container).cloned().collect()
+        let live = |exec: &&Arc<Exec>| {
+            exec.container == *container && !matches!(*exec.state.borrow(), ExecState::Exited(_))
+        };
+        execs.values().filter(live).cloned().collect()
     }
 
     /// Forgets those of a container that is gone.
     pub fn forget_container(&self, container: &ContainerId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, exec| exec.container != *container);
+    }
+}
+
+impl Engine {
+    /// Prepares an exec; nothing runs yet.
+    pub fn container_exec(&self, tenant: &Tenant, reference: &str, request: ExecRequest) -> Result<ExecId> {
+        let container = self.containers.get(tenant, reference)?;
+        let id = container.id().as_str();
+        match container.state() {
+            ContainerState::Running(_) => {}
+            ContainerState::Paused(_) => return Err(Error::is_paused(id)),
+            ContainerState::Restarting(_) => {
+                return Err(Error::conflict(format!(
+                    "Container {id} is restarting, wait until the container is running"
+                )));
+            }
+            _ => return Err(Error::not_running(id)),
+        }
+        if request.command.is_empty() {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        super::session::detach_keys(&request.detach_keys)?;
+        let exec = Exec {
+            id: ExecId::random(),
+            tenant: tenant.clone(),
+            container: container.id().clone(),
+            request,
+            state: watch::Sender::new(ExecState::Created),
+        };
+        let exec_id = exec.id.clone();
+        let action = format!("exec_create: {}", exec.request.command.join(" "));
+        self.events.container(&container.record(), action, &[("execID", exec_id.to_string())]);
+        self.execs.insert(Arc::new(exec));
+        Ok(exec_id)
     }
 }

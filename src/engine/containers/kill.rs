@@ -16,7 +16,7 @@ impl Engine {
     /// Sends a signal. After SIGKILL it answers when the exit is recorded: the Woodpecker agent removes without
     /// force right after.
     pub async fn container_kill(&self, tenant: &Tenant, reference: &str, signal: Option<&str>) -> Result<()> {
-        let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(Signal::KILL), str::parse)?;
+        let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(Signal::KILL), Signal::parse_known)?;
         let container = self.containers.get(tenant, reference)?;
         let engine = self.clone();
         let verb = async move {
@@ -62,6 +62,6 @@ impl Engine {
 pub(crate) fn stop_signal(container: &Container) -> Result<Signal> {
     match container.record().config.stop_signal.as_deref() {
         None | Some("") => Ok(Signal::TERM),
-        Some(text) => text.parse(),
+        Some(text) => Signal::parse(text),
     }
 }

@@ -65,7 +65,7 @@ impl Engine {
     pub(crate) async fn stop(&self, container: &Arc<Container>, options: &StopOptions) -> Result<()> {
         let signal = match options.signal.as_deref() {
             None | Some("") => stop_signal(container)?,
-            Some(text) => text.parse()?,
+            Some(text) => Signal::parse(text)?,
         };
         container.update(|record| record.has_been_manually_stopped = true);
         if matches!(container.state(), ContainerState::Restarting(_)) {

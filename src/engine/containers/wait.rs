@@ -32,7 +32,8 @@ pub struct WaitOutcome {
 }
 
 impl WaitOutcome {
-    fn of(snapshot: &Snapshot) -> Self {
+    /// From a container as it is.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
         let ended = snapshot.record.state.ended();
         Self {
             status_code: ended.map_or(0, |ended| ended.exit_code),

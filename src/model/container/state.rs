@@ -74,6 +74,11 @@ impl ContainerState {
         self.live().is_some()
     }
 
+    /// Whether Docker counts it among the running ones: with a process, or about to have one again.
+    pub fn counts_as_running(&self) -> bool {
+        self.is_running() || matches!(self, Self::Restarting(_))
+    }
+
     /// The process, if there is one.
     pub fn live(&self) -> Option<&Live> {
         match self {
@@ -182,7 +187,7 @@ impl ContainerState {
                 Ok(Self::Removing(ended.clone()))
             }
             Self::Removing(_) => Err(Error::removal_in_progress(id)),
-            Self::Running(_) | Self::Paused(_) => Err(Error::remove_running(id)),
+            Self::Running(_) | Self::Paused(_) => Err(Error::conflict(format!("container {id} is running"))),
         }
     }
 }

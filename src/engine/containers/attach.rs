@@ -1,0 +1,78 @@
+//! `POST /containers/{id}/attach`.
+
+use tokio::sync::mpsc;
+
+use crate::{
+    engine::{
+        Engine,
+        containers::session::{Session, SessionStdin, detach_keys},
+    },
+    logs::ReadOptions,
+    model::{Error, Result, container::ContainerState, id::Tenant},
+};
+
+/// What a client wants of a container's streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// Input.
+    pub stdin: bool,
+    /// Output.
+    pub stdout: bool,
+    /// Errors.
+    pub stderr: bool,
+    /// What is in the log already.
+    pub logs: bool,
+    /// What comes.
+    pub stream: bool,
+    /// Keys that detach; empty is ctrl-p,ctrl-q.
+    pub detach_keys: String,
+}
+
+impl Engine {
+    /// Attaches to this run of a container, or to the next.
+    pub fn container_attach(&self, tenant: &Tenant, reference: &str, options: &AttachOptions) -> Result<Session> {
+        let detach_keys = detach_keys(&options.detach_keys)?;
+        let container = self.containers.get(tenant, reference)?;
+        let id = container.id().as_str();
+        match container.state() {
+            ContainerState::Paused(_) => {
+                return Err(Error::conflict(format!(
+                    "container {id} is paused, unpause the container before attach"
+                )));
+            }
+            ContainerState::Restarting(_) => {
+                return Err(Error::conflict(format!(
+                    "container {id} is restarting, wait until the container is running"
+                )));
+            }
+            _ => {}
+        }
+        let record = container.record();
+        let past = options
+            .logs
+            .then(|| {
+                container.log.read(ReadOptions {
+                    stdout: options.stdout,
+                    stderr: options.stderr,
+                    framed: !record.config.tty,
+                    ..ReadOptions::default()
+                })
+            })
+            .transpose()?;
+        let output = match options.stream {
+            true => container.console.attach(options.stdout, options.stderr),
+            false => mpsc::channel(1).1,
+        };
+        let stdin = (options.stream && options.stdin && record.config.open_stdin)
+            .then(|| SessionStdin::of_container(self, &container));
+        self.events.container(&record, "attach", &[]);
+        Ok(Session { tty: record.config.tty, past, output, stdin, detach_keys })
+    }
+
+    /// A client has left by its detach keys.
+    pub fn container_detached(&self, tenant: &Tenant, reference: &str) {
+        if let Ok(container) = self.containers.get(tenant, reference) {
+            self.events.container(&container.record(), "detach", &[]);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `DELETE /containers/{id}`, and removal after the end (`AutoRemove`).
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::{
+    engine::{Engine, container::Container},
+    model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant},
+};
+
+/// How a container is to be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Also if it runs: it is killed.
+    pub force: bool,
+    /// With its anonymous volumes.
+    pub volumes: bool,
+}
+
+impl Engine {
+    /// Removes a container. Answers when its name is free; its files follow on a tracked task.
+    pub async fn container_delete(&self, tenant: &Tenant, reference: &str, options: DeleteOptions) -> Result<()> {
+        let container = self.containers.get(tenant, reference)?;
+        let engine = self.clone();
+        self.run("container_delete", async move { engine.remove(&container, options).await }).await
+    }
+
+    /// Removes a container after its end. Its anonymous volumes go with it.
+    pub(crate) async fn auto_remove(&self, container: &Arc<Container>) {
+        if container.is_auto_remove_held() {
+            return;
+        }
+        let options = DeleteOptions { force: true, volumes: true };
+        match self.remove(container, options).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Conflict || error.kind() == ErrorKind::NotFound => {}
+            Err(error) => warn!(container.id = %container.id(), "removing container {}: {error}", container.id()),
+        }
+    }
+
+    async fn remove(&self, container: &Arc<Container>, options: DeleteOptions) -> Result<()> {
+        let removal = container.begin_removal()?;
+        let name = container.record().name.clone();
+        match container.state() {
+            ContainerState::Running(_) | ContainerState::Paused(_) if !options.force => {
+                return Err(Error::remove_running(&name, matches!(container.state(), ContainerState::Paused(_))));
+            }
+            ContainerState::Restarting(_) if !options.force => {
+                return Err(Error::conflict(format!(
+                    "cannot remove container \"{name}\": container is restarting: stop the container before removing or force remove"
+                )));
+            }
+            ContainerState::Restarting(_) => self.cancel_restart(container).await,
+            ContainerState::Running(_) | ContainerState::Paused(_) => self.kill_and_wait(container).await?,
+            _ => {}
+        }
+        // Behind a tear-down that is under way.
+        let changing = container.lock.clone().lock_owned().await;
+        let record = container.record();
+        container.try_update(|record| {
+            record.state = record.state.begin_removal(container.id().as_str())?;
+            Ok::<_, Error>(())
+        })?;
+        // Stored first: a daemon that is killed now goes on with the removal at its next start.
+        self.store_record(container).await?;
+        self.containers.bury(container);
+        self.execs.forget_container(container.id());
+        self.detach_networks(&record).await;
+        self.unmount_events(&record, options.volumes).await;
+        self.events.container(&record, "destroy", &[]);
+        removal.finish();
+        container.publish_removed();
+        let engine = self.clone();
+        let container = container.clone();
+        self.spawn("remove", async move {
+            let _changing = changing;
+            engine.remove_rest(&container).await;
+        });
+        Ok(())
+    }
+
+    /// What nobody waits for: the container object with its writable layer, and its files.
+    pub(crate) async fn remove_rest(&self, container: &Container) {
+        let id = container.id();
+        if let Err(error) = self.backends.runtime.delete_container(id).await {
+            warn!(container.id = %id, "removing container {id}: {}", error.chain());
+        }
+        let folder = self.container_dir(id);
+        match tokio::fs::remove_dir_all(&folder).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                warn!(container.id = %id, "removing {}: {error}", folder.display());
+            }
+            _ => {}
+        }
+    }
+}

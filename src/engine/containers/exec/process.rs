@@ -1,0 +1,55 @@
+//! What the runtime is told about an exec, and what clients are.
+
+use std::sync::Arc;
+
+use oci_spec::runtime::Process;
+
+use super::{Exec, ExecRequest, ExecState};
+use crate::{
+    engine::{Engine, container::Container},
+    model::{
+        Result,
+        container::ContainerRecord,
+        id::Tenant,
+    },
+    oci,
+};
+
+/// An exec for `GET /exec/{id}/json`.
+pub struct ExecView {
+    /// The exec.
+    pub exec: Arc<Exec>,
+    /// Where it stands.
+    pub state: ExecState,
+    /// Its container.
+    pub container: Arc<ContainerRecord>,
+}
+
+impl Engine {
+    /// Looks an exec up; it can be read until its container goes.
+    pub fn exec_inspect(&self, tenant: &Tenant, id: &str) -> Result<ExecView> {
+        let exec = self.execs.get(tenant, id)?;
+        let container = self.containers.get(tenant, exec.container.as_str())?.record();
+        let state = *exec.state.borrow();
+        Ok(ExecView { exec, state, container })
+    }
+
+    pub(super) async fn exec_process(&self, container: &Arc<Container>, request: &ExecRequest) -> Result<Process> {
+        let record = container.record();
+        let user_spec = if request.user.is_empty() { &record.config.user } else { &request.user };
+        let user = self.resolve_user(container, user_spec).await?;
+        let (height, width) = request.console_size.unwrap_or_default();
+        oci::exec_process(&oci::ExecInput {
+            record: &record,
+            hostname: &record.config.hostname,
+            user: &user,
+            command: &request.command,
+            env: &request.env,
+            working_dir: &request.working_dir,
+            tty: request.tty,
+            console_size: [height, width],
+            privileged: request.privileged,
+            host: &self.host,
+        })
+    }
+}

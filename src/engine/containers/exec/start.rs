@@ -1,0 +1,212 @@
+//! `POST /exec/{id}/start`.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::{
+    io::AsyncReadExt,
+    sync::mpsc,
+    time::{Duration, timeout},
+};
+use tracing::warn;
+
+use super::{Exec, ExecState};
+use crate::{
+    backend::runtime::{OutputPipe, Stdio, TaskIo},
+    engine::{
+        Engine,
+        container::Container,
+        containers::{
+            console::{Output, StdinPort},
+            failure::StartFailure,
+            session::{Session, SessionStdin, detach_keys},
+        },
+    },
+    model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant, output::OutputStream},
+};
+
+/// Bytes that are read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Chunks that a client may lie behind before it holds the process up.
+const BACKLOG: usize = 16;
+
+/// How long output may go on after the exec's process has ended: children that it left behind hold it open.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Whether the exec can be started: what dockerd answers before it takes the connection over.
+    pub fn exec_startable(&self, tenant: &Tenant, id: &str) -> Result<Arc<Exec>> {
+        let exec = self.execs.get(tenant, id)?;
+        let container = self.containers.get(tenant, exec.container.as_str())?;
+        match container.state() {
+            ContainerState::Running(_) => Ok(exec),
+            ContainerState::Paused(_) => Err(Error::is_paused(exec.container.as_str())),
+            _ => Err(Error::not_running(exec.container.as_str())),
+        }
+    }
+
+    /// Runs an exec. Its session's output ends when its exit code can be read. An exec that cannot be started
+    /// has the exit code 126 or 127, and the reason is the error.
+    pub async fn exec_start(&self, exec: &Arc<Exec>, detach: bool) -> Result<Session> {
+        let container = self.containers.get(&exec.tenant, exec.container.as_str())?;
+        begin(exec)?;
+        let engine = self.clone();
+        let exec = exec.clone();
+        let attached = !detach;
+        self.run("exec_start", async move {
+            match engine.launch_exec(&container, &exec, attached).await {
+                Ok(session) => Ok(session),
+                Err(error) => {
+                    let failure = StartFailure::of(&error);
+                    exec.state.send_replace(ExecState::Exited(failure.exit_code));
+                    let ids = (container.id().clone(), exec.id.clone());
+                    let _not_there = engine.backends.runtime.delete_exec(&ids.0, &ids.1).await;
+                    Err(failure.into_error(error))
+                }
+            }
+        })
+        .await
+    }
+
+    async fn launch_exec(&self, container: &Arc<Container>, exec: &Arc<Exec>, attached: bool) -> Result<Session> {
+        let request = &exec.request;
+        let runtime = &self.backends.runtime;
+        let process = self.exec_process(container, request).await?;
+        let stdio = Stdio { terminal: request.tty, stdin: attached && request.attach_stdin };
+        let io = runtime.create_exec(&exec.container, &exec.id, &process, stdio).await?;
+        let action = format!("exec_start: {}", request.command.join(" "));
+        self.events.container(&container.record(), action, &[("execID", exec.id.to_string())]);
+        let pid = runtime.start_exec(&exec.container, &exec.id).await?;
+        exec.state.send_replace(ExecState::Running(pid));
+        let TaskIo { stdin, stdout, stderr } = io;
+        let stdin = stdin.map(|pipe| Arc::new(StdinPort::new(pipe)));
+        let (sender, output) = mpsc::channel(BACKLOG);
+        let to_client = ClientOutput {
+            sender: attached.then_some(sender),
+            stdout: request.attach_stdout,
+            stderr: request.attach_stderr,
+        };
+        self.follow_exec(container, exec, stdout, stderr, to_client);
+        Ok(Session {
+            tty: request.tty,
+            past: None,
+            output,
+            stdin: stdin.map(|port| SessionStdin::of_exec(self, exec, port)),
+            detach_keys: detach_keys(&request.detach_keys)?,
+        })
+    }
+
+    /// Passes output on until it ends, then records the exit, and only then lets the client's stream end.
+    fn follow_exec(
+        &self,
+        container: &Arc<Container>,
+        exec: &Arc<Exec>,
+        stdout: OutputPipe,
+        stderr: Option<OutputPipe>,
+        mut to_client: ClientOutput,
+    ) {
+        let engine = self.clone();
+        let container = container.clone();
+        let exec = exec.clone();
+        self.spawn("exec", async move {
+            let runtime = &engine.backends.runtime;
+            let exit = {
+                let copying = copy_output(stdout, stderr, &mut to_client);
+                tokio::pin!(copying);
+                let mut exited = Box::pin(runtime.wait(&exec.container, Some(&exec.id)));
+                tokio::select! {
+                    () = &mut copying => exited.await,
+                    exit = &mut exited => {
+                        let _held_open = timeout(OUTPUT_PATIENCE, copying).await;
+                        exit
+                    }
+                }
+            };
+            let code = match exit {
+                Ok(exit) => exit.code,
+                Err(error) => {
+                    if error.kind() != ErrorKind::NotFound {
+                        warn!(exec.id = %exec.id, "waiting for exec {}: {error}", exec.id);
+                    }
+                    crate::engine::containers::run::KILLED_EXIT
+                }
+            };
+            exec.state.send_replace(ExecState::Exited(code));
+            drop(to_client);
+            let facts = [("execID", exec.id.to_string()), ("exitCode", code.to_string())];
+            engine.events.container(&container.record(), "exec_die", &facts);
+            if let Err(error) = runtime.delete_exec(&exec.container, &exec.id).await
+                && error.kind() != ErrorKind::NotFound
+            {
+                warn!(exec.id = %exec.id, "deleting exec {}: {error}", exec.id);
+            }
+        });
+    }
+}
+
+fn begin(exec: &Exec) -> Result<()> {
+    let mut refusal = None;
+    exec.state.send_if_modified(|state| match state {
+        ExecState::Created => {
+            *state = ExecState::Starting;
+            true
+        }
+        ExecState::Starting | ExecState::Running(_) => {
+            refusal = Some(Error::conflict(format!("exec instance {} is already running", exec.id)));
+            false
+        }
+        ExecState::Exited(_) => {
+            refusal = Some(Error::conflict(format!("exec command {} has already run", exec.id)));
+            false
+        }
+    });
+    refusal.map_or(Ok(()), Err)
+}
+
+/// A client's output, as long as there is a client.
+struct ClientOutput {
+    sender: Option<mpsc::Sender<Output>>,
+    stdout: bool,
+    stderr: bool,
+}
+
+impl ClientOutput {
+    async fn send(&mut self, stream: OutputStream, buffer: &mut BytesMut) {
+        let wanted = match stream {
+            OutputStream::Stdout => self.stdout,
+            OutputStream::Stderr => self.stderr,
+        };
+        match &self.sender {
+            Some(sender) if wanted => {
+                // A client that is gone: the process goes on, its output goes nowhere.
+                if sender.send((stream, buffer.split().freeze())).await.is_err() {
+                    self.sender = None;
+                }
+            }
+            _ => buffer.clear(),
+        }
+    }
+}
+
+async fn copy_output(stdout: OutputPipe, stderr: Option<OutputPipe>, client: &mut ClientOutput) {
+    let mut stdout = Some(stdout);
+    let mut stderr = stderr;
+    let mut out_buffer = BytesMut::new();
+    let mut err_buffer = BytesMut::new();
+    while stdout.is_some() || stderr.is_some() {
+        tokio::select! {
+            () = fill(&mut stdout, &mut out_buffer) => client.send(OutputStream::Stdout, &mut out_buffer).await,
+            () = fill(&mut stderr, &mut err_buffer) => client.send(OutputStream::Stderr, &mut err_buffer).await,
+        }
+    }
+}
+
+/// Reads a piece; forgets the pipe at its end. Never answers for a pipe that ended before.
+async fn fill(pipe: &mut Option<OutputPipe>, buffer: &mut BytesMut) {
+    let Some(open) = pipe else { return std::future::pending().await };
+    buffer.reserve(CHUNK);
+    if !matches!(open.read_buf(buffer).await, Ok(length) if length > 0) {
+        *pipe = None;
+    }
+}

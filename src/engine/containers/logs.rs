@@ -1,0 +1,29 @@
+//! `GET /containers/{id}/logs`.
+
+use crate::{
+    engine::Engine,
+    logs::{LogStream, ReadOptions},
+    model::{Error, Result, id::Tenant},
+};
+
+impl Engine {
+    /// Reads the log. Says also whether the container has a terminal: then nothing is framed.
+    pub fn container_logs(
+        &self,
+        tenant: &Tenant,
+        reference: &str,
+        options: ReadOptions,
+    ) -> Result<(LogStream, bool)> {
+        let container = self.containers.get(tenant, reference)?;
+        if !options.stdout && !options.stderr {
+            return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+        }
+        let record = container.record();
+        if container.is_being_removed() {
+            return Err(Error::conflict("can not get logs from container which is dead or marked for removal"));
+        }
+        let tty = record.config.tty;
+        let stream = container.log.read(ReadOptions { framed: !tty, ..options })?;
+        Ok((stream, tty))
+    }
+}

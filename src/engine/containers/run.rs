@@ -1,0 +1,174 @@
+//! One run of a container: from the task's streams to the recorded exit and the tear-down behind it.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::AsyncReadExt,
+    task::JoinHandle,
+    time::{Duration, timeout},
+};
+use tracing::{info, warn};
+
+use crate::{
+    backend::runtime::{Exit, OutputPipe, TaskIo},
+    engine::{
+        Engine,
+        container::Container,
+        containers::console::{Console, StdinPort},
+    },
+    logs::Writer,
+    model::{
+        ErrorKind,
+        container::{ContainerRecord, ContainerState, Ended, HealthStatus},
+        output::OutputStream,
+        time::Timestamp,
+    },
+};
+
+/// Bytes that are read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// How long output may go on after the first process has ended: children that left its pid namespace hold it open.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Exit code of a container whose exit nobody saw, as dockerd says.
+pub(crate) const UNKNOWN_EXIT: i64 = 255;
+
+/// Takes the streams of a run: output to the log and to who is attached, input from the console.
+pub(crate) fn pump(engine: &Engine, container: &Arc<Container>, io: TaskIo, log: Writer) -> JoinHandle<()> {
+    if let Some(stdin) = io.stdin {
+        container.console.open_stdin(Arc::new(StdinPort::new(stdin)));
+    }
+    let container = container.clone();
+    engine.spawn_joined("output", async move {
+        copy_output(io.stdout, io.stderr, log, &container.console).await;
+    })
+}
+
+async fn copy_output(stdout: OutputPipe, stderr: Option<OutputPipe>, mut log: Writer, console: &Console) {
+    let mut stdout = Some(stdout);
+    let mut stderr = stderr;
+    let mut out_buffer = BytesMut::with_capacity(CHUNK);
+    let mut err_buffer = BytesMut::with_capacity(CHUNK);
+    while stdout.is_some() || stderr.is_some() {
+        let (stream, chunk) = tokio::select! {
+            chunk = next_chunk(&mut stdout, &mut out_buffer) => (OutputStream::Stdout, chunk),
+            chunk = next_chunk(&mut stderr, &mut err_buffer) => (OutputStream::Stderr, chunk),
+        };
+        if !chunk.is_empty() {
+            log.write(stream, &chunk);
+            if console.has_clients() {
+                console.broadcast(stream, &chunk).await;
+            }
+        }
+    }
+    log.finish();
+}
+
+/// The next piece; empty when the pipe has just ended. Never answers for a pipe that ended before.
+async fn next_chunk(pipe: &mut Option<OutputPipe>, buffer: &mut BytesMut) -> Bytes {
+    let Some(open) = pipe else { return std::future::pending().await };
+    buffer.reserve(CHUNK);
+    match open.read_buf(buffer).await {
+        Ok(0) => *pipe = None,
+        Ok(_) => {}
+        Err(error) => {
+            warn!("reading a container's output: {error}");
+            *pipe = None;
+        }
+    }
+    buffer.split().freeze()
+}
+
+impl Engine {
+    /// Waits for the end of a run on a task, records it, and tears the run down.
+    pub(crate) fn watch_exit(&self, container: &Arc<Container>, output: JoinHandle<()>) {
+        let engine = self.clone();
+        let container = container.clone();
+        self.spawn("run", async move {
+            let exit = match engine.backends.runtime.wait(container.id(), None).await {
+                Ok(exit) => exit,
+                Err(error) => {
+                    if error.kind() != ErrorKind::NotFound {
+                        warn!(container.id = %container.id(), "waiting for container {}: {error}", container.id());
+                    }
+                    Exit { code: UNKNOWN_EXIT, at: Timestamp::now(), oom_killed: false }
+                }
+            };
+            engine.end_run(&container, exit, Some(output)).await;
+        });
+    }
+
+    /// Records an exit, answers who waits for it, and takes away what the run had. A second start waits for the end of this.
+    pub(crate) async fn end_run(&self, container: &Arc<Container>, exit: Exit, output: Option<JoinHandle<()>>) {
+        let changing = container.lock.lock().await;
+        let restart = self.restart_after(container, &exit);
+        let started_at = container.state().live().map(|live| live.started_at).unwrap_or_default();
+        self.stop_health_checks(container);
+        let before = container.record();
+        // The output is whole before the exit is known: who waits and then reads the log misses nothing.
+        if let Some(output) = output
+            && timeout(OUTPUT_PATIENCE, output).await.is_err()
+        {
+            warn!(container.id = %container.id(), "output of container {} is held open after its end", container.id());
+        }
+        container.publish_exit(|record| {
+            record_exit(record, &exit);
+            if restart.is_some() {
+                record.state = record.state.await_restart();
+            }
+        });
+        container.console.forget_stdin();
+        container.console.detach_all();
+        info!(container.id = %container.id(), exit.code = exit.code, "container {} ended with {}", before.name, exit.code);
+        let lasted = (exit.at.unix() - started_at.unix()).max(0);
+        let facts = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];
+        self.events.container(&before, "die", &facts);
+        if let Err(error) = self.store_record(container).await {
+            warn!(container.id = %container.id(), "storing the exit of container {}: {error}", container.id());
+        }
+        self.tear_down(container, &before).await;
+        drop(changing);
+        match restart {
+            Some(delay) => self.restart_later(container, delay),
+            None if before.host_config.auto_remove => self.auto_remove(container).await,
+            None => {}
+        }
+    }
+
+    /// Takes away task, network and mounts of a run. Goes on after a failure; what is gone already is no failure.
+    /// `before` is the record from before the exit: it still names the endpoints.
+    pub(crate) async fn tear_down(&self, container: &Arc<Container>, before: &ContainerRecord) {
+        let id = container.id();
+        if let Err(error) = self.backends.runtime.delete_task(id).await
+            && error.kind() != ErrorKind::NotFound
+        {
+            warn!(container.id = %id, "deleting the task of container {id}: {}", error.chain());
+        }
+        self.release_network(before).await;
+        self.release_mounts(before).await;
+    }
+}
+
+fn record_exit(record: &mut ContainerRecord, exit: &Exit) {
+    record.state = match &record.state {
+        ContainerState::Running(_) | ContainerState::Paused(_) => {
+            record.state.exit(exit.code, exit.at, exit.oom_killed)
+        }
+        other => {
+            let started_at = other.ended().map(|ended| ended.started_at).unwrap_or_default();
+            ContainerState::Exited(Ended {
+                started_at,
+                finished_at: exit.at,
+                exit_code: exit.code,
+                oom_killed: exit.oom_killed,
+                error: String::new(),
+            })
+        }
+    };
+    record.networking.forget_run();
+    if let Some(health) = &mut record.health {
+        health.status = HealthStatus::Unhealthy;
+    }
+}
