@@ -1,1 +1,10 @@
 //! Handlers for containers and execs.
+
+pub mod create;
+pub mod exec;
+pub mod inspect;
+pub mod lifecycle;
+pub mod list;
+pub mod network_settings;
+pub mod session;
+pub mod streams;

@@ -1,0 +1,261 @@
+//! Start, stop and all else that changes a container and answers with nothing.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{ApiState, answer::Json, extract::Path, query::Query, stream},
+    engine::containers::{
+        delete::DeleteOptions,
+        stop::StopOptions,
+        wait::{WaitCondition, WaitOutcome},
+    },
+    model::{Error, Result, id::Tenant},
+};
+
+/// Query of start.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StartQuery {
+    checkpoint: String,
+    checkpoint_dir: String,
+}
+
+/// `POST /containers/{id}/start`. Checkpoints are refused, as by a dockerd without `--experimental`.
+pub async fn container_start(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<StartQuery>,
+) -> Result<StatusCode> {
+    if !query.checkpoint.is_empty() || !query.checkpoint_dir.is_empty() {
+        return Err(Error::invalid("checkpoint is only supported in experimental mode"));
+    }
+    api.engine.container_start(&tenant, &container).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Query of stop and restart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StopQuery {
+    signal: Option<String>,
+    t: Option<i64>,
+}
+
+impl From<StopQuery> for StopOptions {
+    fn from(query: StopQuery) -> Self {
+        Self { signal: query.signal, timeout: query.t }
+    }
+}
+
+/// `POST /containers/{id}/stop`
+pub async fn container_stop(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<StopQuery>,
+) -> Result<StatusCode> {
+    api.engine.container_stop(&tenant, &container, query.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/restart`
+pub async fn container_restart(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<StopQuery>,
+) -> Result<StatusCode> {
+    api.engine.container_restart(&tenant, &container, query.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Query of kill.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KillQuery {
+    signal: Option<String>,
+}
+
+/// `POST /containers/{id}/kill`
+pub async fn container_kill(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<KillQuery>,
+) -> Result<StatusCode> {
+    api.engine.container_kill(&tenant, &container, query.signal.as_deref()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/pause`
+pub async fn container_pause(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+) -> Result<StatusCode> {
+    api.engine.container_pause(&tenant, &container).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/unpause`
+pub async fn container_unpause(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+) -> Result<StatusCode> {
+    api.engine.container_unpause(&tenant, &container).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Query of rename.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RenameQuery {
+    name: String,
+}
+
+/// `POST /containers/{id}/rename`
+pub async fn container_rename(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<RenameQuery>,
+) -> Result<StatusCode> {
+    api.engine.container_rename(&tenant, &container, &query.name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Query of a terminal's size.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ResizeQuery {
+    h: u32,
+    w: u32,
+}
+
+/// `POST /containers/{id}/resize`
+pub async fn container_resize(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(size): Query<ResizeQuery>,
+) -> Result<StatusCode> {
+    api.engine.container_resize(&tenant, &container, size.w, size.h).await?;
+    Ok(StatusCode::OK)
+}
+
+/// `POST /exec/{id}/resize`
+pub async fn exec_resize(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(exec): Path,
+    Query(size): Query<ResizeQuery>,
+) -> Result<StatusCode> {
+    api.engine.exec_resize(&tenant, &exec, size.w, size.h).await?;
+    Ok(StatusCode::OK)
+}
+
+/// Query of delete.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DeleteQuery {
+    v: bool,
+    force: bool,
+    link: bool,
+}
+
+/// `DELETE /containers/{id}`
+pub async fn container_delete(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<DeleteQuery>,
+) -> Result<StatusCode> {
+    if query.link {
+        return Err(Error::not_implemented("removing a link is not implemented by ringer"));
+    }
+    let options = DeleteOptions { force: query.force, volumes: query.v };
+    api.engine.container_delete(&tenant, &container, options).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Query of top.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TopQuery {
+    ps_args: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TopAnswer {
+    processes: Vec<Vec<String>>,
+    titles: Vec<String>,
+}
+
+/// `GET /containers/{id}/top`
+pub async fn container_top(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<TopQuery>,
+) -> Result<Response> {
+    let top = api.engine.container_top(&tenant, &container, &query.ps_args).await?;
+    Ok(Json(TopAnswer { processes: top.processes, titles: top.titles }).into_response())
+}
+
+/// Query of wait.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct WaitQuery {
+    condition: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WaitAnswer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<WaitError>,
+    status_code: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WaitError {
+    message: String,
+}
+
+impl From<WaitOutcome> for WaitAnswer {
+    fn from(outcome: WaitOutcome) -> Self {
+        Self { error: outcome.error.map(|message| WaitError { message }), status_code: outcome.status_code }
+    }
+}
+
+/// `POST /containers/{id}/wait`. The head goes out at once: docker CLI starts the container only when it has it.
+pub async fn container_wait(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(container): Path,
+    Query(query): Query<WaitQuery>,
+    gone: crate::api::extract::ClientGone,
+) -> Result<Response> {
+    let condition = match query.condition.as_str() {
+        "" | "not-running" => WaitCondition::NotRunning,
+        "next-exit" => WaitCondition::NextExit,
+        "removed" => WaitCondition::Removed,
+        other => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
+    };
+    let outcome = api.engine.container_wait(&tenant, &container, condition)?;
+    let body = futures_util::stream::once(async move {
+        let mut line = serde_json::to_vec(&WaitAnswer::from(outcome.await)).expect("numbers and strings are JSON");
+        line.push(b'\n');
+        Ok(line.into())
+    });
+    Ok(stream::bytes(HeaderValue::from_static("application/json"), gone, body))
+}
