@@ -7,6 +7,7 @@ pub mod config;
 pub mod container;
 pub mod containers;
 pub mod events;
+pub mod images;
 pub mod store;
 pub mod system;
 pub mod volumes;
@@ -20,6 +21,7 @@ use crate::{
     backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
     engine::{config::EngineConfig, events::EventBus, store::ContainerStore, volumes::VolumeStore},
     model::{Error, Result},
+    oci::HostFacts,
 };
 
 /// The adapters that an engine works with.
@@ -41,6 +43,7 @@ pub struct Engine(Arc<Inner>);
 pub struct Inner {
     pub(crate) id: system::DaemonId,
     pub(crate) config: EngineConfig,
+    pub(crate) host: HostFacts,
     pub(crate) backends: Backends,
     pub(crate) containers: ContainerStore,
     pub(crate) execs: containers::exec::ExecStore,
@@ -66,6 +69,7 @@ impl Engine {
         let engine = Self(Arc::new(Inner {
             id: system::DaemonId::load(&config.data_root)?,
             config,
+            host: HostFacts::detect(),
             backends,
             containers: ContainerStore::default(),
             execs: containers::exec::ExecStore::default(),

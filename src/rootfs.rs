@@ -9,11 +9,13 @@ mod copyup;
 mod mounting;
 mod path;
 mod resolve;
+mod shm;
 mod tree;
 mod users;
 mod view;
 
 pub use copyup::copy_up;
+pub use shm::{mount_shm, unmount_shm};
 pub use users::{UserFiles, user_files};
 pub use view::{Attached, RootView};
 

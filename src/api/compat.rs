@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::model::{
     Error, Result as ModelResult,
+    container::ContainerCreateRequest,
     event::{Event, EventType},
     system::SystemInfo,
 };
@@ -96,6 +97,79 @@ pub fn system_info(version: ApiVersion, info: &SystemInfo) -> ModelResult<Value>
 fn plain_option(option: &str) -> &str {
     let first = option.split(',').next().unwrap_or_default();
     first.strip_prefix("name=").unwrap_or(first)
+}
+
+/// What differs in the answers on containers.
+impl ApiVersion {
+    /// Before 1.52 inspect repeats the default bridge's addresses at the top of `NetworkSettings`.
+    pub fn has_legacy_network_settings(self) -> bool {
+        self < Self::v1(52)
+    }
+
+    /// Before 1.45 the short id is one of the `Aliases`; since then it stands in `DNSNames`.
+    pub fn has_short_id_alias(self) -> bool {
+        self < Self::v1(45)
+    }
+
+    /// Since 1.44 `MacAddress` is a wish of the client's and stands with the wishes; `DNSNames` are shown.
+    pub fn has_endpoint_mac_first(self) -> bool {
+        self >= Self::v1(44)
+    }
+
+    /// Before 1.52 inspect has `GraphDriver`, since then `Storage` for snapshotters.
+    pub fn has_graph_driver(self) -> bool {
+        self < Self::v1(52)
+    }
+
+    /// Since 1.48 containers show the manifest that was chosen from the image.
+    pub fn has_manifest_descriptors(self) -> bool {
+        self >= Self::v1(48)
+    }
+
+    /// Before 1.42 inspect always shows the kernel memory limits.
+    pub fn has_kernel_memory(self) -> bool {
+        self < Self::v1(42)
+    }
+
+    /// Before 1.44 the hardware address was part of `Config`.
+    pub fn has_config_mac_address(self) -> bool {
+        self < Self::v1(52)
+    }
+
+    /// Since 1.52 an empty `OnBuild` is left out.
+    pub fn hides_empty_on_build(self) -> bool {
+        self >= Self::v1(52)
+    }
+
+    /// Since 1.46 the list shows annotations.
+    pub fn lists_annotations(self) -> bool {
+        self >= Self::v1(46)
+    }
+
+    /// Since 1.52 the list shows health.
+    pub fn lists_health(self) -> bool {
+        self >= Self::v1(52)
+    }
+
+    /// Makes of an old client's request what a new one would have sent, as dockerd does.
+    pub fn adjust_create(self, request: &mut ContainerCreateRequest) {
+        let host_config = &mut request.host_config;
+        if self < Self::v1(25) {
+            // A client that knew no AutoRemove removes by itself.
+            host_config.auto_remove = false;
+        }
+        if self < Self::v1(40) && host_config.ipc_mode.is_empty() {
+            // Before that the default was to share.
+            host_config.ipc_mode = "shareable".to_owned();
+        }
+        if self < Self::v1(41) && host_config.cgroupns_mode.is_empty() && !host_config.privileged {
+            host_config.cgroupns_mode = "host".to_owned();
+        }
+        if self < Self::v1(42) {
+            // Older clients sent 0 where they meant nothing.
+            host_config.pids_limit = host_config.pids_limit.filter(|limit| *limit != 0);
+        }
+    }
 }
 
 impl FromStr for ApiVersion {

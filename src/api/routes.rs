@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{router::Route, system, volumes};
+use super::{containers, router::Route, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
@@ -20,37 +20,37 @@ pub fn routes() -> Vec<Route> {
         get("/system/df", "SystemDataUsage"),
 
         // Container
-        get("/containers/json", "ContainerList"),
-        post("/containers/create", "ContainerCreate"),
-        get("/containers/{id}/json", "ContainerInspect"),
-        get("/containers/{id}/top", "ContainerTop"),
-        get("/containers/{id}/logs", "ContainerLogs"),
+        get("/containers/json", "ContainerList").to(containers::list::container_list),
+        post("/containers/create", "ContainerCreate").to(containers::create::container_create),
+        get("/containers/{id}/json", "ContainerInspect").to(containers::inspect::container_inspect),
+        get("/containers/{id}/top", "ContainerTop").to(containers::lifecycle::container_top),
+        get("/containers/{id}/logs", "ContainerLogs").to(containers::streams::container_logs),
         get("/containers/{id}/changes", "ContainerChanges"),
         get("/containers/{id}/export", "ContainerExport"),
         get("/containers/{id}/stats", "ContainerStats"),
-        post("/containers/{id}/resize", "ContainerResize"),
-        post("/containers/{id}/start", "ContainerStart"),
-        post("/containers/{id}/stop", "ContainerStop"),
-        post("/containers/{id}/restart", "ContainerRestart"),
-        post("/containers/{id}/kill", "ContainerKill"),
+        post("/containers/{id}/resize", "ContainerResize").to(containers::lifecycle::container_resize),
+        post("/containers/{id}/start", "ContainerStart").to(containers::lifecycle::container_start),
+        post("/containers/{id}/stop", "ContainerStop").to(containers::lifecycle::container_stop),
+        post("/containers/{id}/restart", "ContainerRestart").to(containers::lifecycle::container_restart),
+        post("/containers/{id}/kill", "ContainerKill").to(containers::lifecycle::container_kill),
         post("/containers/{id}/update", "ContainerUpdate"),
-        post("/containers/{id}/rename", "ContainerRename"),
-        post("/containers/{id}/pause", "ContainerPause"),
-        post("/containers/{id}/unpause", "ContainerUnpause"),
-        post("/containers/{id}/attach", "ContainerAttach"),
+        post("/containers/{id}/rename", "ContainerRename").to(containers::lifecycle::container_rename),
+        post("/containers/{id}/pause", "ContainerPause").to(containers::lifecycle::container_pause),
+        post("/containers/{id}/unpause", "ContainerUnpause").to(containers::lifecycle::container_unpause),
+        post("/containers/{id}/attach", "ContainerAttach").to(containers::streams::container_attach),
         get("/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
-        post("/containers/{id}/wait", "ContainerWait"),
-        delete("/containers/{id}", "ContainerDelete"),
+        post("/containers/{id}/wait", "ContainerWait").to(containers::lifecycle::container_wait),
+        delete("/containers/{id}", "ContainerDelete").to(containers::lifecycle::container_delete),
         head("/containers/{id}/archive", "ContainerArchiveInfo"),
         get("/containers/{id}/archive", "ContainerArchive"),
         put("/containers/{id}/archive", "PutContainerArchive"),
         post("/containers/prune", "ContainerPrune"),
 
         // Exec
-        post("/containers/{id}/exec", "ContainerExec"),
-        post("/exec/{id}/start", "ExecStart"),
-        post("/exec/{id}/resize", "ExecResize"),
-        get("/exec/{id}/json", "ExecInspect"),
+        post("/containers/{id}/exec", "ContainerExec").to(containers::exec::container_exec),
+        post("/exec/{id}/start", "ExecStart").to(containers::exec::exec_start),
+        post("/exec/{id}/resize", "ExecResize").to(containers::lifecycle::exec_resize),
+        get("/exec/{id}/json", "ExecInspect").to(containers::exec::exec_inspect),
 
         // Image
         get("/images/json", "ImageList"),

@@ -1,5 +1,27 @@
 //! Containers: one file per verb.
 
+pub mod attach;
+mod connectivity;
 pub mod console;
+pub mod create;
+pub mod delete;
 pub mod exec;
+mod failure;
+mod health;
+mod kill;
+pub mod list;
+mod logs;
+mod name;
+mod pause;
+mod prepare;
+mod resize;
+mod restart_policy;
 mod restore;
+mod run;
+pub mod session;
+mod start;
+pub mod stop;
+mod storage;
+pub mod top;
+pub mod view;
+pub mod wait;

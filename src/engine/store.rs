@@ -108,9 +108,8 @@ impl ContainerStore {
         let tenants = self.tenants();
         let name = reference.strip_prefix('/').unwrap_or(reference);
         let mut buried = tenants.get(tenant)?.buried.iter().rev();
-        let found = buried.find(|buried| {
-            buried.at.elapsed() < MEMORY && (buried.id.as_str() == reference || buried.name == name)
-        });
+        let found = buried
+            .find(|buried| buried.at.elapsed() < MEMORY && (buried.id.as_str() == reference || buried.name == name));
         found.map(|buried| buried.outcome.clone())
     }
 

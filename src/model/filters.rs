@@ -48,6 +48,11 @@ impl Filters {
         }
     }
 
+    /// Adds a value, for query parameters of old clients that say the same.
+    pub fn add(&mut self, name: &str, value: String) {
+        self.0.entry(name.to_owned()).or_default().push(value);
+    }
+
     /// Whether the filter is given at all.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)

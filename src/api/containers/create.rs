@@ -58,7 +58,10 @@ pub async fn container_create(
         config,
         host_config: beside.host_config,
         networking: beside.networking_config,
-        warnings: unknown.into_iter().map(|field| format!("ringer does not know the field {field}: it is ignored")).collect(),
+        warnings: unknown
+            .into_iter()
+            .map(|field| format!("ringer does not know the field {field}: it is ignored"))
+            .collect(),
     };
     version.adjust_create(&mut request);
     let made = api.engine.container_create(&tenant, request).await?;

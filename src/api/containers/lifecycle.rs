@@ -94,11 +94,7 @@ pub async fn container_kill(
 }
 
 /// `POST /containers/{id}/pause`
-pub async fn container_pause(
-    State(api): State<ApiState>,
-    tenant: Tenant,
-    Path(container): Path,
-) -> Result<StatusCode> {
+pub async fn container_pause(State(api): State<ApiState>, tenant: Tenant, Path(container): Path) -> Result<StatusCode> {
     api.engine.container_pause(&tenant, &container).await?;
     Ok(StatusCode::NO_CONTENT)
 }

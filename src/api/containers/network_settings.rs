@@ -84,7 +84,8 @@ fn ports(record: &ContainerRecord) -> Value {
     if !record.state.is_running() {
         return Value::Object(ports);
     }
-    let mut all: Vec<Port> = record.config.exposed_ports.iter().flatten().filter_map(|(port, _)| port.parse().ok()).collect();
+    let mut all: Vec<Port> =
+        record.config.exposed_ports.iter().flatten().filter_map(|(port, _)| port.parse().ok()).collect();
     all.extend(record.networking.published.iter().map(|published| published.port));
     all.sort_unstable();
     all.dedup();

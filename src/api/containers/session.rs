@@ -45,17 +45,22 @@ pub async fn serve(connection: HijackStream, session: Session) -> SessionEnd {
         }
     }
     let keys = if tty { detach_keys } else { Vec::new() };
-    let output = copy_output(&mut writer, output, tty);
-    let input = copy_input(reader, stdin, &keys);
-    tokio::pin!(output, input);
-    let end = tokio::select! {
-        () = &mut output => SessionEnd::Over,
-        end = &mut input => match end {
-            // The client sends no more and still listens.
-            InputEnd::HalfClosed => { output.await; SessionEnd::Over }
-            InputEnd::SessionOver => SessionEnd::Over,
-            InputEnd::Detached => SessionEnd::Detached,
-        },
+    let end = {
+        let output = copy_output(&mut writer, output, tty);
+        let input = copy_input(reader, stdin, &keys);
+        tokio::pin!(output, input);
+        tokio::select! {
+            () = &mut output => SessionEnd::Over,
+            end = &mut input => match end {
+                InputEnd::HalfClosed => {
+                    // The client sends no more and still listens.
+                    output.await;
+                    SessionEnd::Over
+                }
+                InputEnd::SessionOver => SessionEnd::Over,
+                InputEnd::Detached => SessionEnd::Detached,
+            },
+        }
     };
     let _client_left = writer.shutdown().await;
     end

@@ -36,9 +36,7 @@ impl Engine {
         let id = container.id().as_str();
         match container.state() {
             ContainerState::Paused(_) => {
-                return Err(Error::conflict(format!(
-                    "container {id} is paused, unpause the container before attach"
-                )));
+                return Err(Error::conflict(format!("container {id} is paused, unpause the container before attach")));
             }
             ContainerState::Restarting(_) => {
                 return Err(Error::conflict(format!(

@@ -39,7 +39,7 @@ impl Engine {
         }
     }
 
-    async fn remove(&self, container: &Arc<Container>, options: DeleteOptions) -> Result<()> {
+    pub(crate) async fn remove(&self, container: &Arc<Container>, options: DeleteOptions) -> Result<()> {
         let removal = container.begin_removal()?;
         let name = container.record().name.clone();
         match container.state() {
@@ -66,8 +66,8 @@ impl Engine {
         self.store_record(container).await?;
         self.containers.bury(container);
         self.execs.forget_container(container.id());
-        self.detach_networks(&record).await;
-        self.unmount_events(&record, options.volumes).await;
+        self.release_volumes(&record, options.volumes).await;
+        self.refresh_names().await;
         self.events.container(&record, "destroy", &[]);
         removal.finish();
         container.publish_removed();

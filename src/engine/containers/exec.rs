@@ -95,10 +95,14 @@ impl ExecStore {
     /// Those of a container that have not ended, for `ExecIDs`.
     pub fn live_of(&self, container: &ContainerId) -> Vec<Arc<Exec>> {
         let execs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = |exec: &&Arc<Exec>| {
-            exec.container == *container && !matches!(*exec.state.borrow(), ExecState::Exited(_))
-        };
+        let live =
+            |exec: &&Arc<Exec>| exec.container == *container && !matches!(*exec.state.borrow(), ExecState::Exited(_));
         execs.values().filter(live).cloned().collect()
+    }
+
+    /// Forgets one.
+    pub fn forget(&self, id: &ExecId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     /// Forgets those of a container that is gone.

@@ -107,7 +107,8 @@ impl Engine {
             }
         };
         if timeout(limit, read).await.is_err() {
-            let killed = self.backends.runtime.kill(&exec.container, Some(&exec.id), Signal::KILL.number(), false).await;
+            let killed =
+                self.backends.runtime.kill(&exec.container, Some(&exec.id), Signal::KILL.number(), false).await;
             debug!("killing a health check that took too long: {killed:?}");
             return Ok(None);
         }
@@ -191,10 +192,8 @@ mod tests {
 
     #[test]
     fn shell_form_takes_the_containers_shell() {
-        let check = HealthConfig {
-            test: Some(vec!["CMD-SHELL".to_owned(), "exit 1".to_owned()]),
-            ..HealthConfig::default()
-        };
+        let check =
+            HealthConfig { test: Some(vec!["CMD-SHELL".to_owned(), "exit 1".to_owned()]), ..HealthConfig::default() };
         assert_eq!(check_command(&check, &Config::default()), ["/bin/sh", "-c", "exit 1"]);
         let config = Config { shell: Some(vec!["/bin/bash".to_owned(), "-ec".to_owned()]), ..Config::default() };
         assert_eq!(check_command(&check, &config), ["/bin/bash", "-ec", "exit 1"]);

@@ -4,12 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     engine::{Engine, container::Container},
-    model::{
-        Error, ErrorKind, Result,
-        container::ContainerState,
-        id::Tenant,
-        signal::Signal,
-    },
+    model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant, signal::Signal},
 };
 
 impl Engine {

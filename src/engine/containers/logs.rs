@@ -8,12 +8,7 @@ use crate::{
 
 impl Engine {
     /// Reads the log. Says also whether the container has a terminal: then nothing is framed.
-    pub fn container_logs(
-        &self,
-        tenant: &Tenant,
-        reference: &str,
-        options: ReadOptions,
-    ) -> Result<(LogStream, bool)> {
+    pub fn container_logs(&self, tenant: &Tenant, reference: &str, options: ReadOptions) -> Result<(LogStream, bool)> {
         let container = self.containers.get(tenant, reference)?;
         if !options.stdout && !options.stderr {
             return Err(Error::invalid("Bad parameters: you must choose at least one stream"));

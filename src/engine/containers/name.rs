@@ -15,9 +15,38 @@ const QUALITIES: [&str; 32] = [
 ];
 
 const BIRDS: [&str; 32] = [
-    "avocet", "bittern", "bunting", "chough", "crane", "curlew", "dipper", "dunlin", "falcon", "finch", "godwit",
-    "goshawk", "heron", "hoopoe", "ibis", "jackdaw", "kestrel", "lapwing", "linnet", "martin", "merlin", "nuthatch",
-    "oriole", "osprey", "pipit", "plover", "raven", "sandpiper", "shrike", "siskin", "swift", "wren",
+    "avocet",
+    "bittern",
+    "bunting",
+    "chough",
+    "crane",
+    "curlew",
+    "dipper",
+    "dunlin",
+    "falcon",
+    "finch",
+    "godwit",
+    "goshawk",
+    "heron",
+    "hoopoe",
+    "ibis",
+    "jackdaw",
+    "kestrel",
+    "lapwing",
+    "linnet",
+    "martin",
+    "merlin",
+    "nuthatch",
+    "oriole",
+    "osprey",
+    "pipit",
+    "plover",
+    "raven",
+    "sandpiper",
+    "shrike",
+    "siskin",
+    "swift",
+    "wren",
 ];
 
 /// How many made-up names are tried before a part of the id is taken.
@@ -32,9 +61,7 @@ pub(crate) fn check_name(text: &str) -> Result<&str> {
     if fits {
         return Ok(name);
     }
-    Err(Error::invalid(format!(
-        "Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-    )))
+    Err(Error::invalid(format!("Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
 }
 
 impl Engine {

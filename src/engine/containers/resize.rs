@@ -5,6 +5,9 @@ use crate::{
     model::{Error, Result, id::Tenant},
 };
 
+/// How long a resize waits for the start of its exec.
+const START_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 impl Engine {
     /// Sets the size of a container's terminal, in characters.
     pub async fn container_resize(&self, tenant: &Tenant, reference: &str, width: u32, height: u32) -> Result<()> {
@@ -24,9 +27,9 @@ impl Engine {
         let exec = self.execs.get(tenant, id)?;
         let mut state = exec.state.subscribe();
         let settled = state.wait_for(|state| matches!(state, ExecState::Running(_) | ExecState::Exited(_)));
-        match tokio::time::timeout(std::time::Duration::from_secs(10), settled).await {
-            Ok(_) => self.backends.runtime.resize(&exec.container, Some(&exec.id), width, height).await,
-            Err(_) => Err(Error::system("timeout waiting for exec session ready")),
+        if tokio::time::timeout(START_PATIENCE, settled).await.is_err() {
+            return Err(Error::system("timeout waiting for exec session ready"));
         }
+        self.backends.runtime.resize(&exec.container, Some(&exec.id), width, height).await
     }
 }

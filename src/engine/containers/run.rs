@@ -29,11 +29,15 @@ use crate::{
 /// Bytes that are read at once.
 const CHUNK: usize = 64 * 1024;
 
-/// How long output may go on after the first process has ended: children that left its pid namespace hold it open.
-const OUTPUT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long output may go on after the first process has ended, as with dockerd: children that left its pid namespace
+/// hold it open, or a client reads too slowly.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Exit code of a container whose exit nobody saw, as dockerd says.
 pub(crate) const UNKNOWN_EXIT: i64 = 255;
+
+/// Exit code of a process that went down with its container.
+pub(crate) const KILLED_EXIT: i64 = 137;
 
 /// Takes the streams of a run: output to the log and to who is attached, input from the console.
 pub(crate) fn pump(engine: &Engine, container: &Arc<Container>, io: TaskIo, log: Writer) -> JoinHandle<()> {
@@ -148,6 +152,7 @@ impl Engine {
         }
         self.release_network(before).await;
         self.release_mounts(before).await;
+        self.release_shm(before).await;
     }
 }
 

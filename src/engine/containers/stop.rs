@@ -52,9 +52,8 @@ impl Engine {
             }
             .await;
             container.hold_auto_remove(false);
-            restarted.map_err(|error| {
-                error.context(format!("Cannot restart container {}", container.record().name))
-            })?;
+            restarted
+                .map_err(|error| error.context(format!("Cannot restart container {}", container.record().name)))?;
             engine.events.container(&container.record(), "restart", &[]);
             Ok(())
         })
@@ -100,9 +99,9 @@ impl Engine {
         let ended = || container.wait_for(|snapshot| !snapshot.record.state.is_running());
         if tokio::time::timeout(KILL_PATIENCE, ended()).await.is_err() {
             self.backends.runtime.kill(container.id(), None, Signal::KILL.number(), true).await?;
-            tokio::time::timeout(KILL_PATIENCE, ended()).await.map_err(|_| {
-                Error::system(format!("container {} did not end after SIGKILL", container.id()))
-            })?;
+            tokio::time::timeout(KILL_PATIENCE, ended())
+                .await
+                .map_err(|_| Error::system(format!("container {} did not end after SIGKILL", container.id())))?;
         }
         Ok(())
     }

@@ -180,6 +180,15 @@ impl ContainerState {
         }
     }
 
+    /// A removal that a daemon's end broke off can begin again.
+    #[must_use]
+    pub fn reopen_removal(&self) -> Self {
+        match self {
+            Self::Removing(ended) | Self::Dead(ended) => Self::Exited(ended.clone()),
+            other => other.clone(),
+        }
+    }
+
     /// It is being taken away.
     pub fn begin_removal(&self, id: &str) -> Result<Self> {
         match self {

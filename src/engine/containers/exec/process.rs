@@ -7,11 +7,7 @@ use oci_spec::runtime::Process;
 use super::{Exec, ExecRequest, ExecState};
 use crate::{
     engine::{Engine, container::Container},
-    model::{
-        Result,
-        container::ContainerRecord,
-        id::Tenant,
-    },
+    model::{Result, container::ContainerRecord, id::Tenant},
     oci,
 };
 

@@ -178,7 +178,7 @@ impl ClientOutput {
             OutputStream::Stderr => self.stderr,
         };
         match &self.sender {
-            Some(sender) if wanted => {
+            Some(sender) if wanted && !buffer.is_empty() => {
                 // A client that is gone: the process goes on, its output goes nowhere.
                 if sender.send((stream, buffer.split().freeze())).await.is_err() {
                     self.sender = None;

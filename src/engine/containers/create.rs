@@ -1,0 +1,157 @@
+//! `POST /containers/create`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tracing::{info, warn};
+
+use crate::{
+    backend::runtime::NewContainer,
+    engine::{Engine, container::Container},
+    logs::{self, ContainerLog, Facts},
+    model::{
+        Error, ErrorKind, Result,
+        container::{ContainerCreateRequest, ContainerRecord, ContainerState, Networking},
+        id::{ContainerId, Tenant},
+        image::ImageForContainer,
+        time::Timestamp,
+    },
+    oci,
+};
+
+/// A container that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its id.
+    pub id: ContainerId,
+    /// What was asked for and is not carried out.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Makes a container; nothing runs yet. What a failure has made already is taken away again.
+    pub async fn container_create(&self, tenant: &Tenant, request: ContainerCreateRequest) -> Result<Created> {
+        let engine = self.clone();
+        let tenant = tenant.clone();
+        self.run("container_create", async move { engine.create(&tenant, request).await }).await
+    }
+
+    async fn create(&self, tenant: &Tenant, mut request: ContainerCreateRequest) -> Result<Created> {
+        if let Some(name) = &request.name {
+            super::name::check_name(name)?;
+        }
+        let reference = request.config.image.clone();
+        if reference.is_empty() {
+            return Err(Error::invalid("no image specified"));
+        }
+        let image = self.image_for_container(tenant, &reference, request.platform.as_ref()).await?;
+        let mut config = std::mem::take(&mut request.config).lay_over(&image.config)?;
+        let mut warnings = std::mem::take(&mut request.warnings);
+        warnings.extend(oci::validate(&config, &mut request.host_config, &self.host)?);
+        warnings.extend(logs::check(&request.host_config.log_config)?);
+        let runtime = self.backends.runtime.resolve_runtime(&request.host_config.runtime)?;
+        let id = ContainerId::random();
+        if config.hostname.is_empty() {
+            id.short().clone_into(&mut config.hostname);
+        }
+        let name = self.take_name(tenant, request.name.as_deref(), &id)?;
+        let draft = Draft { id, name, image, config, warnings, runtime };
+        let (id, name) = (draft.id.clone(), draft.name.clone());
+        let made = self.make(tenant, request, draft).await;
+        if made.is_err() {
+            self.containers.release_name(tenant, &name, &id);
+        }
+        made
+    }
+
+    async fn make(&self, tenant: &Tenant, request: ContainerCreateRequest, draft: Draft) -> Result<Created> {
+        let request = ContainerCreateRequest { config: draft.config, ..request };
+        let attachments = self.resolve_networks(tenant, &request).await?;
+        let mounts = self.resolve_mounts(tenant, &draft.id, &request.config, &request.host_config).await?;
+        let record = ContainerRecord {
+            tenant: tenant.clone(),
+            id: draft.id,
+            name: draft.name,
+            created: Timestamp::now(),
+            image_id: draft.image.id,
+            image_manifest: draft.image.manifest,
+            platform: draft.image.platform,
+            command: request.config.command(),
+            config: request.config,
+            host_config: request.host_config,
+            networking: Networking { attachments, ..Networking::default() },
+            mounts,
+            state: ContainerState::created(),
+            health: None,
+            restart_count: 0,
+            has_been_manually_stopped: false,
+            runtime: draft.runtime,
+        };
+        let made = async {
+            self.backends.runtime.create_container(&stored(&record, draft.image.chain_id)?).await?;
+            self.fill_volumes(&record).await
+        };
+        if let Err(error) = made.await {
+            self.unmake(&record).await;
+            return Err(if error.kind() == ErrorKind::NotFound {
+                // The image was removed meanwhile.
+                Error::no_such_image(&record.config.image).with_source(error)
+            } else {
+                error
+            });
+        }
+        let id = record.id.clone();
+        info!(container.id = %id, container.name = record.name, image.ref = record.config.image,
+            "created container {} from {}", record.name, record.config.image);
+        self.events.container(&record, "create", &[]);
+        self.containers.insert(self.in_memory(record));
+        Ok(Created { id, warnings: draft.warnings })
+    }
+
+    async fn unmake(&self, record: &ContainerRecord) {
+        if let Err(error) = self.backends.runtime.delete_container(&record.id).await {
+            warn!(container.id = %record.id, "removing container {} that could not be made: {error}", record.id);
+        }
+        self.release_volumes(record, true).await;
+    }
+
+    /// A container with its log.
+    pub(crate) fn in_memory(&self, record: ContainerRecord) -> Arc<Container> {
+        let facts = Facts {
+            id: record.id.as_str(),
+            name: &record.name,
+            image_id: record.image_id.as_str(),
+            image_name: &record.config.image,
+            labels: record.config.labels.as_ref(),
+            env: record.config.env.as_deref().unwrap_or_default(),
+        };
+        let log = ContainerLog::new(self.container_dir(&record.id), &record.host_config.log_config, &facts);
+        Arc::new(Container::new(record, log))
+    }
+}
+
+/// What is known of a container before its networks and mounts are.
+struct Draft {
+    id: ContainerId,
+    name: String,
+    image: ImageForContainer,
+    config: crate::model::container::Config,
+    warnings: Vec<String>,
+    runtime: String,
+}
+
+fn stored(record: &ContainerRecord, parent: String) -> Result<NewContainer> {
+    let bytes = serde_json::to_vec(record)
+        .map_err(|error| Error::system("encoding the container's record").with_source(error))?;
+    let labels = HashMap::from([
+        ("ringer.tenant".to_owned(), record.tenant.to_string()),
+        ("ringer.name".to_owned(), record.name.clone()),
+    ]);
+    Ok(NewContainer {
+        id: record.id.clone(),
+        parent,
+        image: record.config.image.clone(),
+        labels,
+        runtime: record.runtime.clone(),
+        record: bytes,
+    })
+}

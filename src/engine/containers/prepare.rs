@@ -1,0 +1,181 @@
+//! What a run needs before there is a task: network, mounts, user, names.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    engine::{Engine, container::Container, containers::connectivity::RunNetwork},
+    model::{
+        Error, Result,
+        container::{ContainerRecord, MountPoint},
+        error::Context,
+        id::ContainerId,
+    },
+    oci::{HostFacts, Joined, ResolvedUser, SpecInput, user},
+    rootfs::{self, RootView},
+};
+
+/// What a start has set up before the task.
+pub(crate) struct Prepared {
+    network: RunNetwork,
+    mounts: Vec<MountPoint>,
+    user: ResolvedUser,
+    joined: Joined,
+    shm: Option<PathBuf>,
+    init: Option<PathBuf>,
+    cgroups_path: String,
+    mountinfo: String,
+}
+
+impl Prepared {
+    /// Everything as the spec wants it.
+    pub(crate) fn spec_input<'a>(&'a self, record: &'a ContainerRecord, host: &'a HostFacts) -> SpecInput<'a> {
+        SpecInput {
+            record,
+            mounts: &self.mounts,
+            user: &self.user,
+            hostname: &self.network.hostname,
+            rootfs: Path::new("rootfs"),
+            cgroups_path: &self.cgroups_path,
+            network: self.network.namespace.as_oci(),
+            joined: &self.joined,
+            files: &self.network.files,
+            shm: self.shm.as_deref(),
+            init: self.init.as_deref(),
+            mountinfo: &self.mountinfo,
+            host,
+        }
+    }
+}
+
+impl Engine {
+    /// Sets a run up. Whatever a failure leaves is taken back by the run's tear-down.
+    pub(crate) async fn prepare_run(&self, container: &Arc<Container>) -> Result<Prepared> {
+        let record = container.record();
+        let joined = self.joined_namespaces(&record)?;
+        let init = self.init_program(&record)?;
+        let user = self.resolve_user(container, &record.config.user).await?;
+        let mounts = self.mount_run(&record).await?;
+        let network = self.connect_run(&record).await?;
+        container.update(|record| {
+            record.networking.attachments.clone_from(&network.attachments);
+            record.networking.published.clone_from(&network.published);
+            record.networking.sandbox = network.sandbox_path();
+        });
+        let shm = self.prepare_shm(&record).await?;
+        let mountinfo =
+            match mounts.iter().any(|mount| !matches!(mount.propagation.as_str(), "" | "rprivate" | "private")) {
+                true => std::fs::read_to_string("/proc/self/mountinfo").context("reading the host's mounts")?,
+                false => String::new(),
+            };
+        let parent = &record.host_config.cgroup_parent;
+        let cgroups_path = self.backends.runtime.cgroup_path(container.id(), parent);
+        Ok(Prepared { network, mounts, user, joined, shm, init, cgroups_path, mountinfo })
+    }
+
+    /// Where files of a container's own are kept.
+    pub(crate) fn container_dir(&self, id: &ContainerId) -> PathBuf {
+        self.config.data_root.join("containers").join(id.as_str())
+    }
+
+    /// Looks `spec` up in the container's own user database.
+    pub(crate) async fn resolve_user(&self, container: &Arc<Container>, spec: &str) -> Result<ResolvedUser> {
+        let record = container.record();
+        let files = match record.state.live() {
+            Some(live) => {
+                let pid = live.pid;
+                blocking(move || RootView::running(pid)?.user_files()).await?
+            }
+            None => {
+                let mounts = self.backends.runtime.rootfs(container.id()).await?;
+                blocking(move || rootfs::user_files(&mounts)).await?
+            }
+        };
+        let groups = record.host_config.group_add.as_deref().unwrap_or_default();
+        user::resolve(spec, groups, user::UserFiles { passwd: &files.passwd, group: &files.group })
+    }
+
+    /// Namespaces of the containers that `PidMode` and `IpcMode` name.
+    fn joined_namespaces(&self, record: &ContainerRecord) -> Result<Joined> {
+        let path = |mode: &str, namespace: &str| -> Result<Option<String>> {
+            let Some(name) = mode.strip_prefix("container:") else { return Ok(None) };
+            let other = self.containers.get(&record.tenant, name)?;
+            let state = other.state();
+            let live = state.live().ok_or_else(|| {
+                Error::conflict(format!("cannot join {namespace} of a non running container: {}", other.id()))
+            })?;
+            Ok(Some(format!("/proc/{}/ns/{namespace}", live.pid)))
+        };
+        Ok(Joined { pid: path(&record.host_config.pid_mode, "pid")?, ipc: path(&record.host_config.ipc_mode, "ipc")? })
+    }
+
+    fn init_program(&self, record: &ContainerRecord) -> Result<Option<PathBuf>> {
+        if !record.host_config.init.unwrap_or(self.config.init) {
+            return Ok(None);
+        }
+        match &self.backends.runtime.info().init {
+            Some(program) => Ok(Some(PathBuf::from(&program.path))),
+            None => Err(Error::system(
+                "container asks for an init process, but neither docker-init nor tini is installed on this host",
+            )),
+        }
+    }
+
+    /// `/dev/shm` where it is not the container's private one.
+    async fn prepare_shm(&self, record: &ContainerRecord) -> Result<Option<PathBuf>> {
+        let mode = record.host_config.ipc_mode.as_str();
+        if mode == "host" {
+            return Ok(Some(PathBuf::from("/dev/shm")));
+        }
+        if let Some(name) = mode.strip_prefix("container:") {
+            let other = self.containers.get(&record.tenant, name)?.record();
+            return match other.host_config.ipc_mode.as_str() {
+                "shareable" => Ok(Some(self.shm_dir(&other.id))),
+                "host" => Ok(Some(PathBuf::from("/dev/shm"))),
+                _ => Err(Error::invalid(format!(
+                    "cannot join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                    other.id
+                ))),
+            };
+        }
+        if mode != "shareable" {
+            return Ok(None);
+        }
+        let dir = self.shm_dir(&record.id);
+        let size = record.host_config.shm_size;
+        blocking({
+            let dir = dir.clone();
+            move || rootfs::mount_shm(&dir, size)
+        })
+        .await?;
+        Ok(Some(dir))
+    }
+
+    /// Where a shareable `/dev/shm` is mounted on the host.
+    pub(crate) fn shm_dir(&self, id: &ContainerId) -> PathBuf {
+        self.backends.runtime.state_dir(id).join("shm")
+    }
+
+    /// Takes a shareable `/dev/shm` away.
+    pub(crate) async fn release_shm(&self, record: &ContainerRecord) {
+        if record.host_config.ipc_mode != "shareable" {
+            return;
+        }
+        let dir = self.shm_dir(&record.id);
+        let released = blocking(move || rootfs::unmount_shm(&dir)).await;
+        if let Err(error) = released {
+            tracing::warn!(container.id = %record.id, "unmounting /dev/shm of container {}: {error}", record.id);
+        }
+    }
+}
+
+/// Runs what blocks where it may.
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.context("running blocking work")?
+}
