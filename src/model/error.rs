@@ -147,9 +147,7 @@ impl Error {
 
     /// A bind of `Mounts` whose source is not there; those of `Binds` are made.
     pub fn bind_source_missing(source: &str) -> Self {
-        Self::invalid(format!(
-            "invalid mount config for type \"bind\": bind source path does not exist: {source}"
-        ))
+        Self::invalid(format!("invalid mount config for type \"bind\": bind source path does not exist: {source}"))
     }
 
     /// `GET /exec/{id}/json` and the other exec calls.

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::{
     backend::runtime::NewContainer,
-    engine::{Engine, container::Container},
+    engine::{Engine, container::Container, containers::storage::ResolvedMounts},
     logs::{self, ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
@@ -66,7 +66,7 @@ impl Engine {
     async fn make(&self, tenant: &Tenant, request: ContainerCreateRequest, draft: Draft) -> Result<Created> {
         let request = ContainerCreateRequest { config: draft.config, ..request };
         let attachments = self.resolve_networks(tenant, &request).await?;
-        let mounts = self.resolve_mounts(tenant, &draft.id, &request.config, &request.host_config).await?;
+        let resolved = self.resolve_mounts(tenant, &request.config, &request.host_config).await?;
         let record = ContainerRecord {
             tenant: tenant.clone(),
             id: draft.id,
@@ -79,7 +79,7 @@ impl Engine {
             config: request.config,
             host_config: request.host_config,
             networking: Networking { attachments, ..Networking::default() },
-            mounts,
+            mounts: resolved.points.clone(),
             state: ContainerState::created(),
             health: None,
             restart_count: 0,
@@ -91,7 +91,7 @@ impl Engine {
             self.fill_volumes(&record).await
         };
         if let Err(error) = made.await {
-            self.unmake(&record).await;
+            self.unmake(&record, resolved).await;
             return Err(if error.kind() == ErrorKind::NotFound {
                 // The image was removed meanwhile.
                 Error::no_such_image(&record.config.image).with_source(error)
@@ -104,14 +104,15 @@ impl Engine {
             "created container {} from {}", record.name, record.config.image);
         self.events.container(&record, "create", &[]);
         self.containers.insert(self.in_memory(record));
+        drop(resolved);
         Ok(Created { id, warnings: draft.warnings })
     }
 
-    async fn unmake(&self, record: &ContainerRecord) {
+    async fn unmake(&self, record: &ContainerRecord, mounts: ResolvedMounts) {
         if let Err(error) = self.backends.runtime.delete_container(&record.id).await {
             warn!(container.id = %record.id, "removing container {} that could not be made: {error}", record.id);
         }
-        self.release_volumes(record, true).await;
+        self.drop_new_volumes(&record.tenant, mounts).await;
     }
 
     /// A container with its log.

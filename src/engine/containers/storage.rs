@@ -1,47 +1,149 @@
-//! A container's mounts over its life: what create resolves, what a start mounts and an end takes back.
+//! A container's mounts over its life: what create resolves, what a start makes ready and an end takes back.
+
+use std::path::Path;
+
+use tracing::warn;
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, volumes::VolumeUse},
     model::{
         Error, Result,
-        container::{Config, ContainerRecord, HostConfig, MountPoint},
-        id::{ContainerId, Tenant},
+        container::{
+            Config, ContainerRecord, HostConfig, MountKind, MountPoint,
+            mount_spec::{VolumesFrom, WantedMount, wanted_mounts},
+        },
+        error::Context,
+        id::Tenant,
+        volume::VolumeRequest,
     },
 };
+
+/// Mounts of a container that is being made, with a hold on their volumes until it is in the table.
+pub(crate) struct ResolvedMounts {
+    /// The mounts, with the folders of their volumes.
+    pub points: Vec<MountPoint>,
+    /// Keeps the volumes.
+    pub held: Vec<VolumeUse>,
+}
 
 impl Engine {
     /// Binds, volumes and tmpfs that a container asks for. Volumes that are missing are made.
     pub(crate) async fn resolve_mounts(
         &self,
-        _tenant: &Tenant,
-        _id: &ContainerId,
+        tenant: &Tenant,
         config: &Config,
         host_config: &HostConfig,
-    ) -> Result<Vec<MountPoint>> {
-        let asked = config.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty())
-            || host_config.binds.as_ref().is_some_and(|binds| !binds.is_empty())
-            || host_config.mounts.as_ref().is_some_and(|mounts| !mounts.is_empty())
-            || host_config.tmpfs.as_ref().is_some_and(|tmpfs| !tmpfs.is_empty());
-        if asked {
-            return Err(Error::not_implemented("mounts are not implemented by ringer"));
+    ) -> Result<ResolvedMounts> {
+        let inherited = self.inherited_mounts(tenant, host_config)?;
+        let mut resolved = ResolvedMounts { points: Vec::new(), held: Vec::new() };
+        for wanted in wanted_mounts(config, host_config, inherited)? {
+            match self.resolve_mount(tenant, wanted, &mut resolved).await {
+                Ok(()) => {}
+                Err(error) => {
+                    self.drop_new_volumes(tenant, resolved).await;
+                    return Err(error);
+                }
+            }
         }
-        Ok(Vec::new())
+        Ok(resolved)
+    }
+
+    fn inherited_mounts(&self, tenant: &Tenant, host_config: &HostConfig) -> Result<Vec<MountPoint>> {
+        let mut inherited: Vec<MountPoint> = Vec::new();
+        for text in host_config.volumes_from.iter().flatten() {
+            let from = VolumesFrom::parse(text)?;
+            let other = self.containers.get(tenant, &from.container)?;
+            for point in from.inherit(&other.record().mounts) {
+                inherited.retain(|known| known.destination != point.destination);
+                inherited.push(point);
+            }
+        }
+        Ok(inherited)
+    }
+
+    async fn resolve_mount(&self, tenant: &Tenant, wanted: WantedMount, into: &mut ResolvedMounts) -> Result<()> {
+        let mut point = wanted.point;
+        match point.kind {
+            MountKind::Bind if !point.create_source && !Path::new(&point.source).exists() => {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                    point.source
+                )));
+            }
+            MountKind::Bind | MountKind::Tmpfs => {}
+            // Links in a volume are its container's to make: a folder within it must be held, not named.
+            MountKind::Volume if !point.subpath.is_empty() => {
+                return Err(Error::not_implemented("VolumeOptions.Subpath is not implemented by ringer"));
+            }
+            MountKind::Volume => {
+                let request = VolumeRequest {
+                    name: point.name.clone(),
+                    driver: point.driver.clone(),
+                    driver_opts: (!wanted.volume_options.is_empty()).then_some(wanted.volume_options),
+                    labels: (!wanted.volume_labels.is_empty()).then_some(wanted.volume_labels),
+                };
+                let held = self.use_volume(tenant, request).await?;
+                let info = held.info();
+                into.held.push(held);
+                point.name.clone_from(&info.volume.name);
+                point.source = info.mountpoint.to_string_lossy().into_owned();
+                if point.driver.is_empty() {
+                    crate::engine::volumes::LOCAL.clone_into(&mut point.driver);
+                }
+            }
+        }
+        into.points.push(point);
+        Ok(())
+    }
+
+    /// Removes the anonymous volumes of a container that could not be made.
+    pub(crate) async fn drop_new_volumes(&self, tenant: &Tenant, resolved: ResolvedMounts) {
+        drop(resolved.held);
+        for point in resolved.points.iter().filter(|point| point.anonymous) {
+            if let Err(error) = self.volume_delete(tenant, &point.name, true).await {
+                warn!(volume = point.name, "removing volume {}: {}", point.name, error.chain());
+            }
+        }
     }
 
     /// Makes the sources of a run's mounts ready: missing folders of binds, volumes that have to be mounted.
     /// Returns the mounts with their sources on the host.
     pub(crate) async fn mount_run(&self, record: &ContainerRecord) -> Result<Vec<MountPoint>> {
+        for point in record.mounts.iter().filter(|point| point.kind == MountKind::Bind) {
+            if Path::new(&point.source).exists() {
+                continue;
+            }
+            if !point.create_source {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                    point.source
+                )));
+            }
+            std::fs::create_dir_all(&point.source)
+                .context(format!("error while creating mount source path '{}'", point.source))?;
+        }
+        self.mount_volumes(record).await?;
         Ok(record.mounts.clone())
     }
 
     /// Takes back what `mount_run` did; goes on after failures and logs them.
-    pub(crate) async fn release_mounts(&self, _record: &ContainerRecord) {}
+    pub(crate) async fn release_mounts(&self, record: &ContainerRecord) {
+        self.unmount_volumes(record).await;
+    }
 
     /// Fills empty volumes of a container that was just made from its image.
-    pub(crate) async fn fill_volumes(&self, _record: &ContainerRecord) -> Result<()> {
-        Ok(())
+    pub(crate) async fn fill_volumes(&self, record: &ContainerRecord) -> Result<()> {
+        if !record.mounts.iter().any(|point| point.kind == MountKind::Volume && !point.no_copy) {
+            return Ok(());
+        }
+        let rootfs = self.backends.runtime.rootfs(&record.id).await?;
+        self.populate_volumes(&record.tenant, &record.id, &record.mounts, rootfs).await
     }
 
     /// Lets go of a removed container's volumes; with `anonymous`, removes those that were made for it alone.
-    pub(crate) async fn release_volumes(&self, _record: &ContainerRecord, _anonymous: bool) {}
+    pub(crate) async fn release_volumes(&self, record: &ContainerRecord, anonymous: bool) {
+        if anonymous {
+            self.remove_anonymous_volumes(record).await;
+        }
+    }
 }
