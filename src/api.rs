@@ -19,6 +19,7 @@ pub mod router;
 pub mod routes;
 pub mod server;
 pub mod stream;
+pub mod swarm;
 pub mod system;
 pub mod volumes;
 

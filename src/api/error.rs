@@ -47,7 +47,7 @@ impl IntoResponse for Error {
         if status == StatusCode::NOT_MODIFIED {
             return status.into_response();
         }
-        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self.chain(), "request failed: {}", self.chain());
         } else {
             tracing::debug!(error = %self.chain(), "request refused: {}", self.chain());

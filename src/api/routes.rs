@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{containers, router::Route, system, volumes};
+use super::{containers, router::Route, swarm, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
@@ -94,7 +94,7 @@ pub fn routes() -> Vec<Route> {
         post("/grpc", "Grpc"),
 
         // Plugin
-        get("/plugins", "PluginList"),
+        get("/plugins", "PluginList").to(swarm::plugin_list),
         get("/plugins/privileges", "GetPluginPrivileges"),
         post("/plugins/pull", "PluginPull"),
         get("/plugins/{name}/json", "PluginInspect"),
@@ -107,46 +107,46 @@ pub fn routes() -> Vec<Route> {
         post("/plugins/{name}/set", "PluginSet"),
 
         // Swarm
-        get("/swarm", "SwarmInspect"),
+        get("/swarm", "SwarmInspect").to(swarm::not_a_manager),
         post("/swarm/init", "SwarmInit"),
         post("/swarm/join", "SwarmJoin"),
-        post("/swarm/leave", "SwarmLeave"),
-        post("/swarm/update", "SwarmUpdate"),
-        get("/swarm/unlockkey", "SwarmUnlockkey"),
-        post("/swarm/unlock", "SwarmUnlock"),
+        post("/swarm/leave", "SwarmLeave").to(swarm::swarm_leave),
+        post("/swarm/update", "SwarmUpdate").to(swarm::not_a_manager),
+        get("/swarm/unlockkey", "SwarmUnlockkey").to(swarm::not_a_manager),
+        post("/swarm/unlock", "SwarmUnlock").to(swarm::not_a_manager),
 
         // Node
-        get("/nodes", "NodeList"),
-        get("/nodes/{id}", "NodeInspect"),
-        delete("/nodes/{id}", "NodeDelete"),
-        post("/nodes/{id}/update", "NodeUpdate"),
+        get("/nodes", "NodeList").to(swarm::not_a_manager),
+        get("/nodes/{id}", "NodeInspect").to(swarm::not_a_manager),
+        delete("/nodes/{id}", "NodeDelete").to(swarm::not_a_manager),
+        post("/nodes/{id}/update", "NodeUpdate").to(swarm::not_a_manager),
 
         // Service
-        get("/services", "ServiceList"),
-        post("/services/create", "ServiceCreate"),
-        get("/services/{id}", "ServiceInspect"),
-        delete("/services/{id}", "ServiceDelete"),
-        post("/services/{id}/update", "ServiceUpdate"),
-        get("/services/{id}/logs", "ServiceLogs"),
+        get("/services", "ServiceList").to(swarm::not_a_manager),
+        post("/services/create", "ServiceCreate").to(swarm::not_a_manager),
+        get("/services/{id}", "ServiceInspect").to(swarm::not_a_manager),
+        delete("/services/{id}", "ServiceDelete").to(swarm::not_a_manager),
+        post("/services/{id}/update", "ServiceUpdate").to(swarm::not_a_manager),
+        get("/services/{id}/logs", "ServiceLogs").to(swarm::not_a_manager),
 
         // Task
-        get("/tasks", "TaskList"),
-        get("/tasks/{id}", "TaskInspect"),
-        get("/tasks/{id}/logs", "TaskLogs"),
+        get("/tasks", "TaskList").to(swarm::not_a_manager),
+        get("/tasks/{id}", "TaskInspect").to(swarm::not_a_manager),
+        get("/tasks/{id}/logs", "TaskLogs").to(swarm::not_a_manager),
 
         // Secret
-        get("/secrets", "SecretList"),
-        post("/secrets/create", "SecretCreate"),
-        get("/secrets/{id}", "SecretInspect"),
-        delete("/secrets/{id}", "SecretDelete"),
-        post("/secrets/{id}/update", "SecretUpdate"),
+        get("/secrets", "SecretList").to(swarm::not_a_manager),
+        post("/secrets/create", "SecretCreate").to(swarm::not_a_manager),
+        get("/secrets/{id}", "SecretInspect").to(swarm::not_a_manager),
+        delete("/secrets/{id}", "SecretDelete").to(swarm::not_a_manager),
+        post("/secrets/{id}/update", "SecretUpdate").to(swarm::not_a_manager),
 
         // Config
-        get("/configs", "ConfigList"),
-        post("/configs/create", "ConfigCreate"),
-        get("/configs/{id}", "ConfigInspect"),
-        delete("/configs/{id}", "ConfigDelete"),
-        post("/configs/{id}/update", "ConfigUpdate"),
+        get("/configs", "ConfigList").to(swarm::not_a_manager),
+        post("/configs/create", "ConfigCreate").to(swarm::not_a_manager),
+        get("/configs/{id}", "ConfigInspect").to(swarm::not_a_manager),
+        delete("/configs/{id}", "ConfigDelete").to(swarm::not_a_manager),
+        post("/configs/{id}/update", "ConfigUpdate").to(swarm::not_a_manager),
     ]
 }
 

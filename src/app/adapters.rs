@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use ringer::{
-    backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::Backends,
     model::{Error, Result},
+    network::LinuxNetwork,
 };
 
 use crate::config::Config;
@@ -38,8 +38,11 @@ impl Adapters {
         self.backends.clone()
     }
 
-    /// Stops our own containerd; one that was named goes on.
+    /// Takes our rules out of the kernel and stops our own containerd; one that was named goes on.
     pub async fn stop(self) {
+        if let Err(error) = self.backends.network.shutdown().await {
+            tracing::warn!("letting go of networking: {}", error.chain());
+        }
         stop(self.child).await;
     }
 }
@@ -62,17 +65,6 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
         ..ConnectOptions::new(address, &config.engine.exec_root)
     };
     let containerd = Arc::new(Containerd::connect(options).await?);
-    Ok(Backends { runtime: runtime(&containerd)?, images: images(&containerd)?, network: network(config)? })
-}
-
-fn runtime(_: &Arc<Containerd>) -> Result<Arc<dyn Runtime>> {
-    Err(Error::not_implemented("the runtime adapter"))
-}
-
-fn images(_: &Arc<Containerd>) -> Result<Arc<dyn ImageBackend>> {
-    Err(Error::not_implemented("the image adapter"))
-}
-
-fn network(_: &Config) -> Result<Arc<dyn NetworkBackend>> {
-    Err(Error::not_implemented("the network adapter"))
+    let network = LinuxNetwork::open(&config.engine.instance, &config.engine.exec_root).await?;
+    Ok(Backends { runtime: containerd.clone(), images: containerd, network: Arc::new(network) })
 }

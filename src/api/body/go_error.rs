@@ -17,18 +17,20 @@ pub fn syntax(error: &serde_json::Error, text: &[u8]) -> Error {
     if let Some(literal) = literal_before(&text[..=at]) {
         return Error::invalid(format!("invalid JSON: {literal}"));
     }
+    let character = String::from_utf8_lossy(&text[at..]).chars().next().unwrap_or('\u{fffd}');
+    if told.starts_with("invalid escape") {
+        return Error::invalid(format!("invalid JSON: invalid escape sequence `\\{character}` in string"));
+    }
     let place = match told.split(" at line").next().unwrap_or_default() {
         "expected `:`" => "after object key",
         "expected `,` or `}`" => "after object key:value pair",
         "expected `,` or `]`" => "after array element",
         "key must be a string" => "looking for beginning of object key string",
         "trailing comma" if text[at] == b'}' => "looking for beginning of object key string",
-        "invalid escape" => "in string escape code",
         "invalid number" => "in numeric literal",
         told if told.starts_with("control character") => "in string literal",
         _ => "looking for beginning of value",
     };
-    let character = String::from_utf8_lossy(&text[at..]).chars().next().unwrap_or('\u{fffd}');
     Error::invalid(format!("invalid JSON: invalid character {character:?} {place}"))
 }
 

@@ -1,0 +1,143 @@
+//! Keeps the house in order: imports point down, and a few crates stay in their rooms. See `docs/architecture.md`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Modules from top to bottom. A module may use those of lower levels, and itself.
+const LEVELS: [&[&str]; 6] = [
+    &["model"],
+    // Level 1, in two halves: what the traits speak of (a root's mounts, say) is known to the small pieces.
+    &["backend"],
+    &["dns", "logs", "oci", "policy", "registry", "rootfs"],
+    &["buildkit", "containerd", "engine", "network"],
+    &["api", "supervisor"],
+    &["app", "cli", "config", "main"],
+];
+
+/// Crates and the only modules that may use them.
+const ROOMS: [(&str, &[&str]); 5] = [
+    ("axum", &["api"]),
+    // containerd: only to tell a broken connection from an answer, by the type of the error below tonic's.
+    ("hyper", &["api", "containerd"]),
+    ("bollard_stubs", &["api"]),
+    ("containerd_client", &["containerd", "buildkit"]),
+    ("tonic", &["containerd", "buildkit"]),
+];
+
+struct Source {
+    path: PathBuf,
+    module: String,
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let first = path.strip_prefix(&root).unwrap().iter().next().unwrap().to_str().unwrap();
+                let module = first.trim_end_matches(".rs").to_owned();
+                sources.push(Source { text: fs::read_to_string(&path).unwrap(), module, path });
+            }
+        }
+    }
+    sources
+}
+
+fn level(module: &str) -> Option<usize> {
+    LEVELS.iter().position(|modules| modules.contains(&module))
+}
+
+/// Names that follow `prefix` in the code: `crate::` gives the modules of every path, and of every group in braces.
+fn names_after(text: &str, prefix: &str) -> Vec<String> {
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices(prefix) {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => names.extend(group_heads(group)),
+            None => names.push(word(rest)),
+        }
+    }
+    names
+}
+
+/// First words of the items of a group, whose opening brace is already taken off.
+fn group_heads(group: &str) -> Vec<String> {
+    let (mut depth, mut heads, mut item) = (0, Vec::new(), String::new());
+    for c in group.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => heads.push(std::mem::take(&mut item)),
+            c => item.push(c),
+        }
+    }
+    heads.push(item);
+    heads.iter().map(|head| word(head.trim_start())).filter(|head| !head.is_empty()).collect()
+}
+
+fn word(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+#[test]
+fn every_module_has_a_level() {
+    for source in sources() {
+        let known = source.module == "lib" || level(&source.module).is_some();
+        assert!(known, "{} belongs to no level: add it to tests/levels.rs", source.path.display());
+    }
+}
+
+#[test]
+fn imports_point_down() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.module != "lib") {
+        let own = level(&source.module).unwrap_or_default();
+        // The program's own modules reach the library by its name.
+        for used in names_after(&source.text, "crate::").into_iter().chain(names_after(&source.text, "ringer::")) {
+            let same_room = used == source.module || own == LEVELS.len() - 1;
+            if !same_room && level(&used).is_some_and(|used| used >= own) {
+                wrong.push(format!("{}: {} uses {used}", source.path.display(), source.module));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports that do not point down:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn crates_stay_in_their_rooms() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (name, rooms) in ROOMS {
+            let used = source.text.contains(&format!("use {name}::"))
+                || !names_after(&source.text, &format!("{name}::")).is_empty();
+            if used && !rooms.contains(&source.module.as_str()) {
+                wrong.push(format!("{} uses {name}", source.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "crates outside their rooms:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn groups_are_read() {
+    assert_eq!(
+        names_after("use crate::{\n    a::{b, c},\n    d,\n};\nlet x = crate::e::f; // crate::g", "crate::"),
+        ["a", "d", "e"]
+    );
+    assert!(names_after("mycrate::x $crate::y", "crate::").contains(&"y".to_owned()));
+}
