@@ -5,7 +5,11 @@
 //! a link which a job controls never leads to the host, and links mean what they mean to the container. All of it
 //! blocks; the engine calls it on blocking threads.
 
+mod archive;
 mod copyup;
+mod decompress;
+mod extract;
+mod header;
 mod mounting;
 mod path;
 mod resolve;
@@ -14,8 +18,11 @@ mod tree;
 mod users;
 mod view;
 
+pub use archive::{PathStat, Target};
 pub use copyup::copy_up;
 pub use shm::{mount_shm, unmount_shm};
+pub use extract::ExtractOptions;
+pub use resolve::Owner;
 pub use users::{UserFiles, user_files};
 pub use view::{Attached, RootView};
 

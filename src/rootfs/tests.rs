@@ -1,5 +1,8 @@
 //! Views of a real overlay (as root), and what is done through them.
 
+mod archive;
+mod extract;
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, OFlags, RawDir, XattrFlags},
+    fs::{AtFlags, FileType, OFlags, RawDir, StatxAttributes, StatxFlags, XattrFlags},
     io::Errno,
 };
 
@@ -39,6 +39,11 @@ pub fn remove_all(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
 }
 
 fn remove(folder: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
+    // From outside the container's mount namespace the kernel would let a mount point go, and its mount with it.
+    let there = rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
+    if there.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(Errno::BUSY.into());
+    }
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) if depth < MAX_DEPTH => {}
         other => return Ok(other?),

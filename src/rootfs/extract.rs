@@ -1,0 +1,349 @@
+//! Writing: an archive into a folder of a container, as dockerd unpacks it.
+//!
+//! Names of entries stay below the folder, links that are already there are followed as the container would, and
+//! what is replaced is removed through descriptors of its own folder. A mount is never removed or replaced.
+
+use std::{
+    ffi::{CStr, CString},
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, Timespec, Timestamps, makedev},
+    io::Errno,
+};
+use tar::EntryType;
+
+use super::{
+    archive::not_found,
+    decompress::decompress,
+    header::parse_number,
+    path::clean_absolute,
+    resolve::{Owner, beneath, chown, is_dir},
+    tree,
+    view::RootView,
+};
+use crate::model::{Error, Result, error::Context};
+
+/// How an archive is unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExtractOptions {
+    /// Refuse to put a folder where something else is, and the other way round (`noOverwriteDirNonDir`).
+    pub keep_kinds: bool,
+    /// Everything belongs to this user instead of the archive's (`copyUIDGID`).
+    pub owner: Option<Owner>,
+}
+
+impl RootView {
+    /// Unpacks `body`, a tar that may be compressed, into the folder `path`. A link at its end is followed.
+    pub fn extract(&self, path: &str, container: &str, body: impl Read, options: ExtractOptions) -> Result<()> {
+        let folder = self.resolve(&clean_absolute(path)).map_err(|error| not_found(error, path, container))?;
+        if self.is_kernel_interface(folder.as_fd()).context("looking at the file system")? {
+            return Err(Error::no_such_path(path, container));
+        }
+        if !is_dir(folder.as_fd()).context("looking at the folder")? {
+            return Err(Error::not_a_directory());
+        }
+        self.check_writable(folder.as_fd())?;
+        let body = decompress(body).map_err(|error| bad_archive(&error))?;
+        Extraction { view: self, folder: Rc::new(folder), path, options, parent: None, folder_times: Vec::new() }
+            .run(body)
+    }
+}
+
+/// dockerd's words for what is no tar.
+fn bad_archive(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::system("unexpected EOF"),
+        io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            Error::system("archive/tar: invalid tar header")
+        }
+        _ => Error::system(format!("reading the archive: {error}")),
+    }
+}
+
+struct Extraction<'a> {
+    view: &'a RootView,
+    folder: Rc<OwnedFd>,
+    path: &'a str,
+    options: ExtractOptions,
+    /// The folder that the last entry went into; the next one mostly goes there too.
+    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Set at the end, since what is put into a folder changes its time.
+    folder_times: Vec<(Vec<u8>, Timespec)>,
+}
+
+/// What an entry's header says, PAX records laid over it.
+struct Meta {
+    kind: EntryType,
+    mode: u32,
+    owner: Owner,
+    mtime: Timespec,
+    device: u64,
+    xattrs: Vec<(CString, Vec<u8>)>,
+}
+
+impl Extraction<'_> {
+    fn run(mut self, body: impl Read) -> Result<()> {
+        let mut archive = tar::Archive::new(body);
+        for entry in archive.entries().map_err(|error| bad_archive(&error))? {
+            let mut entry = entry.map_err(|error| bad_archive(&error))?;
+            if entry.header().entry_type() == EntryType::XGlobalHeader {
+                continue;
+            }
+            let meta = Meta::read(&mut entry, self.options.owner).map_err(|error| bad_archive(&error))?;
+            self.entry(&mut entry, &meta)?;
+        }
+        self.set_folder_times()
+    }
+
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, meta: &Meta) -> Result<()> {
+        let name = entry.path_bytes().into_owned();
+        let shown = String::from_utf8_lossy(&name).into_owned();
+        let Some(parts) = clean_relative(&name) else {
+            return Err(Error::system(format!("invalid entry name \"{shown}\"")));
+        };
+        let Some((last, above)) = parts.split_last() else { return Ok(()) };
+        let last = CString::new(*last).map_err(|_| Error::system(format!("invalid entry name \"{shown}\"")))?;
+        let failed = |error: io::Error| Error::system(format!("unpacking {shown}: {error}")).with_source(error);
+        let parent = self.parent(&above.join(&b'/')).map_err(failed)?;
+        let is_there = self.make_room(parent.as_fd(), &last, meta.kind, &parts.join(&b'/'), failed)?;
+        match meta.kind {
+            EntryType::Directory => {
+                if !is_there {
+                    rustix::fs::mkdirat(&parent, &last, Mode::RWXU).map_err(|error| failed(error.into()))?;
+                }
+                self.folder_times.push((parts.join(&b'/'), meta.mtime));
+            }
+            EntryType::Link => self.hard_link(entry, parent.as_fd(), &last, failed)?,
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                rustix::fs::symlinkat(target, &parent, &last).map_err(|error| failed(error.into()))?;
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                let kind = match meta.kind {
+                    EntryType::Char => FileType::CharacterDevice,
+                    EntryType::Block => FileType::BlockDevice,
+                    _ => FileType::Fifo,
+                };
+                rustix::fs::mknodat(&parent, &last, kind, Mode::RUSR | Mode::WUSR, meta.device)
+                    .map_err(|error| failed(error.into()))?;
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                return write_file(entry, parent.as_fd(), &last, meta).map_err(failed);
+            }
+            other => return Err(Error::system(format!("unhandled tar header type {}", other.as_byte()))),
+        }
+        describe(parent.as_fd(), &last, meta).map_err(failed)
+    }
+
+    /// The folder of an entry, links on the way followed inside the container, made where it is missing.
+    fn parent(&mut self, path: &[u8]) -> io::Result<Rc<OwnedFd>> {
+        if path.is_empty() {
+            return Ok(self.folder.clone());
+        }
+        if let Some((known, folder)) = &self.parent
+            && known == path
+        {
+            return Ok(folder.clone());
+        }
+        let folder = match beneath(self.folder.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(folder) => folder,
+            Err(_) => {
+                let path = std::str::from_utf8(path).map_err(|_| Errno::ILSEQ)?;
+                let whole = format!("{}/{path}", self.view.container_path(self.folder.as_fd())?);
+                self.view.ensure_dir(&whole, Owner::default())?
+            }
+        };
+        let folder = Rc::new(folder);
+        self.parent = Some((path.to_vec(), folder.clone()));
+        Ok(folder)
+    }
+
+    /// Removes what an entry replaces; answers whether a folder is there that may stay.
+    fn make_room(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        last: &CStr,
+        kind: EntryType,
+        shown: &[u8],
+        failed: impl Fn(io::Error) -> Error,
+    ) -> Result<bool> {
+        let flags = StatxFlags::TYPE;
+        let there = match rustix::fs::statx(parent, last, AtFlags::SYMLINK_NOFOLLOW, flags) {
+            Ok(there) => there,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let is_folder = FileType::from_raw_mode(there.stx_mode.into()) == FileType::Directory;
+        let becomes_folder = kind == EntryType::Directory;
+        if is_folder && becomes_folder {
+            return Ok(true);
+        }
+        if self.options.keep_kinds && is_folder != becomes_folder {
+            let (shown, path) = (String::from_utf8_lossy(shown), self.path);
+            return Err(Error::system(if is_folder {
+                format!("cannot overwrite directory \"{shown}\" with non-directory \"{path}\"")
+            } else {
+                format!("cannot overwrite non-directory \"{shown}\" with directory \"{path}\"")
+            }));
+        }
+        if there.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Err(failed(Errno::BUSY.into()));
+        }
+        // What was replaced, a folder or a link to one, must not be written into any more.
+        self.parent = None;
+        tree::remove_all(parent, last).map_err(failed)?;
+        Ok(false)
+    }
+
+    fn hard_link<R: Read>(
+        &mut self,
+        entry: &tar::Entry<'_, R>,
+        parent: BorrowedFd<'_>,
+        last: &CStr,
+        failed: impl Fn(io::Error) -> Error,
+    ) -> Result<()> {
+        let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+        let invalid = || Error::system(format!("invalid hardlink target \"{}\"", String::from_utf8_lossy(&target)));
+        let parts = clean_relative(&target).ok_or_else(invalid)?;
+        let (name, above) = parts.split_last().ok_or_else(invalid)?;
+        let name = CString::new(*name).map_err(|_| invalid())?;
+        let folder = self.parent(&above.join(&b'/')).map_err(&failed)?;
+        rustix::fs::linkat(&folder, &name, parent, last, AtFlags::empty()).map_err(|error| failed(error.into()))
+    }
+
+    fn set_folder_times(mut self) -> Result<()> {
+        for (path, mtime) in std::mem::take(&mut self.folder_times) {
+            let mut set = || -> io::Result<()> {
+                let (above, last) = match path.iter().rposition(|byte| *byte == b'/') {
+                    Some(slash) => (&path[..slash], &path[slash + 1..]),
+                    None => (&path[..0], &path[..]),
+                };
+                let parent = self.parent(above)?;
+                Ok(rustix::fs::utimensat(&parent, last, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+            };
+            match set() {
+                // A later entry took the folder away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.context("setting times")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Meta {
+    fn read<R: Read>(entry: &mut tar::Entry<'_, R>, owner: Option<Owner>) -> io::Result<Self> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let header = entry.header().as_old();
+        let number = |field: &[u8]| parse_number(field).ok_or_else(invalid);
+        let id = |number: u64| u32::try_from(number).map_err(|_| invalid());
+        let device = match entry.header().as_ustar() {
+            Some(ustar) => (number(&ustar.dev_major)?, number(&ustar.dev_minor)?),
+            None => match entry.header().as_gnu() {
+                Some(gnu) => (number(&gnu.dev_major)?, number(&gnu.dev_minor)?),
+                None => (0, 0),
+            },
+        };
+        let seconds = i64::try_from(number(&header.mtime)?).map_err(|_| invalid())?;
+        let mut meta = Self {
+            kind: entry.header().entry_type(),
+            // Higher bits are Go's file kinds, which some clients send along.
+            mode: u32::try_from(number(&header.mode)? & 0o7777).expect("twelve bits"),
+            owner: Owner { uid: id(number(&header.uid)?)?, gid: id(number(&header.gid)?)? },
+            mtime: Timespec { tv_sec: seconds, tv_nsec: 0 },
+            device: makedev(id(device.0)?, id(device.1)?),
+            xattrs: Vec::new(),
+        };
+        // A name with a slash at its end is a folder in archives older than ustar.
+        if meta.kind == EntryType::Regular && entry.path_bytes().ends_with(b"/") {
+            meta.kind = EntryType::Directory;
+        }
+        if let Some(records) = entry.pax_extensions()? {
+            for record in records {
+                let record = record?;
+                meta.lay_over(record.key_bytes(), record.value_bytes());
+            }
+        }
+        if let Some(owner) = owner {
+            meta.owner = owner;
+        }
+        Ok(meta)
+    }
+
+    fn lay_over(&mut self, key: &[u8], value: &[u8]) {
+        let text = || std::str::from_utf8(value).ok();
+        match key {
+            b"uid" => self.owner.uid = text().and_then(|text| text.parse().ok()).unwrap_or(self.owner.uid),
+            b"gid" => self.owner.gid = text().and_then(|text| text.parse().ok()).unwrap_or(self.owner.gid),
+            b"mtime" => self.mtime = text().and_then(parse_time).unwrap_or(self.mtime),
+            _ => {
+                let attribute = key.strip_prefix(b"SCHILY.xattr.").and_then(|name| CString::new(name).ok());
+                self.xattrs.extend(attribute.map(|name| (name, value.to_vec())));
+            }
+        }
+    }
+}
+
+/// `1234.5678`; Go cuts fractions to nanoseconds as well.
+fn parse_time(text: &str) -> Option<Timespec> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let nanos = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    Some(Timespec { tv_sec: seconds.parse().ok()?, tv_nsec: nanos })
+}
+
+/// The parts of an entry's name, `.` and `..` resolved; `None` if it leads above the folder. A slash at the start
+/// counts for nothing, since older clients send absolute names.
+fn clean_relative(name: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut parts = Vec::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts)
+}
+
+fn write_file(content: &mut impl Read, parent: BorrowedFd<'_>, name: &CStr, meta: &Meta) -> io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
+    io::copy(content, &mut file)?;
+    let Owner { uid, gid } = meta.owner;
+    std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+    for (attribute, value) in &meta.xattrs {
+        match rustix::fs::fsetxattr(&file, attribute, value, rustix::fs::XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(meta.mode))?;
+    Ok(rustix::fs::futimens(&file, &times(meta.mtime))?)
+}
+
+/// Owner first, since changing it takes set-id bits and capabilities.
+fn describe(parent: BorrowedFd<'_>, name: &CStr, meta: &Meta) -> io::Result<()> {
+    chown(parent, name, meta.owner)?;
+    for (attribute, value) in &meta.xattrs {
+        tree::set_xattr(parent, name, attribute, value)?;
+    }
+    let is_link = meta.kind == EntryType::Symlink || meta.kind == EntryType::Link && is_symlink(parent, name)?;
+    if !is_link {
+        rustix::fs::chmodat(parent, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())?;
+    }
+    Ok(rustix::fs::utimensat(parent, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn is_symlink(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(tree::file_type(stat.st_mode) == FileType::Symlink)
+}
+
+fn times(mtime: Timespec) -> Timestamps {
+    Timestamps { last_access: mtime, last_modification: mtime }
+}
