@@ -20,9 +20,9 @@ mod view;
 
 pub use archive::{PathStat, Target};
 pub use copyup::copy_up;
-pub use shm::{mount_shm, unmount_shm};
 pub use extract::ExtractOptions;
 pub use resolve::Owner;
+pub use shm::{mount_shm, unmount_shm};
 pub use users::{UserFiles, user_files};
 pub use view::{Attached, RootView};
 
