@@ -14,6 +14,8 @@ mod resources;
 mod seccomp;
 pub mod security_opt;
 mod sysctl;
+#[cfg(test)]
+mod tests;
 mod tmpfs;
 pub mod user;
 mod validate;

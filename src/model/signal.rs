@@ -36,11 +36,12 @@ impl Signal {
 
     /// The same for `POST /containers/{id}/kill`, where a number that Linux does not know is refused too.
     pub fn parse_known(text: &str) -> Result<Self> {
-        let signal = Self::parse(text)?;
-        if signal.is_known() {
-            return Ok(signal);
+        let unsupported = |number: i64| Error::invalid(format!("the linux daemon does not support signal {number}"));
+        if let Some(negative) = text.parse().ok().filter(|number| *number < 0) {
+            return Err(unsupported(negative));
         }
-        Err(Error::invalid(format!("the linux daemon does not support signal {}", signal.0)))
+        let signal = Self::parse(text)?;
+        if signal.is_known() { Ok(signal) } else { Err(unsupported(signal.0.into())) }
     }
 
     /// Its number.
@@ -113,6 +114,8 @@ mod tests {
         }
         let error = Signal::parse_known("99").unwrap_err();
         assert_eq!(error.message(), "the linux daemon does not support signal 99");
+        let error = Signal::parse_known("-1").unwrap_err();
+        assert_eq!(error.message(), "the linux daemon does not support signal -1");
         assert!(Signal::parse_known("64").is_ok());
     }
 }

@@ -170,7 +170,6 @@ fn bind_options(point: &MountPoint, host: &HostFacts) -> Result<Vec<String>> {
 fn read_only_option(point: &MountPoint, host: &HostFacts) -> Result<&'static str> {
     match point.read_only_depth {
         ReadOnlyDepth::Shallow => Ok("ro"),
-        _ if point.non_recursive => Ok("ro"),
         ReadOnlyDepth::Forced if !host.recursive_read_only => Err(Error::invalid(format!(
             "failed to make {} recursively read-only: not supported by the kernel",
             point.destination

@@ -32,7 +32,7 @@ fn memory(host_config: &HostConfig) -> Option<LinuxMemory> {
     memory.set_limit(positive(host_config.memory)).set_reservation(positive(host_config.memory_reservation));
     memory.set_swap(positive(host_config.memory_swap)).set_kernel_tcp(positive(host_config.kernel_memory_tcp));
     memory.set_swappiness(host_config.memory_swappiness.and_then(|number| u64::try_from(number).ok()));
-    memory.set_disable_oom_killer(host_config.oom_kill_disable.filter(|disable| *disable));
+    memory.set_disable_oom_killer(host_config.oom_kill_disable);
     (memory != LinuxMemory::default()).then_some(memory)
 }
 
@@ -107,13 +107,8 @@ mod tests {
 
     #[test]
     fn minus_one_is_no_limit() {
-        let host_config = HostConfig {
-            pids_limit: Some(-1),
-            memory_swap: -1,
-            memory_swappiness: Some(-1),
-            oom_kill_disable: Some(false),
-            ..HostConfig::default()
-        };
+        let host_config =
+            HostConfig { pids_limit: Some(-1), memory_swap: -1, memory_swappiness: Some(-1), ..HostConfig::default() };
         assert_eq!((pids(&host_config), memory(&host_config)), (None, None));
     }
 }

@@ -18,7 +18,7 @@ pub struct SecurityOptions {
 }
 
 impl SecurityOptions {
-    /// Reads the options; 400 in dockerd's words for others.
+    /// Reads the options; in dockerd's words, and with its status 500, for others.
     pub fn parse(options: &[String]) -> Result<Self> {
         let mut parsed = Self::default();
         for option in options {
@@ -39,7 +39,7 @@ impl SecurityOptions {
             }
             _ => {}
         }
-        let invalid = |number: u8| Error::invalid(format!("invalid --security-opt {number}: {option:?}"));
+        let invalid = |number: u8| Error::system(format!("invalid --security-opt {number}: {option:?}"));
         // Old clients write a colon.
         let separator = if option.contains('=') { '=' } else { ':' };
         let (key, value) = option.split_once(separator).ok_or_else(|| invalid(1))?;

@@ -157,7 +157,7 @@ fn check_tmpfs(host_config: &HostConfig) -> Result<()> {
 
 fn check_storage(host_config: &HostConfig) -> Result<()> {
     if host_config.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
-        return invalid("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
+        return Err(Error::system("--storage-opt is supported only for overlay over xfs with 'pquota' mount option"));
     }
     Ok(())
 }
@@ -176,6 +176,9 @@ fn fill_defaults(host_config: &mut HostConfig, host: &HostFacts) {
     );
     if host_config.shm_size == 0 && !matches!(host_config.ipc_mode.as_str(), "none" | "host") {
         host_config.shm_size = mounts::DEFAULT_SHM_SIZE;
+    }
+    if host.features.oom_kill_disable {
+        host_config.oom_kill_disable.get_or_insert(false);
     }
     if host_config.privileged {
         return;

@@ -92,8 +92,9 @@ fn tmpfs(destination: &str, options: &str) -> Result<MountPoint> {
     })
 }
 
+/// Images may name a folder without the leading slash; it is meant from the root.
 fn anonymous_volume(destination: &str) -> Result<MountPoint> {
-    check_destination(destination)?;
+    check_destination(&clean(destination))?;
     Ok(MountPoint {
         kind: MountKind::Volume,
         destination: clean(destination),

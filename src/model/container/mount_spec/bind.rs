@@ -6,9 +6,9 @@ use crate::model::{
     container::{MountKind, MountPoint},
 };
 
-/// Reads one bind. `volume_driver` is the request's driver of named volumes.
+/// Reads one bind. `volume_driver` is the request's driver of named volumes. dockerd answers 500 to what it cannot read.
 pub(super) fn parse(text: &str, volume_driver: &str) -> Result<WantedMount> {
-    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let invalid = || Error::system(format!("invalid volume specification: '{text}'"));
     let parts: Vec<&str> = text.split(':').collect();
     let (source, destination, words) = match *parts.as_slice() {
         [] | ["", ..] => return Err(invalid()),
@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str, volume_driver: &str) -> Result<WantedMount> {
         [source, destination, words] => (source, destination, words),
         _ => return Err(invalid()),
     };
-    let mode = mode::Mode::parse(words).ok_or_else(|| mode::invalid(words))?;
+    let mode = mode::Mode::parse(words).ok_or_else(|| Error::system(mode::invalid(words).message()))?;
     let kind = if source.starts_with('/') { MountKind::Bind } else { MountKind::Volume };
     let point = match kind {
         MountKind::Bind => bind(source, destination, words, mode),
@@ -27,9 +27,10 @@ pub(super) fn parse(text: &str, volume_driver: &str) -> Result<WantedMount> {
     };
     let name = if kind == MountKind::Bind { "bind" } else { "volume" };
     let config_error = |error: Error| {
-        error
-            .context(format!("invalid mount config for type {name:?}"))
-            .context(format!("invalid volume specification: '{text}'"))
+        Error::system(format!(
+            "invalid volume specification: '{text}': invalid mount config for type {name:?}: {}",
+            error.message()
+        ))
     };
     point.map(WantedMount::from).map_err(config_error)
 }

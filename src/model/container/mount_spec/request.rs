@@ -196,7 +196,7 @@ fn tmpfs_options(options: &TmpfsOptions, read_only: bool) -> Result<String> {
     for option in options.options.iter().flatten() {
         match option.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             [word @ ("exec" | "noexec")] => words.push((*word).to_owned()),
-            [] => return Err(Error::invalid("invalid option array length 0")),
+            [] => return Err(Error::invalid("invalid option array length")),
             [word, ..] => return Err(Error::invalid(format!("invalid option: {word}"))),
         }
     }
