@@ -25,6 +25,8 @@ pub mod volumes;
 
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use http::HeaderValue;
 use tokio_util::task::TaskTracker;

@@ -1,19 +1,42 @@
 //! For tests of handlers: a request without a server.
 
+use std::sync::Arc;
+
 use axum::{body::Body, response::Response};
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::{ApiState, extract::Peer, router, router::Router};
-use crate::model::id::Tenant;
+use super::{ApiState, extract::Peer, router};
+use crate::{
+    backend::{images::fake::FakeImages, network::fake::FakeNetwork, runtime::fake::FakeRuntime},
+    engine::{Backends, Engine, config::EngineConfig},
+    model::id::Tenant,
+};
+
+/// An engine on fakes, with folders that go with the test.
+pub async fn state() -> (ApiState, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = EngineConfig {
+        data_root: folder.path().join("data"),
+        exec_root: folder.path().join("run"),
+        instance: "test".to_owned(),
+        ..EngineConfig::default()
+    };
+    let backends = Backends {
+        runtime: Arc::new(FakeRuntime::new(folder.path())),
+        images: Arc::new(FakeImages::default()),
+        network: Arc::new(FakeNetwork::default()),
+    };
+    let engine = Engine::open(config, backends).await.expect("an engine on fakes opens");
+    (ApiState::new(engine), folder)
+}
 
 /// Answers one request of the default tenant.
 pub async fn oneshot(state: &ApiState, mut request: Request<Body>) -> Response {
     request.extensions_mut().insert(Tenant::default_tenant());
     request.extensions_mut().insert(Peer { pid: None, uid: 0, gid: 0 });
-    let router: Router = router(state.clone());
-    router.oneshot(request).await
+    router(state.clone()).oneshot(request).await
 }
 
 /// `GET path`: status and body.

@@ -13,7 +13,7 @@ use crate::{
         query::Query,
     },
     model::{
-        Result,
+        Error, Result,
         container::{Config, ContainerCreateRequest, HostConfig, NetworkingConfig},
         id::Tenant,
         image::Platform,
@@ -49,6 +49,9 @@ pub async fn container_create(
 ) -> Result<Response> {
     let body = body.required()?;
     let (config, unknown_config) = body.parse::<Config>()?;
+    if config == Config::default() {
+        return Err(Error::invalid("config cannot be empty in order to create a container"));
+    }
     let (beside, unknown_beside) = body.parse::<Beside>()?;
     let unknown = unknown_to_both(unknown_config, unknown_beside);
     let platform = Some(query.platform).filter(|platform| !platform.is_empty());

@@ -12,7 +12,8 @@ impl Engine {
     /// force right after.
     pub async fn container_kill(&self, tenant: &Tenant, reference: &str, signal: Option<&str>) -> Result<()> {
         let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(Signal::KILL), Signal::parse_known)?;
-        let container = self.containers.get(tenant, reference)?;
+        let found = self.containers.get(tenant, reference);
+        let container = found.map_err(|error| error.context(format!("cannot kill container: {reference}")))?;
         let engine = self.clone();
         let verb = async move {
             let name = container.record().name.clone();
