@@ -70,7 +70,7 @@ pub struct SpecInput<'a> {
     pub files: &'a NetworkFiles,
     /// A folder to use as `/dev/shm`: with IPC mode `shareable` its own, with `container:` the other's, with `host` `/dev/shm`.
     pub shm: Option<&'a Path>,
-    /// The init program on the host, if `HostConfig.Init` asks for one.
+    /// The init program on the host, if the container or the daemon's config asks for one.
     pub init: Option<&'a Path>,
     /// `/proc/self/mountinfo`; only read for binds that are shared or slaves.
     pub mountinfo: &'a str,

@@ -68,6 +68,8 @@ pub struct HostFacts {
     pub arch: String,
     /// Whether AppArmor is on, and whether Docker's profile is loaded.
     pub apparmor: AppArmor,
+    /// Whether SELinux is on. Labels are not carried out.
+    pub selinux: bool,
     /// Whether mounts can be made read-only with all below them: Linux 5.12, and the runtime knows `rro`.
     pub recursive_read_only: bool,
     /// Our own score; without CAP_SYS_RESOURCE a container cannot have a lower one.
@@ -107,6 +109,7 @@ impl HostFacts {
             kernel,
             arch: go_arch().to_owned(),
             apparmor: detect_apparmor(),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             recursive_read_only: kernel >= (5, 12),
             oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
             thermal_throttle: thermal_throttle(),

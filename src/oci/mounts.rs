@@ -137,7 +137,7 @@ fn own_mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>> {
         let Some(source) = source.as_ref().filter(|_| !taken(&own, destination)) else { continue };
         let mut options = words(&["rbind"]);
         if input.record.host_config.readonly_rootfs {
-            options.push(read_only_word(input.host).to_owned());
+            options.push(read_only_word(input).to_owned());
         }
         options.push("rprivate".to_owned());
         own.push(mount(destination, "bind", &source.to_string_lossy(), options));
@@ -151,15 +151,15 @@ fn own_mount(point: &MountPoint, input: &SpecInput<'_>) -> Result<Mount> {
         MountKind::Tmpfs => Ok(mount(&point.destination, "tmpfs", "tmpfs", tmpfs::merge(&point.tmpfs_options)?)),
         MountKind::Bind | MountKind::Volume => {
             propagation::check_source(point, input.mountinfo)?;
-            Ok(mount(&point.destination, "bind", &point.source, bind_options(point, input.host)?))
+            Ok(mount(&point.destination, "bind", &point.source, bind_options(point, input)?))
         }
     }
 }
 
-fn bind_options(point: &MountPoint, host: &HostFacts) -> Result<Vec<String>> {
+fn bind_options(point: &MountPoint, input: &SpecInput<'_>) -> Result<Vec<String>> {
     let mut options = words(&[if point.non_recursive { "bind" } else { "rbind" }]);
     if !point.rw {
-        options.push(read_only_option(point, host)?.to_owned());
+        options.push(read_only_option(point, input)?.to_owned());
     }
     if !point.propagation.is_empty() {
         options.push(point.propagation.clone());
@@ -167,19 +167,24 @@ fn bind_options(point: &MountPoint, host: &HostFacts) -> Result<Vec<String>> {
     Ok(options)
 }
 
-fn read_only_option(point: &MountPoint, host: &HostFacts) -> Result<&'static str> {
+fn read_only_option(point: &MountPoint, input: &SpecInput<'_>) -> Result<&'static str> {
     match point.read_only_depth {
         ReadOnlyDepth::Shallow => Ok("ro"),
-        ReadOnlyDepth::Forced if !host.recursive_read_only => Err(Error::invalid(format!(
+        ReadOnlyDepth::Forced if !can_recurse(input) => Err(Error::invalid(format!(
             "failed to make {} recursively read-only: not supported by the kernel",
             point.destination
         ))),
-        ReadOnlyDepth::IfPossible | ReadOnlyDepth::Forced => Ok(read_only_word(host)),
+        ReadOnlyDepth::IfPossible | ReadOnlyDepth::Forced => Ok(read_only_word(input)),
     }
 }
 
-fn read_only_word(host: &HostFacts) -> &'static str {
-    if host.recursive_read_only { "rro" } else { "ro" }
+fn read_only_word(input: &SpecInput<'_>) -> &'static str {
+    if can_recurse(input) { "rro" } else { "ro" }
+}
+
+/// The kernel must know how, and the runtime too: of other runtimes than these nobody knows.
+fn can_recurse(input: &SpecInput<'_>) -> bool {
+    input.host.recursive_read_only && matches!(input.record.runtime.as_str(), "runc" | "crun" | "io.containerd.runc.v2")
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -83,7 +83,7 @@ pub(super) fn process(
 /// The init program to lay into the container; with other containers' processes in sight it would reap none.
 pub(super) fn init_of<'a>(input: &SpecInput<'a>) -> Option<&'a std::path::Path> {
     let private_pids = input.record.host_config.pid_mode.is_empty() || input.record.host_config.pid_mode == "private";
-    input.init.filter(|_| private_pids && input.record.host_config.init == Some(true))
+    input.init.filter(|_| private_pids)
 }
 
 fn base(

@@ -31,6 +31,7 @@ pub fn validate(config: &Config, host_config: &mut HostConfig, host: &HostFacts)
     check_limits(host_config, host, &mut warnings)?;
     let security = SecurityOptions::parse(host_config.security_opt.as_deref().unwrap_or_default())?;
     seccomp::check(security.seccomp.as_deref(), capabilities, host)?;
+    check_labels(host_config, &security, host, &mut warnings);
     check_devices(host_config)?;
     check_tmpfs(host_config)?;
     check_storage(host_config)?;
@@ -132,6 +133,18 @@ fn check_limits(host_config: &mut HostConfig, host: &HostFacts, warnings: &mut V
         super::process::rlimit(ulimit)?;
     }
     Ok(())
+}
+
+/// dockerd passes over labels where SELinux is off, and so do we; where it is on, what is not done is said.
+fn check_labels(host_config: &HostConfig, security: &SecurityOptions, host: &HostFacts, warnings: &mut Vec<String>) {
+    let relabels = |bind: &String| {
+        bind.rsplit(':').next().is_some_and(|mode| mode.split(',').any(|word| matches!(word, "z" | "Z")))
+    };
+    let asked =
+        security.labels.iter().any(|label| label != "disable") || host_config.binds.iter().flatten().any(relabels);
+    if asked && host.selinux {
+        warnings.push("SELinux labels are not carried out by ringer. Labels discarded.".to_owned());
+    }
 }
 
 /// The form only: whether a device is there is asked at start, as in dockerd.

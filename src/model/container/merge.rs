@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::{Config, HealthConfig};
+use super::{Config, HealthConfig, mount_spec::clean};
 use crate::model::{Error, Result, image::ImageConfig};
 
 impl Config {
@@ -21,7 +21,10 @@ impl Config {
         self.labels = Some(merge_labels(self.labels, image.labels.as_ref()));
         self.healthcheck = merge_health(self.healthcheck, image.healthcheck.as_ref());
         if self.stop_signal.as_deref().is_none_or(str::is_empty) {
-            self.stop_signal.clone_from(&image.stop_signal);
+            self.stop_signal = image.stop_signal.clone().filter(|signal| !signal.is_empty());
+        }
+        if self.working_dir.starts_with('/') {
+            self.working_dir = clean(&self.working_dir);
         }
         self.merge_command(image);
         if is_empty(self.entrypoint.as_ref()) && is_empty(self.cmd.as_ref()) {
@@ -62,11 +65,13 @@ fn fill(own: &mut String, below: &str) {
 }
 
 fn fill_set(own: &mut Option<IndexMap<String, Value>>, below: Option<&IndexMap<String, Value>>) {
-    let Some(below) = below else { return };
-    let own = own.get_or_insert_default();
-    for (key, value) in below {
-        own.entry(key.clone()).or_insert_with(|| value.clone());
+    let mut merged = own.take().unwrap_or_default();
+    for (key, value) in below.into_iter().flatten() {
+        merged.entry(key.clone()).or_insert_with(|| value.clone());
     }
+    // dockerd writes the keys of objects in order, and nothing for an empty set.
+    merged.sort_keys();
+    *own = (!merged.is_empty()).then_some(merged);
 }
 
 fn merge_env(own: Option<Vec<String>>, image: &[String]) -> Option<Vec<String>> {
@@ -74,7 +79,7 @@ fn merge_env(own: Option<Vec<String>>, image: &[String]) -> Option<Vec<String>> 
     let mut merged = own.unwrap_or_default();
     let keys: std::collections::HashSet<String> = merged.iter().map(|entry| key(entry)).collect();
     merged.extend(image.iter().filter(|entry| !keys.contains(&key(entry))).cloned());
-    Some(merged)
+    (!merged.is_empty()).then_some(merged)
 }
 
 fn merge_labels(
@@ -85,6 +90,7 @@ fn merge_labels(
     for (key, value) in image.into_iter().flatten() {
         labels.entry(key.clone()).or_insert_with(|| value.clone());
     }
+    labels.sort_keys();
     labels
 }
 
@@ -188,6 +194,20 @@ mod tests {
             json!({"Healthcheck": {"Test": ["CMD", "a"]}}),
         );
         assert_eq!(config["Healthcheck"], json!({"Test": ["NONE"]}));
+    }
+
+    #[test]
+    fn absent_and_empty_are_null_as_in_dockerd() {
+        let config =
+            merged(json!({"Cmd": "x", "Env": [], "Volumes": {}, "ExposedPorts": {}, "StopSignal": ""}), json!({}));
+        assert_eq!((&config["Env"], &config["Volumes"]), (&Value::Null, &Value::Null));
+        assert!(config.get("ExposedPorts").is_none() && config.get("StopSignal").is_none());
+    }
+
+    #[test]
+    fn folder_is_cleaned() {
+        assert_eq!(merged(json!({"Cmd": "x", "WorkingDir": "/a/../b//"}), json!({}))["WorkingDir"], "/b");
+        assert_eq!(merged(json!({"Cmd": "x", "WorkingDir": "b/"}), json!({}))["WorkingDir"], "b/");
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn check_absolute(path: &str) -> Result<()> {
 }
 
 /// Without `.`, `..` and double slashes.
-fn clean(path: &str) -> String {
+pub(super) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

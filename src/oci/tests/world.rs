@@ -83,6 +83,7 @@ impl World {
             apparmor: AppArmor::Off,
             recursive_read_only: true,
             oom_score_adj: 0,
+            selinux: false,
             thermal_throttle: Vec::new(),
         };
         Self { host, devices }
@@ -152,7 +153,7 @@ impl World {
             joined: &Joined { pid: joins(&host_config.pid_mode, "pid"), ipc: joins(&host_config.ipc_mode, "ipc") },
             files: &NetworkFiles { resolv_conf: file("resolv.conf"), hostname: file("hostname"), hosts: file("hosts") },
             shm: shm.map(Path::new),
-            init: Some(Path::new("/usr/bin/docker-init")),
+            init: host_config.init.filter(|init| *init).map(|_| Path::new("/usr/bin/docker-init")),
             mountinfo: MOUNTINFO,
             host: &self.host,
         })
