@@ -41,22 +41,15 @@ impl Engine {
 
     pub(crate) async fn remove(&self, container: &Arc<Container>, options: DeleteOptions) -> Result<()> {
         let removal = container.begin_removal()?;
-        let name = container.record().name.clone();
-        match container.state() {
-            ContainerState::Running(_) | ContainerState::Paused(_) if !options.force => {
-                return Err(Error::remove_running(&name, matches!(container.state(), ContainerState::Paused(_))));
+        // A start that was under way when the removal began may have made it run meanwhile.
+        let changing = loop {
+            self.end_for_removal(container, options.force).await?;
+            // Behind a tear-down that is under way.
+            let changing = container.lock.clone().lock_owned().await;
+            if !container.state().counts_as_running() {
+                break changing;
             }
-            ContainerState::Restarting(_) if !options.force => {
-                return Err(Error::conflict(format!(
-                    "cannot remove container \"{name}\": container is restarting: stop the container before removing or force remove"
-                )));
-            }
-            ContainerState::Restarting(_) => self.cancel_restart(container).await,
-            ContainerState::Running(_) | ContainerState::Paused(_) => self.kill_and_wait(container).await?,
-            _ => {}
-        }
-        // Behind a tear-down that is under way.
-        let changing = container.lock.clone().lock_owned().await;
+        };
         let record = container.record();
         container.try_update(|record| {
             record.state = record.state.begin_removal(container.id().as_str())?;
@@ -78,6 +71,28 @@ impl Engine {
             engine.remove_rest(&container).await;
         });
         Ok(())
+    }
+
+    /// Sees that the container does not run: with `force` by killing it, else it is an error that it does.
+    async fn end_for_removal(&self, container: &Arc<Container>, force: bool) -> Result<()> {
+        let name = container.record().name.clone();
+        match container.state() {
+            ContainerState::Running(_) if !force => Err(Error::remove_running(&name, false)),
+            ContainerState::Paused(_) if !force => Err(Error::remove_running(&name, true)),
+            ContainerState::Restarting(_) if !force => Err(Error::conflict(format!(
+                "cannot remove container \"{name}\": container is restarting: \
+                 stop the container before removing or force remove"
+            ))),
+            ContainerState::Running(_) | ContainerState::Paused(_) => self.kill_and_wait(container).await,
+            ContainerState::Restarting(_) => {
+                self.cancel_restart(container).await;
+                Ok(())
+            }
+            ContainerState::Created(_)
+            | ContainerState::Exited(_)
+            | ContainerState::Removing(_)
+            | ContainerState::Dead(_) => Ok(()),
+        }
     }
 
     /// What nobody waits for: the container object with its writable layer, and its files.
