@@ -1,5 +1,6 @@
 //! Handlers for containers and execs.
 
+pub mod archive;
 pub mod create;
 pub mod exec;
 pub mod inspect;

@@ -41,9 +41,9 @@ pub fn routes() -> Vec<Route> {
         get("/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
         post("/containers/{id}/wait", "ContainerWait").to(containers::lifecycle::container_wait),
         delete("/containers/{id}", "ContainerDelete").to(containers::lifecycle::container_delete),
-        head("/containers/{id}/archive", "ContainerArchiveInfo"),
-        get("/containers/{id}/archive", "ContainerArchive"),
-        put("/containers/{id}/archive", "PutContainerArchive"),
+        head("/containers/{id}/archive", "ContainerArchiveInfo").to(containers::archive::container_archive_info),
+        get("/containers/{id}/archive", "ContainerArchive").to(containers::archive::container_archive),
+        put("/containers/{id}/archive", "PutContainerArchive").to(containers::archive::put_container_archive),
         post("/containers/prune", "ContainerPrune"),
 
         // Exec

@@ -1,5 +1,6 @@
 //! Containers: one file per verb.
 
+pub mod archive;
 pub mod attach;
 mod connectivity;
 pub mod console;

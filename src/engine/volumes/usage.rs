@@ -136,6 +136,30 @@ impl Engine {
         }
     }
 
+    /// Mounts what a stopped container's volumes ask for, to look into them. Answers their names.
+    pub(crate) async fn mount_volumes_for_view(&self, record: &ContainerRecord) -> Result<Vec<String>> {
+        let mut mounted = Vec::new();
+        for mount in volume_mounts(record) {
+            // A volume that was removed by force of hand is an empty folder to look at, not an error.
+            if self.volumes.get(&record.tenant, &mount.name).is_none() {
+                continue;
+            }
+            if let Err(error) = self.mount_volume(&record.tenant, &mount.name, &record.id).await {
+                self.unmount_volumes_of_view(record, &mounted).await;
+                return Err(error);
+            }
+            mounted.push(mount.name.clone());
+        }
+        Ok(mounted)
+    }
+
+    /// Undoes [`Engine::mount_volumes_for_view`].
+    pub(crate) async fn unmount_volumes_of_view(&self, record: &ContainerRecord, names: &[String]) {
+        for name in names {
+            self.unmount_volume(&record.tenant, name, &record.id).await;
+        }
+    }
+
     /// Removes the anonymous volumes of a container that is out of the table already, unless another has them.
     pub(crate) async fn remove_anonymous_volumes(&self, record: &ContainerRecord) {
         for mount in volume_mounts(record).filter(|mount| mount.anonymous) {
