@@ -49,6 +49,7 @@ pub struct Inner {
     pub(crate) execs: containers::exec::ExecStore,
     pub(crate) volumes: VolumeStore,
     pub(crate) events: EventBus,
+    pub(crate) images: images::ImageStore,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -66,7 +67,9 @@ impl Engine {
     /// daemon ended are ended first, as dockerd does without live restore.
     pub async fn open(config: EngineConfig, backends: Backends) -> Result<Self> {
         let volumes = VolumeStore::open(&config.data_root)?;
+        let images = images::ImageStore::new(&config, backends.images.clone())?;
         let engine = Self(Arc::new(Inner {
+            images,
             id: system::DaemonId::load(&config.data_root)?,
             config,
             host: HostFacts::detect(),

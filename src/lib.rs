@@ -7,13 +7,14 @@
 //! |---|---|
 //! | 3 | `api` |
 //! | 2 | `engine`; `containerd`, `network` |
-//! | 1 | `backend`, `oci`, `logs`, `dns`, `registry`, `rootfs` |
+//! | 1 | `backend`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
 //! | 0 | `model` |
 
 pub mod api;
 pub mod backend;
 pub mod containerd;
 pub mod dns;
+pub mod dockerfile;
 pub mod engine;
 pub mod logs;
 pub mod model;

@@ -1,28 +1,85 @@
-//! Images.
+//! Images: one file per verb. Names belong to tenants, content is shared by all.
+//!
+//! `tree` reads what an image consists of, `look_up` finds a tenant's images by name and id, `keep` writes records
+//! and the labels that pin content and snapshots.
+
+mod auth;
+mod delete;
+mod for_container;
+mod history;
+mod import;
+mod inspect;
+mod keep;
+mod list;
+mod load;
+mod locks;
+mod look_up;
+pub mod progress;
+mod pull;
+mod save;
+mod tag;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+pub use auth::LoginStatus;
+pub use delete::{DeleteOptions, Deleted};
+pub use history::HistoryLine;
+pub use import::ImportRequest;
+pub use inspect::{ImageDetails, ManifestSummary};
+pub use list::{ImageSummary, ListOptions};
+pub use pull::PullRequest;
+pub use save::ArchiveReader;
 
 use crate::{
-    engine::Engine,
-    model::{
-        Error, Result,
-        container::ContainerRecord,
-        id::Tenant,
-        image::{ImageForContainer, Platform},
-    },
+    backend::images::ImageBackend,
+    engine::config::EngineConfig,
+    model::Result,
+    registry::{Registry, RegistryConfig},
 };
 
-impl Engine {
-    /// Looks up the image of a container that is to be made.
-    pub(crate) async fn image_for_container(
-        &self,
-        _tenant: &Tenant,
-        reference: &str,
-        _platform: Option<&Platform>,
-    ) -> Result<ImageForContainer> {
-        Err(Error::no_such_image(reference))
+/// How many layers are fetched at once, by all pulls together; dockerd's number.
+const DOWNLOADS: usize = 3;
+
+/// What the image verbs share.
+pub struct ImageStore {
+    pub(crate) backend: Arc<dyn ImageBackend>,
+    pub(crate) registry: Registry,
+    trees: tree::Trees,
+    /// By digest and by chain id: one task at a time fetches a blob or unpacks a layer.
+    locks: locks::KeyedLocks,
+    /// Taken to change names: a tag that moves leaves its old image without name, which two at once would get wrong.
+    names: tokio::sync::Mutex<()>,
+    downloads: Arc<Semaphore>,
+    pulls: pull::Pulls,
+}
+
+impl ImageStore {
+    /// With mirrors and insecure registries from the configuration.
+    pub fn new(config: &EngineConfig, backend: Arc<dyn ImageBackend>) -> Result<Self> {
+        let registry = RegistryConfig {
+            mirrors: config.registry_mirrors.clone(),
+            insecure: config.insecure_registries.clone(),
+            ..RegistryConfig::default()
+        };
+        Ok(Self::with_registry(backend, Registry::new(registry)?))
     }
 
-    /// Bytes that a container's image takes unpacked.
-    pub(crate) async fn image_size(&self, _record: &ContainerRecord) -> Result<u64> {
-        Ok(0)
+    /// With a registry client that is set up already.
+    pub fn with_registry(backend: Arc<dyn ImageBackend>, registry: Registry) -> Self {
+        Self {
+            backend,
+            registry,
+            trees: tree::Trees::default(),
+            locks: locks::KeyedLocks::default(),
+            names: tokio::sync::Mutex::default(),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            pulls: pull::Pulls::default(),
+        }
     }
 }

@@ -234,7 +234,7 @@ impl Error {
 
     /// An id prefix that fits several images.
     pub fn ambiguous_image(prefix: &str) -> Self {
-        Self::invalid(format!("ambiguous reference: image ID prefix {prefix} fits several images"))
+        Self::not_found(format!("ambiguous reference: image ID prefix {prefix} fits several images"))
     }
 
     /// `DELETE /images/{name}` of the last name while a container uses the image.

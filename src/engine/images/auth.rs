@@ -1,0 +1,23 @@
+//! `POST /auth`.
+
+use crate::{
+    engine::Engine,
+    model::{Result, id::Tenant, registry_auth::RegistryAuth},
+};
+
+/// The registry takes the credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginStatus {
+    /// For the terminal.
+    pub status: &'static str,
+    /// A token to keep instead of the password; may be empty.
+    pub identity_token: String,
+}
+
+impl Engine {
+    /// Checks credentials at their registry. Nothing is kept: each call brings its own.
+    pub async fn auth(&self, _tenant: &Tenant, credentials: &RegistryAuth) -> Result<LoginStatus> {
+        let login = self.images.registry.login(credentials).await?;
+        Ok(LoginStatus { status: "Login Succeeded", identity_token: login.identity_token })
+    }
+}

@@ -1,0 +1,153 @@
+//! `DELETE /images/{name}`.
+
+use std::sync::Arc;
+
+use crate::{
+    backend::images::ImageRecord,
+    engine::{
+        Engine,
+        images::look_up::{Found, reference_of},
+    },
+    model::{
+        Error, Result,
+        container::ContainerRecord,
+        id::Tenant,
+        reference::{Digest, Reference},
+    },
+};
+
+/// How to delete.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeleteOptions {
+    /// Also with stopped containers, or with names in several repositories.
+    pub force: bool,
+}
+
+/// One step of a deletion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// A name is gone.
+    Untagged(String),
+    /// The image is gone.
+    Deleted(Digest),
+}
+
+impl Engine {
+    /// Takes a name away, and with its last name the image. By id, all names go.
+    ///
+    /// Conflicts as dockerd has them: the last name while a container uses the image, an id with several repositories, a
+    /// stopped container (these two can be forced), a running container (that cannot).
+    pub async fn image_delete(&self, tenant: &Tenant, image: &str, options: DeleteOptions) -> Result<Vec<Deleted>> {
+        let (engine, tenant, image) = (self.clone(), tenant.clone(), image.to_owned());
+        self.run("image_delete", async move {
+            let _lock = engine.images.names.lock().await;
+            let found = engine.images.find(&tenant, &image).await?;
+            match found.named.clone() {
+                Some(name) => engine.delete_name(&tenant, &found, &name, options.force).await,
+                None => engine.delete_id(&tenant, &found, options.force).await,
+            }
+        })
+        .await
+    }
+
+    async fn delete_name(&self, tenant: &Tenant, found: &Found, name: &Reference, force: bool) -> Result<Vec<Deleted>> {
+        let (going, staying): (Vec<&ImageRecord>, Vec<&ImageRecord>) =
+            found.records.iter().partition(|record| is_meant(record, name));
+        if !staying.is_empty() {
+            return self.untag(tenant, found, &going, false).await;
+        }
+        let users = self.containers_of(tenant, found.id());
+        let Some(user) = users.first() else {
+            return self.delete_all(tenant, found, &going).await;
+        };
+        if !force {
+            return Err(Error::image_reference_in_use(&name.familiar(), user.id.short(), found.short_id()));
+        }
+        // The container goes on; its image stays without a name, so that it can be found by its id.
+        self.untag(tenant, found, &going, true).await
+    }
+
+    async fn delete_id(&self, tenant: &Tenant, found: &Found, force: bool) -> Result<Vec<Deleted>> {
+        let users = self.containers_of(tenant, found.id());
+        if let Some(running) = users.iter().find(|user| user.state.is_running()) {
+            let reason = format!("image is being used by running container {}", running.id.short());
+            return Err(Error::image_delete_impossible(found.short_id(), &reason));
+        }
+        if !force {
+            self.check_unforced(found, &users)?;
+        }
+        let all: Vec<&ImageRecord> = found.records.iter().collect();
+        self.delete_all(tenant, found, &all).await
+    }
+
+    fn check_unforced(&self, found: &Found, users: &[Arc<ContainerRecord>]) -> Result<()> {
+        let mut repositories: Vec<String> = found.references().iter().map(Reference::name).collect();
+        repositories.dedup();
+        let tags = found.references().iter().filter(|reference| reference.tag().is_some()).count();
+        if repositories.len() > 1 || tags > 1 {
+            let reason = "image is referenced in multiple repositories";
+            return Err(Error::image_delete_needs_force(found.short_id(), reason));
+        }
+        if let Some(stopped) = users.first() {
+            let reason = format!("image is being used by stopped container {}", stopped.id.short());
+            return Err(Error::image_delete_needs_force(found.short_id(), &reason));
+        }
+        Ok(())
+    }
+
+    /// Takes names away from an image that stays, under its other names or without any.
+    async fn untag(
+        &self,
+        tenant: &Tenant,
+        found: &Found,
+        going: &[&ImageRecord],
+        nameless: bool,
+    ) -> Result<Vec<Deleted>> {
+        if nameless {
+            let record = ImageRecord { name: found.id().to_string(), ..found.records[0].clone() };
+            self.images.backend.put_image(&record).await?;
+        }
+        let mut deleted = Vec::new();
+        for record in going {
+            self.images.backend.delete_image(tenant, &record.name, false).await?;
+            self.report_untagged(tenant, found.id(), record, &mut deleted);
+        }
+        Ok(deleted)
+    }
+
+    async fn delete_all(&self, tenant: &Tenant, found: &Found, records: &[&ImageRecord]) -> Result<Vec<Deleted>> {
+        let mut deleted = Vec::new();
+        for (n, record) in records.iter().enumerate() {
+            // With the last name the collector comes: the answer means that the space is free.
+            let last = n + 1 == records.len();
+            self.images.backend.delete_image(tenant, &record.name, last).await?;
+            self.report_untagged(tenant, found.id(), record, &mut deleted);
+        }
+        self.images.forget_tree(found.id());
+        self.image_event(tenant, "delete", found.id().as_str(), found.id().as_str(), indexmap::IndexMap::new());
+        deleted.push(Deleted::Deleted(found.id().clone()));
+        Ok(deleted)
+    }
+
+    fn report_untagged(&self, tenant: &Tenant, id: &Digest, record: &ImageRecord, deleted: &mut Vec<Deleted>) {
+        if let Some(reference) = reference_of(record) {
+            let name = reference.familiar();
+            self.image_event(tenant, "untag", id.as_str(), &name, indexmap::IndexMap::new());
+            deleted.push(Deleted::Untagged(name));
+        }
+    }
+
+    /// The tenant's containers that were made from an image.
+    pub(super) fn containers_of(&self, tenant: &Tenant, image: &Digest) -> Vec<Arc<ContainerRecord>> {
+        let records = self.containers.list(tenant).into_iter().map(|container| container.record());
+        records.filter(|record| record.image_id == *image).collect()
+    }
+}
+
+/// `name:tag` means that record; `name@digest` means every record of the repository.
+fn is_meant(record: &ImageRecord, name: &Reference) -> bool {
+    match name.digest() {
+        None => record.name == name.to_string(),
+        Some(_) => reference_of(record).is_some_and(|own| own.name() == name.name()),
+    }
+}

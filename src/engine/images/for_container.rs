@@ -1,0 +1,48 @@
+//! The image of a container that is about to be made.
+
+use crate::{
+    engine::Engine,
+    model::{
+        Error, Result,
+        id::Tenant,
+        image::{ImageForContainer, Platform},
+    },
+};
+
+impl Engine {
+    /// Finds an image by name or id, for `platform` or this machine's, and sees to it that it is unpacked.
+    ///
+    /// Errors: 404 `No such image: x:latest`, which makes clients pull; 404 as well where the image is there but not for
+    /// this platform.
+    pub async fn image_for_container(
+        &self,
+        tenant: &Tenant,
+        reference: &str,
+        platform: Option<&Platform>,
+    ) -> Result<ImageForContainer> {
+        let found = self.images.find(tenant, reference).await?;
+        let tree = self.images.tree(&found.target).await?;
+        let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
+        let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(reference, &wanted()));
+        let (variant, content) = chosen?;
+        let chain_id = content.top_chain();
+        // Looking up its size is the cheapest way to ask for a snapshot without a lease.
+        if !chain_id.is_empty() && self.images.backend.snapshot_size(&chain_id).await.is_err() {
+            let lease = self.images.backend.lease().await?;
+            let unpacked = self.images.unpack(&lease, &content.manifest, &content.document).await;
+            let pinned = match unpacked {
+                Ok(()) => self.images.pin_manifest(&variant.descriptor, &content.manifest, &content.document).await,
+                Err(error) => Err(error),
+            };
+            self.images.backend.release(lease).await?;
+            pinned?;
+        }
+        Ok(ImageForContainer {
+            id: found.target.digest.clone(),
+            manifest: variant.descriptor.clone(),
+            platform: variant.platform.clone(),
+            config: content.document.config.clone(),
+            chain_id,
+        })
+    }
+}

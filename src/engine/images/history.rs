@@ -1,0 +1,71 @@
+//! `GET /images/{name}/history`.
+
+use crate::{
+    engine::Engine,
+    model::{
+        Error, Result,
+        id::Tenant,
+        image::{Platform, documents::HistoryEntry},
+        time::Timestamp,
+    },
+};
+
+/// One step of an image's making, newest first in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// The image's id for the newest step, `<missing>` for the others.
+    pub id: String,
+    /// When.
+    pub created: Timestamp,
+    /// The command.
+    pub created_by: String,
+    /// Names of the image, for the newest step.
+    pub tags: Vec<String>,
+    /// Bytes of the step's layer on disk; 0 if it made none.
+    pub size: u64,
+    /// Comment.
+    pub comment: String,
+}
+
+impl Engine {
+    /// How an image came about.
+    pub async fn image_history(
+        &self,
+        tenant: &Tenant,
+        image: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<HistoryLine>> {
+        let found = self.images.find(tenant, image).await?;
+        let tree = self.images.tree(&found.target).await?;
+        let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
+        let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(image, &wanted()));
+        let (_, content) = chosen?;
+        let mut chains = content.document.chain_ids().into_iter();
+        let mut lines = Vec::new();
+        for entry in &content.document.history {
+            let chain = if entry.empty_layer { None } else { chains.next() };
+            let size = match chain {
+                Some(chain) => self.images.backend.snapshot_size(&chain).await.unwrap_or_default(),
+                None => 0,
+            };
+            lines.push(line(entry, size));
+        }
+        lines.reverse();
+        if let Some(newest) = lines.first_mut() {
+            newest.id = found.id().to_string();
+            newest.tags = found.repo_tags();
+        }
+        Ok(lines)
+    }
+}
+
+fn line(entry: &HistoryEntry, size: u64) -> HistoryLine {
+    HistoryLine {
+        id: "<missing>".to_owned(),
+        created: entry.created.unwrap_or_default(),
+        created_by: entry.created_by.clone(),
+        tags: Vec::new(),
+        size,
+        comment: entry.comment.clone(),
+    }
+}

@@ -1,0 +1,145 @@
+//! `POST /images/create?fromSrc=-`: an image of one layer from a tar of a file system.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio_util::io::SyncIoBridge;
+
+use super::{
+    load::{Body, decompressed},
+    tag::new_name,
+};
+use crate::{
+    backend::images::{BlobWriter, Lease},
+    dockerfile::changes,
+    engine::Engine,
+    model::{
+        Error, Result,
+        id::Tenant,
+        image::{
+            Descriptor, ImageConfig, Platform,
+            documents::{HistoryEntry, ImageDocument, Manifest, RootFs, media_type},
+        },
+        reference::{Digest, Reference},
+        time::Timestamp,
+    },
+};
+
+/// Bytes that travel at once.
+const CHUNK: u64 = 1 << 20;
+
+/// What the imported image is like.
+#[derive(Clone, Debug, Default)]
+pub struct ImportRequest {
+    /// Name, empty for none.
+    pub repository: String,
+    /// Tag, `latest` if empty.
+    pub tag: String,
+    /// Dockerfile instructions for its configuration.
+    pub changes: Vec<String>,
+    /// Comment of its history.
+    pub message: String,
+    /// For which platform; this machine's if none.
+    pub platform: Option<Platform>,
+}
+
+impl Engine {
+    /// Makes an image of `body`, which may be packed; returns its id.
+    pub async fn image_import(&self, tenant: &Tenant, request: &ImportRequest, body: Body) -> Result<Digest> {
+        let mut config = ImageConfig::default();
+        changes::apply(&mut config, &request.changes)?;
+        let name = match request.repository.as_str() {
+            "" => None,
+            repository => Some(new_name(repository, &request.tag)?),
+        };
+        let lease = self.images.backend.lease().await?;
+        let imported = self.import(tenant, request, config, name.as_ref(), body, &lease).await;
+        self.images.backend.release(lease).await?;
+        if imported.is_err() {
+            self.collect_garbage_soon();
+        }
+        imported
+    }
+
+    async fn import(
+        &self,
+        tenant: &Tenant,
+        request: &ImportRequest,
+        config: ImageConfig,
+        name: Option<&Reference>,
+        body: Body,
+        lease: &Lease,
+    ) -> Result<Digest> {
+        let layer = store_layer(self.images.backend.write_new_blob(lease).await?, body).await?;
+        let created = Some(Timestamp::now());
+        let document = ImageDocument {
+            created,
+            platform: request.platform.clone().unwrap_or_else(Platform::host),
+            comment: request.message.clone(),
+            config,
+            rootfs: RootFs { diff_ids: vec![layer.digest.clone()], ..RootFs::default() },
+            history: vec![HistoryEntry { created, comment: request.message.clone(), ..HistoryEntry::default() }],
+            ..ImageDocument::default()
+        };
+        let (target, manifest) = self.store_single(lease, &document, layer).await?;
+        self.images.unpack(lease, &manifest, &document).await?;
+        self.images.pin_manifest(&target, &manifest, &document).await?;
+        match name {
+            Some(name) => {
+                self.images.point(tenant, name, &target).await?;
+                self.image_event(tenant, "tag", target.digest.as_str(), &name.familiar(), indexmap::IndexMap::new());
+            }
+            None => self.images.keep_nameless(tenant, &target).await?,
+        }
+        let labels = document.config.labels.unwrap_or_default();
+        self.image_event(tenant, "import", target.digest.as_str(), target.digest.as_str(), labels);
+        Ok(target.digest)
+    }
+
+    async fn store_single(
+        &self,
+        lease: &Lease,
+        document: &ImageDocument,
+        layer: Descriptor,
+    ) -> Result<(Descriptor, Manifest)> {
+        let bytes = serde_json::to_vec(document).expect("documents are plain data");
+        let config = Descriptor::of(media_type::OCI_CONFIG, &bytes);
+        self.images.store_document(lease, &config, &bytes).await?;
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            config,
+            layers: vec![layer],
+            annotations: indexmap::IndexMap::new(),
+        };
+        let bytes = serde_json::to_vec(&manifest).expect("documents are plain data");
+        let target = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        self.images.store_document(lease, &target, &bytes).await?;
+        Ok((target, manifest))
+    }
+}
+
+/// Unpacks the body's compression on the way into the store.
+async fn store_layer(mut writer: Box<dyn BlobWriter>, body: Body) -> Result<Descriptor> {
+    let handle = Handle::current();
+    let storing = move || {
+        use std::io::Read as _;
+        let mut tar = decompressed(SyncIoBridge::new(body))?;
+        let mut size = 0;
+        loop {
+            let mut chunk = Vec::new();
+            let read = tar.by_ref().take(CHUNK).read_to_end(&mut chunk);
+            if read.map_err(|error| Error::invalid(format!("reading the tar: {error}")).with_source(error))? == 0 {
+                break;
+            }
+            size += chunk.len() as u64;
+            handle.block_on(writer.write(Bytes::from(chunk)))?;
+        }
+        let digest = handle.block_on(writer.commit(HashMap::new()))?;
+        let kind = "application/vnd.oci.image.layer.v1.tar";
+        Ok(Descriptor { digest, size, ..Descriptor::of(kind, b"") })
+    };
+    let storing = tokio::task::spawn_blocking(storing).await;
+    storing.map_err(|panic| Error::system("storing the tar failed").with_source(panic))?
+}

@@ -1,0 +1,144 @@
+//! Keeping an image: the labels that pin its content and snapshots, and its names.
+
+use std::collections::HashMap;
+
+use crate::{
+    backend::images::{ImageRecord, Lease},
+    engine::images::ImageStore,
+    model::{
+        Error, Result,
+        id::Tenant,
+        image::{
+            Descriptor,
+            documents::{ImageDocument, Index, Manifest},
+        },
+        reference::{Digest, Reference},
+        time::Timestamp,
+    },
+};
+
+impl ImageStore {
+    /// Stores a document that is in memory, and has the lease keep it.
+    pub(crate) async fn store_document(&self, lease: &Lease, descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
+        let _lock = self.locks.lock(descriptor.digest.as_str()).await;
+        if let Some(mut writer) = self.backend.write_blob(lease, descriptor).await? {
+            if writer.offset() > 0 {
+                writer.truncate().await?;
+            }
+            writer.write(bytes.to_vec().into()).await?;
+            writer.commit(HashMap::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// An index pins the manifests that it names; those that are not here do not matter.
+    pub(crate) async fn pin_index(&self, descriptor: &Descriptor, index: &Index) -> Result<()> {
+        let entries = index.manifests.iter().enumerate();
+        let labels =
+            entries.map(|(n, entry)| (format!("containerd.io/gc.ref.content.m.{n}"), entry.digest.to_string()));
+        self.backend.label_blob(&descriptor.digest, labels.collect()).await
+    }
+
+    /// A manifest pins configuration and layers, the configuration pins the snapshots.
+    pub(crate) async fn pin_manifest(
+        &self,
+        descriptor: &Descriptor,
+        manifest: &Manifest,
+        document: &ImageDocument,
+    ) -> Result<()> {
+        let layers = manifest.layers.iter().enumerate();
+        let mut labels: HashMap<String, String> = layers
+            .map(|(n, layer)| (format!("containerd.io/gc.ref.content.l.{n}"), layer.digest.to_string()))
+            .collect();
+        labels.insert("containerd.io/gc.ref.content.config".to_owned(), manifest.config.digest.to_string());
+        self.backend.label_blob(&descriptor.digest, labels).await?;
+        if let Some(top) = document.chain_ids().pop() {
+            let label = format!("containerd.io/gc.ref.snapshot.{}", self.backend.snapshotter());
+            self.backend.label_blob(&manifest.config.digest, HashMap::from([(label, top)])).await?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks what is not unpacked yet. The layers' blobs must be here.
+    pub(crate) async fn unpack(&self, lease: &Lease, manifest: &Manifest, document: &ImageDocument) -> Result<()> {
+        let diff_ids = &document.rootfs.diff_ids;
+        check_layer_count(manifest, document)?;
+        let chains = document.chain_ids();
+        for (n, layer) in manifest.layers.iter().enumerate() {
+            let parent = if n == 0 { "" } else { chains[n - 1].as_str() };
+            self.unpack_one(lease, layer, parent, &chains[n], &diff_ids[n]).await?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks one layer, unless it is there. Whether there was something to do.
+    pub(crate) async fn unpack_one(
+        &self,
+        lease: &Lease,
+        layer: &Descriptor,
+        parent: &str,
+        chain_id: &str,
+        diff_id: &Digest,
+    ) -> Result<bool> {
+        let _lock = self.locks.lock(chain_id).await;
+        if self.backend.has_snapshot(lease, chain_id).await? {
+            return Ok(false);
+        }
+        self.backend.unpack_layer(lease, layer, parent, chain_id, diff_id).await?;
+        Ok(true)
+    }
+
+    /// Points a tenant's name at an image. The image that had the name before, and has no other, stays without a
+    /// name (dangling), as dockerd has it. Returns whether anything changed.
+    pub(crate) async fn point(&self, tenant: &Tenant, name: &Reference, target: &Descriptor) -> Result<bool> {
+        let _lock = self.names.lock().await;
+        let name = name.to_string();
+        let before = self.backend.get_image(tenant, &name).await?;
+        if before.as_ref().is_some_and(|before| before.target.digest == target.digest) {
+            return Ok(false);
+        }
+        if let Some(before) = before {
+            let others = self.backend.list_images(tenant).await?;
+            let same = |record: &&ImageRecord| record.target.digest == before.target.digest;
+            if others.iter().filter(same).count() == 1 {
+                self.backend.put_image(&record(tenant, before.target.digest.as_str(), &before.target)).await?;
+            }
+        }
+        self.backend.put_image(&record(tenant, &name, target)).await?;
+        // An image that had lost its name has one again.
+        self.backend.delete_image(tenant, target.digest.as_str(), false).await?;
+        Ok(true)
+    }
+
+    /// Keeps an image that has no name, unless it has one.
+    pub(crate) async fn keep_nameless(&self, tenant: &Tenant, target: &Descriptor) -> Result<()> {
+        let _lock = self.names.lock().await;
+        let records = self.backend.list_images(tenant).await?;
+        if records.iter().any(|record| record.target.digest == target.digest) {
+            return Ok(());
+        }
+        self.backend.put_image(&record(tenant, target.digest.as_str(), target)).await
+    }
+}
+
+/// A configuration and a manifest that disagree make no image.
+pub fn check_layer_count(manifest: &Manifest, document: &ImageDocument) -> Result<()> {
+    let (layers, diff_ids) = (manifest.layers.len(), document.rootfs.diff_ids.len());
+    if layers == diff_ids {
+        return Ok(());
+    }
+    Err(Error::system(format!(
+        "layers from manifest don't match image configuration: {layers} layers, {diff_ids} diff ids"
+    )))
+}
+
+fn record(tenant: &Tenant, name: &str, target: &Descriptor) -> ImageRecord {
+    ImageRecord {
+        tenant: tenant.clone(),
+        name: name.to_owned(),
+        target: target.clone(),
+        labels: HashMap::new(),
+        created: Timestamp::now(),
+        updated: Timestamp::now(),
+    }
+}

@@ -1,0 +1,276 @@
+//! `GET /images/json`.
+
+use indexmap::IndexMap;
+
+use crate::{
+    engine::{
+        Engine,
+        images::{
+            inspect::ManifestSummary,
+            look_up::{Found, find_in},
+            tree::Tree,
+        },
+    },
+    model::{
+        Error, Result,
+        filters::Filters,
+        id::Tenant,
+        image::Descriptor,
+        reference::{Digest, Reference},
+        time::Timestamp,
+    },
+};
+
+/// Filters that dockerd knows here.
+const FILTERS: [&str; 8] = ["dangling", "label", "label!", "before", "since", "reference", "until", "containerd"];
+
+/// What the list holds besides the images.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Which images.
+    pub filters: Filters,
+    /// All manifests of each.
+    pub manifests: bool,
+    /// Bytes that other images have, too.
+    pub shared_size: bool,
+}
+
+/// A line of the list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageSummary {
+    /// Its id.
+    pub id: Digest,
+    /// Names with tags.
+    pub repo_tags: Vec<String>,
+    /// Names with the digest.
+    pub repo_digests: Vec<String>,
+    /// When it was built.
+    pub created: Timestamp,
+    /// Bytes, content and snapshots.
+    pub size: u64,
+    /// Bytes of snapshots that other images of the tenant have, too; `None` if not asked for.
+    pub shared_size: Option<u64>,
+    /// Its labels.
+    pub labels: Option<IndexMap<String, String>>,
+    /// How many containers were made from it.
+    pub containers: usize,
+    /// What its names point at.
+    pub descriptor: Descriptor,
+    /// All manifests, if asked for.
+    pub manifests: Option<Vec<ManifestSummary>>,
+}
+
+impl Engine {
+    /// The images of a tenant, newest first.
+    pub async fn image_list(&self, tenant: &Tenant, options: &ListOptions) -> Result<Vec<ImageSummary>> {
+        options.filters.allow_only(&FILTERS)?;
+        let dangling = options.filters.boolean("dangling")?;
+        let images = self.images.all(tenant).await?;
+        let span = self.time_span(&images, &options.filters).await?;
+        let mut chains = ChainUse::default();
+        let mut list = Vec::new();
+        for found in images {
+            let tree = self.images.tree(&found.target).await?;
+            chains.count(&tree);
+            let Some((_, content)) = tree.choose(None) else { continue };
+            let created = content.document.created.unwrap_or_default();
+            let labels = content.document.config.labels.clone();
+            let label = |key: &str| labels.as_ref()?.get(key).map(String::as_str);
+            let is_dangling = found.references().is_empty();
+            if !span.contains(created)
+                || dangling.is_some_and(|wanted| wanted != is_dangling)
+                || !options.filters.matches_labels(label)
+            {
+                continue;
+            }
+            let Some(found) = with_matching_names(found, &options.filters) else { continue };
+            list.push((self.summary(tenant, &found, &tree, options).await?, tree));
+        }
+        if options.shared_size {
+            for (summary, tree) in &mut list {
+                summary.shared_size = Some(self.shared_size(tree, &chains).await);
+            }
+        }
+        let mut list: Vec<ImageSummary> = list.into_iter().map(|(summary, _)| summary).collect();
+        list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        Ok(list)
+    }
+
+    async fn summary(
+        &self,
+        tenant: &Tenant,
+        found: &Found,
+        tree: &Tree,
+        options: &ListOptions,
+    ) -> Result<ImageSummary> {
+        let document = tree.choose(None).map(|(_, content)| content.document.clone()).unwrap_or_default();
+        let mut size = 0;
+        for (variant, content) in tree.available() {
+            size += content.size() + variant.descriptor.size + self.images.unpacked_size(content).await;
+        }
+        if tree.target.digest
+            != tree.variants.first().map_or_else(|| tree.target.digest.clone(), |v| v.descriptor.digest.clone())
+        {
+            size += tree.target.size;
+        }
+        let manifests = match options.manifests {
+            true => Some(self.manifest_summaries(tenant, found, tree).await?),
+            false => None,
+        };
+        Ok(ImageSummary {
+            id: found.id().clone(),
+            repo_tags: found.repo_tags(),
+            repo_digests: found.repo_digests(),
+            created: document.created.unwrap_or_default(),
+            size,
+            shared_size: None,
+            labels: document.config.labels,
+            containers: self.containers_of(tenant, found.id()).len(),
+            descriptor: found.target.clone(),
+            manifests,
+        })
+    }
+
+    async fn shared_size(&self, tree: &Tree, chains: &ChainUse) -> u64 {
+        let mut size = 0;
+        for (_, content) in tree.available() {
+            for chain in content.document.chain_ids().iter().filter(|chain| chains.is_shared(chain)) {
+                size += self.images.backend.snapshot_size(chain).await.unwrap_or_default();
+            }
+        }
+        size
+    }
+
+    async fn time_span(&self, images: &[Found], filters: &Filters) -> Result<TimeSpan> {
+        let mut span = TimeSpan::default();
+        for name in filters.get("before") {
+            let created = self.created(images, name).await?;
+            span.before = Some(span.before.map_or(created, |before| before.min(created)));
+        }
+        for name in filters.get("since") {
+            let created = self.created(images, name).await?;
+            span.since = Some(span.since.map_or(created, |since| since.max(created)));
+        }
+        for until in filters.get("until") {
+            let until = Timestamp::parse_query(until)?;
+            span.before = Some(span.before.map_or(until, |before| before.min(until)));
+        }
+        Ok(span)
+    }
+
+    async fn created(&self, images: &[Found], name: &str) -> Result<Timestamp> {
+        let found = find_in(images.to_vec(), name)?;
+        let tree = self.images.tree(&found.target).await?;
+        let (_, content) = tree.choose(None).ok_or_else(|| Error::no_such_image(name))?;
+        Ok(content.document.created.unwrap_or_default())
+    }
+}
+
+/// `before`, `since` and `until`, both ends left out.
+#[derive(Clone, Copy, Debug, Default)]
+struct TimeSpan {
+    since: Option<Timestamp>,
+    before: Option<Timestamp>,
+}
+
+impl TimeSpan {
+    fn contains(self, time: Timestamp) -> bool {
+        self.since.is_none_or(|since| time > since) && self.before.is_none_or(|before| time < before)
+    }
+}
+
+/// How many images have a snapshot.
+#[derive(Default)]
+struct ChainUse(std::collections::HashMap<String, usize>);
+
+impl ChainUse {
+    fn count(&mut self, tree: &Tree) {
+        let chains: std::collections::HashSet<String> =
+            tree.available().flat_map(|(_, content)| content.document.chain_ids()).collect();
+        for chain in chains {
+            *self.0.entry(chain).or_default() += 1;
+        }
+    }
+
+    fn is_shared(&self, chain: &str) -> bool {
+        self.0.get(chain).is_some_and(|count| *count > 1)
+    }
+}
+
+/// `reference` shows of an image the names that match, and drops it if none does.
+fn with_matching_names(mut found: Found, filters: &Filters) -> Option<Found> {
+    let patterns = filters.get("reference");
+    if patterns.is_empty() {
+        return Some(found);
+    }
+    let fits = |reference: &Reference| patterns.iter().any(|pattern| reference_matches(reference, pattern));
+    found.records.retain(|record| super::look_up::reference_of(record).is_some_and(|reference| fits(&reference)));
+    (!found.records.is_empty()).then_some(found)
+}
+
+/// As Go's `path.Match` on `name`, `name:tag` and `name@digest`, each in its short form.
+fn reference_matches(reference: &Reference, pattern: &str) -> bool {
+    matches(pattern.as_bytes(), reference.familiar().as_bytes())
+        || matches(pattern.as_bytes(), reference.familiar_name().as_bytes())
+}
+
+/// `*` and `?` stop at slashes, `[a-z]` and `[^a-z]` are classes, a backslash takes the meaning away.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => {
+            matches(rest, text) || matches!(text, [first, others @ ..] if *first != b'/' && matches(pattern, others))
+        }
+        ([b'?', rest @ ..], [first, others @ ..]) => *first != b'/' && matches(rest, others),
+        ([b'[', class @ ..], [first, others @ ..]) => {
+            let Some(end) = class.iter().skip(1).position(|c| *c == b']').map(|at| at + 1) else { return false };
+            in_class(&class[..end], *first) && matches(&class[end + 1..], others)
+        }
+        ([b'\\', literal, rest @ ..] | [literal, rest @ ..], [first, others @ ..]) => {
+            literal == first && matches(rest, others)
+        }
+        _ => false,
+    }
+}
+
+fn in_class(class: &[u8], byte: u8) -> bool {
+    let (negated, mut rest) = match class {
+        [b'^', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let mut found = false;
+    while let [low, tail @ ..] = rest {
+        let (high, tail) = match tail {
+            [b'-', high, tail @ ..] => (high, tail),
+            tail => (low, tail),
+        };
+        found |= (*low..=*high).contains(&byte);
+        rest = tail;
+    }
+    found != negated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_go() {
+        let reference = |text: &str| Reference::parse(text).unwrap().or_latest();
+        assert!(reference_matches(&reference("alpine:3"), "alpine"));
+        assert!(reference_matches(&reference("alpine:3"), "alp*"));
+        assert!(reference_matches(&reference("alpine:3"), "*:3"));
+        assert!(reference_matches(&reference("a/b:3"), "a/?"));
+        assert!(!reference_matches(&reference("a/b:3"), "*"));
+        assert!(reference_matches(&reference("a/b:3"), "*/[a-c]:[^4]"));
+        assert!(!reference_matches(&reference("alpine:3"), "alpine:4"));
+        assert!(!reference_matches(&reference("alpine:3"), "["));
+    }
+
+    #[test]
+    fn ends_of_the_span_do_not_belong_to_it() {
+        let at = |seconds| Timestamp::from_unix(seconds, 0);
+        let span = TimeSpan { since: Some(at(1)), before: Some(at(3)) };
+        assert_eq!([1, 2, 3].map(|time| span.contains(at(time))), [false, true, false]);
+    }
+}

@@ -1,0 +1,172 @@
+//! `POST /images/load`: images from a tar, docker-archive (also the old one without `manifest.json`) or OCI layout.
+//!
+//! The tar is never unpacked on disk: each of its files becomes a blob under the load's lease, and what the
+//! archive's own documents name is put together from these. What nothing names goes with the lease.
+
+mod archive;
+mod docker;
+mod layout;
+mod legacy;
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use tokio::{io::AsyncRead, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use self::archive::Archive;
+use crate::{
+    backend::images::Lease,
+    engine::{Engine, images::progress::Message},
+    model::{
+        Error, Result,
+        id::Tenant,
+        image::{
+            Descriptor, Platform,
+            documents::{ImageDocument, Index, Manifest, media_type},
+        },
+        reference::Reference,
+    },
+};
+
+pub use archive::decompressed;
+
+/// A stream of progress that ends with an error if the work failed.
+pub type ProgressStream = Pin<Box<dyn Stream<Item = Result<Message>> + Send>>;
+
+/// The bytes of a request.
+pub type Body = Pin<Box<dyn AsyncRead + Send>>;
+
+/// An image of the archive whose documents are stored.
+struct Loaded {
+    target: Descriptor,
+    names: Vec<Reference>,
+}
+
+/// Where messages go. A client that left does not stop the work.
+type Messages = mpsc::Sender<Result<Message>>;
+
+impl Engine {
+    /// Takes all images of a tar. Failures come in the stream, as dockerd has it. `quiet` leaves the layers' progress out.
+    pub fn image_load(&self, tenant: &Tenant, body: Body, quiet: bool) -> ProgressStream {
+        let (messages, stream) = mpsc::channel(16);
+        let (engine, tenant) = (self.clone(), tenant.clone());
+        self.spawn("image_load", async move {
+            let lease = match engine.images.backend.lease().await {
+                Ok(lease) => lease,
+                Err(error) => return drop(messages.send(Err(error)).await),
+            };
+            let loaded = engine.load_archive(&tenant, body, quiet, &lease, &messages).await;
+            let released = engine.images.backend.release(lease).await;
+            if let Err(error) = loaded.and(released) {
+                engine.collect_garbage_soon();
+                let _client_left = messages.send(Err(error)).await;
+            }
+        });
+        Box::pin(ReceiverStream::new(stream))
+    }
+
+    /// What a failed pull or load has left goes now, not at the collector's next round.
+    pub(super) fn collect_garbage_soon(&self) {
+        let engine = self.clone();
+        self.spawn("collect_garbage", async move {
+            if let Err(error) = engine.images.backend.collect_garbage().await {
+                tracing::warn!("collecting garbage: {}", error.chain());
+            }
+        });
+    }
+
+    async fn load_archive(
+        &self,
+        tenant: &Tenant,
+        body: Body,
+        quiet: bool,
+        lease: &Lease,
+        messages: &Messages,
+    ) -> Result<()> {
+        let archive = archive::read(self.images.backend.clone(), lease.clone(), body).await?;
+        let images = if archive.is_layout() {
+            layout::images(&self.images, lease, &archive).await?
+        } else if archive.documents.contains_key("manifest.json") {
+            docker::images(&self.images, lease, &archive).await?
+        } else if archive.documents.contains_key("repositories") {
+            legacy::images(&self.images, lease, &archive).await?
+        } else {
+            return Err(Error::invalid("unrecognized image format"));
+        };
+        for image in images {
+            self.keep_loaded(tenant, &image, quiet, lease, messages).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_loaded(
+        &self,
+        tenant: &Tenant,
+        image: &Loaded,
+        quiet: bool,
+        lease: &Lease,
+        messages: &Messages,
+    ) -> Result<()> {
+        self.images.forget_tree(&image.target.digest);
+        self.pin_loaded(&image.target).await?;
+        let tree = self.images.tree(&image.target).await?;
+        let Some((_, content)) = tree.choose(None) else {
+            return Err(Error::invalid(format!("image {} has no content in the archive", image.target.digest)));
+        };
+        super::keep::check_layer_count(&content.manifest, &content.document)?;
+        let (chains, diff_ids) = (content.document.chain_ids(), &content.document.rootfs.diff_ids);
+        for (n, layer) in content.manifest.layers.iter().enumerate() {
+            let parent = if n == 0 { "" } else { chains[n - 1].as_str() };
+            let is_new = self.images.unpack_one(lease, layer, parent, &chains[n], &diff_ids[n]).await?;
+            if is_new && !quiet {
+                let id = super::look_up::short(&diff_ids[n]);
+                let message = Message::layer_progress(id, "Loading layer", layer.size, layer.size);
+                let _client_left = messages.send(Ok(message)).await;
+            }
+        }
+        for name in &image.names {
+            self.images.point(tenant, name, &image.target).await?;
+            let line = format!("Loaded image: {}\n", name.familiar());
+            let _client_left = messages.send(Ok(Message::stream(line))).await;
+        }
+        if image.names.is_empty() {
+            self.images.keep_nameless(tenant, &image.target).await?;
+            let line = format!("Loaded image ID: {}\n", image.target.digest);
+            let _client_left = messages.send(Ok(Message::stream(line))).await;
+        }
+        let (id, labels) = (image.target.digest.as_str(), content.document.config.labels.clone().unwrap_or_default());
+        self.image_event(tenant, "load", id, id, labels);
+        Ok(())
+    }
+
+    /// Labels for the collector on all documents of an image that are here.
+    async fn pin_loaded(&self, target: &Descriptor) -> Result<()> {
+        if self.images.backend.blob_info(&target.digest).await?.is_none() {
+            return Ok(());
+        }
+        let bytes = self.images.read_document(target).await?;
+        if !media_type::is_index(&target.media_type) {
+            let manifest = Manifest::parse(&bytes)?;
+            if self.images.backend.blob_info(&manifest.config.digest).await?.is_none() {
+                return Err(Error::invalid(format!("blob {} is missing in the archive", manifest.config.digest)));
+            }
+            let document = ImageDocument::parse(&self.images.read_document(&manifest.config).await?)?;
+            return self.images.pin_manifest(target, &manifest, &document).await;
+        }
+        let index = Index::parse(&bytes)?;
+        self.images.pin_index(target, &index).await?;
+        for entry in &index.manifests {
+            Box::pin(self.pin_loaded(entry)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The platform of a configuration without one, as some tools write it.
+fn or_host(mut document: ImageDocument) -> ImageDocument {
+    if document.platform.architecture.is_empty() {
+        document.platform = Platform { os_version: document.platform.os_version.clone(), ..Platform::host() };
+    }
+    document
+}

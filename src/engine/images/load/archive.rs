@@ -1,0 +1,252 @@
+//! Reading a tar of images: documents into memory, everything else into blobs.
+
+use std::{
+    collections::HashMap,
+    io::{BufReader, Read},
+    path::{Component, Path},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio_util::io::SyncIoBridge;
+
+use super::Body;
+use crate::{
+    backend::images::{ImageBackend, Lease},
+    engine::images::tree::DOCUMENT_LIMIT,
+    model::{Error, Result, image::Descriptor, reference::Digest},
+};
+
+/// Files that tell what the others are.
+const DOCUMENTS: [&str; 4] = ["manifest.json", "repositories", "index.json", "oci-layout"];
+
+/// Bytes that travel at once from the request to the store.
+const CHUNK: usize = 1 << 20;
+
+/// A file of the archive, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Its first bytes, which tell how a layer is packed.
+    pub head: Vec<u8>,
+}
+
+/// All of an archive.
+#[derive(Debug, Default)]
+pub struct Archive {
+    /// Contents of the documents, by path.
+    pub documents: HashMap<&'static str, Vec<u8>>,
+    files: HashMap<String, File>,
+    /// Older docker writes a layer once and links to it from the other images that have it.
+    links: HashMap<String, String>,
+}
+
+impl Archive {
+    /// Whether it is an OCI layout.
+    pub fn is_layout(&self) -> bool {
+        self.documents.contains_key("index.json") && self.documents.contains_key("oci-layout")
+    }
+
+    /// A file by its path, through links.
+    pub fn file(&self, path: &str) -> Result<&File> {
+        let mut path = path;
+        for _ in 0..16 {
+            if let Some(file) = self.files.get(path) {
+                return Ok(file);
+            }
+            match self.links.get(path) {
+                Some(target) => path = target,
+                None => break,
+            }
+        }
+        Err(Error::invalid(format!("invalid archive: file {path} is missing")))
+    }
+
+    /// A blob of a layout, as a descriptor of it says.
+    pub fn blob(&self, descriptor: &Descriptor) -> Option<&File> {
+        let path = descriptor.digest.as_str().replace(':', "/");
+        self.files.get(&format!("blobs/{path}")).filter(|file| file.digest == descriptor.digest)
+    }
+}
+
+/// Reads all of a request's body, packed or not.
+pub async fn read(backend: Arc<dyn ImageBackend>, lease: Lease, body: Body) -> Result<Archive> {
+    let handle = Handle::current();
+    let reading = move || {
+        let mut reader = Reader { backend, lease, handle, archive: Archive::default() };
+        let body = decompressed(SyncIoBridge::new(body))?;
+        reader.read_all(body)?;
+        Ok(reader.archive)
+    };
+    let reading = tokio::task::spawn_blocking(reading).await;
+    reading.map_err(|panic| Error::system("reading the archive failed").with_source(panic))?
+}
+
+/// The bytes of a body that may be packed with gzip, zstd, xz or bzip2.
+pub fn decompressed(body: impl Read + 'static) -> Result<Box<dyn Read>> {
+    let mut body = BufReader::with_capacity(CHUNK, body);
+    let mut head = Vec::with_capacity(6);
+    let sniffed = body.by_ref().take(6).read_to_end(&mut head);
+    sniffed.map_err(|error| Error::invalid(format!("reading the body: {error}")).with_source(error))?;
+    let packed = std::io::Cursor::new(head.clone()).chain(body);
+    Ok(match head.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let decoder = zstd::Decoder::new(packed);
+            Box::new(decoder.map_err(|error| Error::system("preparing zstd").with_source(error))?)
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(packed)),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(packed)),
+        _ => Box::new(packed),
+    })
+}
+
+struct Reader {
+    backend: Arc<dyn ImageBackend>,
+    lease: Lease,
+    handle: Handle,
+    archive: Archive,
+}
+
+impl Reader {
+    fn read_all(&mut self, body: Box<dyn Read>) -> Result<()> {
+        let mut archive = tar::Archive::new(body);
+        for entry in archive.entries().map_err(|error| bad_tar(&error))? {
+            self.read_entry(&mut entry.map_err(|error| bad_tar(&error))?)?;
+        }
+        Ok(())
+    }
+
+    fn read_entry(&mut self, entry: &mut tar::Entry<'_, Box<dyn Read>>) -> Result<()> {
+        let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let path = inside("", &raw).ok_or_else(|| outside(&raw))?;
+        match entry.header().entry_type() {
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                match DOCUMENTS.iter().find(|name| **name == path) {
+                    Some(name) => {
+                        let content = self.read_document(entry, name)?;
+                        self.archive.documents.insert(name, content);
+                    }
+                    None => {
+                        let file = self.store(entry)?;
+                        self.archive.files.insert(path, file);
+                    }
+                }
+            }
+            tar::EntryType::Symlink => {
+                let (folder, _) = path.rsplit_once('/').unwrap_or(("", &path));
+                let target = self.link_target(entry, folder)?;
+                self.archive.links.insert(path, target);
+            }
+            tar::EntryType::Link => {
+                let target = self.link_target(entry, "")?;
+                self.archive.links.insert(path, target);
+            }
+            // Folders, and what has no content.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn link_target(&self, entry: &tar::Entry<'_, Box<dyn Read>>, folder: &str) -> Result<String> {
+        let target = String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
+        inside(folder, &target).ok_or_else(|| outside(&target))
+    }
+
+    fn read_document(&self, entry: &mut impl Read, name: &str) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        entry.take(DOCUMENT_LIMIT + 1).read_to_end(&mut content).map_err(|error| bad_tar(&error))?;
+        if content.len() as u64 > DOCUMENT_LIMIT {
+            return Err(Error::invalid(format!("invalid archive: {name} is larger than {DOCUMENT_LIMIT} bytes")));
+        }
+        Ok(content)
+    }
+
+    fn store(&self, entry: &mut impl Read) -> Result<File> {
+        let mut writer = self.handle.block_on(self.backend.write_new_blob(&self.lease))?;
+        let (mut head, mut size) = (Vec::new(), 0);
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let read = entry.take(CHUNK as u64).read_to_end(&mut chunk).map_err(|error| bad_tar(&error))?;
+            if read == 0 {
+                break;
+            }
+            if head.is_empty() {
+                head.extend_from_slice(&chunk[..chunk.len().min(6)]);
+            }
+            size += read as u64;
+            self.handle.block_on(writer.write(Bytes::from(chunk)))?;
+        }
+        let digest = self.handle.block_on(writer.commit(HashMap::new()))?;
+        Ok(File { digest, size, head })
+    }
+}
+
+/// The clean path of `name` seen from `folder`; `None` if it leads out of the archive.
+fn inside(folder: &str, name: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for component in Path::new(name).components() {
+        match component {
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::ParentDir => drop(parts.pop()?),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(parts.join("/"))
+}
+
+fn outside(name: &str) -> Error {
+    Error::invalid(format!("invalid archive: {name:?} leads out of it"))
+}
+
+/// Go's words for a tar that is none, or that broke off.
+fn bad_tar(error: &std::io::Error) -> Error {
+    let text = error.to_string();
+    let broken_off = error.kind() == std::io::ErrorKind::UnexpectedEof || text.contains("unexpected EOF");
+    let is_header = text.contains("numeric field") || text.contains("cksum") || text.contains("checksum");
+    match () {
+        () if is_header => Error::invalid("archive/tar: invalid tar header"),
+        () if broken_off || text.contains("failed to read entire block") => Error::invalid("unexpected EOF"),
+        () => Error::invalid(format!("reading the archive: {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        assert_eq!(inside("a", "../b/./c").as_deref(), Some("b/c"));
+        assert_eq!(inside("", "./manifest.json").as_deref(), Some("manifest.json"));
+        assert_eq!(inside("", "../x"), None);
+        assert_eq!(inside("a", "../../x"), None);
+        assert_eq!(inside("", "/etc/passwd"), None);
+    }
+
+    #[test]
+    fn all_packings_are_told_by_their_first_bytes() {
+        use std::io::Write as _;
+        let plain = b"hello, hello, hello".as_slice();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(plain).unwrap();
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(plain).unwrap();
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(plain).unwrap();
+        let zstd = zstd::encode_all(plain, 1).unwrap();
+        for packed in [plain.to_vec(), gzip.finish().unwrap(), xz.finish().unwrap(), bzip2.finish().unwrap(), zstd] {
+            let mut read = Vec::new();
+            decompressed(std::io::Cursor::new(packed)).unwrap().read_to_end(&mut read).unwrap();
+            assert_eq!(read, plain);
+        }
+        let mut empty = Vec::new();
+        decompressed(std::io::empty()).unwrap().read_to_end(&mut empty).unwrap();
+        assert!(empty.is_empty());
+    }
+}

@@ -1,0 +1,168 @@
+//! Layers of a pull: fetched three at a time, unpacked in their order while later ones still come.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{sync::oneshot, task::JoinSet};
+
+use super::{Pull, job::Job, layer_id};
+use crate::{
+    backend::images::{BlobWriter, Lease},
+    engine::{Engine, images::progress::Message},
+    model::{
+        Error, Result,
+        image::{
+            Descriptor,
+            documents::{ImageDocument, Manifest},
+        },
+        reference::Digest,
+    },
+    registry::{BlobSink, Progress, Session},
+};
+
+/// How often a download reports; dockerd's interval.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+impl Pull<'_> {
+    /// Fetches and unpacks what is missing. Whether anything was.
+    pub(super) async fn layers(
+        &self,
+        session: &Arc<Session>,
+        manifest: &Manifest,
+        document: &ImageDocument,
+    ) -> Result<bool> {
+        let chains = document.chain_ids();
+        let here = self.layers_here(manifest, &chains).await?;
+        if here.iter().all(|here| *here) {
+            return Ok(false);
+        }
+        for (layer, here) in manifest.layers.iter().zip(&here) {
+            let text = if *here { "Already exists" } else { "Pulling fs layer" };
+            self.job.say(Message::layer(layer_id(layer), text));
+        }
+        // Dropping the set ends the downloads: when one fails, or the pull is given up.
+        let mut downloads = JoinSet::new();
+        let mut arrivals = Vec::new();
+        for (layer, _) in manifest.layers.iter().zip(&here).filter(|(_, here)| !**here) {
+            let (done, arrival) = oneshot::channel();
+            let download = Download {
+                engine: self.engine.clone(),
+                lease: self.lease.clone(),
+                session: session.clone(),
+                layer: layer.clone(),
+                job: self.job.clone(),
+            };
+            downloads.spawn(async move { drop(done.send(download.run().await)) });
+            arrivals.push(arrival);
+        }
+        let mut arrivals = arrivals.into_iter();
+        for (n, layer) in manifest.layers.iter().enumerate().filter(|(n, _)| !here[*n]) {
+            let arrival = arrivals.next().expect("one for each missing layer");
+            arrival.await.unwrap_or_else(|_| Err(Error::system(format!("downloading {} failed", layer.digest))))?;
+            let parent = if n == 0 { "" } else { chains[n - 1].as_str() };
+            self.unpack(layer, parent, &chains[n], &document.rootfs.diff_ids[n]).await?;
+        }
+        Ok(true)
+    }
+
+    /// Which layers are fetched and unpacked; the lease keeps them from now on.
+    async fn layers_here(&self, manifest: &Manifest, chains: &[String]) -> Result<Vec<bool>> {
+        let backend = &self.engine.images.backend;
+        let mut here = Vec::with_capacity(chains.len());
+        for (layer, chain) in manifest.layers.iter().zip(chains) {
+            here.push(
+                backend.blob_info(&layer.digest).await?.is_some()
+                    && backend.write_blob(self.lease, layer).await?.is_none()
+                    && backend.has_snapshot(self.lease, chain).await?,
+            );
+        }
+        Ok(here)
+    }
+
+    /// containerd tells nothing while it unpacks, so there is a beginning and an end.
+    async fn unpack(&self, layer: &Descriptor, parent: &str, chain_id: &str, diff_id: &Digest) -> Result<()> {
+        let extracting = |current| Message::layer_progress(layer_id(layer), "Extracting", current, layer.size);
+        self.job.say(extracting(0));
+        self.engine.images.unpack_one(self.lease, layer, parent, chain_id, diff_id).await?;
+        self.job.say(extracting(layer.size));
+        self.job.say(Message::layer(layer_id(layer), "Pull complete"));
+        Ok(())
+    }
+}
+
+/// The fetching of one layer.
+struct Download {
+    engine: Engine,
+    lease: Lease,
+    session: Arc<Session>,
+    layer: Descriptor,
+    job: Arc<Job>,
+}
+
+impl Download {
+    async fn run(&self) -> Result<()> {
+        let images = &self.engine.images;
+        // Another pull may be at the same layer: then it is waited for, and found.
+        let _lock = images.locks.lock(self.layer.digest.as_str()).await;
+        let _slot = match images.downloads.clone().try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => {
+                self.say("Waiting");
+                let slot = images.downloads.clone().acquire_owned().await;
+                slot.map_err(|closed| Error::system("downloads are over").with_source(closed))?
+            }
+        };
+        if let Some(writer) = images.backend.write_blob(&self.lease, &self.layer).await? {
+            let mut sink = Sink(writer);
+            self.session.download(&self.layer, &mut sink, &mut self.reporter()).await?;
+            self.say("Verifying Checksum");
+            sink.0.commit(HashMap::new()).await?;
+        }
+        self.say("Download complete");
+        Ok(())
+    }
+
+    fn say(&self, text: &str) {
+        self.job.say(Message::layer(layer_id(&self.layer), text));
+    }
+
+    fn reporter(&self) -> impl FnMut(Progress) + Send + use<> {
+        let (job, layer) = (self.job.clone(), self.layer.clone());
+        let mut last: Option<Instant> = None;
+        move |progress| match progress {
+            Progress::Downloaded(bytes) => {
+                if bytes == layer.size || last.is_none_or(|last| last.elapsed() >= REPORT_EVERY) {
+                    last = Some(Instant::now());
+                    job.say(Message::layer_progress(layer_id(&layer), "Downloading", bytes, layer.size));
+                }
+            }
+            Progress::Retrying(seconds) => {
+                let plural = if seconds == 1 { "" } else { "s" };
+                job.say(Message::layer(layer_id(&layer), format!("Retrying in {seconds} second{plural}")));
+            }
+        }
+    }
+}
+
+/// A blob writer as the registry client sees it.
+struct Sink(Box<dyn BlobWriter>);
+
+#[async_trait]
+impl BlobSink for Sink {
+    fn offset(&self) -> u64 {
+        self.0.offset()
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.0.write(bytes).await
+    }
+
+    async fn truncate(&mut self) -> Result<()> {
+        self.0.truncate().await
+    }
+}

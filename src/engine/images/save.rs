@@ -1,0 +1,255 @@
+//! `GET /images/get` and `/images/{name}/get`: one tar that is an OCI layout and a docker-archive at once, as dockerd
+//! has made it since 25; `docker load` of older ones reads its `manifest.json`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::{look_up::Found, tree::Tree};
+use crate::{
+    engine::Engine,
+    model::{
+        Error, Result,
+        id::Tenant,
+        image::{
+            Descriptor, Platform,
+            documents::{Index, media_type},
+        },
+        reference::{Digest, Reference},
+    },
+};
+
+/// The tar as it is being made. An error in it means that it is not whole.
+pub type ArchiveReader = Pin<Box<dyn AsyncRead + Send>>;
+
+/// Bytes between the store and the client.
+const PIPE: usize = 1 << 20;
+
+/// Bytes of a tar's unit.
+const BLOCK: u64 = 512;
+
+/// An image to be saved: its tree, the variant for the docker-archive, the names it is saved under.
+struct Saved {
+    tree: std::sync::Arc<Tree>,
+    names: Vec<Reference>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ArchiveItem {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl Engine {
+    /// Saves images. Names with a tag save that name; a name alone saves all tags of its repository; an id saves the image
+    /// without names. All of them are looked up before the first byte.
+    pub async fn image_get(
+        &self,
+        tenant: &Tenant,
+        images: &[String],
+        platform: Option<&Platform>,
+    ) -> Result<ArchiveReader> {
+        let mut saved: Vec<Saved> = Vec::new();
+        for name in images {
+            for (found, names) in self.found_for_save(tenant, name).await? {
+                let tree = self.images.tree(&found.target).await?;
+                if tree.choose(platform).is_none() {
+                    let wanted = platform.cloned().unwrap_or_else(Platform::host).to_string();
+                    return Err(Error::platform_not_provided(name, &wanted));
+                }
+                self.image_event(tenant, "save", found.id().as_str(), found.id().as_str(), indexmap::IndexMap::new());
+                match saved.iter_mut().find(|saved| saved.tree.target.digest == *found.id()) {
+                    Some(known) => known.names.extend(names),
+                    None => saved.push(Saved { tree, names }),
+                }
+            }
+        }
+        for image in &mut saved {
+            image.names.sort();
+            image.names.dedup();
+        }
+        let lease = self.images.backend.lease().await?;
+        let (reader, writer) = tokio::io::duplex(PIPE);
+        let (engine, platform) = (self.clone(), platform.cloned());
+        self.spawn("image_get", async move {
+            let mut archive = ArchiveWriter { engine: &engine, out: writer };
+            if let Err(error) = archive.write(&saved, platform.as_ref()).await {
+                // The client sees a tar without its end.
+                tracing::warn!("saving images: {}", error.chain());
+            }
+            if let Err(error) = engine.images.backend.release(lease).await {
+                tracing::warn!("ending the lease of a save: {}", error.chain());
+            }
+        });
+        Ok(Box::pin(reader))
+    }
+
+    async fn found_for_save(&self, tenant: &Tenant, name: &str) -> Result<Vec<(Found, Vec<Reference>)>> {
+        let repository = Reference::parse(name).ok().filter(|name| name.tag().is_none() && name.digest().is_none());
+        if let Some(repository) = repository {
+            let mut all = Vec::new();
+            for found in self.images.all(tenant).await? {
+                let mut names = found.references();
+                names.retain(|reference| reference.name() == repository.name() && reference.tag().is_some());
+                if !names.is_empty() {
+                    all.push((found, names));
+                }
+            }
+            if !all.is_empty() {
+                return Ok(all);
+            }
+        }
+        let found = self.images.find(tenant, name).await?;
+        let names = found.named.iter().filter(|name| name.tag().is_some()).cloned().collect();
+        Ok(vec![(found, names)])
+    }
+}
+
+struct ArchiveWriter<'a, W> {
+    engine: &'a Engine,
+    out: W,
+}
+
+impl<W: AsyncWrite + Send + Unpin> ArchiveWriter<'_, W> {
+    async fn write(&mut self, images: &[Saved], platform: Option<&Platform>) -> Result<()> {
+        let blobs = self.blobs(images, platform).await?;
+        let folders: BTreeSet<&str> =
+            blobs.keys().filter_map(|digest| digest.as_str().split_once(':')).map(|(algorithm, _)| algorithm).collect();
+        self.folder("blobs/").await?;
+        for algorithm in folders {
+            self.folder(&format!("blobs/{algorithm}/")).await?;
+        }
+        for (digest, size) in &blobs {
+            self.blob(digest, *size).await?;
+        }
+        self.file("index.json", &index(images)).await?;
+        self.file("manifest.json", &manifest(images, platform)).await?;
+        self.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).await?;
+        self.raw(&[0; 2 * BLOCK as usize]).await?;
+        self.out.shutdown().await.map_err(|error| client_left(&error))
+    }
+
+    /// All blobs that are here, with their sizes.
+    async fn blobs(&self, images: &[Saved], platform: Option<&Platform>) -> Result<BTreeMap<Digest, u64>> {
+        let mut blobs = BTreeMap::new();
+        for image in images {
+            let chosen = image.tree.choose(platform).map(|(variant, _)| variant.descriptor.digest.clone());
+            self.documents(&image.tree.target, &mut blobs).await?;
+            for (variant, content) in image.tree.available() {
+                if platform.is_some() && Some(&variant.descriptor.digest) != chosen.as_ref() {
+                    continue;
+                }
+                let parts = content.manifest.layers.iter().chain([&content.manifest.config, &variant.descriptor]);
+                blobs.extend(parts.map(|part| (part.digest.clone(), part.size)));
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// The target, and indexes within it.
+    async fn documents(&self, target: &Descriptor, blobs: &mut BTreeMap<Digest, u64>) -> Result<()> {
+        let Some(info) = self.engine.images.backend.blob_info(&target.digest).await? else { return Ok(()) };
+        blobs.insert(target.digest.clone(), info.size);
+        if media_type::is_index(&target.media_type) {
+            let index = Index::parse(&self.engine.images.read_document(target).await?)?;
+            for entry in index.manifests.iter().filter(|entry| media_type::is_index(&entry.media_type)) {
+                Box::pin(self.documents(entry, blobs)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn folder(&mut self, path: &str) -> Result<()> {
+        self.header(path, tar::EntryType::Directory, 0o755, 0).await
+    }
+
+    async fn file(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.header(path, tar::EntryType::Regular, 0o644, content.len() as u64).await?;
+        self.raw(content).await?;
+        self.pad(content.len() as u64).await
+    }
+
+    async fn blob(&mut self, digest: &Digest, size: u64) -> Result<()> {
+        let path = format!("blobs/{}", digest.as_str().replace(':', "/"));
+        self.header(&path, tar::EntryType::Regular, 0o444, size).await?;
+        let mut content = self.engine.images.backend.read_blob(digest, 0).await?;
+        let copied = tokio::io::copy(&mut content, &mut self.out).await.map_err(|error| client_left(&error))?;
+        if copied != size {
+            return Err(Error::system(format!("blob {digest} has {copied} bytes, not {size}")));
+        }
+        self.pad(size).await
+    }
+
+    async fn header(&mut self, path: &str, kind: tar::EntryType, mode: u32, size: u64) -> Result<()> {
+        let mut header = tar::Header::new_ustar();
+        let named = header.set_path(path);
+        named.map_err(|error| Error::system(format!("archive path {path}: {error}")).with_source(error))?;
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(size);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_cksum();
+        let bytes = Bytes::copy_from_slice(header.as_bytes());
+        self.raw(&bytes).await
+    }
+
+    async fn pad(&mut self, size: u64) -> Result<()> {
+        let padding = usize::try_from((BLOCK - size % BLOCK) % BLOCK).expect("less than a block");
+        self.raw(&[0; BLOCK as usize][..padding]).await
+    }
+
+    async fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).await.map_err(|error| client_left(&error))
+    }
+}
+
+fn client_left(error: &std::io::Error) -> Error {
+    Error::system(format!("writing the archive: {error}"))
+}
+
+fn index(images: &[Saved]) -> Vec<u8> {
+    let mut manifests = Vec::new();
+    for image in images {
+        for name in &image.names {
+            let mut entry = image.tree.target.clone();
+            entry.annotations.insert("io.containerd.image.name".to_owned(), name.to_string());
+            let tag = name.tag().unwrap_or_default().to_owned();
+            entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), tag);
+            manifests.push(entry);
+        }
+        if image.names.is_empty() {
+            manifests.push(image.tree.target.clone());
+        }
+    }
+    let index = Index {
+        schema_version: 2,
+        media_type: media_type::OCI_INDEX.to_owned(),
+        manifests,
+        annotations: indexmap::IndexMap::new(),
+    };
+    serde_json::to_vec(&index).expect("documents are plain data")
+}
+
+fn manifest(images: &[Saved], platform: Option<&Platform>) -> Vec<u8> {
+    let path = |blob: &Descriptor| format!("blobs/{}", blob.digest.as_str().replace(':', "/"));
+    let item = |image: &Saved| {
+        let (_, content) = image.tree.choose(platform)?;
+        let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+        Some(ArchiveItem {
+            config: path(&content.manifest.config),
+            repo_tags: (!tags.is_empty()).then_some(tags),
+            layers: content.manifest.layers.iter().map(path).collect(),
+        })
+    };
+    let items: Vec<ArchiveItem> = images.iter().filter_map(item).collect();
+    serde_json::to_vec(&items).expect("items are plain data")
+}

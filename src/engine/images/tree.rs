@@ -1,0 +1,189 @@
+//! What an image consists of: its manifests with their configurations, as far as they are here.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::io::AsyncReadExt;
+
+use crate::{
+    backend::images::ImageBackend,
+    engine::images::ImageStore,
+    model::{
+        Error, Result,
+        image::{
+            Descriptor, Platform,
+            documents::{ImageDocument, Index, Manifest, media_type},
+        },
+        reference::Digest,
+    },
+};
+
+/// Documents larger than this are refused: they are held in memory.
+pub const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+/// Trees that are kept for the next look-up.
+const CACHED: usize = 512;
+
+/// An image for one platform.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variant {
+    /// Its manifest.
+    pub descriptor: Descriptor,
+    /// Where it runs.
+    pub platform: Platform,
+    /// Its documents; `None` while it is not here (another platform of an index).
+    pub content: Option<Content>,
+}
+
+/// The documents of a variant that is here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Content {
+    /// Configuration and layers.
+    pub manifest: Manifest,
+    /// The configuration.
+    pub document: ImageDocument,
+}
+
+impl Content {
+    /// Bytes of layers and configuration as they are stored, without the manifest.
+    pub fn size(&self) -> u64 {
+        self.manifest.config.size + self.manifest.layers.iter().map(|layer| layer.size).sum::<u64>()
+    }
+
+    /// Name of the topmost layer's snapshot; empty for an image without layers.
+    pub fn top_chain(&self) -> String {
+        self.document.chain_ids().pop().unwrap_or_default()
+    }
+}
+
+/// An image with all its platforms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tree {
+    /// Index or manifest; its digest is the image's id.
+    pub target: Descriptor,
+    /// The platforms, attestations left out.
+    pub variants: Vec<Variant>,
+}
+
+impl Tree {
+    /// The variants that are here.
+    pub fn available(&self) -> impl Iterator<Item = (&Variant, &Content)> {
+        self.variants.iter().filter_map(|variant| Some((variant, variant.content.as_ref()?)))
+    }
+
+    /// What `platform` means: without a wish this machine's, and if that is not here any that is.
+    pub fn choose(&self, platform: Option<&Platform>) -> Option<(&Variant, &Content)> {
+        let descriptors: Vec<Descriptor> = self
+            .available()
+            .map(|(variant, _)| Descriptor { platform: Some(variant.platform.clone()), ..variant.descriptor.clone() })
+            .collect();
+        let host = Platform::host();
+        let best = Platform::choose(platform.unwrap_or(&host), &descriptors);
+        let found =
+            best.and_then(|best| self.available().find(|(variant, _)| variant.descriptor.digest == best.digest));
+        found.or_else(|| if platform.is_none() { self.available().next() } else { None })
+    }
+}
+
+/// Trees that were read lately.
+#[derive(Default)]
+pub struct Trees(Mutex<HashMap<Digest, Arc<Tree>>>);
+
+impl Trees {
+    fn get(&self, digest: &Digest) -> Option<Arc<Tree>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    fn put(&self, tree: Arc<Tree>) {
+        let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if trees.len() >= CACHED {
+            trees.clear();
+        }
+        trees.insert(tree.target.digest.clone(), tree);
+    }
+
+    fn forget(&self, digest: &Digest) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+    }
+}
+
+impl ImageStore {
+    /// Reads what is here of an image.
+    pub(crate) async fn tree(&self, target: &Descriptor) -> Result<Arc<Tree>> {
+        if let Some(tree) = self.trees.get(&target.digest) {
+            return Ok(tree);
+        }
+        let tree = Arc::new(self.read_tree(target).await?);
+        self.trees.put(tree.clone());
+        Ok(tree)
+    }
+
+    /// To be called when more of an image has come, or it was removed.
+    pub(crate) fn forget_tree(&self, digest: &Digest) {
+        self.trees.forget(digest);
+    }
+
+    async fn read_tree(&self, target: &Descriptor) -> Result<Tree> {
+        let mut variants = Vec::new();
+        if media_type::is_index(&target.media_type) {
+            self.read_index(target, 0, &mut variants).await?;
+        } else {
+            let content = self.read_content(target).await?;
+            let platform = content.as_ref().map(|content| content.document.platform.clone()).unwrap_or_default();
+            variants.push(Variant { descriptor: target.clone(), platform, content });
+        }
+        Ok(Tree { target: target.clone(), variants })
+    }
+
+    /// Indexes may hold indexes (`docker load` of an OCI layout); nobody nests them deeper than a few.
+    async fn read_index(&self, descriptor: &Descriptor, depth: usize, variants: &mut Vec<Variant>) -> Result<()> {
+        let index = Index::parse(&self.read_document(descriptor).await?)?;
+        for entry in index.manifests.iter().filter(|entry| !entry.is_attestation()) {
+            if media_type::is_index(&entry.media_type) {
+                if depth < 3 && self.backend.blob_info(&entry.digest).await?.is_some() {
+                    Box::pin(self.read_index(entry, depth + 1, variants)).await?;
+                }
+                continue;
+            }
+            let content = self.read_content(entry).await?;
+            let own = || content.as_ref().map(|content| content.document.platform.clone());
+            let platform = entry.platform.clone().or_else(own).unwrap_or_default();
+            variants.push(Variant { descriptor: entry.clone(), platform, content });
+        }
+        Ok(())
+    }
+
+    /// Manifest and configuration; `None` if they, or a layer, are not here.
+    async fn read_content(&self, descriptor: &Descriptor) -> Result<Option<Content>> {
+        if self.backend.blob_info(&descriptor.digest).await?.is_none() {
+            return Ok(None);
+        }
+        let manifest = Manifest::parse(&self.read_document(descriptor).await?)?;
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            if self.backend.blob_info(&blob.digest).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        let document = ImageDocument::parse(&self.read_document(&manifest.config).await?)?;
+        Ok(Some(Content { manifest, document }))
+    }
+
+    /// A whole blob that fits into memory.
+    pub(crate) async fn read_document(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        read_document(self.backend.as_ref(), descriptor).await
+    }
+}
+
+async fn read_document(backend: &dyn ImageBackend, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let reading = || format!("reading {}", descriptor.digest);
+    let reader = backend.read_blob(&descriptor.digest, 0).await?;
+    let mut bytes = Vec::new();
+    let read = reader.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes).await;
+    read.map_err(|error| Error::system(format!("{}: {error}", reading())).with_source(error))?;
+    if bytes.len() as u64 > DOCUMENT_LIMIT {
+        return Err(Error::system(format!("{}: larger than {DOCUMENT_LIMIT} bytes", reading())));
+    }
+    Ok(bytes)
+}
