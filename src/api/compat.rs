@@ -59,6 +59,34 @@ impl ApiVersion {
     }
 }
 
+/// Images.
+impl ApiVersion {
+    /// Before 1.44 `VirtualSize` repeated `Size`.
+    pub fn has_virtual_size(self) -> bool {
+        self < Self::v1(44)
+    }
+
+    /// Before 1.43 images without names were listed as `<none>:<none>`.
+    pub fn names_nameless_images(self) -> bool {
+        self < Self::v1(43)
+    }
+
+    /// Since 1.48 images tell what their names point at.
+    pub fn has_image_descriptor(self) -> bool {
+        self >= Self::v1(48)
+    }
+
+    /// Before 1.45 images told of the container that they were committed from.
+    pub fn has_image_container(self) -> bool {
+        self < Self::v1(45)
+    }
+
+    /// Before 1.50 `Config` of an image had the fields of a container's that no image has.
+    pub fn has_container_fields_in_image_config(self) -> bool {
+        self < Self::v1(50)
+    }
+}
+
 /// Events.
 impl ApiVersion {
     /// Since 1.46 images tell when they are made.

@@ -1,1 +1,307 @@
-//! Handlers for images.
+//! Handlers for images and `POST /auth`.
+
+mod body;
+
+use std::pin::Pin;
+
+use axum::{
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use futures_util::TryStreamExt;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncRead;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use self::body::{DeletedBody, HistoryBody, InspectBody, SummaryBody};
+use super::{
+    ApiState,
+    answer::Json,
+    body::JsonBody,
+    compat::ApiVersion,
+    extract::{ClientGone, Path},
+    query::Query,
+    stream::{self, JsonStream},
+};
+use crate::{
+    engine::images::{DeleteOptions, ImportRequest, ListOptions, PullRequest, progress::Message},
+    model::{Error, filters::Filters, id::Tenant, image::Platform, registry_auth::RegistryAuth},
+};
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct ListQuery {
+    filters: Filters,
+    #[serde(rename = "shared-size")]
+    shared_size: bool,
+    manifests: bool,
+    /// Before 1.25 the reference filter was a parameter of its own.
+    filter: String,
+}
+
+/// `GET /images/json`. `all` shows intermediate images of builds, and `digests` is what the CLI asks for; both are in
+/// every answer.
+pub async fn image_list(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    version: ApiVersion,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Vec<SummaryBody>>, Error> {
+    let filters = match query.filter.as_str() {
+        "" => query.filters,
+        reference => Filters::parse(&serde_json::json!({ "reference": [reference] }).to_string())?,
+    };
+    let options = ListOptions { filters, manifests: query.manifests, shared_size: query.shared_size };
+    let images = api.engine.image_list(&tenant, &options).await?;
+    Ok(Json(images.into_iter().map(|image| SummaryBody::new(image, version)).collect()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct InspectQuery {
+    platform: String,
+    manifests: bool,
+}
+
+/// `GET /images/{name}/json`
+pub async fn image_inspect(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    version: ApiVersion,
+    Path(name): Path,
+    Query(query): Query<InspectQuery>,
+) -> Result<Json<InspectBody>, Error> {
+    let platform = json_platform(&query.platform)?;
+    if platform.is_some() && query.manifests {
+        return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
+    }
+    let image = api.engine.image_inspect(&tenant, &name, platform.as_ref(), query.manifests).await?;
+    Ok(Json(InspectBody::new(image, version)))
+}
+
+/// `GET /images/{name}/history`
+pub async fn image_history(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(name): Path,
+    Query(query): Query<InspectQuery>,
+) -> Result<Json<Vec<HistoryBody>>, Error> {
+    let platform = json_platform(&query.platform)?;
+    let lines = api.engine.image_history(&tenant, &name, platform.as_ref()).await?;
+    Ok(Json(lines.into_iter().map(HistoryBody::from).collect()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct TagQuery {
+    repo: String,
+    tag: String,
+}
+
+/// `POST /images/{name}/tag`
+pub async fn image_tag(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(name): Path,
+    Query(query): Query<TagQuery>,
+) -> Result<StatusCode, Error> {
+    api.engine.image_tag(&tenant, &name, &query.repo, &query.tag).await?;
+    Ok(StatusCode::CREATED)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct DeleteQuery {
+    force: bool,
+    /// Each a platform as JSON: only that part of an image is meant.
+    platforms: Vec<String>,
+}
+
+/// `DELETE /images/{name}`. `noprune` keeps parents without names; an image here has no parents.
+pub async fn image_delete(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(name): Path,
+    Query(query): Query<DeleteQuery>,
+) -> Result<Json<Vec<DeletedBody>>, Error> {
+    if !query.platforms.is_empty() {
+        return Err(Error::not_implemented("deleting single platforms of an image is not implemented by ringer"));
+    }
+    let deleted = api.engine.image_delete(&tenant, &name, DeleteOptions { force: query.force }).await?;
+    Ok(Json(deleted.into_iter().map(DeletedBody::from).collect()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct CreateQuery {
+    #[serde(rename = "fromImage")]
+    from_image: String,
+    #[serde(rename = "fromSrc")]
+    from_source: String,
+    repo: String,
+    tag: String,
+    message: String,
+    changes: Vec<String>,
+    platform: String,
+}
+
+/// `POST /images/create`: pull or import.
+pub async fn image_create(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Query(query): Query<CreateQuery>,
+    messages: JsonStream,
+    request: Request<Body>,
+) -> Result<Response, Error> {
+    let platform = match query.platform.as_str() {
+        "" => None,
+        text => Some(text.parse::<Platform>()?),
+    };
+    if !query.from_image.is_empty() {
+        let auth = registry_auth(request.headers());
+        let pull = PullRequest { image: query.from_image, tag: query.tag, platform, auth };
+        return Ok(messages.progress(api.engine.image_pull(&tenant, &pull).await?));
+    }
+    if query.from_source.is_empty() {
+        return Err(Error::invalid("neither fromImage nor fromSrc is given"));
+    }
+    if query.from_source != "-" {
+        return Err(Error::not_implemented("importing from a URL is not implemented by ringer: send the tar as the body"));
+    }
+    let import = ImportRequest {
+        repository: query.repo,
+        tag: query.tag,
+        changes: query.changes,
+        message: query.message,
+        platform,
+    };
+    let id = api.engine.image_import(&tenant, &import, reader(request.into_body())).await?;
+    let done = futures_util::stream::iter([Ok(Message::status(id.to_string()))]);
+    Ok(messages.progress(done))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct LoadQuery {
+    quiet: bool,
+    platform: Vec<String>,
+}
+
+/// `POST /images/load`
+pub async fn image_load(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Query(query): Query<LoadQuery>,
+    messages: JsonStream,
+    request: Request<Body>,
+) -> Result<Response, Error> {
+    refuse_platforms(&query.platform)?;
+    let loading = api.engine.image_load(&tenant, reader(request.into_body()), query.quiet);
+    Ok(messages.progress(loading))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct GetQuery {
+    names: Vec<String>,
+    platform: Vec<String>,
+}
+
+/// `GET /images/{name}/get`
+pub async fn image_get(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Path(name): Path,
+    Query(query): Query<GetQuery>,
+    gone: ClientGone,
+) -> Result<Response, Error> {
+    archive(&api, &tenant, &[name], &query.platform, gone).await
+}
+
+/// `GET /images/get?names=…`
+pub async fn image_get_all(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Query(query): Query<GetQuery>,
+    gone: ClientGone,
+) -> Result<Response, Error> {
+    archive(&api, &tenant, &query.names, &query.platform, gone).await
+}
+
+async fn archive(
+    api: &ApiState,
+    tenant: &Tenant,
+    names: &[String],
+    platforms: &[String],
+    gone: ClientGone,
+) -> Result<Response, Error> {
+    let platform = match platforms {
+        [] => None,
+        [one] => json_platform(one)?,
+        _ => return Err(Error::not_implemented("saving several chosen platforms is not implemented by ringer")),
+    };
+    let tar = api.engine.image_get(tenant, names, platform.as_ref()).await?;
+    let chunks = ReaderStream::with_capacity(tar, 256 << 10);
+    let chunks = chunks.map_err(|error| Error::system("making the archive").with_source(error));
+    Ok(stream::bytes(HeaderValue::from_static("application/x-tar"), gone, chunks))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LoginBody {
+    identity_token: String,
+    status: &'static str,
+}
+
+/// `POST /auth`
+pub async fn system_auth(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    body: JsonBody<RegistryAuth>,
+) -> Result<Response, Error> {
+    let credentials = body.required()?.value.with_auth_decoded();
+    let login = api.engine.auth(&tenant, &credentials).await?;
+    Ok(Json(LoginBody { identity_token: login.identity_token, status: login.status }).into_response())
+}
+
+/// `X-Registry-Auth`; none if it cannot be read.
+fn registry_auth(headers: &HeaderMap) -> RegistryAuth {
+    let value = headers.get("x-registry-auth").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    RegistryAuth::from_header(value)
+}
+
+/// `{"os":"linux","architecture":"arm64"}`; nothing if empty.
+fn json_platform(text: &str) -> Result<Option<Platform>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let platform: Platform = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")).with_source(error))?;
+    if platform.os.is_empty() && platform.architecture.is_empty() {
+        return Err(Error::invalid("both OS and Architecture must be provided"));
+    }
+    // forgejo-runner splits `linux/arm64/v8` in two, so that the architecture holds the variant, too.
+    match platform.architecture.split_once('/') {
+        Some((architecture, variant)) => Ok(Some(Platform {
+            architecture: architecture.to_owned(),
+            variant: variant.to_owned(),
+            ..platform.clone()
+        })),
+        None => Ok(Some(platform)),
+    }
+}
+
+/// The store takes all of an archive; a part of it cannot be asked for.
+fn refuse_platforms(platforms: &[String]) -> Result<(), Error> {
+    match platforms.iter().any(|platform| !platform.is_empty()) {
+        true => Err(Error::not_implemented("loading chosen platforms is not implemented by ringer")),
+        false => Ok(()),
+    }
+}
+
+/// The body as it comes, never held whole.
+fn reader(body: Body) -> Pin<Box<dyn AsyncRead + Send>> {
+    Box::pin(StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)))
+}

@@ -4,14 +4,14 @@
 
 use http::Method;
 
-use super::{containers, router::Route, swarm, system, volumes};
+use super::{containers, images, router::Route, swarm, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
 pub fn routes() -> Vec<Route> {
     vec![
         // System
-        post("/auth", "SystemAuth"),
+        post("/auth", "SystemAuth").to(images::system_auth),
         get("/info", "SystemInfo").to(system::system_info),
         get("/version", "SystemVersion").to(system::system_version),
         get("/_ping", "SystemPing").to(system::system_ping),
@@ -53,21 +53,21 @@ pub fn routes() -> Vec<Route> {
         get("/exec/{id}/json", "ExecInspect").to(containers::exec::exec_inspect),
 
         // Image
-        get("/images/json", "ImageList"),
+        get("/images/json", "ImageList").to(images::image_list),
         post("/build", "ImageBuild"),
         post("/build/prune", "BuildPrune"),
-        post("/images/create", "ImageCreate"),
-        get("/images/{name}/json", "ImageInspect"),
-        get("/images/{name}/history", "ImageHistory"),
+        post("/images/create", "ImageCreate").to(images::image_create),
+        get("/images/{name}/json", "ImageInspect").to(images::image_inspect),
+        get("/images/{name}/history", "ImageHistory").to(images::image_history),
         post("/images/{name}/push", "ImagePush"),
-        post("/images/{name}/tag", "ImageTag"),
-        delete("/images/{name}", "ImageDelete"),
+        post("/images/{name}/tag", "ImageTag").to(images::image_tag),
+        delete("/images/{name}", "ImageDelete").to(images::image_delete),
         get("/images/search", "ImageSearch"),
         post("/images/prune", "ImagePrune"),
         post("/commit", "ImageCommit"),
-        get("/images/{name}/get", "ImageGet"),
-        get("/images/get", "ImageGetAll"),
-        post("/images/load", "ImageLoad"),
+        get("/images/{name}/get", "ImageGet").to(images::image_get),
+        get("/images/get", "ImageGetAll").to(images::image_get_all),
+        post("/images/load", "ImageLoad").to(images::image_load),
 
         // Network
         get("/networks", "NetworkList"),
