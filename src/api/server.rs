@@ -3,6 +3,8 @@
 
 mod hangup;
 mod listen;
+#[cfg(test)]
+mod tests;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 

@@ -1,0 +1,185 @@
+//! The server on a real socket, with handlers of its own.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::{Notify, mpsc},
+};
+
+use super::{ListenAddress, Listener, Server};
+use crate::{
+    api::{
+        ApiState,
+        extract::{ClientGone, Peer},
+        hijack::Hijack,
+        router::{Route, Router},
+        stream, testing,
+    },
+    model::id::Tenant,
+};
+
+/// Nothing here takes this long.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct World {
+    server: Server,
+    socket: PathBuf,
+    state: ApiState,
+    _folder: tempfile::TempDir,
+}
+
+/// Sends back what it gets, and after its end who it was.
+async fn echo(hijack: Hijack) -> Response {
+    hijack.answer(false, |mut stream| async move {
+        let mut input = String::new();
+        stream.read_to_string(&mut input).await.unwrap();
+        stream.write_all(format!("you said {input:?}").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+    })
+}
+
+async fn who(tenant: Tenant, peer: Peer) -> String {
+    format!("{tenant} {} {}", peer.uid, peer.pid.unwrap_or_default())
+}
+
+async fn panics() -> Response {
+    panic!("on purpose")
+}
+
+/// Never says a word, and tells the test when its client is gone.
+async fn silent(State(_): State<ApiState>, gone: ClientGone) -> Response {
+    let body = stream::bytes(HeaderValue::from_static("x/y"), gone, futures_util::stream::pending());
+    body.into_response()
+}
+
+async fn world(routes: Vec<Route>) -> World {
+    let (state, folder) = testing::state().await;
+    let socket = folder.path().join("docker.sock");
+    let server = Server::new(Router::new(routes, state.clone(), HeaderValue::from_static("test"))).unwrap();
+    for listener in Listener::open(&ListenAddress::Unix(socket.clone()), "").unwrap() {
+        server.listen(listener, Tenant::default_tenant());
+    }
+    World { server, socket, state, _folder: folder }
+}
+
+fn get(path: &'static str) -> Route {
+    Route::new(Method::GET, path, "Test")
+}
+
+impl World {
+    async fn connect(&self) -> UnixStream {
+        UnixStream::connect(&self.socket).await.unwrap()
+    }
+
+    /// Sends `request` and, with `half_close`, ends the sending side; reads to the end.
+    async fn talk(&self, request: &str, half_close: bool) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        if half_close {
+            stream.shutdown().await.unwrap();
+        }
+        let mut answer = String::new();
+        tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.expect("an end").unwrap();
+        answer
+    }
+}
+
+const UPGRADE: &str = "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+
+#[tokio::test]
+async fn hijacked_stream_goes_on_after_a_half_close() {
+    let world = world(vec![get("/echo").to(echo)]).await;
+    let answer = world.talk(&format!("{UPGRADE}hello"), true).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 UPGRADED\r\n"), "{head}");
+    for line in ["Content-Type: application/vnd.docker.multiplexed-stream", "Connection: Upgrade", "Upgrade: tcp"] {
+        assert!(head.lines().any(|told| told.eq_ignore_ascii_case(line)), "{line} is missing in {head}");
+    }
+    assert_eq!(body, "you said \"hello\"");
+}
+
+#[tokio::test]
+async fn old_versions_call_every_stream_raw() {
+    let world = world(vec![get("/echo").to(echo)]).await;
+    let answer = world.talk(&UPGRADE.replace("/echo", "/v1.41/echo"), true).await;
+    assert!(answer.contains("application/vnd.docker.raw-stream"), "{answer}");
+}
+
+#[tokio::test]
+async fn without_upgrade_the_output_ends_with_the_connection() {
+    let world = world(vec![get("/echo").to(echo)]).await;
+    for half_close in [false, true] {
+        let answer = world.talk("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", half_close).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
+        assert_eq!(body, "you said \"\"");
+    }
+}
+
+#[tokio::test]
+async fn handlers_learn_tenant_and_peer() {
+    let world = world(vec![get("/who").to(who)]).await;
+    let answer = world.talk("GET /who HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", false).await;
+    let me = format!("default {} {}", rustix::process::getuid().as_raw(), std::process::id());
+    assert!(answer.ends_with(&me), "{answer}");
+}
+
+#[tokio::test]
+async fn panic_of_a_handler_is_a_500_and_the_connection_goes_on() {
+    let world = world(vec![get("/panic").to(panics), get("/who").to(who)]).await;
+    let requests = "GET /panic HTTP/1.1\r\nHost: x\r\n\r\nGET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = world.talk(requests, false).await;
+    assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn silent_stream_ends_when_its_client_leaves() {
+    let watched = |State(state): State<ApiState>, gone: ClientGone| {
+        state.tasks.spawn(gone.0.clone().cancelled_owned());
+        silent(State(state), gone)
+    };
+    let world = world(vec![get("/silent").to(watched)]).await;
+    let mut stream = world.connect().await;
+    stream.write_all(b"GET /silent HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK", "the head comes before the first byte of the body");
+    stream.shutdown().await.unwrap();
+    drop(stream);
+    world.state.tasks.close();
+    tokio::time::timeout(LIMIT, world.state.tasks.wait()).await.expect("the stream notices");
+    tokio::time::timeout(LIMIT, world.server.drain()).await.expect("no connection is left");
+}
+
+#[tokio::test]
+async fn drain_lets_a_request_end_and_takes_the_socket_away() {
+    let (begun, mut has_begun) = mpsc::channel::<()>(1);
+    let release = Arc::new(Notify::new());
+    let released = release.clone();
+    let slow = move || {
+        let (begun, released) = (begun.clone(), released.clone());
+        async move {
+            begun.send(()).await.unwrap();
+            released.notified().await;
+            "done"
+        }
+    };
+    let world = world(vec![get("/slow").to(slow)]).await;
+    let mut stream = world.connect().await;
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    has_begun.recv().await.unwrap();
+    let drained =
+        tokio::time::timeout(LIMIT, async { tokio::join!(world.server.drain(), async { release.notify_one() }) });
+    drained.await.expect("the request ends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("done"), "{answer}");
+    assert!(!world.socket.exists());
+}
