@@ -12,6 +12,7 @@ mod images;
 mod io;
 mod layers;
 mod leases;
+mod lost_exits;
 mod oom;
 mod runtime;
 mod runtimes;
@@ -25,7 +26,7 @@ use std::{
     sync::Arc,
 };
 
-use self::{cgroups::Cgroups, exec_pipes::ExecPipes, oom::OomWatch, runtimes::Runtimes};
+use self::{cgroups::Cgroups, exec_pipes::ExecPipes, lost_exits::LostExits, oom::OomWatch, runtimes::Runtimes};
 use crate::{
     backend::runtime::RuntimeInfo,
     model::{Result, error::Context, id::ContainerId},
@@ -78,6 +79,7 @@ struct Shared {
     cgroups: Cgroups,
     oom: OomWatch,
     exec_pipes: ExecPipes,
+    lost_exits: LostExits,
 }
 
 impl Containerd {
@@ -99,8 +101,17 @@ impl Containerd {
             init: runtimes.init().cloned(),
         };
         let oom = OomWatch::start(client.clone());
-        let (cgroups, exec_pipes) = (Cgroups::detect(), ExecPipes::default());
-        Ok(Self { shared: Arc::new(Shared { client, options, info, runtimes, cgroups, oom, exec_pipes }) })
+        let shared = Shared {
+            client,
+            options,
+            info,
+            runtimes,
+            cgroups: Cgroups::detect(),
+            oom,
+            exec_pipes: ExecPipes::default(),
+            lost_exits: LostExits::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The gRPC clients.
@@ -131,6 +142,10 @@ impl Containerd {
 
     fn exec_pipes(&self) -> &ExecPipes {
         &self.shared.exec_pipes
+    }
+
+    fn lost_exits(&self) -> &LostExits {
+        &self.shared.lost_exits
     }
 
     fn exec_root(&self) -> &Path {

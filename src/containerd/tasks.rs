@@ -8,7 +8,7 @@ use containerd_client::{
         ListPidsRequest, ListTasksRequest, PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest,
         WaitRequest, WaitResponse,
     },
-    tonic::{Code, Status},
+    tonic::Code,
     types::v1::{Process as TaskProcess, Status as TaskStatus},
 };
 use oci_spec::runtime::{Process, Spec};
@@ -58,7 +58,9 @@ pub(super) async fn create(
     match containerd.client().tasks().create(request).await {
         Ok(answer) => {
             drop(hold);
-            Ok((answer.into_inner().pid, streams))
+            let pid = answer.into_inner().pid;
+            containerd.lost_exits().watch(id, pid);
+            Ok((pid, streams))
         }
         Err(status) => {
             // Pipes of a task that was there before are its own.
@@ -83,31 +85,36 @@ pub(super) async fn start(containerd: &Containerd, id: &ContainerId, exec: Optio
 
 /// Waits for an exit, across restarts of containerd.
 pub(super) async fn wait(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Result<Exit> {
-    let answer = wait_patiently(containerd, id, exec).await.map_err(from_status)?;
-    let at = answer.exited_at.unwrap_or_default();
+    let exit = wait_patiently(containerd, id, exec).await?;
     let oom_killed = exec.is_none() && had_oom_kill(containerd, id).await;
-    Ok(Exit {
-        code: i64::from(answer.exit_status),
-        at: Timestamp::from_unix(at.seconds, u32::try_from(at.nanos).unwrap_or(0)),
-        oom_killed,
-    })
+    Ok(Exit { oom_killed, ..exit })
 }
 
-async fn wait_patiently(
-    containerd: &Containerd,
-    id: &ContainerId,
-    exec: Option<&ExecId>,
-) -> Result<WaitResponse, Status> {
+async fn wait_patiently(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Result<Exit> {
     let mut pause = FIRST_PAUSE;
+    let mut was_away = false;
     loop {
         let request = WaitRequest { container_id: id.to_string(), exec_id: exec_text(exec) };
         match containerd.client().tasks().wait(request).await {
+            Ok(answer) => return Ok(to_exit(answer.into_inner())),
             Err(status) if is_lost_connection(&status) => debug!(%status, "containerd went away during wait"),
-            answer => return Ok(answer?.into_inner()),
+            // While it was away, the process has ended.
+            Err(status) if was_away && status.code() == Code::NotFound => {
+                let exit = containerd.lost_exits().find(id).filter(|_| exec.is_none());
+                return exit.ok_or_else(|| from_status(status));
+            }
+            Err(status) => return Err(from_status(status)),
         }
+        was_away = true;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+fn to_exit(answer: WaitResponse) -> Exit {
+    let at = answer.exited_at.unwrap_or_default();
+    let at = Timestamp::from_unix(at.seconds, u32::try_from(at.nanos).unwrap_or(0));
+    Exit { code: i64::from(answer.exit_status), at, oom_killed: false }
 }
 
 /// The cgroup is there until the task is deleted, which comes after the wait.
@@ -140,6 +147,7 @@ pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<
         result => result?,
     }
     containerd.oom().forget(id);
+    containerd.lost_exits().forget(id);
     containerd.exec_pipes().forget_container(id);
     // Whatever pipes execs left are there too.
     let _ = std::fs::remove_dir_all(io_folder(containerd, id));
@@ -155,7 +163,7 @@ async fn kill_and_wait(containerd: &Containerd, id: &ContainerId) -> Result<()> 
     gone_is_fine(kill(containerd, id, None, SIGKILL, true).await)?;
     // A frozen process dies when it thaws. Of one that is not frozen, this is refused and does no harm.
     let _ = resume(containerd, id).await;
-    gone_is_fine(wait_patiently(containerd, id, None).await.map(drop).map_err(from_status))
+    gone_is_fine(wait_patiently(containerd, id, None).await.map(drop))
 }
 
 fn gone_is_fine(result: Result<()>) -> Result<()> {
@@ -249,7 +257,11 @@ pub(super) async fn delete_exec(containerd: &Containerd, id: &ContainerId, exec:
 /// Tasks of this namespace.
 pub(super) async fn list(containerd: &Containerd) -> Result<Vec<FoundTask>> {
     let answer = containerd.client().tasks().list(ListTasksRequest::default()).await.map_err(from_status)?;
-    Ok(answer.into_inner().tasks.into_iter().map(to_found).collect())
+    let found: Vec<_> = answer.into_inner().tasks.into_iter().map(to_found).collect();
+    for task in found.iter().filter(|task| task.running) {
+        containerd.lost_exits().watch(&task.id, task.pid);
+    }
+    Ok(found)
 }
 
 fn to_found(process: TaskProcess) -> FoundTask {
