@@ -73,10 +73,10 @@ pub(super) fn default_readonly_paths() -> Vec<String> {
 pub(super) fn mounts(input: &SpecInput<'_>, security: &SecurityOptions) -> Result<Vec<Mount>> {
     let own = own_mounts(input)?;
     let covers = |destination: &str| own.iter().any(|mount| mount.destination() == Path::new(destination));
-    let covers_dev = covers("/dev");
+    let is_covered = |destination: &str| covers(destination) || (covers("/dev") && destination.starts_with("/dev/"));
     let mut mounts: Vec<Mount> = kernel_mounts(input, security)
         .into_iter()
-        .filter(|(destination, _)| !covers(destination) && !(covers_dev && destination.starts_with("/dev/")))
+        .filter(|(destination, _)| !is_covered(destination))
         .map(|(_, mount)| mount)
         .collect();
     mounts.extend(own);
