@@ -168,7 +168,9 @@ pub async fn image_create(
         return Err(Error::invalid("neither fromImage nor fromSrc is given"));
     }
     if query.from_source != "-" {
-        return Err(Error::not_implemented("importing from a URL is not implemented by ringer: send the tar as the body"));
+        return Err(Error::not_implemented(
+            "importing from a URL is not implemented by ringer: send the tar as the body",
+        ));
     }
     let import = ImportRequest {
         repository: query.repo,

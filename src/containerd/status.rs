@@ -12,7 +12,8 @@ pub(crate) fn from_status(status: Status) -> Error {
     let kind = kind_of(&status);
     let message = match kind {
         ErrorKind::Unavailable => format!("containerd is not available: {}", chain_of(&status)),
-        _ => status.message().to_owned(),
+        // containerd ends its texts with the class of the error, which newer dockerds leave out.
+        _ => status.message().strip_suffix(": unknown").unwrap_or(status.message()).to_owned(),
     };
     Error::new(kind, message).with_source(status)
 }
@@ -94,6 +95,6 @@ mod tests {
     #[test]
     fn texts_of_the_runtime_are_passed_on() {
         let text = "OCI runtime create failed: exec: \"x\": executable file not found in $PATH: unknown";
-        assert_eq!(from_status(Status::new(Code::Unknown, text)).message(), text);
+        assert_eq!(from_status(Status::new(Code::Unknown, text)).message(), text.trim_end_matches(": unknown"));
     }
 }

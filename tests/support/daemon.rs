@@ -44,9 +44,15 @@ impl Daemon {
     }
 
     fn spawn(folder: tempfile::TempDir, flags: &[&str]) -> Self {
-        let path = |name: &str| folder.path().join(name);
-        let log = fs::File::create(path("log")).expect("a log file");
-        let process = Command::new("unshare")
+        let process = Self::program(folder.path(), flags);
+        let client = Client::new(folder.path().join("docker.sock"));
+        Self { folder, process, client }
+    }
+
+    fn program(folder: &Path, flags: &[&str]) -> Child {
+        let path = |name: &str| folder.join(name);
+        let log = fs::File::options().create(true).append(true).open(path("log")).expect("a log file");
+        Command::new("unshare")
             .args([
                 "--net",
                 "sh",
@@ -65,9 +71,7 @@ impl Daemon {
             .stdout(log.try_clone().expect("the log file again"))
             .stderr(log)
             .spawn()
-            .expect("unshare is there");
-        let client = Client::new(path("docker.sock"));
-        Self { folder, process, client }
+            .expect("unshare is there")
     }
 
     async fn wait_until_it_answers(&mut self) {
@@ -117,6 +121,12 @@ impl Daemon {
     pub fn stop(mut self) -> (std::process::ExitStatus, PathBuf) {
         let status = self.terminate().expect("the daemon ends after TERM");
         (status, self.folder().to_owned())
+    }
+
+    /// Starts the program again on the same folders, after `kill`.
+    pub async fn restart(&mut self) {
+        self.process = Self::program(self.folder.path(), &[]);
+        self.wait_until_it_answers().await;
     }
 
     /// As `kill -9`.

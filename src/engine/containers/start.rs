@@ -72,7 +72,6 @@ impl Engine {
         }
         drop(changing);
         if container.record().host_config.auto_remove {
-            container.publish_exit(|_| {});
             let removed = self.remove(container, DeleteOptions { force: true, volumes: true }).await;
             if let Err(error) = removed {
                 warn!(container.id = %container.id(), "removing container {}: {error}", container.id());

@@ -35,10 +35,9 @@ impl WaitOutcome {
     /// From a container as it is.
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
         let ended = snapshot.record.state.ended();
-        Self {
-            status_code: ended.map_or(0, |ended| ended.exit_code),
-            error: ended.map(|ended| ended.error.clone()).filter(|error| !error.is_empty()),
-        }
+        // Why a container with AutoRemove could not be started is told by the start; docker CLI would print it twice.
+        let error = ended.map(|ended| ended.error.clone()).filter(|error| !error.is_empty() && !snapshot.removed);
+        Self { status_code: ended.map_or(0, |ended| ended.exit_code), error }
     }
 }
 
