@@ -26,14 +26,16 @@ pub async fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::new()?;
     let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
     let _lock = DataRootLock::take(&config.engine.data_root, &hosts)?;
-    let _pidfile = PidFile::write(&config.pidfile)?;
+    let pidfile = PidFile::write(&config.pidfile)?;
     let adapters = tokio::select! {
         adapters = Adapters::start(&config) => adapters?,
         () = signals.stop() => return Ok(()),
     };
     let served = serve_with(&config, &adapters, &mut signals).await;
     adapters.stop().await;
-    folders::remove_if_empty(&config.engine.exec_root);
+    // The pid file may lie in there.
+    drop(pidfile);
+    folders::remove_empty(&config.engine.exec_root);
     served
 }
 

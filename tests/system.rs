@@ -89,14 +89,14 @@ async fn second_daemon_is_refused_with_the_holders_name() {
     assert!(told.contains(&format!("pid {}, {}", daemon.pid(), daemon.host())), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn term_leaves_nothing_behind() {
-    let daemon = Daemon::start().await;
+    let mut daemon = Daemon::start().await;
     let events = Request::get("/events").body(Full::default()).unwrap();
     let events = daemon.client().open(events).await;
-    let folder = daemon.folder().to_owned();
-    let (status, _) = tokio::task::spawn_blocking(move || daemon.stop()).await.unwrap();
+    let status = tokio::task::block_in_place(|| daemon.end());
     assert!(status.success(), "{status}");
+    let folder = daemon.folder();
     // A stream without an end of its own does not hold the stop up; it ends well-formed.
     assert!(events.into_body().collect().await.unwrap().to_bytes().is_empty());
     assert!(!folder.join("docker.sock").exists());

@@ -78,8 +78,13 @@ fn is_ringer(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/comm")).is_ok_and(|theirs| ours.is_ok_and(|ours| ours == theirs))
 }
 
-/// Takes the exec root away if nothing is left in it.
-pub fn remove_if_empty(folder: &Path) {
+/// Takes a folder away with all folders in it, as far as there are no files in them.
+pub fn remove_empty(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+        }
+    }
     let _still_used = fs::remove_dir(folder);
 }
 
@@ -93,6 +98,17 @@ mod tests {
         let _first = DataRootLock::take(folder.path(), &["unix:///a.sock".to_owned()]).unwrap();
         let Err(error) = DataRootLock::take(folder.path(), &[]) else { panic!("the lock was given twice") };
         assert!(error.message().contains(&format!("pid {}, unix:///a.sock", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn only_empty_folders_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        fs::create_dir_all(run.join("a/b")).unwrap();
+        fs::create_dir_all(run.join("c")).unwrap();
+        fs::write(run.join("c/file"), "").unwrap();
+        remove_empty(&run);
+        assert!(!run.join("a").exists() && run.join("c/file").exists());
     }
 
     #[test]

@@ -107,6 +107,10 @@ impl Child {
         if let Err(error) = (&mut self.watcher).await {
             warn!(%error, "the watcher of containerd failed");
         }
+        // What it wrote is gone with it but for what we made. Its folders may hold mounts of containers that go on.
+        for name in ["config.toml", "containerd.log"] {
+            let _gone_already = fs::remove_file(self.address.with_file_name(name));
+        }
     }
 }
 

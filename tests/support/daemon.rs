@@ -117,10 +117,14 @@ impl Daemon {
         docker
     }
 
-    /// Sends TERM, waits for the end, and gives the folder for a look at what is left.
+    /// Sends TERM and waits for the end; what is left can be looked at.
+    pub fn end(&mut self) -> std::process::ExitStatus {
+        self.terminate().expect("the daemon ends after TERM")
+    }
+
+    /// Sends TERM, waits for the end, and gives the folder's path; the folder itself is gone then.
     pub fn stop(mut self) -> (std::process::ExitStatus, PathBuf) {
-        let status = self.terminate().expect("the daemon ends after TERM");
-        (status, self.folder().to_owned())
+        (self.end(), self.folder().to_owned())
     }
 
     /// Starts the program again on the same folders, after `kill`.

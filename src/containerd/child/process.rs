@@ -40,6 +40,10 @@ impl Process {
         let mut command = Command::new(program);
         command.arg("--config").arg(options.config_file());
         command.env("PATH", search_path(options.program.as_deref()));
+        // What systemd says to us is not for it: its own READY would come before ours.
+        for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().context("containerd's log")?).stderr(log);
         // A group of its own: Ctrl-C at our terminal must end it after us, not beside us.
         command.process_group(0);
