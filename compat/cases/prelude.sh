@@ -30,3 +30,9 @@ prints() {
 
 # is STATE CONTAINER: whether inspect says so
 is() { [ "$(docker inspect --type container --format '{{.State.Status}}' "$2" 2> /dev/null)" = "$1" ]; }
+
+# past_events ARGUMENTS...: what happened so far. The client knows times only in seconds, so it waits for the next one.
+past_events() {
+    sleep 1.1
+    docker events --since 10m --until 0s "$@"
+}

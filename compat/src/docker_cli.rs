@@ -3,14 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::case_file::{Step, Subject};
 use crate::command;
+use crate::http::{Body, Client};
 use crate::leftovers;
 use crate::normal::normal;
 use crate::report::Observed;
 use crate::socket::Socket;
+
+/// Loads image archives on a daemon.
+pub fn load_images(socket: &Socket, images: &[PathBuf]) -> anyhow::Result<()> {
+    let mut client = Client::new(&socket.path);
+    for image in images {
+        let answer = client.request("POST", "/images/load?quiet=1", Body::TarFile(image))?;
+        let answer = answer.success().with_context(|| format!("loading {} on {}", image.display(), socket.name))?;
+        let text = String::from_utf8_lossy(&answer.body);
+        ensure!(!text.contains("\"error\""), "loading {} on {}: {text}", image.display(), socket.name);
+    }
+    Ok(())
+}
 
 /// A docker CLI and what its steps may use.
 pub struct DockerCli {
@@ -22,6 +35,8 @@ pub struct DockerCli {
     pub prelude: PathBuf,
     /// Where registries listen in the network namespace of each daemon: without and with a login.
     pub registries: [String; 2],
+    /// Image archives that are loaded again when a subject removed what was in them.
+    pub images: Vec<PathBuf>,
 }
 
 impl DockerCli {
@@ -32,6 +47,9 @@ impl DockerCli {
         let before = leftovers::holdings(&socket.path)?;
         let observed = subject.steps.iter().map(|step| self.step(step, socket, &folder.0)).collect();
         leftovers::sweep(&socket.path, &before)?;
+        if leftovers::lost_images(&socket.path, &before)? {
+            load_images(socket, &self.images)?;
+        }
         observed
     }
 

@@ -50,6 +50,11 @@ pub fn sweep(socket: &Path, before: &Holdings) -> anyhow::Result<Vec<String>> {
     Ok(removed)
 }
 
+/// Whether an image that was there before has lost its name.
+pub fn lost_images(socket: &Path, before: &Holdings) -> anyhow::Result<bool> {
+    Ok(!before.images.is_subset(&holdings(socket)?.images))
+}
+
 fn strings(list: &Value, key: &str) -> BTreeSet<String> {
     let items = list.as_array().into_iter().flatten();
     items.filter_map(|item| item[key].as_str()).map(str::to_owned).collect()

@@ -8,8 +8,7 @@ use anyhow::{Context, ensure};
 
 use crate::agent::{Agent, AgentKind};
 use crate::case_file::{self, Subject};
-use crate::docker_cli::DockerCli;
-use crate::http::{Body, Client};
+use crate::docker_cli::{DockerCli, load_images};
 use crate::report::{Observed, Report, Row};
 use crate::socket::{Socket, mark_references};
 
@@ -101,17 +100,6 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     Ok(failed == 0 && wrong.is_empty())
 }
 
-fn load_images(socket: &Socket, images: &[PathBuf]) -> anyhow::Result<()> {
-    let mut client = Client::new(&socket.path);
-    for image in images {
-        let answer = client.request("POST", "/images/load?quiet=1", Body::TarFile(image))?;
-        let answer = answer.success().with_context(|| format!("loading {} on {}", image.display(), socket.name))?;
-        let text = String::from_utf8_lossy(&answer.body);
-        ensure!(!text.contains("\"error\""), "loading {} on {}: {text}", image.display(), socket.name);
-    }
-    Ok(())
-}
-
 /// The subjects whose name matches, else only the matching steps of each. The steps before a matching one run too, since
 /// it may need what they made.
 fn chosen(subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subject> {
@@ -138,6 +126,7 @@ fn run_cli(
         program: given.path.clone(),
         prelude: arguments.cases.join("prelude.sh"),
         registries: [arguments.registry.clone(), arguments.login_registry.clone()],
+        images: arguments.images.clone(),
     });
     for subject in subjects {
         eprintln!("{}: {} ({} steps)", given.name, subject.name, subject.steps.len());
