@@ -8,6 +8,8 @@ pub mod container;
 pub mod containers;
 pub mod events;
 pub mod images;
+pub mod ipam;
+pub mod networks;
 pub mod store;
 pub mod system;
 pub mod volumes;
@@ -19,7 +21,9 @@ use tracing::Instrument;
 
 use crate::{
     backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
-    engine::{config::EngineConfig, events::EventBus, store::ContainerStore, volumes::VolumeStore},
+    engine::{
+        config::EngineConfig, events::EventBus, networks::NetworkStore, store::ContainerStore, volumes::VolumeStore,
+    },
     model::{Error, Result},
     oci::HostFacts,
 };
@@ -47,6 +51,7 @@ pub struct Inner {
     pub(crate) backends: Backends,
     pub(crate) containers: ContainerStore,
     pub(crate) execs: containers::exec::ExecStore,
+    pub(crate) networks: NetworkStore,
     pub(crate) volumes: VolumeStore,
     pub(crate) events: EventBus,
     pub(crate) images: images::ImageStore,
@@ -66,6 +71,7 @@ impl Engine {
     /// Takes up what is stored: containers, networks, volumes. Containers that were running when the last
     /// daemon ended are ended first, as dockerd does without live restore.
     pub async fn open(config: EngineConfig, backends: Backends) -> Result<Self> {
+        let networks = NetworkStore::open(&config.data_root)?;
         let volumes = VolumeStore::open(&config.data_root)?;
         let images = images::ImageStore::new(&config, backends.images.clone())?;
         let engine = Self(Arc::new(Inner {
@@ -76,12 +82,14 @@ impl Engine {
             backends,
             containers: ContainerStore::default(),
             execs: containers::exec::ExecStore::default(),
+            networks,
             volumes,
             events: EventBus::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));
         engine.restore_containers().await?;
+        engine.open_networks().await?;
         Ok(engine)
     }
 
@@ -91,6 +99,7 @@ impl Engine {
         self.stop_all_containers().await;
         self.tasks.close();
         self.tasks.wait().await;
+        self.close_networks().await;
     }
 
     /// Starts a task that `shutdown` waits for. `name` is its span.

@@ -2,7 +2,6 @@
 
 pub mod archive;
 pub mod attach;
-mod connectivity;
 pub mod console;
 pub mod create;
 pub mod delete;
@@ -14,7 +13,7 @@ pub mod list;
 mod logs;
 mod name;
 mod pause;
-mod prepare;
+pub(crate) mod prepare;
 mod resize;
 mod restart_policy;
 mod restore;

@@ -60,7 +60,7 @@ pub struct Attachment {
     pub network: NetworkId,
     /// What was asked for.
     pub settings: EndpointSettings,
-    /// Names others find it by, beside its own name.
+    /// Names others find it by, its own first; empty on the default bridge, where there are no names.
     pub dns_names: Vec<String>,
     /// Present while the container runs.
     pub endpoint: Option<Endpoint>,

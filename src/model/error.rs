@@ -160,6 +160,24 @@ impl Error {
         Self::not_found(format!("network {name} not found"))
     }
 
+    /// A network's name that is taken.
+    pub fn network_exists(name: &str) -> Self {
+        Self::conflict(format!("network with name {name} already exists"))
+    }
+
+    /// `DELETE /networks/{id}` while containers are attached; each is `name:"…" id:"…"`.
+    pub fn network_in_use(name: &str, endpoints: &[String]) -> Self {
+        Self::forbidden(format!(
+            "error while removing network: network {name} has active endpoints ({})",
+            endpoints.join(", ")
+        ))
+    }
+
+    /// `DELETE` of bridge, host or none.
+    pub fn network_is_predefined(name: &str) -> Self {
+        Self::forbidden(format!("{name} is a pre-defined network and cannot be removed"))
+    }
+
     /// `GET /volumes/{name}`.
     pub fn no_such_volume(name: &str) -> Self {
         Self::not_found(format!("get {name}: no such volume"))

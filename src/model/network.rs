@@ -140,12 +140,41 @@ pub struct NetworkRecord {
     pub enable_ipv6: bool,
     /// What the client asked for, with the pools that were chosen.
     pub ipam: Ipam,
+    /// Whether the client chose a subnet: only then may endpoints have addresses of the client's choice.
+    #[serde(default)]
+    pub chosen_subnet: bool,
     /// Options of the driver.
     pub options: IndexMap<String, String>,
     /// Labels.
     pub labels: IndexMap<String, String>,
     /// How it looks in the kernel; `None` for host and none.
     pub bridge: Option<BridgeNetwork>,
+}
+
+impl NetworkRecord {
+    /// Whether it is one of the three that every tenant has.
+    pub fn is_predefined(&self) -> bool {
+        is_predefined(&self.name)
+    }
+
+    /// The driver as Docker calls it.
+    pub fn driver_name(&self) -> &'static str {
+        match self.driver {
+            NetworkDriver::Bridge => "bridge",
+            NetworkDriver::Host => "host",
+            NetworkDriver::Null => "null",
+        }
+    }
+
+    /// The label's value, for filters.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+}
+
+/// Whether a name is that of a network that every tenant has.
+pub fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none")
 }
 
 /// What a bridge network needs in the kernel.
@@ -234,8 +263,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The hardware address as Docker writes it.
+    /// The hardware address as Docker writes it; empty for an endpoint of the host's or of no network.
     pub fn mac_text(&self) -> String {
+        if self.mac == [0; 6] {
+            return String::new();
+        }
         self.mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    engine::{Engine, container::Container, containers::connectivity::RunNetwork},
+    engine::{Engine, container::Container, networks::RunNetwork},
     model::{
         Error, Result,
         container::{ContainerRecord, MountPoint},

@@ -1,0 +1,257 @@
+//! What containers ask of networks, checked in dockerd's words.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    engine::{Engine, ipam, networks::store::Wish},
+    model::{
+        Error, Result,
+        container::{Attachment, ContainerCreateRequest},
+        id::{NetworkId, Tenant},
+        network::{EndpointSettings, NetworkRecord, is_predefined},
+    },
+};
+
+/// `HostConfig.NetworkMode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkMode<'a> {
+    /// The host's own network.
+    Host,
+    /// Only loopback.
+    None,
+    /// Another container's network, by its name or id.
+    Container(&'a str),
+    /// A bridge network, by its name or id.
+    Network(&'a str),
+}
+
+impl<'a> NetworkMode<'a> {
+    /// Reads a mode; nothing and `default` are the default bridge.
+    pub fn read(mode: &'a str) -> Self {
+        match mode {
+            "host" => Self::Host,
+            "none" => Self::None,
+            "" | "default" | "bridge" => Self::Network("bridge"),
+            other => match other.strip_prefix("container:") {
+                Some(container) => Self::Container(container),
+                None => Self::Network(other),
+            },
+        }
+    }
+
+    /// The network that the mode means.
+    fn network(self) -> Option<&'a str> {
+        match self {
+            Self::Host => Some("host"),
+            Self::None => Some("none"),
+            Self::Container(_) => None,
+            Self::Network(name) => Some(name),
+        }
+    }
+}
+
+impl Engine {
+    /// The networks that a container asks for, checked as dockerd checks them at create. A network that is not
+    /// there (yet) is an error only at start, as with dockerd.
+    pub(crate) async fn resolve_networks(
+        &self,
+        tenant: &Tenant,
+        request: &ContainerCreateRequest,
+    ) -> Result<Vec<Attachment>> {
+        let Some(main) = NetworkMode::read(&request.host_config.network_mode).network() else { return Ok(Vec::new()) };
+        let empty = indexmap::IndexMap::new();
+        let asked = request.networking.endpoints_config.as_ref().unwrap_or(&empty);
+        let mut attachments = Vec::new();
+        for (name, settings) in asked {
+            let name = if name == "default" { "bridge" } else { name };
+            let mut settings = settings.clone().unwrap_or_default();
+            let is_main = self.attachment(tenant, name, EndpointSettings::default()).name
+                == self.attachment(tenant, main, EndpointSettings::default()).name;
+            if settings.mac_address.is_empty() && (is_main || asked.len() == 1) {
+                settings.mac_address.clone_from(&request.config.mac_address);
+            }
+            let attachment = self.attachment(tenant, name, settings);
+            // The main network comes first: it gets `eth0`.
+            attachments.insert(if is_main { 0 } else { attachments.len() }, attachment);
+        }
+        if attachments.is_empty() {
+            let settings =
+                EndpointSettings { mac_address: request.config.mac_address.clone(), ..EndpointSettings::default() };
+            attachments.push(self.attachment(tenant, main, settings));
+        }
+        for attachment in &attachments {
+            let record = self.networks.get(tenant, &attachment.name).ok();
+            check_endpoint(record.as_deref(), &attachment.name, &attachment.settings)
+                .map_err(|error| error.context(format!("invalid config for network {}", attachment.name)))?;
+        }
+        Ok(attachments)
+    }
+
+    /// An attachment as it is stored: by the network's name, if the network is there.
+    pub(super) fn attachment(&self, tenant: &Tenant, reference: &str, settings: EndpointSettings) -> Attachment {
+        let record = self.networks.get(tenant, reference).ok();
+        Attachment {
+            name: record.as_ref().map_or_else(|| reference.to_owned(), |record| record.name.clone()),
+            network: record.map_or_else(|| NetworkId::from_stored(""), |record| record.id.clone()),
+            settings,
+            dns_names: Vec::new(),
+            endpoint: None,
+        }
+    }
+
+    /// The networks of attachments as they are now: one may have been made anew under its name.
+    pub(super) fn networks_now(&self, tenant: &Tenant, attachments: &[Attachment]) -> Result<Vec<Arc<NetworkRecord>>> {
+        let records: Vec<Arc<NetworkRecord>> =
+            attachments.iter().map(|attachment| self.networks.get(tenant, &attachment.name)).collect::<Result<_>>()?;
+        if records.len() > 1 {
+            if records.iter().any(|record| record.name == "none") {
+                return Err(none_is_alone());
+            }
+            if records.iter().any(|record| record.name == "host") {
+                return Err(host_is_at_create());
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// `none` beside another network.
+pub fn none_is_alone() -> Error {
+    Error::invalid("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+}
+
+/// `host` beside another network.
+pub fn host_is_at_create() -> Error {
+    Error::invalid("cannot connect container to host network - container must be created in host network mode")
+}
+
+/// Checks what is wanted of an endpoint; all complaints at once.
+pub fn check_endpoint(network: Option<&NetworkRecord>, name: &str, settings: &EndpointSettings) -> Result<()> {
+    let mut complaints = Vec::new();
+    let ipam = settings.ipam_config.clone().unwrap_or_default();
+    let wants_address = !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty();
+    if is_predefined(name) {
+        if wants_address {
+            complaints.push("user specified IP address is supported on user defined networks only".to_owned());
+        }
+        if settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+            complaints
+                .push("network-scoped alias is supported only for containers in user defined networks".to_owned());
+        }
+    }
+    if !ipam.ipv4_address.is_empty() && !ipam.ipv4_address.parse::<Ipv4Addr>().is_ok_and(|ip| !ip.is_unspecified()) {
+        complaints.push(format!("invalid IPv4 address: {}", ipam.ipv4_address));
+    }
+    if !ipam.ipv6_address.is_empty() && !ipam.ipv6_address.parse::<Ipv6Addr>().is_ok_and(|ip| !ip.is_unspecified()) {
+        complaints.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
+    }
+    if let Some(network) = network.filter(|_| wants_address) {
+        check_range(network, &[&ipam.ipv4_address, &ipam.ipv6_address], &mut complaints);
+    }
+    if !settings.mac_address.is_empty() && parse_mac(&settings.mac_address).is_none() {
+        complaints.push(format!("invalid MAC address: {}", settings.mac_address));
+    }
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("invalid endpoint settings:\n{}", ipam::joined(&complaints))))
+}
+
+fn check_range(network: &NetworkRecord, wanted: &[&String], complaints: &mut Vec<String>) {
+    if !network.chosen_subnet {
+        complaints.push(
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+                .to_owned(),
+        );
+        return;
+    }
+    let subnets: Vec<IpNet> = network.ipam.config.iter().filter_map(|pool| pool.subnet.parse().ok()).collect();
+    for address in wanted.iter().filter(|text| !text.is_empty()) {
+        let is_inside = address.parse::<IpAddr>().is_ok_and(|ip| subnets.iter().any(|net| net.contains(&ip)));
+        if !is_inside {
+            complaints.push(format!("no configured subnet or ip-range contain the IP address {address}"));
+        }
+    }
+}
+
+/// What an endpoint should be like, from settings that [`check_endpoint`] has passed.
+pub fn wish(settings: &EndpointSettings, interface: String, default_route: bool) -> Wish {
+    let ipam = settings.ipam_config.as_ref();
+    Wish {
+        ipv4: ipam.and_then(|ipam| ipam.ipv4_address.parse().ok()),
+        ipv6: ipam.and_then(|ipam| ipam.ipv6_address.parse().ok()),
+        mac: parse_mac(&settings.mac_address),
+        interface,
+        default_route,
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let parts = text.split([':', '-']).map(|part| u8::from_str_radix(part, 16).ok()).collect::<Option<Vec<u8>>>()?;
+    parts.try_into().ok()
+}
+
+/// Which of several networks gives the default route: the highest priority, then the first by name. Internal
+/// ones never do.
+pub fn gateway(candidates: &[(&NetworkRecord, &EndpointSettings)]) -> Option<NetworkId> {
+    candidates
+        .iter()
+        .filter(|(record, _)| record.bridge.as_ref().is_some_and(|bridge| !bridge.internal))
+        .min_by_key(|(record, settings)| (-settings.gw_priority, record.name.clone()))
+        .map(|(record, _)| record.id.clone())
+}
+
+/// The entries of `Links`, `name:alias`, as what this container says and whom it means.
+pub fn links(settings: &EndpointSettings) -> Vec<(String, String)> {
+    let entries = settings.links.iter().flatten();
+    entries.map(|entry| parse_link(entry)).collect()
+}
+
+/// `/web:/job/db`, `web:db`, `web`.
+pub fn parse_link(entry: &str) -> (String, String) {
+    let (target, alias) = entry.split_once(':').unwrap_or((entry, entry));
+    let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    (last(alias), last(target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_read() {
+        assert_eq!(NetworkMode::read(""), NetworkMode::Network("bridge"));
+        assert_eq!(NetworkMode::read("default"), NetworkMode::Network("bridge"));
+        assert_eq!(NetworkMode::read("container:web"), NetworkMode::Container("web"));
+        assert_eq!(NetworkMode::read("mine"), NetworkMode::Network("mine"));
+    }
+
+    #[test]
+    fn links_are_read_in_all_forms() {
+        for entry in ["web:db", "/web:/job/db"] {
+            assert_eq!(parse_link(entry), ("db".to_owned(), "web".to_owned()));
+        }
+        assert_eq!(parse_link("web"), ("web".to_owned(), "web".to_owned()));
+    }
+
+    #[test]
+    fn several_complaints_are_a_list() {
+        let settings = EndpointSettings {
+            aliases: Some(vec!["x".to_owned()]),
+            mac_address: "zz".to_owned(),
+            ..EndpointSettings::default()
+        };
+        let error = check_endpoint(None, "bridge", &settings).unwrap_err();
+        assert_eq!(
+            error.message(),
+            "invalid endpoint settings:\n\
+             * network-scoped alias is supported only for containers in user defined networks\n\
+             * invalid MAC address: zz"
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! `POST /networks/create`
+
+use std::sync::Arc;
+
+use crate::{
+    engine::{
+        Engine,
+        ipam::{self, Families, Occupied, Plan},
+        networks::{lock::MachineLock, options::BridgeOptions},
+    },
+    model::{
+        Error, Result,
+        id::{NetworkId, Tenant},
+        network::{BridgeNetwork, NetworkCreateRequest, NetworkDriver, NetworkRecord, is_predefined},
+        time::Timestamp,
+    },
+};
+
+/// What create answers.
+#[derive(Clone, Debug)]
+pub struct NetworkCreated {
+    /// The new network.
+    pub id: NetworkId,
+    /// What was asked for and is not carried out.
+    pub warning: String,
+}
+
+impl Engine {
+    /// Makes a network.
+    pub async fn network_create(&self, tenant: &Tenant, request: NetworkCreateRequest) -> Result<NetworkCreated> {
+        check(&request)?;
+        let (engine, tenant) = (self.clone(), tenant.clone());
+        self.run("network_create", async move { engine.make_network(&tenant, request).await }).await
+    }
+
+    async fn make_network(&self, tenant: &Tenant, request: NetworkCreateRequest) -> Result<NetworkCreated> {
+        let options = BridgeOptions::read(&request.options)?;
+        let families = Families {
+            ipv4: request.enable_ipv4.or(options.enable_ipv4).unwrap_or(true),
+            ipv6: request.enable_ipv6.or(options.enable_ipv6).unwrap_or(false),
+        };
+        if !families.ipv4 && !families.ipv6 {
+            return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+        }
+        ipam::validate(&request.ipam.config, families.ipv6)?;
+        let changing = self.networks.change().await;
+        if self.networks.list(tenant).iter().any(|record| record.name == request.name) {
+            return Err(Error::network_exists(&request.name));
+        }
+        if let Some(link) = options.link.as_deref().filter(|link| self.networks.has_link(link)) {
+            return Err(Error::forbidden(format!(
+                "cannot create network {} ({link}): conflicts with another network: networks have same bridge name",
+                request.name
+            )));
+        }
+        let _alone = MachineLock::take().await;
+        let plan = self.plan_addresses(&request, families).await?;
+        let warning = match options.unknown.as_slice() {
+            [] => String::new(),
+            unknown => format!("options that ringer does not carry out: {}", unknown.join(", ")),
+        };
+        let bridge = self.bridge(&request, options, &plan).await?;
+        let record = record(tenant, request, families, plan, bridge);
+        let record = self.realise(&changing, record).await?;
+        self.network_event(&record, "create", None);
+        tracing::info!(network.id = %record.id, network.name = record.name, "created network {}", record.name);
+        Ok(NetworkCreated { id: record.id.clone(), warning })
+    }
+
+    async fn plan_addresses(&self, request: &NetworkCreateRequest, families: Families) -> Result<Plan> {
+        let pools = self.address_pools();
+        let occupied =
+            Occupied { networks: self.networks.subnets(None), host: self.backends.network.used_subnets().await? };
+        ipam::plan(&request.ipam, families, &pools, &occupied)
+    }
+
+    async fn bridge(
+        &self,
+        request: &NetworkCreateRequest,
+        options: BridgeOptions,
+        plan: &Plan,
+    ) -> Result<BridgeNetwork> {
+        let id = NetworkId::random();
+        Ok(BridgeNetwork {
+            link: options.link.unwrap_or_else(|| format!("br-{}", id.short())),
+            id,
+            ipv4: plan.ipv4,
+            ipv6: plan.ipv6,
+            internal: request.internal,
+            mtu: self.network_mtu(options.mtu).await?,
+            icc: options.icc,
+            masquerade: options.masquerade,
+            default_host_ip: options.default_host_ip,
+        })
+    }
+
+    /// The wanted MTU, the configured one, or the uplink's.
+    pub(super) async fn network_mtu(&self, wanted: Option<u32>) -> Result<u32> {
+        match wanted.or(self.config.mtu) {
+            Some(mtu) => Ok(mtu),
+            None => Ok(self.backends.network.uplink().await?.mtu),
+        }
+    }
+
+    /// Makes a record true in the kernel and stores it; undone if it cannot be stored.
+    pub(super) async fn realise(
+        &self,
+        changing: &super::store::Change<'_>,
+        record: NetworkRecord,
+    ) -> Result<Arc<NetworkRecord>> {
+        let bridge = record.bridge.clone();
+        if let Some(bridge) = &bridge {
+            self.backends.network.create_network(bridge).await?;
+        }
+        let stored = self.networks.put(changing, record);
+        if let (Err(_), Some(bridge)) = (&stored, &bridge)
+            && let Err(error) = self.backends.network.remove_network(bridge).await
+        {
+            tracing::warn!(network.id = %bridge.id, "removing a network that could not be stored: {error}");
+        }
+        stored
+    }
+}
+
+/// What dockerd refuses before it looks at addresses.
+fn check(request: &NetworkCreateRequest) -> Result<()> {
+    if is_predefined(&request.name) {
+        // The blank at the end is dockerd's.
+        return Err(Error::forbidden(format!("operation is not permitted on predefined {} network ", request.name)));
+    }
+    if request.name.trim().is_empty() {
+        return Err(Error::invalid("invalid name: name is empty"));
+    }
+    match request.driver.as_str() {
+        "" | "bridge" | "default" => {}
+        driver @ ("host" | "null") => {
+            return Err(Error::forbidden(format!("only one instance of \"{driver}\" network is allowed")));
+        }
+        "overlay" => return Err(not_a_manager()),
+        driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
+    }
+    if !matches!(request.scope.as_str(), "" | "local") {
+        return Err(Error::forbidden("cannot create a swarm scoped network when swarm is not active"));
+    }
+    if !matches!(request.ipam.driver.as_str(), "" | "default") {
+        return Err(Error::not_found(format!("plugin \"{}\" not found", request.ipam.driver)));
+    }
+    let config_from = request.config_from.as_ref().and_then(|value| value.get("Network")?.as_str());
+    if request.ingress || request.config_only || config_from.is_some_and(|name| !name.is_empty()) {
+        return Err(Error::not_implemented(
+            "Ingress, ConfigOnly and ConfigFrom of networks are not implemented by ringer",
+        ));
+    }
+    Ok(())
+}
+
+fn not_a_manager() -> Error {
+    Error::forbidden(
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+fn record(
+    tenant: &Tenant,
+    request: NetworkCreateRequest,
+    families: Families,
+    plan: Plan,
+    bridge: BridgeNetwork,
+) -> NetworkRecord {
+    let mut ipam = request.ipam;
+    "default".clone_into(&mut ipam.driver);
+    ipam.config = plan.config;
+    NetworkRecord {
+        tenant: tenant.clone(),
+        id: bridge.id.clone(),
+        name: request.name,
+        created: Timestamp::now(),
+        driver: NetworkDriver::Bridge,
+        internal: request.internal,
+        attachable: request.attachable,
+        enable_ipv4: families.ipv4,
+        enable_ipv6: families.ipv6,
+        ipam,
+        chosen_subnet: plan.chosen_by_client,
+        options: request.options,
+        labels: request.labels,
+        bridge: Some(bridge),
+    }
+}

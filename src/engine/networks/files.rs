@@ -1,0 +1,187 @@
+//! `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a container: made at start, changed in place while it
+//! runs, since they are mounted into it.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    backend::network::SandboxDns,
+    engine::{
+        Engine,
+        containers::prepare::blocking,
+        networks::{
+            attachments::{NetworkMode, parse_link},
+            hosts::{Hosts, parse_extra},
+            names::addresses,
+            resolv_conf::{Overrides, ResolvConf},
+        },
+    },
+    model::{Error, Result, container::ContainerRecord, error::Context, network::Endpoint},
+    oci::NetworkFiles,
+};
+
+const DNS_PORT: u16 = 53;
+
+/// How a container's resolver is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolver {
+    /// A name server of ours asks on its behalf.
+    Own,
+    /// It asks for itself, as on the default bridge.
+    Itself,
+    /// It is the host's.
+    Host,
+}
+
+impl Engine {
+    /// Writes the files of a start.
+    pub(super) async fn write_network_files(
+        &self,
+        record: &ContainerRecord,
+        hostname: &str,
+        resolver: Resolver,
+        endpoints: &[Endpoint],
+    ) -> Result<NetworkFiles> {
+        let files = paths(&self.container_dir(&record.id));
+        let hosts = self.hosts_text(record, hostname, endpoints)?;
+        let resolv_conf = self.resolv_conf_text(record, resolver, endpoints.iter().any(|end| end.ipv6.is_some()))?;
+        let hostname = format!("{hostname}\n");
+        let (folder, written) = (self.container_dir(&record.id), files.clone());
+        blocking(move || {
+            fs::create_dir_all(&folder).context(format!("making {}", folder.display()))?;
+            for (path, text) in
+                [(written.hosts, hosts), (written.resolv_conf, resolv_conf), (written.hostname, hostname)]
+            {
+                let path = path.expect("paths names all three");
+                fs::write(&path, text).context(format!("writing {}", path.display()))?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(files)
+    }
+
+    /// The files of a container whose network another one shares.
+    pub(super) fn shared_files(&self, owner: &ContainerRecord) -> NetworkFiles {
+        paths(&self.container_dir(&owner.id))
+    }
+
+    /// Changes the text of a file that is mounted into a running container: it must stay the same file.
+    pub(super) async fn edit_file(
+        &self,
+        record: &ContainerRecord,
+        name: &'static str,
+        edit: impl FnOnce(String) -> String + Send + 'static,
+    ) -> Result<()> {
+        let path = self.container_dir(&record.id).join(name);
+        blocking(move || {
+            let text = match fs::read_to_string(&path) {
+                // A file of the client's own is mounted in its place.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other.context(format!("reading {}", path.display()))?,
+            };
+            fs::write(&path, edit(text)).context(format!("writing {}", path.display()))
+        })
+        .await
+    }
+
+    fn hosts_text(&self, record: &ContainerRecord, hostname: &str, endpoints: &[Endpoint]) -> Result<String> {
+        let extra_hosts = record.host_config.extra_hosts.as_deref().unwrap_or_default();
+        if NetworkMode::read(&record.host_config.network_mode) == NetworkMode::Host && extra_hosts.is_empty() {
+            return Ok(fs::read_to_string("/etc/hosts").unwrap_or_else(|_| Hosts::default().text()));
+        }
+        let gateway = self.host_gateway(record);
+        let mut extra: Vec<(IpAddr, String)> =
+            extra_hosts.iter().map(|entry| parse_extra(entry, gateway)).collect::<Result<_>>()?;
+        extra.extend(self.linked_hosts(record)?);
+        let own = endpoints.iter().flat_map(own_addresses).collect();
+        let domainname = record.config.domainname.clone();
+        Ok(Hosts { extra, own, hostname: hostname.to_owned(), domainname }.text())
+    }
+
+    /// What `host-gateway` means: the host as the default bridge sees it.
+    fn host_gateway(&self, record: &ContainerRecord) -> Option<IpAddr> {
+        let bridge = self.networks.get(&record.tenant, "bridge").ok()?;
+        bridge.bridge.as_ref()?.ipv4.map(|net| IpAddr::V4(net.addr()))
+    }
+
+    /// Legacy links on the default bridge are lines of the hosts file.
+    fn linked_hosts(&self, record: &ContainerRecord) -> Result<Vec<(IpAddr, String)>> {
+        let links = record.host_config.links.as_deref().unwrap_or_default();
+        if links.is_empty() || !record.networking.attachments.iter().any(|attachment| attachment.name == "bridge") {
+            return Ok(Vec::new());
+        }
+        let bridge = self.networks.get(&record.tenant, "bridge")?;
+        let lodgers = self.networks.lodgers(&bridge.id);
+        let mut hosts = Vec::new();
+        for (alias, target) in links.iter().map(|link| parse_link(link)) {
+            let other = self.containers.get(&record.tenant, &target)?.record();
+            let Some(lodger) = lodgers.iter().find(|lodger| lodger.guest.container == other.id) else {
+                return Err(Error::conflict(format!(
+                    "Cannot link to a non running container: /{} AS /{}/{alias}",
+                    other.name, record.name
+                )));
+            };
+            let mut names = format!("{alias} {}", other.config.hostname);
+            if alias != other.name {
+                names = format!("{names} {}", other.name);
+            }
+            hosts.extend(addresses(lodger).into_iter().map(|address| (address, names.clone())));
+        }
+        Ok(hosts)
+    }
+
+    fn resolv_conf(&self, record: &ContainerRecord) -> Result<ResolvConf> {
+        let config = &record.host_config;
+        let mut servers = Vec::new();
+        for text in config.dns.as_deref().unwrap_or_default() {
+            let server = text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
+            servers.push(server);
+        }
+        if servers.is_empty() {
+            servers.clone_from(&self.config.dns);
+        }
+        Ok(ResolvConf::of_host().overridden(Overrides {
+            servers: &servers,
+            search: config.dns_search.as_deref().unwrap_or_default(),
+            options: config.dns_options.as_deref().unwrap_or_default(),
+        }))
+    }
+
+    pub(super) fn resolv_conf_text(&self, record: &ContainerRecord, resolver: Resolver, ipv6: bool) -> Result<String> {
+        let conf = self.resolv_conf(record)?;
+        let conf = match resolver {
+            Resolver::Own => conf.for_own_server(),
+            Resolver::Itself => conf.for_default_bridge(ipv6),
+            Resolver::Host => conf,
+        };
+        Ok(conf.text())
+    }
+
+    /// How the name server in a container's sandbox answers. A container without a way out gets no answers from
+    /// outside either.
+    pub(super) fn sandbox_dns(&self, record: &ContainerRecord, has_way_out: bool) -> Result<SandboxDns> {
+        let conf = self.resolv_conf(record)?;
+        let own = IpAddr::from([127, 0, 0, 11]);
+        let servers = conf.servers.iter().filter(|server| has_way_out && **server != own);
+        Ok(SandboxDns {
+            upstreams: servers.map(|server| SocketAddr::new(*server, DNS_PORT)).collect(),
+            keep_single_labels: conf.has_ndots(),
+        })
+    }
+}
+
+fn paths(folder: &Path) -> NetworkFiles {
+    let file = |name: &str| -> Option<PathBuf> { Some(folder.join(name)) };
+    NetworkFiles { hosts: file("hosts"), resolv_conf: file("resolv.conf"), hostname: file("hostname") }
+}
+
+/// The addresses of an endpoint, IPv4 first.
+pub fn own_addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
+    let four = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
+    let six = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
+    four.into_iter().chain(six).collect()
+}
