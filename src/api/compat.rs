@@ -134,6 +134,11 @@ impl ApiVersion {
         self < Self::v1(52)
     }
 
+    /// Since 1.48 a network can do without IPv4 and says whether it does.
+    pub fn has_enable_ipv4(self) -> bool {
+        self >= Self::v1(48)
+    }
+
     /// Before 1.45 the short id is one of the `Aliases`; since then it stands in `DNSNames`.
     pub fn has_short_id_alias(self) -> bool {
         self < Self::v1(45)

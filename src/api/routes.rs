@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{containers, images, router::Route, swarm, system, volumes};
+use super::{containers, images, networks, router::Route, swarm, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
@@ -70,12 +70,12 @@ pub fn routes() -> Vec<Route> {
         post("/images/load", "ImageLoad").to(images::image_load),
 
         // Network
-        get("/networks", "NetworkList"),
-        get("/networks/{id}", "NetworkInspect"),
-        delete("/networks/{id}", "NetworkDelete"),
-        post("/networks/create", "NetworkCreate"),
-        post("/networks/{id}/connect", "NetworkConnect"),
-        post("/networks/{id}/disconnect", "NetworkDisconnect"),
+        get("/networks", "NetworkList").to(networks::network_list),
+        get("/networks/{id}", "NetworkInspect").to(networks::network_inspect),
+        delete("/networks/{id}", "NetworkDelete").to(networks::network_delete),
+        post("/networks/create", "NetworkCreate").to(networks::network_create),
+        post("/networks/{id}/connect", "NetworkConnect").to(networks::network_connect),
+        post("/networks/{id}/disconnect", "NetworkDisconnect").to(networks::network_disconnect),
         post("/networks/prune", "NetworkPrune"),
 
         // Volume
