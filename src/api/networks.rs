@@ -84,7 +84,8 @@ pub async fn network_list(
 ) -> Result<Json<Vec<Value>>, Error> {
     let records = api.engine.network_list(&tenant, &query.filters).await?;
     // The list names no containers, as dockerd's since 1.28.
-    let bodies = records.into_iter().map(|record| network_body(&NetworkView { record, containers: Vec::new() }, version));
+    let bodies =
+        records.into_iter().map(|record| network_body(&NetworkView { record, containers: Vec::new() }, version));
     Ok(Json(bodies.collect()))
 }
 
