@@ -94,6 +94,11 @@ fn config(mounts: Vec<Value>, cgroup: &str) -> Value {
         "process": {"cwd": "/", "args": ["/bin/true"], "user": {"uid": 0, "gid": 0}, "env": ["PATH=/usr/bin:/bin"]},
         "root": {"path": "rootfs"},
         "mounts": mounts,
-        "linux": {"namespaces": namespaces, "cgroupsPath": format!("{cgroup}/probe")},
+        "linux": {
+            "namespaces": namespaces,
+            "cgroupsPath": format!("{cgroup}/probe"),
+            // On the unified tree crun lifts its limit of locked memory for these, which takes CAP_SYS_RESOURCE.
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+        },
     })
 }
