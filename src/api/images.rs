@@ -9,7 +9,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -179,7 +179,7 @@ pub async fn image_create(
         message: query.message,
         platform,
     };
-    let id = api.engine.image_import(&tenant, &import, reader(request.into_body())).await?;
+    let id = api.engine.image_import(&tenant, &import, reader(request.into_body()).await).await?;
     let done = futures_util::stream::iter([Ok(Message::status(id.to_string()))]);
     Ok(messages.progress(done))
 }
@@ -200,7 +200,7 @@ pub async fn image_load(
     request: Request<Body>,
 ) -> Result<Response, Error> {
     refuse_platforms(&query.platform)?;
-    let loading = api.engine.image_load(&tenant, reader(request.into_body()), query.quiet);
+    let loading = api.engine.image_load(&tenant, reader(request.into_body()).await, query.quiet);
     Ok(messages.progress(loading))
 }
 
@@ -303,7 +303,11 @@ fn refuse_platforms(platforms: &[String]) -> Result<(), Error> {
     }
 }
 
-/// The body as it comes, never held whole.
-fn reader(body: Body) -> Pin<Box<dyn AsyncRead + Send>> {
-    Box::pin(StreamReader::new(body.into_data_stream().map_err(std::io::Error::other)))
+/// The body as it comes, never held whole. Its beginning is awaited: a client that asked whether it may send
+/// (`Expect: 100-continue`, as curl does) is told so when the body is read, but not once the answer has begun.
+async fn reader(body: Body) -> Pin<Box<dyn AsyncRead + Send>> {
+    let mut chunks = body.into_data_stream();
+    let first = chunks.next().await;
+    let chunks = futures_util::stream::iter(first).chain(chunks);
+    Box::pin(StreamReader::new(chunks.map_err(std::io::Error::other)))
 }

@@ -58,6 +58,7 @@ pub struct ImageConfig {
     #[serde(deserialize_with = "null_is_default")]
     pub user: String,
     /// `{"80/tcp":{}}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exposed_ports: Option<IndexMap<String, serde_json::Value>>,
     /// `KEY=value`.
     #[serde(deserialize_with = "null_is_default")]

@@ -81,7 +81,7 @@ impl Reference {
             )));
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            Some((rest, digest)) => (rest, Some(digest.parse().map_err(|_| invalid())?)),
             None => (text, None),
         };
         let (name, tag) = match rest.rsplit_once(':') {

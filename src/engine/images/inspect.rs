@@ -71,14 +71,14 @@ impl Engine {
         let tree = self.images.tree(&found.target).await?;
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(image, &wanted()));
-        let (_, content) = chosen?;
+        let (variant, content) = chosen?;
         Ok(ImageDetails {
             id: found.id().clone(),
             repo_tags: found.repo_tags(),
             repo_digests: found.repo_digests(),
             descriptor: found.target.clone(),
             document: content.document.clone(),
-            size: content.size(),
+            size: content.size() + variant.descriptor.size,
             snapshotter: self.images.backend.snapshotter().to_owned(),
             last_tagged: last_tagged(&found),
             manifests: if manifests { self.manifest_summaries(tenant, &found, &tree).await? } else { Vec::new() },

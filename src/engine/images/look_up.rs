@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// Shorter beginnings of an id are names; dockerd's limit.
+const SHORTEST_ID: usize = 4;
+
 /// What a client named.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
@@ -101,7 +104,8 @@ impl ImageStore {
 /// As [`ImageStore::find`], in a list that is at hand.
 pub fn find_in(images: Vec<Found>, text: &str) -> Result<Found> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_id = (1..=64).contains(&digits.len()) && digits.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    let is_id =
+        (SHORTEST_ID..=64).contains(&digits.len()) && digits.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
     if is_id && (digits.len() == 64 || text.starts_with("sha256:")) {
         let full = format!("sha256:{digits}");
         return by_id(images, digits)?.ok_or_else(|| Error::no_such_image(&full));
@@ -185,14 +189,17 @@ mod tests {
 
     #[test]
     fn prefix_of_two_is_ambiguous() {
-        let digests: Vec<Digest> = (0..40).map(|n: i32| Digest::of(n.to_string().as_bytes())).collect();
-        let records = (0..40).map(|n| record(&format!("docker.io/library/x:{n}"), &n.to_string())).collect();
-        let prefix = digests
-            .iter()
-            .map(|digest| &digest.hex()[..1])
-            .find(|first| digests.iter().filter(|digest| digest.hex().starts_with(*first)).count() > 1);
-        let error = find_in(by_target(records), prefix.unwrap()).unwrap_err();
+        let digest = |digits: &str| format!("sha256:{digits:0<64}").parse::<Digest>().unwrap();
+        let with = |name: &str, digits: &str| {
+            let mut record = record(name, name);
+            record.target.digest = digest(digits);
+            record
+        };
+        let images = by_target(vec![with("docker.io/library/x:1", "abcd1"), with("docker.io/library/x:2", "abcd2")]);
+        let error = find_in(images.clone(), "abcd").unwrap_err();
         assert!(error.message().starts_with("ambiguous reference"), "{}", error.message());
+        assert_eq!(*find_in(images.clone(), "abcd2").unwrap().id(), digest("abcd2"));
+        assert_eq!(find_in(images, "abc").unwrap_err().message(), "No such image: abc:latest");
     }
 
     #[test]
