@@ -160,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn keys_fit_without_regard_to_case_and_unknown_ones_are_named() {
-        let body = r#"{"image":"x","INNER":{"MEMORY":7,"Foo":1},"Bogus":{},"Tty":null}"#;
+        let body = r#"{"image":"x","INNER":{"MEMORY":7,"Foo":1},"Bogus":{"a":1},"Zero":{"b":""},"Tty":null}"#;
         let read = read(Some("application/json; charset=utf-8"), body).await.unwrap();
         assert_eq!(read.value.image, "x");
         assert_eq!(read.value.inner.memory, 7);

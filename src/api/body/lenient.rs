@@ -66,7 +66,7 @@ impl<'a> Lenient<'a> {
     }
 
     /// Members of an object. With `fields` named, keys are folded to them as Go does it: the same, else the
-    /// same but for case, and of two for one field the last wins. What fits nowhere is noted, unless it is `null`.
+    /// same but for case, and of two for one field the last wins. What fits nowhere is noted if it asks for something.
     fn members(self, fields: &'static [&'static str]) -> Result<Members<'a>, Refused> {
         let members = match self.value {
             Value::Object(members) => members,
@@ -81,11 +81,23 @@ impl<'a> Lenient<'a> {
         for (key, value) in members {
             match field_for(&key, fields) {
                 Some(field) => drop(folded.insert(field.to_owned(), value)),
-                None if value.is_null() => {}
+                None if asks_nothing(&value) => {}
                 None => place.unknown.borrow_mut().push(place.child(&key, Value::Null).path),
             }
         }
         Ok(Members { place, rest: folded.into_iter(), next: None })
+    }
+}
+
+/// Go clients send every field of a struct, also those that only answers use, with its zero value.
+fn asks_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.iter().all(asks_nothing),
+        Value::Object(members) => members.values().all(asks_nothing),
     }
 }
 

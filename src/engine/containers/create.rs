@@ -48,6 +48,9 @@ impl Engine {
         let mut warnings = std::mem::take(&mut request.warnings);
         warnings.extend(oci::validate(&config, &mut request.host_config, &self.host)?);
         warnings.extend(logs::check(&request.host_config.log_config)?);
+        if request.host_config.log_config.kind.is_empty() {
+            "json-file".clone_into(&mut request.host_config.log_config.kind);
+        }
         let runtime = self.backends.runtime.resolve_runtime(&request.host_config.runtime)?;
         let id = ContainerId::random();
         if config.hostname.is_empty() {
