@@ -217,7 +217,7 @@ async fn volumes_are_filled_kept_and_taken_along() {
     let extra =
         json!({"HostConfig": {"Mounts": [{"Type": "volume", "Source": "kept", "Target": "/v", "ReadOnly": true}]}});
     let (code, output) = daemon.run("second", "cat /v/more; : > /v/no", extra).await;
-    assert_eq!((code, output.starts_with("more\n")), (1, true), "{output}");
+    assert_eq!((code, output.contains("more\n")), (1, true), "{output}");
     let busy = daemon.client().delete("/volumes/kept").await;
     assert_eq!((busy.status, busy.message().contains("volume is in use")), (409, true));
     daemon.remove("second").await;
