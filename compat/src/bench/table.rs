@@ -1,0 +1,132 @@
+//! The bench's table: medians of the first daemon, ratios of the others.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::Times;
+use crate::http::{Body, Client};
+use crate::report::aligned;
+use crate::socket::Socket;
+
+const BEGIN: &str = "<!-- bench: begin -->";
+const END: &str = "<!-- bench: end -->";
+
+/// The table as markdown, with what ran above it and the memory below it.
+pub fn markdown(sockets: &[Socket], times: &Times, rounds: usize) -> String {
+    let mut text = String::new();
+    for socket in sockets {
+        let _ = writeln!(text, "- {}: {}", socket.name, version(socket));
+    }
+    let _ = writeln!(text, "- {}, {rounds} rounds, interleaved\n", machine());
+
+    let mut header = vec!["workload".to_owned(), "n".to_owned(), format!("{}: median (min), ms", sockets[0].name)];
+    header.extend(sockets[1..].iter().map(|socket| format!("{}: ratio", socket.name)));
+    let mut lines = vec![header];
+    lines.extend(times.iter().map(|((_, _, name), times)| line(name, times)));
+    text.push_str(&aligned(&lines));
+
+    let memory: Vec<_> = sockets.iter().filter_map(memory).collect();
+    if !memory.is_empty() {
+        let _ = write!(text, "\nResident memory at the end: {}.\n", memory.join("; "));
+    }
+    text
+}
+
+/// Puts the table between the two marks of the file, which is made when it is not there.
+pub fn write(path: &Path, table: &str) -> anyhow::Result<()> {
+    let block = format!("{BEGIN}\n{table}{END}\n");
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => match (text.find(BEGIN), text.find(END)) {
+            (Some(begin), Some(end)) => {
+                let rest = text[end + END.len()..].trim_start_matches('\n');
+                format!("{}{block}{rest}", &text[..begin])
+            }
+            _ => format!("{text}\n{block}"),
+        },
+        Err(_) => block,
+    };
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn line(name: &str, times: &[Vec<Duration>]) -> Vec<String> {
+    let first = median(&times[0]);
+    let min = times[0].iter().min().copied().unwrap_or_default();
+    let mut cells =
+        vec![name.to_owned(), times[0].len().to_string(), format!("{} ({})", milliseconds(first), milliseconds(min))];
+    cells.extend(times[1..].iter().map(|times| match (times.is_empty(), first.is_zero()) {
+        (true, _) => "failed".to_owned(),
+        (_, true) => "-".to_owned(),
+        _ => format!("{:.2}", median(times).as_secs_f64() / first.as_secs_f64()),
+    }));
+    cells
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn milliseconds(time: Duration) -> String {
+    let milliseconds = time.as_secs_f64() * 1000.0;
+    if milliseconds < 10.0 { format!("{milliseconds:.2}") } else { format!("{milliseconds:.0}") }
+}
+
+fn version(socket: &Socket) -> String {
+    let answer = Client::new(&socket.path).request("GET", "/version", Body::Empty);
+    let Ok(version) = answer.and_then(|answer| answer.json()) else { return "unknown".to_owned() };
+    let components = version["Components"].as_array().into_iter().flatten();
+    let names = components.filter(|component| component["Name"] != "docker-init").map(|component| {
+        let word = |key: &str| component[key].as_str().unwrap_or("?").to_owned();
+        format!("{} {}", word("Name"), word("Version"))
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn machine() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("Linux {}, {cpus} CPUs", kernel.trim())
+}
+
+/// The daemon's own memory and that of the containerd below it, where the socket names the daemon's process.
+fn memory(socket: &Socket) -> Option<String> {
+    let pid = socket.netns?;
+    let mut parts = vec![format!("{} {} MiB", socket.name, resident(pid)?)];
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    // A child is listed under the thread that started it.
+    let children: String =
+        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok()).collect();
+    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+        if name.trim() == "containerd" {
+            parts.push(format!("its containerd {} MiB", resident(child)?));
+        }
+    }
+    Some(parts.join(", "))
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_of_medians() {
+        let of = |times: &[u64]| times.iter().map(|time| Duration::from_millis(*time)).collect::<Vec<_>>();
+        assert_eq!(line("x", &[of(&[30, 10, 20]), of(&[5, 100, 10])]), ["x", "3", "20 (10)", "0.50"]);
+    }
+
+    #[test]
+    fn a_daemon_that_failed_has_no_ratio() {
+        assert_eq!(line("x", &[vec![Duration::from_millis(1)], vec![]])[3], "failed");
+    }
+}
