@@ -14,7 +14,7 @@ mod login;
 mod resolve;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transport;
 
 use std::{path::PathBuf, time::Duration};

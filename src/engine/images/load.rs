@@ -56,7 +56,11 @@ impl Engine {
                 Ok(lease) => lease,
                 Err(error) => return drop(messages.send(Err(error)).await),
             };
-            let loaded = engine.load_archive(&tenant, body, quiet, &lease, &messages).await;
+            let stopping = engine.stopping();
+            let loaded = tokio::select! {
+                () = stopping.cancelled() => Err(Error::unavailable("the daemon is shutting down")),
+                loaded = engine.load_archive(&tenant, body, quiet, &lease, &messages) => loaded,
+            };
             let released = engine.images.backend.release(lease).await;
             if let Err(error) = loaded.and(released) {
                 engine.collect_garbage_soon();

@@ -1,1 +1,105 @@
+//! The verbs on a store in memory and a registry that does what it is told.
 
+mod archives;
+mod names;
+mod pulls;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::load::{Body, ProgressStream};
+use crate::{
+    backend::{
+        images::{fake::FakeImages, samples::Sample},
+        network::fake::FakeNetwork,
+        runtime::fake::FakeRuntime,
+    },
+    engine::{Backends, Engine, config::EngineConfig, images::PullRequest},
+    model::{Error, Result, id::Tenant},
+    registry::tests::{fake, publish},
+};
+
+/// An engine on fakes, and a registry.
+struct World {
+    engine: Engine,
+    store: FakeImages,
+    registry: fake::Registry,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            data_root: folder.path().join("data"),
+            exec_root: folder.path().join("run"),
+            instance: "test".to_owned(),
+            ..EngineConfig::default()
+        };
+        let store = FakeImages::default();
+        let backends = Backends {
+            runtime: Arc::new(FakeRuntime::new(folder.path())),
+            images: Arc::new(store.clone()),
+            network: Arc::new(FakeNetwork::default()),
+        };
+        let engine = Engine::open(config, backends).await.unwrap();
+        Self { engine, store, registry: fake::Registry::start().await, _folder: folder }
+    }
+
+    fn publish(&self, repository: &str, sample: &Sample) {
+        publish(&self.registry, repository, sample);
+    }
+
+    fn name(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.registry.host())
+    }
+
+    async fn start_pull(&self, rest: &str, platform: &str) -> Result<ProgressStream> {
+        let platform = if platform.is_empty() { None } else { Some(platform.parse().unwrap()) };
+        let request = PullRequest { image: self.name(rest), platform, ..PullRequest::default() };
+        self.engine.image_pull(&tenant(), &request).await
+    }
+
+    /// All messages of a pull, each as `id status`.
+    async fn pull(&self, rest: &str) -> Vec<String> {
+        lines(self.start_pull(rest, "").await.unwrap()).await.unwrap()
+    }
+
+    async fn load(&self, tar: impl Into<Bytes>) -> Result<Vec<String>> {
+        lines(self.engine.image_load(&tenant(), body(tar), true)).await
+    }
+
+    /// Waits until the store holds so many blobs and snapshots.
+    async fn wait_for_counts(&self, counts: (usize, usize)) {
+        let wait = async {
+            while self.store.counts() != counts {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        waited.unwrap_or_else(|_| panic!("the store holds {:?}, not {counts:?}", self.store.counts()));
+    }
+}
+
+fn tenant() -> Tenant {
+    Tenant::default_tenant()
+}
+
+fn body(bytes: impl Into<Bytes>) -> Body {
+    Box::pin(std::io::Cursor::new(bytes.into()))
+}
+
+async fn lines(mut stream: ProgressStream) -> Result<Vec<String>, Error> {
+    let mut lines = Vec::new();
+    while let Some(message) = stream.next().await {
+        let message = message?;
+        let text = message.stream.or(message.status).unwrap_or_default();
+        lines.push(match message.id {
+            Some(id) => format!("{id} {text}"),
+            None => text,
+        });
+    }
+    Ok(lines)
+}

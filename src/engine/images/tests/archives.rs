@@ -1,0 +1,179 @@
+//! Load, save and import.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use super::{World, body, lines, tenant};
+use crate::{
+    backend::images::samples::{Packing, Sample, image, index, pack, tar},
+    engine::images::ImportRequest,
+    model::{ErrorKind, id::Tenant, image::ImageConfig},
+};
+
+fn sample() -> Sample {
+    let config = ImageConfig { cmd: Some(vec!["sh".into()]), ..ImageConfig::default() };
+    image("linux/amd64", config, &[(tar(&[("a", b"a")]), Packing::Plain), (tar(&[("b", b"b")]), Packing::Gzip)])
+}
+
+/// As `docker save` of 20.10 writes it.
+fn docker_archive(sample: &Sample, tags: &str) -> Bytes {
+    let manifest = sample.manifest();
+    let config = format!("{}.json", manifest.config.digest.hex());
+    let layers = ["1/layer.tar", "2/layer.tar"];
+    let list = format!(r#"[{{"Config":"{config}","RepoTags":{tags},"Layers":["{}","{}"]}}]"#, layers[0], layers[1]);
+    let bytes = |n: usize| sample.bytes(&manifest.layers[n].digest).as_ref();
+    tar(&[
+        (layers[0], bytes(0)),
+        (layers[1], bytes(1)),
+        (&config, sample.bytes(&manifest.config.digest)),
+        ("manifest.json", list.as_bytes()),
+    ])
+}
+
+#[tokio::test]
+async fn docker_archive_becomes_the_image_that_dockerd_makes() {
+    let (world, sample) = (World::new().await, sample());
+    let archive = docker_archive(&sample, r#"["y:2","y:3"]"#);
+    assert_eq!(world.load(archive.clone()).await.unwrap(), ["Loaded image: y:2\n", "Loaded image: y:3\n"]);
+    let details = world.engine.image_inspect(&tenant(), "y:2", None, false).await.unwrap();
+    // The sample's manifest is put together as dockerd's, so its digest is the id.
+    assert_eq!(details.id, sample.target.digest);
+    assert_eq!(details.repo_digests, [format!("y@{}", details.id)]);
+    world.engine.images.backend.collect_garbage().await.unwrap();
+    assert!(world.engine.image_for_container(&tenant(), "y:3", None).await.is_ok());
+    for packing in [Packing::Gzip, Packing::Zstd] {
+        assert!(world.load(pack(&archive, packing)).await.is_ok(), "{packing:?}");
+    }
+    assert_eq!(world.store.counts().1, 2);
+}
+
+#[tokio::test]
+async fn archive_without_names_tells_the_id() {
+    let (world, sample) = (World::new().await, sample());
+    let loaded = world.load(docker_archive(&sample, "null")).await.unwrap();
+    assert_eq!(loaded, [format!("Loaded image ID: {}\n", sample.target.digest)]);
+    assert!(world.engine.image_for_container(&tenant(), sample.target.digest.as_str(), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn legacy_archive_is_read() {
+    let world = World::new().await;
+    let (base, top) = (tar(&[("a", b"a")]), tar(&[("b", b"b")]));
+    let archive = tar(&[
+        ("base/VERSION", b"1.0"),
+        ("base/json", br#"{"id":"base","created":"2015-01-01T00:00:00Z","container_config":{"Cmd":["add","a"]}}"#),
+        ("base/layer.tar", &base),
+        ("top/json", br#"{"id":"top","parent":"base","architecture":"amd64","os":"linux","config":{"Cmd":["sh"]}}"#),
+        ("top/layer.tar", &top),
+        ("repositories", br#"{"old":{"1":"top"}}"#),
+    ]);
+    assert_eq!(world.load(archive).await.unwrap(), ["Loaded image: old:1\n"]);
+    let details = world.engine.image_inspect(&tenant(), "old:1", None, false).await.unwrap();
+    assert_eq!(details.document.config.cmd.unwrap(), ["sh"]);
+    assert_eq!((details.document.rootfs.diff_ids.len(), details.document.history[0].created_by.as_str()), (2, "add a"));
+}
+
+#[tokio::test]
+async fn saved_images_are_loaded_again_with_their_ids() {
+    let world = World::new().await;
+    let one = sample();
+    let arm = image("linux/arm64", ImageConfig::default(), &[(tar(&[("arm", b"arm")]), Packing::Zstd)]);
+    let both = index(&[one.clone(), arm]);
+    world.publish("multi", &both);
+    world.pull("multi:latest").await;
+    world.load(docker_archive(&one, r#"["y:2","y:3"]"#)).await.unwrap();
+
+    let (name, mut saved) = (world.name("multi:latest"), Vec::new());
+    let names = [name.clone(), "y".to_owned()];
+    let mut reader = world.engine.image_get(&tenant(), &names, None).await.unwrap();
+    reader.read_to_end(&mut saved).await.unwrap();
+    let paths: Vec<String> = tar::Archive::new(saved.as_slice())
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    for document in ["index.json", "manifest.json", "oci-layout"] {
+        assert!(paths.iter().any(|path| path == document), "{paths:?}");
+    }
+
+    let other: Tenant = "other".parse().unwrap();
+    let loaded = lines(world.engine.image_load(&other, body(saved), true)).await.unwrap();
+    assert_eq!(loaded, [format!("Loaded image: {name}\n"), "Loaded image: y:2\n".into(), "Loaded image: y:3\n".into()]);
+    let again = world.engine.image_inspect(&other, &name, None, false).await.unwrap();
+    assert_eq!(again.id, both.target.digest);
+    assert_eq!(world.engine.image_inspect(&other, "y:2", None, false).await.unwrap().id, one.target.digest);
+}
+
+#[tokio::test]
+async fn saving_what_is_not_there_is_404_before_the_first_byte() {
+    let world = World::new().await;
+    let error = world.engine.image_get(&tenant(), &["nosuch".to_owned()], None).await.err().unwrap();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "No such image: nosuch:latest"));
+}
+
+#[tokio::test]
+async fn bad_archives_are_clear_errors_and_leave_nothing() {
+    let world = World::new().await;
+    let escaping = |name: &str| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        archive.append(&header, b"x".as_slice()).unwrap();
+        Bytes::from(archive.into_inner().unwrap())
+    };
+    let link = {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        archive.append_link(&mut header, "layer.tar", "/etc/passwd").unwrap();
+        Bytes::from(archive.into_inner().unwrap())
+    };
+    let missing = tar(&[("manifest.json", br#"[{"Config":"c.json","RepoTags":null,"Layers":[]}]"#)]);
+    let broken_off = docker_archive(&sample(), "null").slice(..3000);
+    for (archive, text) in [
+        (Bytes::new(), "unrecognized image format"),
+        (tar(&[("x", b"x")]), "unrecognized image format"),
+        (Bytes::from(vec![b'x'; 2000]), "archive/tar: invalid tar header"),
+        (broken_off, "unexpected EOF"),
+        (escaping("../x"), "\"../x\" leads out of it"),
+        (escaping("/x"), "\"/x\" leads out of it"),
+        (link, "\"/etc/passwd\" leads out of it"),
+        (missing, "file c.json is missing"),
+        (tar(&[("manifest.json", b"{")]), "invalid manifest.json"),
+    ] {
+        let error = world.load(archive).await.unwrap_err();
+        assert!(error.message().contains(text), "{text}: {}", error.message());
+        world.wait_for_counts((0, 0)).await;
+    }
+}
+
+#[tokio::test]
+async fn import_makes_an_image_of_a_packed_tar() {
+    let world = World::new().await;
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+    xz.write_all(&tar(&[("entrypoint", b"#!")])).unwrap();
+    let request = ImportRequest {
+        repository: "imp".into(),
+        tag: "1".into(),
+        changes: vec!["ENV A=b".into(), r#"ENTRYPOINT ["/entrypoint"]"#.into()],
+        message: "msg".into(),
+        platform: None,
+    };
+    let id = world.engine.image_import(&tenant(), &request, body(xz.finish().unwrap())).await.unwrap();
+    let details = world.engine.image_inspect(&tenant(), "imp:1", None, false).await.unwrap();
+    assert_eq!((&details.id, details.document.comment.as_str()), (&id, "msg"));
+    assert_eq!(details.document.config.env, ["A=b"]);
+    world.engine.images.backend.collect_garbage().await.unwrap();
+    assert!(world.engine.image_for_container(&tenant(), "imp:1", None).await.is_ok());
+
+    let bad = ImportRequest { changes: vec!["FROM x".into()], ..request.clone() };
+    let error = world.engine.image_import(&tenant(), &bad, body("")).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidParameter, "FROM is not a valid change command"));
+    let error = world.engine.image_import(&tenant(), &request, body(vec![b'x'; 2000])).await.unwrap_err();
+    assert!(error.message().contains("invalid tar header"), "{}", error.message());
+}
