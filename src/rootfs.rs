@@ -22,6 +22,7 @@ pub use archive::{PathStat, Target};
 pub use copyup::copy_up;
 pub use extract::ExtractOptions;
 pub use resolve::Owner;
+pub use resolve::make_working_dir;
 pub use shm::{mount_shm, unmount_shm};
 pub use users::{UserFiles, user_files};
 pub use view::{Attached, RootView};

@@ -22,6 +22,8 @@ pub mod session;
 mod start;
 pub mod stop;
 mod storage;
+#[cfg(test)]
+mod tests;
 pub mod top;
 pub mod view;
 pub mod wait;

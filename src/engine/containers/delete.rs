@@ -56,7 +56,10 @@ impl Engine {
             Ok::<_, Error>(())
         })?;
         // Stored first: a daemon that is killed now goes on with the removal at its next start.
-        self.store_record(container).await?;
+        if let Err(error) = self.store_record(container).await {
+            container.update(|changed| changed.state = record.state.clone());
+            return Err(error);
+        }
         self.containers.bury(container);
         self.execs.forget_container(container.id());
         self.release_volumes(&record, options.volumes).await;

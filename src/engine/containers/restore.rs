@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use futures_util::future::join_all;
+use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
 use super::run::UNKNOWN_EXIT;
@@ -32,12 +33,38 @@ impl Engine {
     /// Takes up stored containers. What ran when the last daemon ended without a shutdown is ended, as dockerd does
     /// without live restore; a removal that was under way is finished; restart policies are then served.
     pub(crate) async fn restore_containers(&self) -> Result<()> {
+        self.tell_of_ooms();
         self.read_containers().await?;
         self.end_found_tasks().await?;
         for container in self.containers.list_all() {
             self.settle_restored(&container).await;
         }
         Ok(())
+    }
+
+    /// Tells of containers in which the kernel kills for want of memory.
+    pub(crate) fn tell_of_ooms(&self) {
+        let engine = self.clone();
+        let mut ooms = self.backends.runtime.ooms();
+        self.spawn("ooms", async move {
+            let stopping = engine.stopping();
+            loop {
+                let id = tokio::select! {
+                    id = ooms.recv() => id,
+                    () = stopping.cancelled() => return,
+                };
+                match id {
+                    Ok(id) => {
+                        let found = engine.containers.list_all().into_iter().find(|container| *container.id() == id);
+                        if let Some(container) = found {
+                            engine.events.container(&container.record(), "oom", &[]);
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
     }
 
     /// Reads all records. One that cannot be read is left alone and named in the log.

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, volumes::VolumeUse},
+    engine::{Engine, containers::prepare::blocking, volumes::VolumeUse},
     model::{
         Error, Result,
         container::{
@@ -16,6 +16,7 @@ use crate::{
         id::Tenant,
         volume::VolumeRequest,
     },
+    rootfs,
 };
 
 /// Mounts of a container that is being made, with a hold on their volumes until it is in the table.
@@ -129,6 +130,16 @@ impl Engine {
     /// Takes back what `mount_run` did; goes on after failures and logs them.
     pub(crate) async fn release_mounts(&self, record: &ContainerRecord) {
         self.unmount_volumes(record).await;
+    }
+
+    /// Makes the folder in which the first process will start: clients copy files into it before there is one.
+    pub(crate) async fn make_working_dir(&self, record: &ContainerRecord) -> Result<()> {
+        let path = record.config.working_dir.clone();
+        if path.is_empty() || path == "/" {
+            return Ok(());
+        }
+        let rootfs = self.backends.runtime.rootfs(&record.id).await?;
+        blocking(move || rootfs::make_working_dir(&rootfs, &path)).await
     }
 
     /// Fills empty volumes of a container that was just made from its image.

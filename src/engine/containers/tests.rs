@@ -1,0 +1,216 @@
+//! Verbs on fakes: what happens when a step in the middle fails, and what must be left then.
+
+use std::{pin::Pin, sync::Arc};
+
+use crate::{
+    backend::{
+        images::fake::FakeImages,
+        network::fake::FakeNetwork,
+        runtime::fake::{FakeRuntime, Step},
+    },
+    engine::{
+        Backends, Engine,
+        config::EngineConfig,
+        containers::{delete::DeleteOptions, exec::ExecRequest, list::ListOptions, wait::WaitCondition},
+        images::ImportRequest,
+    },
+    model::{
+        ErrorKind, Result,
+        container::{Config, ContainerCreateRequest, HostConfig},
+        id::{ContainerId, Tenant},
+        volume::VolumeRequest,
+    },
+};
+
+struct Bench {
+    engine: Engine,
+    runtime: Arc<FakeRuntime>,
+    network: Arc<FakeNetwork>,
+    tenant: Tenant,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            data_root: folder.path().join("data"),
+            exec_root: folder.path().join("run"),
+            instance: "test".to_owned(),
+            ..EngineConfig::default()
+        };
+        let runtime = Arc::new(FakeRuntime::new(folder.path()));
+        let network = Arc::new(FakeNetwork::default());
+        let backends =
+            Backends { runtime: runtime.clone(), images: Arc::new(FakeImages::default()), network: network.clone() };
+        let engine = Engine::open(config, backends).await.unwrap();
+        let tenant = Tenant::default_tenant();
+        let tar = tar::Builder::new(Vec::new()).into_inner().unwrap();
+        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
+        let body: Pin<Box<dyn tokio::io::AsyncRead + Send>> = Box::pin(std::io::Cursor::new(tar));
+        engine.image_import(&tenant, &request, body).await.unwrap();
+        Self { engine, runtime, network, tenant, _folder: folder }
+    }
+
+    async fn create(&self, name: &str, script: &str, host_config: HostConfig) -> Result<ContainerId> {
+        let request = ContainerCreateRequest {
+            name: Some(name.to_owned()),
+            config: Config {
+                image: "box".to_owned(),
+                cmd: Some(["sh", "-c", script].map(str::to_owned).to_vec()),
+                ..Config::default()
+            },
+            host_config,
+            ..ContainerCreateRequest::default()
+        };
+        Ok(self.engine.container_create(&self.tenant, request).await?.id)
+    }
+
+    async fn start(&self, name: &str) -> Result<()> {
+        self.engine.container_start(&self.tenant, name).await
+    }
+
+    async fn wait(&self, name: &str, condition: WaitCondition) -> i64 {
+        self.engine.container_wait(&self.tenant, name, condition).unwrap().await.status_code
+    }
+
+    /// Ends when the tear-down of a container's run is over.
+    async fn settled(&self, name: &str) {
+        if let Ok(container) = self.engine.containers.get(&self.tenant, name) {
+            drop(container.lock.lock().await);
+        }
+    }
+
+    fn actions(&self) -> Vec<String> {
+        self.engine.events.subscribe().0.into_iter().map(|event| event.event.action).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_run_leaves_neither_task_nor_sandbox() {
+    let bench = Bench::new().await;
+    let id = bench.create("one", "exit 3", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 3);
+    bench.settled("one").await;
+    assert!(!bench.runtime.has_task(&id));
+    assert!(bench.network.state().sandboxes.is_empty());
+}
+
+#[tokio::test]
+async fn start_that_fails_at_any_step_is_undone_and_can_be_tried_again() {
+    for step in [Step::CreateTask, Step::StartTask] {
+        let bench = Bench::new().await;
+        let id = bench.create("one", "exit 0", HostConfig::default()).await.unwrap();
+        bench.runtime.fail_next(step, ErrorKind::System, "broken");
+        let error = bench.start("one").await.unwrap_err();
+        assert!(error.message().contains("broken"), "{error}");
+        assert!(!bench.runtime.has_task(&id), "{step:?}");
+        assert!(bench.network.state().sandboxes.is_empty(), "{step:?}");
+        let record = bench.engine.containers.get(&bench.tenant, "one").unwrap().record();
+        assert_eq!((record.state.as_str(), record.state.ended().unwrap().exit_code), ("created", 128));
+        bench.start("one").await.unwrap();
+        assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn start_without_network_is_undone() {
+    let bench = Bench::new().await;
+    bench.create("one", "exit 0", HostConfig::default()).await.unwrap();
+    bench.network.fail("attach");
+    assert!(bench.start("one").await.is_err());
+    bench.network.recover();
+    assert!(bench.network.state().sandboxes.is_empty());
+    bench.start("one").await.unwrap();
+}
+
+#[tokio::test]
+async fn create_that_fails_leaves_neither_name_nor_volume() {
+    let bench = Bench::new().await;
+    bench.runtime.fail_next(Step::CreateContainer, ErrorKind::System, "disk full");
+    let with_volume = || HostConfig { binds: Some(vec!["kept:/v".to_owned()]), ..HostConfig::default() };
+    assert!(bench.create("one", "true", with_volume()).await.is_err());
+    assert!(bench.runtime.is_empty());
+    bench.create("one", "true", with_volume()).await.expect("the name is free");
+    let used = bench
+        .engine
+        .volume_create(&bench.tenant, VolumeRequest { name: "kept".to_owned(), ..VolumeRequest::default() });
+    assert!(used.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_name_is_free_when_its_removal_is_answered() {
+    let bench = Bench::new().await;
+    bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    let refused = bench.engine.container_delete(&bench.tenant, "one", DeleteOptions::default()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    let force = DeleteOptions { force: true, volumes: true };
+    bench.engine.container_delete(&bench.tenant, "one", force).await.unwrap();
+    bench.create("one", "true", HostConfig::default()).await.expect("the name is free");
+    let actions = bench.actions();
+    let order: Vec<_> =
+        actions.iter().map(String::as_str).filter(|action| ["kill", "die", "destroy"].contains(action)).collect();
+    assert_eq!(order, ["kill", "die", "destroy"]);
+}
+
+#[tokio::test]
+async fn removal_that_could_not_be_stored_can_be_tried_again() {
+    let bench = Bench::new().await;
+    bench.create("one", "true", HostConfig::default()).await.unwrap();
+    bench.runtime.fail_next(Step::UpdateRecord, ErrorKind::Unavailable, "containerd is not available");
+    let delete = || bench.engine.container_delete(&bench.tenant, "one", DeleteOptions::default());
+    assert_eq!(delete().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    delete().await.unwrap();
+    assert!(
+        bench
+            .engine
+            .container_list(&bench.tenant, &ListOptions { all: true, ..ListOptions::default() })
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn auto_removed_container_can_be_waited_for_and_is_gone() {
+    let bench = Bench::new().await;
+    let auto = HostConfig { auto_remove: true, ..HostConfig::default() };
+    bench.create("one", "exit 4", auto).await.unwrap();
+    let removed = bench.engine.container_wait(&bench.tenant, "one", WaitCondition::Removed).unwrap();
+    bench.start("one").await.unwrap();
+    assert_eq!(removed.await.status_code, 4);
+    assert!(bench.engine.containers.get(&bench.tenant, "one").is_err());
+    assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 4);
+}
+
+#[tokio::test]
+async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
+    let bench = Bench::new().await;
+    let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    let request = ExecRequest { command: vec!["nope".to_owned()], attach_stdout: true, ..ExecRequest::default() };
+    let exec = bench.engine.container_exec(&bench.tenant, "one", request).unwrap();
+    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).unwrap();
+    let error = bench.engine.exec_start(&exec, false).await.err().expect("there is no such program");
+    assert_eq!(error.kind(), ErrorKind::InvalidParameter);
+    assert_eq!(*exec.state.borrow(), crate::engine::containers::exec::ExecState::Exited(127));
+    assert_eq!(bench.runtime.exec_count(&id), 0);
+    let again = bench.engine.exec_start(&exec, false).await.err().expect("it has run");
+    assert_eq!(again.kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn memory_kill_is_recorded_and_told() {
+    let bench = Bench::new().await;
+    let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    bench.runtime.oom(&id);
+    assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 137);
+    let record = bench.engine.containers.get(&bench.tenant, "one").unwrap().record();
+    assert!(record.state.ended().unwrap().oom_killed);
+    let mut told = bench.engine.events.subscribe();
+    while !told.0.iter().any(|event| event.event.action == "oom") {
+        told.0.push(told.1.recv().await.unwrap());
+    }
+}
