@@ -237,6 +237,40 @@ pub struct EndpointSettings {
     /// Drone puts a network's name here; it says nothing we need.
     #[serde(rename = "NetworkID", deserialize_with = "null_is_default")]
     pub network_id: String,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "EndpointID", skip_serializing)]
+    pub endpoint_id: Ignored,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "Gateway", skip_serializing)]
+    pub gateway: Ignored,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "IPAddress", skip_serializing)]
+    pub ip_address: Ignored,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "IPPrefixLen", skip_serializing)]
+    pub ip_prefix_len: Ignored,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "IPv6Gateway", skip_serializing)]
+    pub ipv6_gateway: Ignored,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "GlobalIPv6Address", skip_serializing)]
+    pub global_ipv6_address: Ignored,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "GlobalIPv6PrefixLen", skip_serializing)]
+    pub global_ipv6_prefix_len: Ignored,
+    /// Means something only in answers; some clients send back what inspect told them.
+    #[serde(rename = "DNSNames", skip_serializing)]
+    pub dns_names: Ignored,
+}
+
+/// Takes any value and keeps nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ignored;
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
 }
 
 /// A container's attachment to a network while it has addresses.
