@@ -149,3 +149,6 @@ impl<'a> ListFilter<'a> {
             && self.dangling.is_none_or(|dangling| dangling == (!record.is_predefined() && !is_used()))
     }
 }
+
+#[cfg(test)]
+mod tests;

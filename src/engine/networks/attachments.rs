@@ -8,10 +8,13 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    engine::{Engine, ipam, networks::store::Wish},
+    engine::{
+        Engine, ipam,
+        networks::{hosts::check_extra, ports, store::Wish},
+    },
     model::{
         Error, Result,
-        container::{Attachment, ContainerCreateRequest},
+        container::{Attachment, ContainerCreateRequest, HostConfig},
         id::{NetworkId, Tenant},
         network::{EndpointSettings, NetworkRecord, is_predefined},
     },
@@ -63,6 +66,11 @@ impl Engine {
         tenant: &Tenant,
         request: &ContainerCreateRequest,
     ) -> Result<Vec<Attachment>> {
+        ports::check(&request.host_config)?;
+        for entry in request.host_config.extra_hosts.as_deref().unwrap_or_default() {
+            check_extra(entry)?;
+        }
+        self.check_links(tenant, &request.host_config)?;
         let Some(main) = NetworkMode::read(&request.host_config.network_mode).network() else { return Ok(Vec::new()) };
         let empty = indexmap::IndexMap::new();
         let asked = request.networking.endpoints_config.as_ref().unwrap_or(&empty);
@@ -90,6 +98,17 @@ impl Engine {
                 .map_err(|error| error.context(format!("invalid config for network {}", attachment.name)))?;
         }
         Ok(attachments)
+    }
+
+    /// Links name containers that must be there already.
+    fn check_links(&self, tenant: &Tenant, config: &HostConfig) -> Result<()> {
+        for (_, target) in config.links.iter().flatten().map(|link| parse_link(link)) {
+            if let Err(error) = self.containers.get(tenant, &target) {
+                let text = format!("could not get container for {target}: {}", error.message());
+                return Err(Error::invalid(text).with_source(error));
+            }
+        }
+        Ok(())
     }
 
     /// An attachment as it is stored: by the network's name, if the network is there.

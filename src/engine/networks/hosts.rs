@@ -53,6 +53,12 @@ pub fn without_address(text: &str, address: IpAddr) -> String {
     text.split_inclusive('\n').filter(is_other).collect()
 }
 
+/// What create checks of an entry of `ExtraHosts`.
+pub fn check_extra(entry: &str) -> Result<()> {
+    // Whether there is a gateway turns out at start.
+    parse_extra(entry, Some(std::net::Ipv4Addr::UNSPECIFIED.into())).map(drop)
+}
+
 /// An entry of `ExtraHosts`, `name:address`; `host-gateway` is the host as containers reach it.
 pub fn parse_extra(entry: &str, host_gateway: Option<IpAddr>) -> Result<(IpAddr, String)> {
     let bad_format = || Error::invalid(format!("bad format for add-host: {entry:?}"));

@@ -1,10 +1,21 @@
 //! Which ports of a container are to be published, and where.
 
+use std::net::IpAddr;
+
 use crate::model::{
     Error, Result,
-    container::{ContainerRecord, PortBinding},
+    container::{ContainerRecord, HostConfig, PortBinding},
     network::{Port, PortRequest},
 };
+
+/// What create checks of port bindings.
+pub fn check(config: &HostConfig) -> Result<()> {
+    for binding in config.port_bindings.values().flatten().flatten() {
+        host_ip(binding)?;
+        range(&binding.host_port)?;
+    }
+    Ok(())
+}
 
 /// The wishes of a container. As with dockerd only exposed ports are published: every client that binds a
 /// port exposes it too.
@@ -15,7 +26,7 @@ pub fn requests(record: &ContainerRecord) -> Result<Vec<PortRequest>> {
     exposed.dedup();
     let mut requests = Vec::new();
     for port in exposed {
-        let bindings = bindings(record, port)?;
+        let bindings = bindings(record, port);
         if bindings.is_empty() && record.host_config.publish_all_ports {
             requests.push(PortRequest { port, host_ip: None, host_ports: None });
         }
@@ -26,22 +37,22 @@ pub fn requests(record: &ContainerRecord) -> Result<Vec<PortRequest>> {
     Ok(requests)
 }
 
-fn bindings(record: &ContainerRecord, port: Port) -> Result<Vec<&PortBinding>> {
-    let mut found = Vec::new();
-    for (key, bindings) in &record.host_config.port_bindings {
-        if key.parse::<Port>()? == port {
-            found.extend(bindings.iter().flatten());
-        }
-    }
-    Ok(found)
+/// What is bound to a port. A key that is no port binds nothing, as with dockerd.
+fn bindings(record: &ContainerRecord, port: Port) -> Vec<&PortBinding> {
+    let bindings = record.host_config.port_bindings.iter();
+    let of_port = bindings.filter(|(key, _)| key.parse::<Port>().is_ok_and(|bound| bound == port));
+    of_port.flat_map(|(_, bindings)| bindings.iter().flatten()).collect()
 }
 
 fn request(port: Port, binding: &PortBinding) -> Result<PortRequest> {
-    let host_ip = match binding.host_ip.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?),
-    };
-    Ok(PortRequest { port, host_ip, host_ports: range(&binding.host_port)? })
+    Ok(PortRequest { port, host_ip: host_ip(binding)?, host_ports: range(&binding.host_port)? })
+}
+
+fn host_ip(binding: &PortBinding) -> Result<Option<IpAddr>> {
+    match binding.host_ip.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Error::invalid(format!("invalid IP address: {text}"))),
+    }
 }
 
 /// Nothing, a number or `first-last`; 0 is any.
