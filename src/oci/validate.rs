@@ -183,6 +183,7 @@ fn fill_defaults(host_config: &mut HostConfig, host: &HostFacts) {
         }
     };
     fill(&mut host_config.ipc_mode, "private");
+    fill(&mut host_config.restart_policy.name, "no");
     fill(
         &mut host_config.cgroupns_mode,
         if host.cgroup == super::host::CgroupVersion::V2 { "private" } else { "host" },

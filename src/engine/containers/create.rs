@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::{
     backend::runtime::NewContainer,
-    engine::{Engine, container::Container, containers::storage::ResolvedMounts},
+    engine::{Engine, container::Container, containers::storage::ResolvedMounts, networks},
     logs::{self, ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
@@ -51,7 +51,9 @@ impl Engine {
         if request.host_config.log_config.kind.is_empty() {
             "json-file".clone_into(&mut request.host_config.log_config.kind);
         }
+        networks::request::check(&request.host_config)?;
         let runtime = self.backends.runtime.resolve_runtime(&request.host_config.runtime)?;
+        request.host_config.runtime.clone_from(&runtime);
         let id = ContainerId::random();
         if config.hostname.is_empty() {
             id.short().clone_into(&mut config.hostname);

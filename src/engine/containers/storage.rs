@@ -53,7 +53,9 @@ impl Engine {
         let mut inherited: Vec<MountPoint> = Vec::new();
         for text in host_config.volumes_from.iter().flatten() {
             let from = VolumesFrom::parse(text)?;
-            let other = self.containers.get(tenant, &from.container)?;
+            // Not 404: the CLI would take that for a missing image, pull it and ask again.
+            let other = self.containers.get(tenant, &from.container);
+            let other = other.map_err(|error| Error::invalid(error.message()))?;
             for point in from.inherit(&other.record().mounts) {
                 inherited.retain(|known| known.destination != point.destination);
                 inherited.push(point);

@@ -56,7 +56,7 @@ fn host_ip(binding: &PortBinding) -> Result<Option<IpAddr>> {
 }
 
 /// Nothing, a number or `first-last`; 0 is any.
-fn range(text: &str) -> Result<Option<(u16, u16)>> {
+pub(super) fn range(text: &str) -> Result<Option<(u16, u16)>> {
     let invalid = || Error::invalid(format!("invalid port specification: {text:?}"));
     let number = |part: &str| part.parse::<u16>().map_err(|_| invalid());
     if text.is_empty() {
