@@ -17,6 +17,7 @@ mod oom;
 mod runtime;
 mod runtimes;
 mod snapshots;
+mod snapshotters;
 mod status;
 mod tasks;
 
@@ -47,8 +48,8 @@ pub struct ConnectOptions {
     pub exec_root: PathBuf,
     /// `runc`, `crun` or a shim's full name; `None` takes crun where it works, else runc.
     pub default_runtime: Option<String>,
-    /// Which snapshotter, `overlayfs`.
-    pub snapshotter: String,
+    /// Which snapshotter; `None` takes overlayfs where it works, else native.
+    pub snapshotter: Option<String>,
 }
 
 impl ConnectOptions {
@@ -59,7 +60,7 @@ impl ConnectOptions {
             namespace: "ringer".to_owned(),
             exec_root: exec_root.into(),
             default_runtime: None,
-            snapshotter: "overlayfs".to_owned(),
+            snapshotter: None,
         }
     }
 }
@@ -75,6 +76,7 @@ struct Shared {
     client: Client,
     options: ConnectOptions,
     info: RuntimeInfo,
+    snapshotter: String,
     runtimes: Runtimes,
     cgroups: Cgroups,
     oom: OomWatch,
@@ -85,7 +87,7 @@ struct Shared {
 impl Containerd {
     /// Connects, makes the namespace, and finds out which runtimes work here.
     ///
-    /// Fails with `Unavailable` if no containerd answers at the address, or if there is no OCI runtime.
+    /// Fails with `Unavailable` if no containerd answers at the address, or if no OCI runtime or snapshotter works.
     pub async fn connect(options: ConnectOptions) -> Result<Self> {
         let client = Client::new(&options.address, &options.namespace)?;
         let version = client.server_version().await?;
@@ -93,6 +95,7 @@ impl Containerd {
         fs::create_dir_all(&options.exec_root).context(format_args!("making {}", options.exec_root.display()))?;
         let wanted = options.default_runtime.as_deref();
         let runtimes = Runtimes::detect(&options.exec_root, &options.namespace, wanted).await?;
+        let snapshotter = snapshotters::choose(&client, options.snapshotter.as_deref()).await?;
         let info = RuntimeInfo {
             containerd_version: version.version,
             containerd_commit: version.revision,
@@ -105,6 +108,7 @@ impl Containerd {
             client,
             options,
             info,
+            snapshotter,
             runtimes,
             cgroups: Cgroups::detect(),
             oom,
@@ -121,7 +125,7 @@ impl Containerd {
 
     /// Name of the snapshotter in use.
     pub(crate) fn snapshotter_name(&self) -> &str {
-        &self.shared.options.snapshotter
+        &self.shared.snapshotter
     }
 
     fn runtime_info(&self) -> &RuntimeInfo {

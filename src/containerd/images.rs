@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use containerd_client::services::v1::{
-    AddResourceRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest, Image,
+    AddResourceRequest, CreateImageRequest, DeleteImageRequest, DeleteRequest, GetImageRequest, Image,
     ListImagesRequest, Resource, UpdateImageRequest,
 };
 
-use super::{Containerd, content, from_status, layers};
+use super::{Containerd, content, from_status, layers, leases};
 use crate::{
     backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease},
     model::{Error, ErrorKind, Result, id::Tenant, image::Descriptor, reference::Digest, time::Timestamp},
@@ -20,17 +20,12 @@ const LEASE_LIFE: std::time::Duration = std::time::Duration::from_secs(3600);
 #[async_trait]
 impl ImageBackend for Containerd {
     async fn lease(&self) -> Result<Lease> {
-        let end = Timestamp::from(std::time::SystemTime::now() + LEASE_LIFE).to_string();
-        let id = format!("ringer-image-{}", crate::model::id::ContainerId::random().short());
-        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), end)]);
-        let request = CreateRequest { id: id.clone(), labels };
-        self.client().leases().create(request).await.map_err(from_status)?;
+        let id = leases::create(self.client(), LEASE_LIFE).await?;
         Ok(Lease(id))
     }
 
     async fn release(&self, lease: Lease) -> Result<()> {
-        let request = DeleteRequest { id: lease.0, sync: false };
-        missing_is_done(self.client().leases().delete(request).await.map_err(from_status))
+        leases::delete(self.client(), &lease.0).await
     }
 
     async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>> {

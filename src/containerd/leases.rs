@@ -18,9 +18,9 @@ pub(super) async fn create(client: &Client, lifetime: Duration) -> Result<String
     Ok(id)
 }
 
-/// Ends a lease; with `sync` waits until the collector has been round. One that is gone already is success.
-pub(super) async fn delete(client: &Client, id: &str, sync: bool) -> Result<()> {
-    match client.leases().delete(DeleteRequest { id: id.to_owned(), sync }).await.map_err(from_status) {
+/// Ends a lease without waiting for the collector. One that is gone already is success.
+pub(super) async fn delete(client: &Client, id: &str) -> Result<()> {
+    match client.leases().delete(DeleteRequest { id: id.to_owned(), sync: false }).await.map_err(from_status) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -30,7 +30,7 @@ pub(super) async fn delete(client: &Client, id: &str, sync: bool) -> Result<()> 
 pub(super) fn delete_later(client: &Client, id: String) {
     let client = client.clone();
     tokio::spawn(async move {
-        if let Err(error) = delete(&client, &id, false).await {
+        if let Err(error) = delete(&client, &id).await {
             debug!("lease {id} is left to its expiry: {}", error.chain());
         }
     });

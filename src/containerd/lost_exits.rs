@@ -27,6 +27,17 @@ const UNKNOWN: i64 = 255;
 #[derive(Default)]
 pub(super) struct LostExits(Mutex<HashMap<ContainerId, OwnedFd>>);
 
+/// What is known of a task that containerd does not know.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Nothing: it was not there, or was deleted.
+    NeverKnown,
+    /// Its process lives.
+    Lives,
+    /// It has ended; the code is the true one where the kernel tells it.
+    Ended(Exit),
+}
+
 impl LostExits {
     /// Remembers the process of a new task.
     pub(super) fn watch(&self, id: &ContainerId, pid: u32) {
@@ -42,13 +53,13 @@ impl LostExits {
         self.lock().remove(id);
     }
 
-    /// How the process ended, as far as it can still be known; `None` if it lives or was never watched.
-    pub(super) fn find(&self, id: &ContainerId) -> Option<Exit> {
-        let status = self.lock().get(id).map(wait_status)?;
-        match status {
-            Status::Lives => None,
-            Status::Ended(code) => Some(exit(code)),
-            Status::Unknown => Some(exit(UNKNOWN)),
+    /// How the process of a task ended that containerd does not know any more.
+    pub(super) fn find(&self, id: &ContainerId) -> Lost {
+        match self.lock().get(id).map(wait_status) {
+            None => Lost::NeverKnown,
+            Some(Status::Lives) => Lost::Lives,
+            Some(Status::Ended(code)) => Lost::Ended(exit(code)),
+            Some(Status::Unknown) => Lost::Ended(exit(UNKNOWN)),
         }
     }
 
@@ -110,6 +121,8 @@ fn shell_code(status: i32) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -117,23 +130,20 @@ mod tests {
         let exits = LostExits::default();
         let id = ContainerId::random();
         exits.watch(&id, std::process::id());
-        assert_eq!(exits.find(&id), None);
+        assert_eq!(exits.find(&id), Lost::Lives);
         exits.forget(&id);
-        assert_eq!(exits.find(&id), None);
+        assert_eq!(exits.find(&id), Lost::NeverKnown);
     }
 
     #[test]
     fn the_kernel_tells_how_a_process_ended_if_it_can() {
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "read x; exit 7"])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new("sh");
+        let mut child = command.args(["-c", "read x; exit 7"]).stdin(Stdio::piped()).spawn().unwrap();
         let (exits, id) = (LostExits::default(), ContainerId::random());
         exits.watch(&id, child.id());
         assert_eq!(child.wait().unwrap().code(), Some(7));
-        let code = exits.find(&id).unwrap().code;
-        assert!([7, UNKNOWN].contains(&code), "{code}");
+        let Lost::Ended(exit) = exits.find(&id) else { panic!("it has ended") };
+        assert!([7, UNKNOWN].contains(&exit.code), "{}", exit.code);
     }
 
     #[test]

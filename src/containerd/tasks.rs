@@ -15,7 +15,7 @@ use oci_spec::runtime::{Process, Spec};
 use prost_types::Any;
 use tracing::debug;
 
-use super::{Containerd, containers, from_status, io::Fifos, snapshots, status::is_lost_connection};
+use super::{Containerd, containers, from_status, io::Fifos, lost_exits::Lost, snapshots, status::is_lost_connection};
 use crate::{
     backend::runtime::{Exit, FoundTask, Stdio, TaskIo},
     model::{
@@ -98,10 +98,13 @@ async fn wait_patiently(containerd: &Containerd, id: &ContainerId, exec: Option<
         match containerd.client().tasks().wait(request).await {
             Ok(answer) => return Ok(to_exit(answer.into_inner())),
             Err(status) if is_lost_connection(&status) => debug!(%status, "containerd went away during wait"),
-            // While it was away, the process has ended.
-            Err(status) if was_away && status.code() == Code::NotFound => {
-                let exit = containerd.lost_exits().find(id).filter(|_| exec.is_none());
-                return exit.ok_or_else(|| from_status(status));
+            // While it was away, the process has ended, and containerd has thrown its shim away.
+            Err(status) if was_away && exec.is_none() && status.code() == Code::NotFound => {
+                match containerd.lost_exits().find(id) {
+                    Lost::Ended(exit) => return Ok(exit),
+                    Lost::NeverKnown => return Err(from_status(status)),
+                    Lost::Lives => {}
+                }
             }
             Err(status) => return Err(from_status(status)),
         }
