@@ -1,5 +1,7 @@
 //! Handlers for volumes.
 
+use std::collections::BTreeMap;
+
 use axum::{extract::State, response::Response};
 use http::StatusCode;
 use indexmap::IndexMap;
@@ -23,10 +25,10 @@ use crate::{
 pub struct VolumeBody {
     created_at: Timestamp,
     driver: &'static str,
-    labels: Option<IndexMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
     mountpoint: String,
     name: String,
-    options: Option<IndexMap<String, String>>,
+    options: Option<BTreeMap<String, String>>,
     scope: &'static str,
 }
 
@@ -37,15 +39,21 @@ impl From<VolumeInfo> for VolumeBody {
             // Whole seconds, as dockerd writes it.
             created_at: Timestamp::from_unix(volume.created.unix(), 0),
             driver: LOCAL,
-            labels: volume.labels.clone(),
+            labels: volume.labels.as_ref().map(sorted),
             mountpoint: info.mountpoint.to_string_lossy().into_owned(),
             name: volume.name.clone(),
-            options: volume.options.clone(),
+            options: volume.options.as_ref().map(sorted),
             scope: "local",
         }
     }
 }
 
+/// Go writes maps by key.
+fn sorted(map: &IndexMap<String, String>) -> BTreeMap<String, String> {
+    map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// The answer of the list.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct VolumeListBody {
@@ -74,6 +82,7 @@ pub async fn volume_inspect(
     Ok(Json(api.engine.volume_inspect(&tenant, &name).await?.into()))
 }
 
+/// Query of the list.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct ListQuery {
@@ -90,6 +99,7 @@ pub async fn volume_list(
     Ok(Json(VolumeListBody { volumes: volumes.into_iter().map(VolumeBody::from).collect(), warnings: None }))
 }
 
+/// Query of delete.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct DeleteQuery {

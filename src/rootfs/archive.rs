@@ -65,7 +65,9 @@ impl RootView {
             self.resolve_no_follow(&cleaned)
         };
         let file = opened.map_err(|error| not_found(error, path, container))?;
-        if self.is_kernel_interface(file.as_fd()).context("looking at the file system")? {
+        let is_hidden =
+            || Ok::<_, io::Error>(self.is_kernel_interface(file.as_fd())? && !self.is_mount_point(file.as_fd())?);
+        if is_hidden().context("looking at the file system")? {
             return Err(Error::no_such_path(path, container));
         }
         let name = match split_last(&cleaned) {
@@ -222,6 +224,9 @@ impl ArchiveWriter<'_> {
                 let opened = beneath(file, c".", OFlags::RDONLY | OFlags::DIRECTORY)?;
                 let name = if name == b"/" { b"/".to_vec() } else { [name, b"/"].concat() };
                 self.header(&name, &target.stat, b"", None)?;
+                if self.view.is_kernel_interface(file)? {
+                    return Ok(());
+                }
                 self.contents(opened.as_fd(), &name, target.stat.st_dev, 0)
             }
             FileType::RegularFile => self.file(name, File::from(reopen(file, OFlags::RDONLY | OFlags::NONBLOCK)?)),

@@ -58,6 +58,7 @@ impl RootView {
 fn bad_archive(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Error::system("unexpected EOF"),
+        _ if error.to_string().contains("unexpected EOF") => Error::system("unexpected EOF"),
         io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
             Error::system("archive/tar: invalid tar header")
         }

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::fs::{AtFlags, CWD, FsWord, Mode, OFlags, StatVfsMountFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FsWord, Mode, OFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 
 use crate::{
     backend::runtime::RootfsMount,
@@ -114,6 +114,12 @@ impl RootView {
             Err(_) => return Ok(false),
         };
         Ok(dev != mount_id(self.root())? && dev == mount_id(file)?)
+    }
+
+    /// Whether something is mounted right at `file`.
+    pub fn is_mount_point(&self, file: BorrowedFd<'_>) -> io::Result<bool> {
+        let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+        Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 
     /// Refuses a place that cannot be written, in dockerd's words.
