@@ -244,7 +244,8 @@ fn is_locked(status: &Status) -> bool {
 fn write_error(status: Status, wanted: &Wanted) -> Error {
     match wanted {
         Wanted::Blob(blob) if matches!(status.code(), Code::FailedPrecondition | Code::OutOfRange) => {
-            Error::blob_verification_failed(blob.digest.as_str()).with_source(status)
+            tracing::warn!(blob.digest = %blob.digest, "containerd refused {}: {}", blob.digest, status.message());
+            Error::blob_verification_failed(blob.digest.as_str())
         }
         _ => from_status(status).context("writing into the content store"),
     }

@@ -15,7 +15,8 @@ pub(crate) fn from_status(status: Status) -> Error {
         // containerd ends its texts with the class of the error, which newer dockerds leave out.
         _ => status.message().strip_suffix(": unknown").unwrap_or(status.message()).to_owned(),
     };
-    Error::new(kind, message).with_source(status)
+    // The status says the same again in Rust's words, and clients see the chain at the end of a stream.
+    Error::new(kind, message)
 }
 
 fn kind_of(status: &Status) -> ErrorKind {

@@ -1,9 +1,21 @@
 //! A containerd of its own for each test, in a folder that goes with it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use ringer::containerd::{Child, ChildOptions, ConnectOptions, Containerd};
+use ringer::{
+    backend::{images::samples, network::fake::FakeNetwork, runtime::fake::FakeRuntime},
+    containerd::{Child, ChildOptions, ConnectOptions, Containerd},
+    engine::{Backends, Engine, config::EngineConfig},
+    model::id::Tenant,
+};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::OnceCell;
 
 /// A containerd that ends with the test, also with one that fails.
 pub struct Store {
@@ -11,6 +23,7 @@ pub struct Store {
     pub containerd: Containerd,
     child: Option<Child>,
     folder: tempfile::TempDir,
+    engine: OnceCell<Engine>,
 }
 
 impl Store {
@@ -21,13 +34,27 @@ impl Store {
         let child = Child::spawn(options).await.expect("containerd starts");
         let options = ConnectOptions::new(child.address(), folder.path().join("run"));
         let containerd = Containerd::connect(options).await.expect("containerd answers");
-        Self { containerd, child: Some(child), folder }
+        Self { containerd, child: Some(child), folder, engine: OnceCell::new() }
     }
 
-    /// Its folder.
-    #[allow(dead_code, reason = "each test file uses what it needs")]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// An engine whose images are in it; its containers and networks are fakes.
+    pub async fn engine(&self) -> Engine {
+        let folder = self.folder.path();
+        let open = async || {
+            let config = EngineConfig {
+                data_root: folder.join("engine"),
+                exec_root: folder.join("engine-run"),
+                instance: "images".to_owned(),
+                ..EngineConfig::default()
+            };
+            let backends = Backends {
+                runtime: Arc::new(FakeRuntime::new(folder)),
+                images: Arc::new(self.containerd.clone()),
+                network: Arc::new(FakeNetwork::default()),
+            };
+            Engine::open(config, backends).await.expect("an engine opens")
+        };
+        self.engine.get_or_init(open).await.clone()
     }
 
     /// Ends it in order.
@@ -49,4 +76,103 @@ impl Drop for Store {
             let _ended_already = kill_process(pid, Signal::KILL);
         }
     }
+}
+
+/// The tenant of all tests here.
+pub fn tenant() -> Tenant {
+    Tenant::default_tenant()
+}
+
+/// Looks until it is so.
+pub async fn wait_until(look: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !look().await {
+        assert!(Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// An image of one platform as a docker-archive.
+pub fn docker_archive(sample: &samples::Sample, tag: &str) -> Vec<u8> {
+    let manifest = sample.manifest();
+    let config = format!("{}.json", manifest.config.digest.hex());
+    let layers: Vec<String> = (0..manifest.layers.len()).map(|n| format!("{n}/layer.tar")).collect();
+    let list = serde_json::json!([{ "Config": config, "RepoTags": [tag], "Layers": layers }]).to_string();
+    let mut files: Vec<(&str, &[u8])> = Vec::new();
+    for (path, layer) in layers.iter().zip(&manifest.layers) {
+        files.push((path, sample.bytes(&layer.digest)));
+    }
+    files.push((&config, sample.bytes(&manifest.config.digest)));
+    files.push(("manifest.json", list.as_bytes()));
+    samples::tar(&files).to_vec()
+}
+
+/// Debian's docker-registry in a daemon's network namespace, so that ports of tests do not meet.
+pub struct DebianRegistry {
+    process: std::process::Child,
+    daemon: u32,
+}
+
+impl DebianRegistry {
+    /// Starts it with its data in `folder`.
+    pub fn start(folder: &Path, daemon: u32) -> Self {
+        let config = folder.join("registry.yml");
+        let data = folder.join("registry");
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:5000}}\n",
+            data.display()
+        );
+        fs::write(&config, text).expect("writing into the test's folder");
+        let process = in_namespace(daemon, "docker-registry")
+            .arg("serve")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry is installed");
+        Self { process, daemon }
+    }
+
+    /// Puts a docker-archive under a name, once it answers.
+    pub async fn push(&self, archive: &str, name: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let output = in_namespace(self.daemon, "skopeo")
+                .args(["--insecure-policy", "copy", "--dest-tls-verify=false"])
+                .arg(format!("docker-archive:{archive}"))
+                .arg(format!("docker://{}", self.name(name)))
+                .output()
+                .expect("skopeo is installed");
+            if output.status.success() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&output.stderr));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// As seen by the daemon.
+    pub fn host(&self) -> String {
+        "127.0.0.1:5000".to_owned()
+    }
+
+    /// A reference to one of its images.
+    pub fn name(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.host())
+    }
+}
+
+impl Drop for DebianRegistry {
+    fn drop(&mut self) {
+        let _ended_already = self.process.kill();
+        let _reaped_already = self.process.wait();
+    }
+}
+
+/// A program in the network namespace of a process.
+fn in_namespace(pid: u32, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{pid}/ns/net")).arg(program);
+    command
 }
