@@ -100,3 +100,32 @@ fn specs_and_refusals_are_dockerds_on_cgroup_v1() {
 fn specs_and_refusals_are_dockerds_on_cgroup_v2() {
     check_all(CGROUP2, &World::cgroup2());
 }
+
+#[test]
+fn exec_has_the_containers_limits_and_its_own_variables() {
+    let host_config = serde_json::json!({"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}], "OomScoreAdj": 7,
+        "SecurityOpt": ["no-new-privileges"], "CapDrop": ["ALL"]});
+    let process = serde_json::to_value(World::cgroup1().exec(&host_config, false, false)).expect("a process is JSON");
+    let expected = serde_json::json!({
+        "user": {"uid": 5, "gid": 6, "additionalGids": [6]},
+        "args": ["sh"],
+        "env": [
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=box", "A=2", "TERM=dumb", "B=3"
+        ],
+        "cwd": "/w",
+        "capabilities": {},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 2, "soft": 1}],
+        "noNewPrivileges": true,
+        "oomScoreAdj": 7,
+    });
+    assert_eq!(process, expected);
+}
+
+#[test]
+fn privileged_exec_with_terminal_has_all_that_we_have() {
+    let process = World::cgroup1().exec(&serde_json::json!({}), true, true);
+    assert_eq!(process.terminal(), Some(true));
+    assert_eq!(process.console_size().map(|size| (size.height(), size.width())), Some((30, 100)));
+    let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).expect("a set");
+    assert_eq!(bounding.len(), 40);
+}

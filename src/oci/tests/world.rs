@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{FileType, Mode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,7 +24,7 @@ use crate::{
         time::Timestamp,
     },
     oci::{
-        self, HostFacts, Joined, NetworkFiles, NetworkNamespace, SpecInput,
+        self, ExecInput, HostFacts, Joined, NetworkFiles, NetworkNamespace, ResolvedUser, SpecInput,
         caps::CapabilitySet,
         host::{AppArmor, CgroupFeatures, CgroupVersion},
         user::{self, UserFiles},
@@ -114,6 +114,28 @@ impl World {
         let record = record(config, host_config)?;
         let spec = self.spec(&record)?;
         Ok(Answer::Made { warnings, mounts: record.mounts, spec: Box::new(spec) })
+    }
+
+    /// The process of an exec with a user, a folder and variables of its own.
+    pub(super) fn exec(&self, host_config: &Value, tty: bool, privileged: bool) -> Process {
+        let config: Config =
+            serde_json::from_value(json!({"Cmd": ["x"], "Env": ["A=1", "TERM=dumb"], "WorkingDir": "/w"}))
+                .expect("a config");
+        let host_config: HostConfig = serde_json::from_value(host_config.clone()).expect("a host config");
+        let record = record(config, host_config).expect("a record");
+        oci::exec_process(&ExecInput {
+            record: &record,
+            hostname: "box",
+            user: &ResolvedUser { uid: 5, gid: 6, additional_gids: vec![6] },
+            command: &["sh".to_owned()],
+            env: &["A=2".to_owned(), "B=3".to_owned()],
+            working_dir: "",
+            tty,
+            console_size: [30, 100],
+            privileged,
+            host: &self.host,
+        })
+        .expect("it can be run")
     }
 
     fn spec(&self, record: &ContainerRecord) -> Result<Spec> {
