@@ -72,7 +72,7 @@ pub async fn container_exec(
         detach_keys: body.detach_keys,
         console_size: body.console_size.map(|[height, width]| (height, width)),
     };
-    let id = api.engine.container_exec(&tenant, &container, request)?;
+    let id = api.engine.container_exec(&tenant, &container, request).await?;
     Ok(created(json!({ "Id": id })))
 }
 

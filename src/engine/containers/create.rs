@@ -56,7 +56,10 @@ impl Engine {
         request.host_config.runtime.clone_from(&runtime);
         let id = ContainerId::random();
         if config.hostname.is_empty() {
-            id.short().clone_into(&mut config.hostname);
+            config.hostname = match request.host_config.network_mode.as_str() {
+                "host" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                _ => id.short().to_owned(),
+            };
         }
         let name = self.take_name(tenant, request.name.as_deref(), &id)?;
         let draft = Draft { id, name, image, config, warnings, runtime };

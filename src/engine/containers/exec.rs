@@ -112,8 +112,8 @@ impl ExecStore {
 }
 
 impl Engine {
-    /// Prepares an exec; nothing runs yet.
-    pub fn container_exec(&self, tenant: &Tenant, reference: &str, request: ExecRequest) -> Result<ExecId> {
+    /// Prepares an exec; nothing runs yet. A user of the request's own must be known in the container.
+    pub async fn container_exec(&self, tenant: &Tenant, reference: &str, request: ExecRequest) -> Result<ExecId> {
         let container = self.containers.get(tenant, reference)?;
         let id = container.id().as_str();
         match container.state() {
@@ -130,6 +130,9 @@ impl Engine {
             return Err(Error::invalid("No exec command specified"));
         }
         super::session::detach_keys(&request.detach_keys)?;
+        if !request.user.is_empty() {
+            self.resolve_user(&container, &request.user).await?;
+        }
         let exec = Exec {
             id: ExecId::random(),
             tenant: tenant.clone(),

@@ -96,7 +96,7 @@ impl Engine {
             attach_stderr: true,
             ..ExecRequest::default()
         };
-        let id = self.container_exec(&record.tenant, record.id.as_str(), request)?;
+        let id = self.container_exec(&record.tenant, record.id.as_str(), request).await?;
         let exec = self.execs.get(&record.tenant, id.as_str())?;
         let mut session = self.exec_start(&exec, false).await?;
         let read = async {

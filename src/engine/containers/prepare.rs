@@ -63,6 +63,8 @@ impl Engine {
             record.networking.attachments.clone_from(&network.attachments);
             record.networking.published.clone_from(&network.published);
             record.networking.sandbox = network.sandbox_path();
+            // Also of an exec, and in inspect: who shares a network has its owner's name.
+            record.config.hostname.clone_from(&network.hostname);
         });
         let shm = self.prepare_shm(&record).await?;
         let mountinfo =

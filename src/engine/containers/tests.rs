@@ -190,7 +190,7 @@ async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
     let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["nope".to_owned()], attach_stdout: true, ..ExecRequest::default() };
-    let exec = bench.engine.container_exec(&bench.tenant, "one", request).unwrap();
+    let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
     let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).unwrap();
     let error = bench.engine.exec_start(&exec, false).await.err().expect("there is no such program");
     assert_eq!(error.kind(), ErrorKind::InvalidParameter);
