@@ -97,7 +97,7 @@ pub fn routes() -> Vec<Route> {
         get("/plugins", "PluginList").to(swarm::plugin_list),
         get("/plugins/privileges", "GetPluginPrivileges"),
         post("/plugins/pull", "PluginPull"),
-        get("/plugins/{name}/json", "PluginInspect"),
+        get("/plugins/{name}/json", "PluginInspect").to(swarm::plugin_inspect),
         delete("/plugins/{name}", "PluginDelete"),
         post("/plugins/{name}/enable", "PluginEnable"),
         post("/plugins/{name}/disable", "PluginDisable"),

@@ -23,3 +23,8 @@ pub async fn swarm_leave() -> Error {
 pub async fn plugin_list() -> Response {
     Json([(); 0]).into_response()
 }
+
+/// `GET /plugins/{name}/json`, which `docker inspect` asks when nothing else has the name.
+pub async fn plugin_inspect(super::extract::Path(name): super::extract::Path) -> Error {
+    Error::not_found(format!("plugin \"{name}\" not found"))
+}

@@ -144,7 +144,7 @@ pub async fn exec_inspect(State(api): State<ApiState>, tenant: Tenant, Path(exec
         "OpenStdin": request.attach_stdin,
         "OpenStderr": request.attach_stderr,
         "OpenStdout": request.attach_stdout,
-        "CanRemove": exit_code.is_some(),
+        "CanRemove": false,
         "ContainerID": view.exec.container,
         "DetachKeys": "",
         "Pid": pid,

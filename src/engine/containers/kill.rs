@@ -46,8 +46,10 @@ impl Engine {
         let sent = self.backends.runtime.kill(container.id(), None, signal.number(), false).await;
         sent.map_err(|error| if error.kind() == ErrorKind::NotFound { not_running() } else { error })?;
         if paused && (signal == Signal::KILL || signal == stop_signal) {
-            // A frozen process gets its signal when it thaws.
-            self.backends.runtime.resume(container.id()).await?;
+            // A frozen process gets its signal when it thaws. It may be gone by now: SIGKILL thaws by itself.
+            if let Err(error) = self.backends.runtime.resume(container.id()).await {
+                tracing::debug!(container.id = %container.id(), "thawing container {}: {error}", container.id());
+            }
         }
         self.events.container(&container.record(), "kill", &[("signal", signal.number().to_string())]);
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use regex::Regex;
+
 use crate::{
     engine::{Engine, container::Container},
     model::{
@@ -67,6 +69,8 @@ struct Wanted<'a> {
     exited: BTreeSet<i64>,
     /// Image ids and names that `ancestor` means.
     ancestors: Option<Vec<String>>,
+    /// `name`, as the regular expressions that they are.
+    names: Vec<Regex>,
 }
 
 impl<'a> Wanted<'a> {
@@ -94,6 +98,7 @@ impl<'a> Wanted<'a> {
             before: named("before")?,
             since: named("since")?,
             exited,
+            names: filters.get("name").iter().map(|pattern| name_pattern(pattern)).collect::<Result<_>>()?,
             ancestors: filters.contains("ancestor").then(|| filters.get("ancestor").to_vec()),
         })
     }
@@ -116,13 +121,11 @@ impl<'a> Wanted<'a> {
             && self.filters.matches_exact("is-task", "false")
     }
 
-    /// Names are matched as regular expressions would: with anchors, else as a part.
+    /// With and without the slash that names have on the wire.
     fn matches_name(&self, record: &ContainerRecord) -> bool {
-        if !self.filters.contains("name") {
-            return true;
-        }
-        let name = record.name.as_str();
-        self.filters.get("name").iter().any(|pattern| name_matches(pattern, name))
+        let wire = format!("/{}", record.name);
+        !self.filters.contains("name")
+            || self.names.iter().any(|pattern| pattern.is_match(&wire) || pattern.is_match(&record.name))
     }
 
     fn matches_exit(&self, record: &ContainerRecord) -> bool {
@@ -199,23 +202,9 @@ fn port_matches(wanted: &str, port: Port) -> bool {
     protocol == port.protocol.as_str() && (first..=last).contains(&port.number)
 }
 
-/// The common part of Go's regular expressions that people use here: anchors, and everything else as it stands.
-fn name_matches(pattern: &str, name: &str) -> bool {
-    let pattern = pattern.trim_start_matches('/');
-    let (pattern, from_start) = match pattern.strip_prefix('^') {
-        Some(rest) => (rest.trim_start_matches('/'), true),
-        None => (pattern, false),
-    };
-    let (pattern, to_end) = match pattern.strip_suffix('$') {
-        Some(rest) => (rest, true),
-        None => (pattern, false),
-    };
-    match (from_start, to_end) {
-        (true, true) => name == pattern,
-        (true, false) => name.starts_with(pattern),
-        (false, true) => name.ends_with(pattern),
-        (false, false) => name.contains(pattern),
-    }
+/// What dockerd compiles too; the syntax is the same as Go's.
+fn name_pattern(pattern: &str) -> Result<Regex> {
+    Regex::new(pattern).map_err(|error| Error::invalid(format!("invalid filter 'name={pattern}'")).with_source(error))
 }
 
 #[cfg(test)]
@@ -224,11 +213,11 @@ mod tests {
     use crate::model::network::Protocol;
 
     #[test]
-    fn name_patterns_know_anchors() {
-        assert!(name_matches("eb", "web"));
-        assert!(name_matches("^/web$", "web"));
-        assert!(!name_matches("^web$", "web-1"));
-        assert!(name_matches("^web", "web-1"));
+    fn name_patterns_are_regular_expressions() {
+        let matches = |pattern: &str, name: &str| name_pattern(pattern).unwrap().is_match(name);
+        assert!(matches("eb", "web") && matches("^web", "web-1") && matches("^/(web|db)$", "/db"));
+        assert!(!matches("^web$", "web-1"));
+        assert!(name_pattern("(").is_err());
     }
 
     #[test]

@@ -88,7 +88,8 @@ impl Engine {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
         let container = self.containers.get(tenant, reference)?;
-        let name = check_name(new_name)?.to_owned();
+        let refused = |error: Error| error.context("Error when allocating new name");
+        let name = check_name(new_name).map_err(refused)?.to_owned();
         let engine = self.clone();
         let tenant = tenant.clone();
         self.run("container_rename", async move {
@@ -97,7 +98,7 @@ impl Engine {
             if old == name {
                 return Err(Error::invalid("Renaming a container with the same name as its current name"));
             }
-            engine.containers.reserve_name(&tenant, &name, container.id())?;
+            engine.containers.reserve_name(&tenant, &name, container.id()).map_err(refused)?;
             container.update(|record| record.name.clone_from(&name));
             if let Err(error) = engine.store_record(&container).await {
                 container.update(|record| record.name.clone_from(&old));

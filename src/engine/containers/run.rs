@@ -117,6 +117,8 @@ impl Engine {
         {
             warn!(container.id = %container.id(), "output of container {} is held open after its end", container.id());
         }
+        // Ports and addresses are free when `wait` answers: the next container may want them at once.
+        self.release_network(&before).await;
         container.publish_exit(|record| {
             record_exit(record, &exit);
             if restart.is_some() {
@@ -132,7 +134,9 @@ impl Engine {
         if let Err(error) = self.store_record(container).await {
             warn!(container.id = %container.id(), "storing the exit of container {}: {error}", container.id());
         }
-        self.tear_down(container, &before).await;
+        self.delete_task(container).await;
+        self.release_mounts(&before).await;
+        self.release_shm(&before).await;
         drop(changing);
         match restart {
             Some(delay) => self.restart_later(container, delay),
@@ -141,18 +145,21 @@ impl Engine {
         }
     }
 
-    /// Takes away task, network and mounts of a run. Goes on after a failure; what is gone already is no failure.
-    /// `before` is the record from before the exit: it still names the endpoints.
+    /// Takes away all that a start has set up. Goes on after a failure; what is gone already is no failure.
     pub(crate) async fn tear_down(&self, container: &Arc<Container>, before: &ContainerRecord) {
+        self.release_network(before).await;
+        self.delete_task(container).await;
+        self.release_mounts(before).await;
+        self.release_shm(before).await;
+    }
+
+    async fn delete_task(&self, container: &Container) {
         let id = container.id();
         if let Err(error) = self.backends.runtime.delete_task(id).await
             && error.kind() != ErrorKind::NotFound
         {
             warn!(container.id = %id, "deleting the task of container {id}: {}", error.chain());
         }
-        self.release_network(before).await;
-        self.release_mounts(before).await;
-        self.release_shm(before).await;
     }
 }
 

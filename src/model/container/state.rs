@@ -151,7 +151,8 @@ impl ContainerState {
     pub fn unpause(&self, id: &str) -> Result<Self> {
         match self {
             Self::Paused(live) => Ok(Self::Running(live.clone())),
-            _ => Err(Error::conflict(format!("Container {id} is not paused"))),
+            // 500 in dockerd too.
+            _ => Err(Error::system(format!("Container {id} is not paused"))),
         }
     }
 
