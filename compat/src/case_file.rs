@@ -8,7 +8,8 @@
 //!
 //! A line at the left margin names a step; the indented lines below it are its script for bash. `[exit N]` is the exit
 //! code that dockerd gives (0 when left out), `[timeout N]` the seconds it may take (60), `[sorted]` says that the order of
-//! the lines means nothing, `[deviation REASON]` that another answer is known and right.
+//! the lines means nothing, `[deviation REASON]` that another answer is known and right,
+//! `[later WHAT]` that it shows what ringer does not do yet.
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Step {
     pub sorted: bool,
     /// Why another answer than dockerd's is right; such a difference is shown but does not count as failed.
     pub deviation: Option<String>,
+    /// What ringer does not do yet; a failure is shown as such but not counted as failed.
+    pub later: Option<String>,
 }
 
 /// Reads every `.case` file of a folder, in the order of their names.
@@ -93,6 +96,7 @@ fn parse_title(line: &str) -> anyhow::Result<Step> {
         timeout: Duration::from_secs(60),
         sorted: false,
         deviation: None,
+        later: None,
     };
     for mark in marks.split('[').skip(1) {
         let mark = mark.trim().strip_suffix(']').with_context(|| format!("unclosed [ in: {line}"))?;
@@ -100,6 +104,7 @@ fn parse_title(line: &str) -> anyhow::Result<Step> {
             Some(("exit", code)) => step.exit = code.parse()?,
             Some(("timeout", seconds)) => step.timeout = Duration::from_secs(seconds.parse()?),
             Some(("deviation", reason)) => step.deviation = Some(reason.to_owned()),
+            Some(("later", what)) => step.later = Some(what.to_owned()),
             None if mark == "sorted" => step.sorted = true,
             _ => bail!("unknown mark [{mark}] in: {line}"),
         }

@@ -29,6 +29,8 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
                 .to_owned(),
             "<time>",
         ),
+        // The client cuts long names off.
+        (r"\b[0-9a-f]{14}…".to_owned(), "<id>"),
         (r"\b[0-9a-f]{12}\b".to_owned(), "<id>"),
         (format!("{DURATION} ago"), "<ago>"),
         (format!(r"Up {DURATION}"), "Up <for>"),

@@ -29,6 +29,8 @@ pub struct Row {
     pub exit: i32,
     /// Why another answer than the reference's is right, if it is.
     pub deviation: Option<String>,
+    /// Whether it is known that only dockerd does this yet.
+    pub later: bool,
     /// `None` where the client is absent.
     pub observed: Vec<Option<Observed>>,
 }
@@ -42,6 +44,8 @@ pub enum Verdict {
     Deviates,
     /// The client's program was not given.
     Absent,
+    /// Not done yet, as the case says.
+    Later,
     /// The expected exit code, but another output than any reference's.
     Differs,
     /// Another exit code than expected, or no end at all.
@@ -54,6 +58,7 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Deviates => "deviates",
             Self::Absent => "absent",
+            Self::Later => "later",
             Self::Differs => "differs",
             Self::Fail => "FAIL",
         }
@@ -124,7 +129,7 @@ impl Report {
         text
     }
 
-    /// How many verdicts passed, failed and were absent. With only references, theirs count; otherwise the others'.
+    /// How many verdicts passed, failed, and were absent or are for later. With only references, theirs count; otherwise the others'.
     pub fn counts(&self, sockets: &[Socket]) -> (usize, usize, usize) {
         let alone = sockets.iter().all(|socket| socket.reference);
         let (mut passed, mut failed, mut absent) = (0, 0, 0);
@@ -134,7 +139,7 @@ impl Report {
                     _ if socket.reference && !alone => {}
                     Verdict::Pass | Verdict::Deviates => passed += 1,
                     Verdict::Differs | Verdict::Fail => failed += 1,
-                    Verdict::Absent => absent += 1,
+                    Verdict::Absent | Verdict::Later => absent += 1,
                 }
             }
         }
@@ -156,14 +161,16 @@ fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
     let Some(observed) = &row.observed[at] else {
         return Verdict::Absent;
     };
+    let later = row.later && !sockets[at].reference;
     if observed.code != Some(row.exit) {
-        return Verdict::Fail;
+        return if later { Verdict::Later } else { Verdict::Fail };
     }
     let as_reference = passing_references(row, sockets)
         .any(|reference| reference.stdout == observed.stdout && reference.stderr == observed.stderr);
     match &row.deviation {
         _ if sockets[at].reference || as_reference => Verdict::Pass,
         Some(_) => Verdict::Deviates,
+        None if later => Verdict::Later,
         None => Verdict::Differs,
     }
 }
@@ -173,6 +180,16 @@ fn passing_references<'a>(row: &'a Row, sockets: &'a [Socket]) -> impl Iterator<
     all.filter(|(_, socket)| socket.reference)
         .filter_map(|(observed, _)| observed.as_ref())
         .filter(|observed| observed.code == Some(row.exit))
+}
+
+/// The reference that has the most lines in common with the answer.
+fn closest_reference<'a>(row: &'a Row, sockets: &'a [Socket], observed: &Observed) -> Option<&'a Observed> {
+    let lines = |seen: &Observed| seen.stdout.lines().chain(seen.stderr.lines()).map(str::to_owned).collect::<Vec<_>>();
+    let mine = lines(observed);
+    passing_references(row, sockets).max_by_key(|reference| {
+        let theirs = lines(reference);
+        mine.iter().filter(|line| theirs.contains(line)).count()
+    })
 }
 
 fn describe(text: &mut String, row: &Row, sockets: &[Socket], at: usize, verdict: Verdict) {
@@ -192,7 +209,7 @@ fn describe(text: &mut String, row: &Row, sockets: &[Socket], at: usize, verdict
         quote(text, name, &observed.stdout, &observed.stderr);
         return;
     }
-    match passing_references(row, sockets).next() {
+    match closest_reference(row, sockets, observed) {
         None => {
             text.push_str("    no reference\n");
             quote(text, name, &observed.stdout, &observed.stderr);
@@ -279,6 +296,7 @@ mod tests {
             step: "prints".to_owned(),
             exit: 0,
             deviation: None,
+            later: false,
             observed,
         }
     }

@@ -93,7 +93,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     }
     let (passed, failed, absent) = report.counts(&sockets);
     if absent > 0 {
-        println!("compat: {absent} absent");
+        println!("compat: {absent} absent or for later");
     }
     println!("compat: {passed} passed, {failed} failed");
     ensure!(passed + failed + absent > 0, "nothing matched --only");
@@ -143,6 +143,7 @@ fn run_cli(
                 step: step.name.clone(),
                 exit: step.exit,
                 deviation: step.deviation.clone(),
+                later: step.later.is_some(),
                 observed: take_column(&mut observed, at),
             });
         }
@@ -176,6 +177,7 @@ fn run_agents(arguments: &RunArguments, sockets: &[Socket], report: &mut Report)
                 step: case.name().to_owned(),
                 exit: 0,
                 deviation: None,
+                later: false,
                 observed,
             });
         }
