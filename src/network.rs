@@ -68,6 +68,7 @@ impl LinuxNetwork {
             background: TaskTracker::new(),
         };
         network.with_firewall("installing nf_tables rules", |firewall| firewall.install()).await?;
+        warn_of_others().await;
         Ok(network)
     }
 
@@ -99,6 +100,17 @@ impl LinuxNetwork {
                 tracing::warn!(%error, "deleting a link in the background: {error}");
             }
         });
+    }
+}
+
+/// Nothing in our table can let through what another table drops (dockerd's or ufw's FORWARD policy, say).
+async fn warn_of_others() {
+    let chains = blocking("reading nf_tables chains", nft::chains_that_drop_forwarded).await.unwrap_or_default();
+    for chain in chains {
+        tracing::warn!(
+            "chain {chain} of another program drops forwarded packets: containers reach the outside, and are reached \
+             from it, only if a rule there accepts what comes from and goes to ringer's bridges"
+        );
     }
 }
 

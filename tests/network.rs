@@ -371,3 +371,20 @@ fn tables() -> String {
     let output = std::process::Command::new("nft").args(["list", "tables"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
+
+#[test]
+fn the_rules_can_be_read_with_nft() {
+    in_a_fresh_world(|| async {
+        let world = World::new().await;
+        let network = world.network(1).await;
+        let web = world.container(&network, 2).await;
+        let ports = [request(Protocol::Tcp, None, 8080), request(Protocol::Tcp, Some(HOST), 8081)];
+        world.network.publish(&web.id, &network, &web.endpoint, &ports).await.unwrap();
+        let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+        let rules = String::from_utf8(output.stdout).unwrap();
+        assert!(!rules.contains("invalid type"), "{rules}");
+        for part in ["\"rngtest1\"", "tcp . 8080 : 10.200.1.2 . 80", "192.0.2.2 . tcp . 8081 : 10.200.1.2 . 80"] {
+            assert!(rules.contains(part), "{part} in {rules}");
+        }
+    });
+}

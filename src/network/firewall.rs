@@ -9,7 +9,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::nft::{Element, ElementData, Expression, Hook, SetData, Transaction, Verdict, register::FIRST};
+use super::nft::{
+    DataType, Element, ElementData, Expression, Field, Hook, SetData, Transaction, Verdict, register::FIRST,
+};
 use crate::model::network::{BridgeNetwork, Protocol};
 
 const NAME: u32 = 16; // bytes of a link's name in a set
@@ -189,16 +191,18 @@ fn network_elements(network: &BridgeNetwork) -> Vec<Element> {
 }
 
 fn add_sets(transaction: &mut Transaction<'_>) {
+    use Field::{Ipv4Address, Ipv6Address, LinkName, Protocol, Service};
     for set in [BRIDGES, INTERNAL, MASQUERADED] {
-        transaction.add_set(set, NAME, SetData::None);
+        transaction.add_set(set, DataType::of(&[LinkName]), SetData::None);
     }
-    transaction.add_set(PAIRS, 2 * NAME, SetData::None);
-    transaction.add_set(WITHIN, 2 * NAME, SetData::Verdict);
-    transaction.add_set(NEAR, NAME + 8, SetData::None);
+    transaction.add_set(PAIRS, DataType::of(&[LinkName, LinkName]), SetData::None);
+    transaction.add_set(WITHIN, DataType::of(&[LinkName, LinkName]), SetData::Verdict);
+    transaction.add_set(NEAR, DataType::of(&[LinkName, Protocol, Service]), SetData::None);
     for (everywhere, at, family) in PUBLISHED {
-        let address = address_length(family);
-        transaction.add_set(everywhere, 8, SetData::Value(address + 4));
-        transaction.add_set(at, address + 8, SetData::Value(address + 4));
+        let address = if family == IPV4 { Ipv4Address } else { Ipv6Address };
+        let target = SetData::Value(DataType::of(&[address, Service]));
+        transaction.add_set(everywhere, DataType::of(&[Protocol, Service]), target);
+        transaction.add_set(at, DataType::of(&[address, Protocol, Service]), target);
     }
 }
 

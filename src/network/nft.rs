@@ -8,7 +8,7 @@ use std::io;
 
 pub use expression::{Expression, Verdict, register};
 
-use super::netlink::{ACK, APPEND, CREATE, Message, Socket};
+use super::netlink::{ACK, APPEND, CREATE, DUMP, Message, Socket, attributes, read_str};
 
 const SUBSYSTEM: u16 = 10; // NFNL_SUBSYS_NFTABLES
 const BATCH_BEGIN: u16 = 0x10;
@@ -25,6 +25,7 @@ mod kind {
     pub const NEW_TABLE: u16 = 0;
     pub const DELETE_TABLE: u16 = 2;
     pub const NEW_CHAIN: u16 = 3;
+    pub const GET_CHAIN: u16 = 4;
     pub const NEW_RULE: u16 = 6;
     pub const NEW_SET: u16 = 9;
     pub const NEW_ELEMENT: u16 = 12;
@@ -49,10 +50,47 @@ pub enum Hook {
 pub enum SetData {
     /// Nothing.
     None,
-    /// So many bytes.
-    Value(u32),
+    /// A value of this type.
+    Value(DataType),
     /// What to do with the packet.
     Verdict,
+}
+
+/// A concatenation of fields. The kernel wants its length only; the `nft` program shows elements by the types.
+#[derive(Clone, Copy)]
+pub struct DataType {
+    id: u32,
+    length: u32,
+}
+
+/// A field of a concatenation, as the `nft` program numbers them.
+#[derive(Clone, Copy)]
+pub enum Field {
+    /// Four bytes of address.
+    Ipv4Address = 7,
+    /// Sixteen bytes of address.
+    Ipv6Address = 8,
+    /// A transport protocol.
+    Protocol = 12,
+    /// A port.
+    Service = 13,
+    /// Name of a link.
+    LinkName = 41,
+}
+
+impl DataType {
+    /// The type of these fields, each padded to four bytes.
+    pub fn of(fields: &[Field]) -> Self {
+        const BITS: u32 = 6;
+        let length = |field: &Field| match field {
+            Field::Ipv4Address | Field::Protocol | Field::Service => 4,
+            Field::Ipv6Address | Field::LinkName => 16,
+        };
+        Self {
+            id: fields.iter().fold(0, |id, field| id << BITS | *field as u32),
+            length: fields.iter().map(length).sum(),
+        }
+    }
 }
 
 /// The data of one element.
@@ -119,20 +157,20 @@ impl<'a> Transaction<'a> {
         self.messages.push(message);
     }
 
-    /// Adds a set, or a map if it carries data. `key_length` counts padded bytes.
-    pub fn add_set(&mut self, name: &str, key_length: u32, data: SetData) {
+    /// Adds a set, or a map if it carries data.
+    pub fn add_set(&mut self, name: &str, key: DataType, data: SetData) {
         self.sets += 1;
         let flags = if matches!(data, SetData::None) { 0 } else { SET_IS_MAP };
         let message = self
             .message(kind::NEW_SET, CREATE)
             .attr_str(2, name)
             .attr_be32(3, flags)
-            .attr_be32(4, 0)
-            .attr_be32(5, key_length)
+            .attr_be32(4, key.id)
+            .attr_be32(5, key.length)
             .attr_be32(10, self.sets);
         self.messages.push(match data {
             SetData::None => message,
-            SetData::Value(length) => message.attr_be32(6, 0).attr_be32(7, length),
+            SetData::Value(value) => message.attr_be32(6, value.id).attr_be32(7, value.length),
             SetData::Verdict => message.attr_be32(6, VERDICT_TYPE),
         });
     }
@@ -186,4 +224,27 @@ impl<'a> Transaction<'a> {
         batch.push(frame(BATCH_END));
         Socket::netfilter()?.batch(batch).map_err(|(_, error)| error)
     }
+}
+
+/// Chains of anybody that drop forwarded packets unless a rule of theirs accepts them: `table chain`.
+pub fn chains_that_drop_forwarded() -> io::Result<Vec<String>> {
+    let everybody = [0u8; 4];
+    let dump = Message::new(SUBSYSTEM << 8 | kind::GET_CHAIN, DUMP).fixed(&everybody);
+    let chains = Socket::netfilter()?.dump(dump)?;
+    Ok(chains.iter().filter_map(|body| dropping_chain(body.get(4..)?)).collect())
+}
+
+fn dropping_chain(body: &[u8]) -> Option<String> {
+    let number = |value: &[u8]| value.try_into().map(u32::from_be_bytes).ok();
+    let (mut table, mut name, mut hook, mut policy) = (String::new(), String::new(), None, None);
+    for (kind, value) in attributes(body) {
+        match kind {
+            1 => table = read_str(value),
+            3 => name = read_str(value),
+            4 => hook = attributes(value).find(|(kind, _)| *kind == 1).and_then(|(_, value)| number(value)),
+            5 => policy = number(value),
+            _ => {}
+        }
+    }
+    (hook == Some(Hook::Forward as u32) && policy == Some(0)).then(|| format!("{table} {name}"))
 }
