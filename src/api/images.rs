@@ -30,6 +30,7 @@ use crate::{
     model::{Error, filters::Filters, id::Tenant, image::Platform, registry_auth::RegistryAuth},
 };
 
+/// What `GET /images/json` may be asked.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct ListQuery {
@@ -58,6 +59,7 @@ pub async fn image_list(
     Ok(Json(images.into_iter().map(|image| SummaryBody::new(image, version)).collect()))
 }
 
+/// Which platform's image, or all manifests.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct InspectQuery {
@@ -93,6 +95,7 @@ pub async fn image_history(
     Ok(Json(lines.into_iter().map(HistoryBody::from).collect()))
 }
 
+/// The further name.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct TagQuery {
@@ -111,6 +114,7 @@ pub async fn image_tag(
     Ok(StatusCode::CREATED)
 }
 
+/// How to delete.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct DeleteQuery {
@@ -133,6 +137,7 @@ pub async fn image_delete(
     Ok(Json(deleted.into_iter().map(DeletedBody::from).collect()))
 }
 
+/// What to pull or import.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct CreateQuery {
@@ -184,6 +189,7 @@ pub async fn image_create(
     Ok(messages.progress(done))
 }
 
+/// How to load.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct LoadQuery {
@@ -204,6 +210,7 @@ pub async fn image_load(
     Ok(messages.progress(loading))
 }
 
+/// What to save.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct GetQuery {

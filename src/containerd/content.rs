@@ -64,7 +64,7 @@ pub(super) async fn label(client: &Client, digest: &Digest, labels: HashMap<Stri
 /// What a writer is for.
 pub(super) enum Wanted {
     /// A blob whose digest is known.
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
     /// A blob whose digest shows at its end.
     Anything,
 }
@@ -229,7 +229,7 @@ async fn existing(client: &Client, wanted: &Wanted, status: &Status) -> Result<D
     };
     let size = info(client, &digest).await?.map_or(0, |info| info.size);
     let descriptor = Descriptor { digest: digest.clone(), size, ..Descriptor::of("", b"") };
-    match connect(client, &Wanted::Blob(descriptor), &format!("ringer-{digest}")).await {
+    match connect(client, &Wanted::Blob(Box::new(descriptor)), &format!("ringer-{digest}")).await {
         Err(status) if status.code() == Code::AlreadyExists => Ok(digest),
         Err(status) => Err(from_status(status)),
         Ok(_) => Err(Error::conflict(format!("blob {digest} was removed while it was being written"))),

@@ -72,7 +72,7 @@ impl ImageBackend for Containerd {
 
     async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
         let client = self.client().with_lease(&lease.0)?;
-        let writer = content::Writer::open(client, content::Wanted::Blob(descriptor.clone())).await?;
+        let writer = content::Writer::open(client, content::Wanted::Blob(Box::new(descriptor.clone()))).await?;
         Ok(writer.map(|writer| Box::new(writer) as Box<dyn BlobWriter>))
     }
 

@@ -1,6 +1,5 @@
 //! `--change` of import and commit: `ENV A=b`, `CMD ["sh"]` … laid over a configuration.
 
-use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use crate::model::{Error, Result, container::HealthConfig, image::ImageConfig, time::parse_go_duration};

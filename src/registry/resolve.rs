@@ -3,7 +3,7 @@
 use reqwest::Method;
 use reqwest::header::{HeaderMap, LINK};
 use serde::Deserialize;
-use tracing::warn;
+use tracing::debug;
 
 use crate::{
     model::{
@@ -48,7 +48,7 @@ impl Registry {
             match self.resolve_at(endpoint, reference, auth, have).await {
                 Ok(resolved) => return Ok(resolved),
                 Err(failure) => {
-                    warn!(registry.url = %base, "no answer for {reference} from {base}: {}", failure.text());
+                    debug!(registry.url = %base, "no answer for {reference} from {base}: {}", failure.text());
                     last = more_telling(last, failure);
                 }
             }
