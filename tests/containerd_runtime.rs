@@ -192,6 +192,7 @@ mod real {
         for version in ALL {
             let Some(instance) = Instance::start(version).await else { continue };
             let bench = bench(&instance);
+            eprintln!("{version:?} with {}", instance.containerd.info().default_runtime);
             let mut times: [Vec<Duration>; 6] = Default::default();
             for _ in 0..30 {
                 let started = std::time::Instant::now();

@@ -142,8 +142,9 @@ impl Guard {
 
     fn remove_cgroups(&self) {
         let deadline = Instant::now() + Duration::from_secs(5);
-        for root in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let parent = root.path().join(&self.namespace);
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for root in table.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4)) {
+            let parent = Path::new(root).join(&self.namespace);
             for child in fs::read_dir(&parent).into_iter().flatten().flatten().filter(|child| child.path().is_dir()) {
                 // Busy until the kernel has buried the processes.
                 while fs::remove_dir(child.path()).is_err() && Instant::now() < deadline {

@@ -29,7 +29,11 @@ pub(super) async fn run(program: &Path, exec_root: &Path, namespace: &str) -> Re
     let cgroup = format!("/{namespace}-{name}");
     make_bundle(&bundle.0, &cgroup).context("making the probe's bundle")?;
     let result = run_bundle(program, &bundle.0, &name).await;
-    Cgroups::detect().remove_if_empty(&cgroup);
+    let cgroups = Cgroups::detect();
+    // A runtime that fails half-way leaves the inner one too.
+    for left in [format!("{cgroup}/probe"), cgroup] {
+        cgroups.remove_if_empty(&left);
+    }
     result
 }
 
