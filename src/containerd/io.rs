@@ -115,7 +115,7 @@ fn text(path: Option<&Path>) -> String {
 fn make(path: &Path) -> io::Result<()> {
     // One from an earlier run might still be held by a process that inherited it.
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?),
     }
 }
