@@ -45,8 +45,11 @@ pub struct Snapshot {
 pub struct Container {
     id: ContainerId,
     snapshot: watch::Sender<Snapshot>,
-    /// Taken by verbs that change the container, and by the tear-down after its exit: a second start waits for it.
+    /// Taken by verbs that change the container, and while its exit is recorded.
     pub(crate) lock: Arc<Mutex<()>>,
+    /// Held, longer than `lock`, while the task of an ended run is deleted: a second start waits for it, and the
+    /// end of a removal that is answered already.
+    pub(crate) teardown: Arc<Mutex<()>>,
     /// Its streams.
     pub(crate) console: Console,
     /// Its log.
@@ -64,6 +67,7 @@ impl Container {
             notes: StdMutex::default(),
             snapshot: watch::Sender::new(Snapshot { record: Arc::new(record), exits: 0, removed: false }),
             lock: Arc::default(),
+            teardown: Arc::default(),
         }
     }
 
@@ -126,6 +130,19 @@ impl Container {
     /// Publishes that it is gone.
     pub(crate) fn publish_removed(&self) {
         self.snapshot.send_modify(|snapshot| snapshot.removed = true);
+    }
+
+    /// Takes the lock when the last run is torn down. Never holds the one while it waits for the other: an ended run
+    /// that removes itself needs both the other way round.
+    pub(crate) async fn lock_torn_down(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        loop {
+            let changing = self.lock.lock().await;
+            if self.teardown.try_lock().is_ok() {
+                return changing;
+            }
+            drop(changing);
+            drop(self.teardown.lock().await);
+        }
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {

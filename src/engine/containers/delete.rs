@@ -19,7 +19,7 @@ pub struct DeleteOptions {
 }
 
 impl Engine {
-    /// Removes a container. Answers when its name is free; its files follow on a tracked task.
+    /// Removes a container. Answers when its name is free; its task and its files follow.
     pub async fn container_delete(&self, tenant: &Tenant, reference: &str, options: DeleteOptions) -> Result<()> {
         let container = self.containers.get(tenant, reference)?;
         let engine = self.clone();
@@ -44,7 +44,6 @@ impl Engine {
         // A start that was under way when the removal began may have made it run meanwhile.
         let changing = loop {
             self.end_for_removal(container, options.force).await?;
-            // Behind a tear-down that is under way.
             let changing = container.lock.clone().lock_owned().await;
             if !container.state().counts_as_running() {
                 break changing;
@@ -71,6 +70,7 @@ impl Engine {
         let container = container.clone();
         self.spawn("remove", async move {
             let _changing = changing;
+            let _torn_down = container.teardown.lock().await;
             engine.remove_rest(&container).await;
         });
         Ok(())

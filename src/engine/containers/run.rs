@@ -104,7 +104,8 @@ impl Engine {
         });
     }
 
-    /// Records an exit, answers who waits for it, and takes away what the run had. A second start waits for the end of this.
+    /// Records an exit, answers who waits for it, and takes away what the run had. Nobody but a second start waits for
+    /// the task's deletion, which takes the runtime its time.
     pub(crate) async fn end_run(&self, container: &Arc<Container>, exit: Exit, output: Option<JoinHandle<()>>) {
         let changing = container.lock.lock().await;
         let restart = self.restart_after(container, &exit);
@@ -134,14 +135,17 @@ impl Engine {
         if let Err(error) = self.store_record(container).await {
             warn!(container.id = %container.id(), "storing the exit of container {}: {error}", container.id());
         }
-        self.delete_task(container).await;
         self.release_mounts(&before).await;
         self.release_shm(&before).await;
+        let tearing_down = container.teardown.lock().await;
         drop(changing);
-        match restart {
-            Some(delay) => self.restart_later(container, delay),
-            None if before.host_config.auto_remove => self.auto_remove(container).await,
-            None => {}
+        if restart.is_none() && before.host_config.auto_remove {
+            self.auto_remove(container).await;
+        }
+        self.delete_task(container).await;
+        drop(tearing_down);
+        if let Some(pause) = restart {
+            self.restart_later(container, pause);
         }
     }
 

@@ -43,7 +43,7 @@ impl Engine {
     }
 
     async fn start_and_settle(&self, container: &Arc<Container>, by_client: bool) -> Result<()> {
-        let changing = container.lock.lock().await;
+        let changing = container.lock_torn_down().await;
         let state = container.state();
         state.can_start()?;
         if container.is_being_removed() {

@@ -78,6 +78,7 @@ impl Bench {
     async fn settled(&self, name: &str) {
         if let Ok(container) = self.engine.containers.get(&self.tenant, name) {
             drop(container.lock.lock().await);
+            drop(container.teardown.lock().await);
         }
     }
 
