@@ -15,10 +15,6 @@ use super::{
     path::{clean_absolute, split_last},
     view::RootView,
 };
-use crate::{
-    backend::runtime::RootfsMount,
-    model::{Error, Result, error::Context},
-};
 
 /// Links that one look-up may follow while it makes folders; the kernel's own limit.
 const MAX_LINKS: u32 = 40;
@@ -28,18 +24,6 @@ const MAX_LINKS: u32 = 40;
 pub struct Owner {
     pub uid: u32,
     pub gid: u32,
-}
-
-/// Makes a folder in the root of a container that does not run, as `WORKDIR` asks for. 400 if something else is there.
-pub fn make_working_dir(rootfs: &[RootfsMount], path: &str) -> Result<()> {
-    let view = RootView::stopped(rootfs, false, &[])?;
-    match view.ensure_dir(path, Owner::default()) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(Error::invalid(format!("Cannot mkdir: {path} is not a directory")).with_source(error))
-        }
-        Err(error) => Err(error).context(format!("creating the working directory {path}")),
-    }
 }
 
 impl RootView {

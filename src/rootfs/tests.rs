@@ -194,6 +194,20 @@ fn many_layers_are_mounted_though_their_names_are_long() {
 }
 
 #[test]
+fn new_container_has_what_docker_puts_there() {
+    let layers = Layers::new();
+    prepare(&layers.mounts(), "/var/run/work/dir").unwrap();
+    assert!(layers.path("upper/.dockerenv").is_file() && layers.path("upper/run/work/dir").is_dir());
+    assert_eq!(fs::read_link(layers.path("upper/etc/mtab")).unwrap(), Path::new("/proc/mounts"));
+    prepare(&layers.mounts(), "").unwrap();
+    let error = prepare(&layers.mounts(), "/etc/passwd").unwrap_err();
+    assert_eq!(
+        (error.kind(), error.message()),
+        (ErrorKind::InvalidParameter, "Cannot mkdir: /etc/passwd is not a directory")
+    );
+}
+
+#[test]
 #[ignore = "a measurement"]
 fn cost_of_a_view() {
     let layers = Layers::new();

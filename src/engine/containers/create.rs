@@ -99,7 +99,7 @@ impl Engine {
         };
         let made = async {
             self.backends.runtime.create_container(&stored(&record, draft.image.chain_id)?).await?;
-            self.make_working_dir(&record).await?;
+            self.prepare_rootfs(&record).await?;
             self.fill_volumes(&record).await
         };
         if let Err(error) = made.await {

@@ -134,14 +134,11 @@ impl Engine {
         self.unmount_volumes(record).await;
     }
 
-    /// Makes the folder in which the first process will start: clients copy files into it before there is one.
-    pub(crate) async fn make_working_dir(&self, record: &ContainerRecord) -> Result<()> {
+    /// Puts into a new container's root what Docker has there: `/.dockerenv`, `/etc/mtab`, the working folder.
+    pub(crate) async fn prepare_rootfs(&self, record: &ContainerRecord) -> Result<()> {
         let path = record.config.working_dir.clone();
-        if path.is_empty() || path == "/" {
-            return Ok(());
-        }
         let rootfs = self.backends.runtime.rootfs(&record.id).await?;
-        blocking(move || rootfs::make_working_dir(&rootfs, &path)).await
+        blocking(move || rootfs::prepare(&rootfs, &path)).await
     }
 
     /// Fills empty volumes of a container that was just made from its image.
