@@ -99,6 +99,7 @@ impl Engine {
         self.stop_all_containers().await;
         self.tasks.close();
         self.tasks.wait().await;
+        self.backends.runtime.tidy().await;
         self.close_networks().await;
     }
 
