@@ -10,7 +10,7 @@ const LEVELS: [&[&str]; 6] = [
     &["model"],
     // Level 1, in two halves: what the traits speak of (a root's mounts, say) is known to the small pieces.
     &["backend"],
-    &["dns", "logs", "oci", "policy", "registry", "rootfs"],
+    &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],
     &["buildkit", "containerd", "engine", "network"],
     &["api", "supervisor"],
     &["app", "cli", "config", "main"],

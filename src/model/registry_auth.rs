@@ -42,7 +42,8 @@ pub struct RegistryAuth {
 impl RegistryAuth {
     /// Reads the header. What cannot be read counts as no credentials, as dockerd has it: a pull may well work without.
     pub fn from_header(value: &str) -> Self {
-        let json = URL_SAFE_LENIENT.decode(value).or_else(|_| STANDARD.decode(value)).unwrap_or_default();
+        let url_safe = value.trim().replace('+', "-").replace('/', "_");
+        let json = URL_SAFE_LENIENT.decode(url_safe).unwrap_or_default();
         serde_json::from_slice::<Self>(&json).unwrap_or_default().with_auth_decoded()
     }
 
