@@ -69,6 +69,9 @@ impl Verdict {
     }
 }
 
+/// How often each verdict was given.
+type Counts = BTreeMap<Verdict, usize>;
+
 /// Everything that was seen in one run.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -84,11 +87,11 @@ impl Report {
 
     /// The table: one line per client and case, with what each socket did on its steps.
     pub fn table(&self, sockets: &[Socket]) -> String {
-        let mut cells: Vec<((&str, &str), Vec<BTreeMap<Verdict, usize>>)> = Vec::new();
+        let mut cells: Vec<((&str, &str), Vec<Counts>)> = Vec::new();
         for row in &self.rows {
             let key = (row.client.as_str(), row.case.as_str());
             if cells.last().is_none_or(|(last, _)| *last != key) {
-                cells.push((key, vec![BTreeMap::new(); sockets.len()]));
+                cells.push((key, vec![Counts::new(); sockets.len()]));
             }
             let (_, counts) = cells.last_mut().expect("one was pushed above");
             for (count, verdict) in counts.iter_mut().zip(self.verdicts(row, sockets)) {
@@ -255,7 +258,7 @@ fn header(sockets: &[Socket]) -> Vec<String> {
     line
 }
 
-fn cell(counts: &BTreeMap<Verdict, usize>) -> String {
+fn cell(counts: &Counts) -> String {
     let parts: Vec<_> = counts.iter().map(|(verdict, count)| format!("{} {count}", verdict.word())).collect();
     parts.join(", ")
 }

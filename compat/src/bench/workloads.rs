@@ -8,14 +8,17 @@ use serde_json::{Value, json};
 
 use crate::http::{Body, Client};
 
+/// The times of one run of a workload. The metric without a name is the whole, one that begins with a comma a whole of its own.
+pub type Measured = anyhow::Result<Vec<(&'static str, Duration)>>;
+
 /// One thing that CI does all day.
 pub struct Workload {
     /// What the table calls it.
     pub name: &'static str,
     /// How often it is done in a daemon's turn of one round.
     pub repeats: usize,
-    /// Does it once. The metric without a name is the whole, one that begins with a comma a whole of its own.
-    pub run: fn(&mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>>,
+    /// Does it once.
+    pub run: fn(&mut Bench) -> Measured,
 }
 
 /// In the order of the table.
@@ -82,7 +85,7 @@ impl Bench {
         self.call("DELETE", &format!("/containers/{container}?force=1&v=1"), &Value::Null).map(drop)
     }
 
-    fn run_once(&mut self, network: &str) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+    fn run_once(&mut self, network: &str) -> Measured {
         let config = json!({ "Image": "busybox", "Cmd": ["true"], "HostConfig": { "NetworkMode": network } });
         let mut clock = Clock::start();
         let container = self.create(&config, "")?;
@@ -106,7 +109,7 @@ impl Bench {
         Ok(())
     }
 
-    fn put(&mut self, path: &str, files: usize) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+    fn put(&mut self, path: &str, files: usize) -> Measured {
         let archive = archive(files)?;
         let target = format!("/v1.41/containers/{}/archive?path={path}&noOverwriteDirNonDir=true", self.container);
         let clock = Instant::now();
@@ -114,7 +117,7 @@ impl Bench {
         Ok(vec![("", clock.elapsed())])
     }
 
-    fn get(&mut self, path: &str) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+    fn get(&mut self, path: &str) -> Measured {
         let target = format!("/v1.41/containers/{}/archive?path={path}", self.container);
         let clock = Instant::now();
         let answer = self.client.request("GET", &target, Body::Empty)?.success()?;
@@ -124,20 +127,20 @@ impl Bench {
     }
 }
 
-fn ping(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+fn ping(bench: &mut Bench) -> Measured {
     let clock = Instant::now();
     bench.client.request("GET", "/_ping", Body::Empty)?.success()?;
     Ok(vec![("", clock.elapsed())])
 }
 
-fn inspect(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+fn inspect(bench: &mut Bench) -> Measured {
     let target = format!("/containers/{}/json", bench.container);
     let clock = Instant::now();
     bench.call("GET", &target, &Value::Null)?;
     Ok(vec![("", clock.elapsed())])
 }
 
-fn eight_at_once(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+fn eight_at_once(bench: &mut Bench) -> Measured {
     let clock = Instant::now();
     std::thread::scope(|scope| {
         let path = &bench.path;
@@ -154,7 +157,7 @@ fn eight_at_once(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duratio
     Ok(vec![("", clock.elapsed())])
 }
 
-fn exec_true(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+fn exec_true(bench: &mut Bench) -> Measured {
     let container = bench.container.clone();
     let clock = Instant::now();
     bench.exec(&container, &["true"])?;
@@ -162,7 +165,7 @@ fn exec_true(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>>
 }
 
 /// The writing is timed by the wait: the container ends when the daemon has taken its last line.
-fn log_64_mib(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+fn log_64_mib(bench: &mut Bench) -> Measured {
     const BYTES: u64 = 64 * 1024 * 1024;
     let script = format!("yes {} | head -c {BYTES}", "x".repeat(99));
     let config = json!({ "Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": { "NetworkMode": "none" } });
@@ -180,7 +183,7 @@ fn log_64_mib(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>
     Ok(vec![(", written", written), (", read", read)])
 }
 
-fn network_cycle(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+fn network_cycle(bench: &mut Bench) -> Measured {
     let container = json!({ "Container": bench.container });
     let mut clock = Clock::start();
     bench.call("POST", "/networks/create", &json!({ "Name": "bench-cycle", "Driver": "bridge" }))?;
@@ -202,7 +205,7 @@ fn network_cycle(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duratio
 
 /// A network, a service and a job container with two volumes each, ten steps of copy in, exec and copy out, and everything removed.
 /// The agents say /var/run/act; dockerd 28 refuses to follow that link.
-fn job(bench: &mut Bench) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+fn job(bench: &mut Bench) -> Measured {
     let mut clock = Clock::start();
     bench.call("POST", "/networks/create", &json!({ "Name": "bench-job", "Driver": "bridge" }))?;
     let mut containers = Vec::new();
