@@ -148,8 +148,8 @@ fn octal(field: &mut [u8], mut number: u64) {
 /// Go's whole file mode into the field depend on it.
 pub fn parse_number(field: &[u8]) -> Option<u64> {
     if field.first().is_some_and(|byte| byte & 0x80 != 0) {
-        let significant = field.iter().enumerate().map(|(at, byte)| if at == 0 { byte & 0x7f } else { *byte });
-        return significant.fold(Some(0u64), |number, byte| number?.checked_mul(256)?.checked_add(byte.into()));
+        let mut significant = field.iter().enumerate().map(|(at, byte)| if at == 0 { byte & 0x7f } else { *byte });
+        return significant.try_fold(0u64, |number, byte| number.checked_mul(256)?.checked_add(byte.into()));
     }
     let text = field.split(|byte| *byte == 0).next().unwrap_or_default();
     let digits = text.trim_ascii();

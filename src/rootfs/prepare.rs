@@ -1,6 +1,11 @@
 //! What Docker puts into the root of every new container.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use rustix::{fs::OFlags, io::Errno};
 
 use super::{
     resolve::{Owner, beneath},
@@ -10,13 +15,22 @@ use crate::{
     backend::runtime::RootfsMount,
     model::{Error, Result, error::Context},
 };
-use rustix::{fs::OFlags, io::Errno};
 
-/// Makes `/.dockerenv`, by which programs tell that they are in a container, `/etc/mtab` if the image has none, and
-/// the folder `working_dir` (empty for none). 400 if something else is where that should be.
+/// Files and folders over which a run mounts its own; dockerd makes them at create, so that they can be copied.
+const FILES: [&str; 5] = ["/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+const FOLDERS: [&str; 4] = ["/dev/pts", "/dev/shm", "/proc", "/sys"];
+
+/// Makes what every container has where its image lacks it: `/.dockerenv`, by which programs tell that they are in
+/// a container, mount points, `/etc/mtab`; then the folder `working_dir` (empty for none). 400 if something else is
+/// where that should be.
 pub fn prepare(rootfs: &[RootfsMount], working_dir: &str) -> Result<()> {
     let view = RootView::stopped(rootfs, false, &[])?;
-    drop(view.ensure_file("/.dockerenv").context("creating /.dockerenv")?);
+    for folder in FOLDERS {
+        lenient(view.ensure_dir(folder, Owner::default())).context(format!("creating {folder}"))?;
+    }
+    for file in FILES {
+        lenient(view.ensure_file(file)).context(format!("creating {file}"))?;
+    }
     make_mtab(&view).context("creating /etc/mtab")?;
     if working_dir.is_empty() {
         return Ok(());
@@ -32,11 +46,7 @@ pub fn prepare(rootfs: &[RootfsMount], working_dir: &str) -> Result<()> {
 
 /// `df`, `mount` and older libraries read it.
 fn make_mtab(view: &RootView) -> io::Result<()> {
-    let etc = match view.ensure_dir("/etc", Owner::default()) {
-        // An image that has something else there has its reasons.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(()),
-        other => other?,
-    };
+    let Some(etc) = lenient(view.ensure_dir("/etc", Owner::default()))? else { return Ok(()) };
     match beneath(etc.as_fd(), c"mtab", OFlags::PATH | OFlags::NOFOLLOW) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // With `NO_SYMLINKS` the kernel calls a link at the end a loop; something is there.
@@ -44,4 +54,13 @@ fn make_mtab(view: &RootView) -> io::Result<()> {
         other => return other.map(drop),
     }
     Ok(rustix::fs::symlinkat(c"/proc/mounts", &etc, c"mtab")?)
+}
+
+/// An image that has something else in a place has its reasons; the runtime will tell if it cannot be used.
+fn lenient(made: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
+        other => other.map(Some),
+    }
 }

@@ -22,7 +22,9 @@ const MAX_LINKS: u32 = 40;
 /// Owner of what is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
+    /// User number.
     pub uid: u32,
+    /// Group number.
     pub gid: u32,
 }
 
