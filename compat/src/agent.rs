@@ -30,7 +30,7 @@ pub enum AgentKind {
     GiteaRunner,
     /// woodpecker-cli, through its `exec`.
     WoodpeckerCli,
-    /// gitlab-runner, which has no way to run a job without a GitLab any more: always absent for now.
+    /// gitlab-runner, through its `exec`, which versions before 16 have.
     GitlabRunner,
 }
 
@@ -271,12 +271,12 @@ fn comparable(output: &Output) -> Observed {
     });
     static SECONDS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r" \[[0-9.µm]+s\]$").expect("the pattern is fixed"));
 
-    let mut lines: Vec<(String, String)> = output
-        .stdout
-        .lines()
-        .filter_map(|line| LINE.captures(line))
-        .map(|line| (line["job"].trim().to_owned(), SECONDS.replace(line["what"].trim_end(), "").into_owned()))
-        .collect();
+    let comparable = |line: &str| match LINE.captures(line) {
+        Some(line) => Some((line["job"].trim().to_owned(), SECONDS.replace(line["what"].trim_end(), "").into_owned())),
+        // Agents outside act's family have log lines of their own; what the workflow printed is in them too.
+        None => line.find("demo: ").map(|at| (String::new(), line[at..].trim_end().to_owned())),
+    };
+    let mut lines: Vec<(String, String)> = output.stdout.lines().filter_map(comparable).collect();
     // Jobs run side by side; within one, the order is the job's.
     lines.sort_by(|(left, _), (right, _)| left.cmp(right));
     let failed = output.code != Some(0);
