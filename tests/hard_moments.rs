@@ -1,0 +1,147 @@
+//! What goes wrong around a daemon: containerd dies, the disk is full, archives lie.
+
+#[path = "support/boxes.rs"]
+mod boxes;
+#[path = "support/daemon.rs"]
+mod daemon;
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use daemon::{Daemon, http::Answer};
+use http::Request;
+use http_body_util::Full;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// A small file system at a folder, gone with the guard.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path, size: &str) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status();
+        assert!(mounted.unwrap().success());
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _gone_already = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+async fn import(daemon: &Daemon, name: &str, tar: Vec<u8>) -> Answer {
+    let request = Request::post(format!("/images/create?fromSrc=-&repo={name}"))
+        .header("content-type", "application/x-tar")
+        .body(Full::from(Bytes::from(tar)))
+        .unwrap();
+    daemon.client().whole(request).await
+}
+
+fn tar_of(path: &str, size: usize) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, path, std::io::repeat(7).take_bytes(size).as_slice()).unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// So many bytes of it.
+trait TakeBytes {
+    fn take_bytes(self, size: usize) -> Vec<u8>;
+}
+
+impl TakeBytes for std::io::Repeat {
+    fn take_bytes(self, size: usize) -> Vec<u8> {
+        use std::io::Read;
+        let mut bytes = Vec::with_capacity(size);
+        self.take(size as u64).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+}
+
+#[tokio::test]
+async fn containers_outlive_a_containerd_that_dies() {
+    let daemon = Daemon::with_box().await;
+    let id = daemon.create("survivor", "sleep 2; echo survived; exit 6", Value::Null).await;
+    daemon.launch(&id).await;
+    let pid_file = daemon.folder().join("run/containerd/containerd.pid");
+    let pid_text = std::fs::read_to_string(pid_file).expect("the embedded containerd has a pid file");
+    let pid = Pid::from_raw(pid_text.split_whitespace().next().unwrap().parse().unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    assert_eq!(daemon.exit_code(&id).await, 6, "the exit is seen by the containerd that follows");
+    assert_eq!(daemon.output(&id).await, "survived\n");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = daemon.try_create("after", "echo fine", Value::Null).await;
+        if answer.status == 201 {
+            break;
+        }
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(Instant::now() < deadline, "containerd does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    daemon.launch("after").await;
+    assert_eq!(daemon.exit_code("after").await, 0);
+}
+
+#[tokio::test]
+async fn full_disk_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::Builder::new().prefix("ringer-small-").tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _disk = SmallDisk::mount(&data, "24m");
+    let daemon = Daemon::start_with(&[&format!("--data-root={}", data.display())]).await;
+    let answer = import(&daemon, "big", tar_of("big", 64 << 20)).await;
+    assert!(answer.text().contains("no space left on device"), "{} {}", answer.status, answer.text());
+    assert_eq!(daemon.client().get("/images/json?all=1").await.json(), json!([]));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = import(&daemon, "small", tar_of("small", 1 << 20)).await;
+        if answer.status == 200 && !answer.text().contains("errorDetail") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "what the failed import took is not given back: {}", answer.text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn archives_cannot_leave_the_container() {
+    let daemon = Daemon::with_box().await;
+    let id = daemon.create("jail", "ln -s / /tmp/out; sleep 100", Value::Null).await;
+    daemon.launch(&id).await;
+    let victim = tempfile::NamedTempFile::new().unwrap();
+    let name = victim.path().file_name().unwrap().to_str().unwrap();
+    let up = format!("{}tmp/{name}", "../".repeat(12));
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    header.set_mode(0o644);
+    // The safe setters refuse such a name; a hostile client does not.
+    let field = header.as_gnu_mut().unwrap();
+    field.name[..up.len()].copy_from_slice(up.as_bytes());
+    header.set_cksum();
+    tar.append(&header, b"evil".as_slice()).unwrap();
+    let request = Request::put("/containers/jail/archive?path=/tmp")
+        .header("content-type", "application/x-tar")
+        .body(Full::from(Bytes::from(tar.into_inner().unwrap())))
+        .unwrap();
+    let answer = daemon.client().whole(request).await;
+    assert!(answer.status >= 400 || answer.status == 200, "an answer, not a broken connection");
+    assert_eq!(std::fs::read(victim.path()).unwrap(), b"", "the host's file is as it was");
+    let through_link = Request::get(format!("/containers/jail/archive?path=/tmp/out/tmp/{name}"));
+    let answer = daemon.client().whole(through_link.body(Full::default()).unwrap()).await;
+    if answer.status == 200 {
+        assert_ne!(std::fs::read(victim.path()).unwrap(), b"evil");
+    }
+    daemon.remove("jail").await;
+}
