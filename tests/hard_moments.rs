@@ -18,23 +18,11 @@ use http_body_util::Full;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// A small file system at a folder, gone with the guard.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(at: &'a Path, size: &str) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status();
-        assert!(mounted.unwrap().success());
-        Self(at)
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _gone_already = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
-    }
+/// Mounts a small file system; the daemon's guard unmounts what is below its folder.
+fn mount_small_disk(at: &Path, size: &str) {
+    std::fs::create_dir_all(at).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status();
+    assert!(mounted.unwrap().success());
 }
 
 async fn import(daemon: &Daemon, name: &str, tar: Vec<u8>) -> Answer {
@@ -50,22 +38,8 @@ fn tar_of(path: &str, size: usize) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_size(size as u64);
     header.set_mode(0o644);
-    tar.append_data(&mut header, path, std::io::repeat(7).take_bytes(size).as_slice()).unwrap();
+    tar.append_data(&mut header, path, vec![7; size].as_slice()).unwrap();
     tar.into_inner().unwrap()
-}
-
-/// So many bytes of it.
-trait TakeBytes {
-    fn take_bytes(self, size: usize) -> Vec<u8>;
-}
-
-impl TakeBytes for std::io::Repeat {
-    fn take_bytes(self, size: usize) -> Vec<u8> {
-        use std::io::Read;
-        let mut bytes = Vec::with_capacity(size);
-        self.take(size as u64).read_to_end(&mut bytes).unwrap();
-        bytes
-    }
 }
 
 #[tokio::test]
@@ -95,10 +69,10 @@ async fn containers_outlive_a_containerd_that_dies() {
 
 #[tokio::test]
 async fn full_disk_is_an_error_and_leaves_nothing() {
-    let folder = tempfile::Builder::new().prefix("ringer-small-").tempdir().unwrap();
+    let folder = Daemon::folder_of_its_own();
     let data = folder.path().join("data");
-    let _disk = SmallDisk::mount(&data, "24m");
-    let daemon = Daemon::start_with(&[&format!("--data-root={}", data.display())]).await;
+    mount_small_disk(&data, "24m");
+    let daemon = Daemon::start_in(folder, &[]).await;
     let answer = import(&daemon, "big", tar_of("big", 64 << 20)).await;
     assert!(answer.text().contains("no space left on device"), "{} {}", answer.status, answer.text());
     assert_eq!(daemon.client().get("/images/json?all=1").await.json(), json!([]));
@@ -111,7 +85,6 @@ async fn full_disk_is_an_error_and_leaves_nothing() {
         assert!(Instant::now() < deadline, "what the failed import took is not given back: {}", answer.text());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    drop(daemon);
 }
 
 #[tokio::test]

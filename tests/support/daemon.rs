@@ -37,7 +37,16 @@ impl Daemon {
 
     /// Starts one with further flags of `ringer serve`.
     pub async fn start_with(flags: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("ringer-test-").tempdir().expect("a temporary folder");
+        Self::start_in(Self::folder_of_its_own(), flags).await
+    }
+
+    /// A folder for a daemon, for tests that prepare it.
+    pub fn folder_of_its_own() -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("ringer-test-").tempdir().expect("a temporary folder")
+    }
+
+    /// Starts one in a folder that was prepared.
+    pub async fn start_in(folder: tempfile::TempDir, flags: &[&str]) -> Self {
         let mut daemon = Self::spawn(folder, flags);
         daemon.wait_until_it_answers().await;
         daemon

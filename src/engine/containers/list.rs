@@ -54,7 +54,7 @@ impl Engine {
         let wanted = Wanted::new(self, tenant, options)?;
         let mut containers: Vec<_> =
             self.containers.list(tenant).into_iter().map(|container| (container.record(), container)).collect();
-        containers.sort_by(|(a, _), (b, _)| b.created.cmp(&a.created));
+        containers.sort_by_key(|(record, _)| std::cmp::Reverse(record.created));
         let matching = containers.into_iter().filter(|(record, _)| wanted.matches(record)).map(|(_, found)| found);
         Ok(matching.take(options.limit.unwrap_or(usize::MAX)).collect())
     }
