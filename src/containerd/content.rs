@@ -19,7 +19,7 @@ use tokio_util::io::StreamReader;
 use super::{Client, from_status};
 use crate::{
     backend::images::{BlobInfo, BlobReader, BlobWriter},
-    model::{Error, Result, image::Descriptor, reference::Digest},
+    model::{Error, ErrorKind, Result, image::Descriptor, reference::Digest},
 };
 
 /// Bytes of one message. Network chunks are small, and each message costs a round trip.
@@ -95,6 +95,39 @@ pub(super) struct Writer {
     /// What containerd has confirmed.
     written: u64,
     buffer: BytesMut,
+    committed: bool,
+}
+
+/// An ingest that nobody can go on with takes no room: its client has left, or its bytes could not be stored.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.committed || matches!(self.wanted, Wanted::Blob(_)) {
+            return;
+        }
+        self.requests = mpsc::channel(1).0;
+        let (client, reference) = (self.client.clone(), self.reference.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = abort(&client, &reference).await {
+                    tracing::warn!("dropping the ingest {reference}: {error}");
+                }
+            });
+        }
+    }
+}
+
+async fn abort(client: &Client, reference: &str) -> Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match client.content().abort(AbortRequest { r#ref: reference.to_owned() }).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.code() == Code::NotFound => return Ok(()),
+            Err(status) if is_locked(&status) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(status) => return Err(from_status(status)),
+        }
+    }
 }
 
 impl Writer {
@@ -110,7 +143,8 @@ impl Writer {
             match connect(&client, &wanted, &reference).await {
                 Ok((requests, answers, written)) => {
                     let buffer = BytesMut::new();
-                    return Ok(Some(Self { client, wanted, reference, requests, answers, written, buffer }));
+                    let committed = false;
+                    return Ok(Some(Self { client, wanted, reference, requests, answers, written, buffer, committed }));
                 }
                 Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
                 Err(status) if is_locked(&status) && Instant::now() < deadline => {
@@ -145,17 +179,21 @@ impl Writer {
             let part = self.buffer.split_to(self.buffer.len().min(MESSAGE));
             let length = part.len() as u64;
             let request = self.request(WriteAction::Write, part.to_vec());
-            self.send(request).await.map_err(|status| write_error(status, &self.wanted))?;
+            if let Err(status) = self.send(request).await {
+                let error = write_error(status, &self.wanted);
+                if error.kind() != ErrorKind::Unavailable {
+                    // A full disk: what is there of it must not keep others from theirs.
+                    self.abort().await?;
+                }
+                return Err(error);
+            }
             self.written += length;
         }
         Ok(())
     }
 
     async fn abort(&self) -> Result<()> {
-        match self.client.content().abort(AbortRequest { r#ref: self.reference.clone() }).await {
-            Err(status) if status.code() != Code::NotFound => Err(from_status(status)),
-            _ => Ok(()),
-        }
+        abort(&self.client, &self.reference).await
     }
 }
 
@@ -187,7 +225,10 @@ impl BlobWriter for Writer {
         let total = i64::try_from(self.written).unwrap_or(i64::MAX);
         let request = WriteContentRequest { labels, total, ..self.request(WriteAction::Commit, Vec::new()) };
         match self.send(request).await {
-            Ok(answer) => answer.digest.parse(),
+            Ok(answer) => {
+                self.committed = true;
+                answer.digest.parse()
+            }
             // Somebody was first. Its lease is not ours, so ask once more under ours.
             Err(status) if status.code() == Code::AlreadyExists => existing(&self.client, &self.wanted, &status).await,
             Err(status) => {

@@ -1,0 +1,64 @@
+//! Bodies that a handler does not read to their end. Closing the connection then, as hyper does, breaks a client that
+//! still sends: Go's gives up with "broken pipe" and never reads the answer. So the rest is read and forgotten for a
+//! while; a client that has read the answer stops sending. dockerd gains the same by closing late.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+
+/// How long a client may go on sending what nobody wants.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A request's body.
+struct Unread {
+    incoming: Option<Incoming>,
+    /// A body that was never asked for is left alone: its client may wait for `100 Continue`.
+    asked_for: bool,
+}
+
+/// The body as handlers get it.
+pub(super) fn body(incoming: Incoming) -> Body {
+    Body::new(Unread { incoming: Some(incoming), asked_for: false })
+}
+
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.asked_for = true;
+        match &mut self.incoming {
+            Some(incoming) => Pin::new(incoming).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let Some(mut rest) = self.incoming.take().filter(|rest| self.asked_for && !rest.is_end_stream()) else {
+            return;
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(PATIENCE, async move { while let Some(Ok(_)) = rest.frame().await {} }));
+        }
+    }
+}
