@@ -95,13 +95,14 @@ pub(super) struct Writer {
     /// What containerd has confirmed.
     written: u64,
     buffer: BytesMut,
-    committed: bool,
+    /// The ingest is committed or gone already.
+    finished: bool,
 }
 
 /// An ingest that nobody can go on with takes no room: its client has left, or its bytes could not be stored.
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.committed || matches!(self.wanted, Wanted::Blob(_)) {
+        if self.finished || matches!(self.wanted, Wanted::Blob(_)) {
             return;
         }
         self.requests = mpsc::channel(1).0;
@@ -143,8 +144,8 @@ impl Writer {
             match connect(&client, &wanted, &reference).await {
                 Ok((requests, answers, written)) => {
                     let buffer = BytesMut::new();
-                    let committed = false;
-                    return Ok(Some(Self { client, wanted, reference, requests, answers, written, buffer, committed }));
+                    let finished = false;
+                    return Ok(Some(Self { client, wanted, reference, requests, answers, written, buffer, finished }));
                 }
                 Err(status) if status.code() == Code::AlreadyExists => return Ok(None),
                 Err(status) if is_locked(&status) && Instant::now() < deadline => {
@@ -212,6 +213,7 @@ impl BlobWriter for Writer {
         // An ingest cannot be cut, only thrown away; its writer must be gone for that.
         self.requests = mpsc::channel(1).0;
         self.abort().await?;
+        self.finished = true;
         let wanted = std::mem::replace(&mut self.wanted, Wanted::Anything);
         match Self::open(self.client.clone(), wanted).await? {
             Some(fresh) => *self = fresh,
@@ -226,7 +228,7 @@ impl BlobWriter for Writer {
         let request = WriteContentRequest { labels, total, ..self.request(WriteAction::Commit, Vec::new()) };
         match self.send(request).await {
             Ok(answer) => {
-                self.committed = true;
+                self.finished = true;
                 answer.digest.parse()
             }
             // Somebody was first. Its lease is not ours, so ask once more under ours.

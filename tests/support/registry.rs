@@ -24,6 +24,7 @@ struct Page {
 
 /// How the registry wants to be spoken to.
 #[derive(Clone, Default)]
+#[allow(dead_code, reason = "each test file uses what it needs")]
 pub enum Guard {
     /// Everybody may read.
     #[default]
