@@ -116,7 +116,7 @@ impl Worker {
         let tag = Tag { tenant: self.tenant, peer, gone: gone.clone() };
         let router = self.router;
         let service = service_fn(move |request: Request<Incoming>| {
-            let (router, request) = (router.clone(), tag.put_on(request.map(unread::body)));
+            let (router, request) = (router.clone(), tag.put_on(unread::watch(request)));
             async move { Ok::<_, Infallible>(router.oneshot(request).await) }
         });
         let connection = http1::Builder::new()

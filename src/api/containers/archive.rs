@@ -1,21 +1,14 @@
 //! A container's files: `docker cp`, and how runners bring scripts in and results out.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::io;
 
 use axum::{
-    body::{Body, BodyDataStream},
+    body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 
@@ -32,9 +25,6 @@ use crate::{
 };
 
 const PATH_STAT: &str = "x-docker-container-path-stat";
-/// How much of an archive is still taken after the answer is known, and how long.
-const MAX_REST: usize = 64 << 20;
-const MAX_REST_TIME: Duration = Duration::from_secs(5);
 
 /// Query of archive.
 #[derive(Debug, Default, Deserialize)]
@@ -89,48 +79,10 @@ pub async fn put_container_archive(
     body: Body,
 ) -> Result<StatusCode> {
     let options = PutOptions { keep_kinds: query.keep_kinds, owned_by_user: query.owned_by_user };
-    let body = SharedBody(Arc::new(Mutex::new(body.into_data_stream())));
-    let put = match query.path() {
-        Ok(path) => {
-            let body = Box::pin(body.clone());
-            api.engine.put_container_archive(&tenant, &container, path, options, body).await
-        }
-        Err(error) => Err(error),
-    };
-    body.drain().await;
-    put.map(|()| StatusCode::OK)
-}
-
-/// A body of which the rest can be taken after the engine has let go of it.
-#[derive(Clone)]
-struct SharedBody(Arc<Mutex<BodyDataStream>>);
-
-impl Stream for SharedBody {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let aborted = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
-        body.poll_next_unpin(context).map(|chunk| chunk.map(|chunk| chunk.map_err(aborted)))
-    }
-}
-
-impl SharedBody {
-    /// Reads what the client still sends, within limits: docker CLI reads the answer only when its whole archive
-    /// has gone out, and takes a closed connection for the error.
-    async fn drain(mut self) {
-        let rest = async {
-            let mut left = MAX_REST;
-            while let Some(Ok(chunk)) = self.next().await {
-                left = left.saturating_sub(chunk.len());
-                if left == 0 {
-                    break;
-                }
-            }
-        };
-        // A client that sends nothing more has to live with it.
-        let _in_time = tokio::time::timeout(MAX_REST_TIME, rest).await;
-    }
+    let aborted = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
+    let body = Box::pin(body.into_data_stream().map(move |chunk| chunk.map_err(aborted)));
+    api.engine.put_container_archive(&tenant, &container, query.path()?, options, body).await?;
+    Ok(StatusCode::OK)
 }
 
 fn with_stat(mut response: Response, stat: &PathStat) -> Response {

@@ -10,6 +10,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::{Request, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
@@ -19,13 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A request's body.
 struct Unread {
     incoming: Option<Incoming>,
-    /// A body that was never asked for is left alone: its client may wait for `100 Continue`.
-    asked_for: bool,
+    /// Whether the client sends it: one that waits for `100 Continue` does not before somebody reads.
+    is_sent: bool,
 }
 
-/// The body as handlers get it.
-pub(super) fn body(incoming: Incoming) -> Body {
-    Body::new(Unread { incoming: Some(incoming), asked_for: false })
+/// The request as handlers get it.
+pub(super) fn watch(request: Request<Incoming>) -> Request<Body> {
+    let is_sent = !request.headers().contains_key(header::EXPECT);
+    request.map(|incoming| Body::new(Unread { incoming: Some(incoming), is_sent }))
 }
 
 impl HttpBody for Unread {
@@ -36,7 +38,7 @@ impl HttpBody for Unread {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.asked_for = true;
+        self.is_sent = true;
         match &mut self.incoming {
             Some(incoming) => Pin::new(incoming).poll_frame(context),
             None => Poll::Ready(None),
@@ -54,7 +56,7 @@ impl HttpBody for Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let Some(mut rest) = self.incoming.take().filter(|rest| self.asked_for && !rest.is_end_stream()) else {
+        let Some(mut rest) = self.incoming.take().filter(|rest| self.is_sent && !rest.is_end_stream()) else {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
