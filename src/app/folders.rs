@@ -69,7 +69,13 @@ impl Drop for PidFile {
 
 fn living(pidfile: &Path) -> Option<u32> {
     let pid: u32 = fs::read_to_string(pidfile).ok()?.trim().parse().ok()?;
-    (pid != std::process::id() && is_ringer(pid)).then_some(pid)
+    (pid != std::process::id() && is_alive(pid) && is_ringer(pid)).then_some(pid)
+}
+
+/// A process that was killed keeps its number and name until its parent has asked how it ended, which the first
+/// process of a container may never do. It has no program any more.
+fn is_alive(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 /// Process numbers are used again: after a reboot the file may name anyone.
@@ -98,6 +104,19 @@ mod tests {
         let _first = DataRootLock::take(folder.path(), &["unix:///a.sock".to_owned()]).unwrap();
         let Err(error) = DataRootLock::take(folder.path(), &[]) else { panic!("the lock was given twice") };
         assert!(error.message().contains(&format!("pid {}, unix:///a.sock", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn killed_process_that_nobody_asked_for_is_not_alive() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        assert!(is_alive(child.id()));
+        child.kill().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while is_alive(child.id()) {
+            assert!(std::time::Instant::now() < deadline, "a killed process counts as alive");
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]
