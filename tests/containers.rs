@@ -145,7 +145,7 @@ async fn states_refuse_what_does_not_fit_them() {
     assert_eq!(post("pause").await.status, 204);
     assert_eq!(daemon.inspect("state").await["State"]["Status"], "paused");
     let exec = daemon.client().post("/containers/state/exec", json!({"Cmd": ["true"]})).await;
-    assert_eq!(exec.message(), format!("container {id} is paused, unpause the container before exec"));
+    assert_eq!(exec.message(), "Container state is paused, unpause the container before exec");
     assert_eq!(post("unpause").await.status, 204);
     let remove = daemon.client().delete("/containers/state").await;
     assert_eq!((remove.status, remove.message().contains("container is running")), (409, true));

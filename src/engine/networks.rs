@@ -141,8 +141,8 @@ impl<'a> ListFilter<'a> {
     fn matches(&self, record: &NetworkRecord, is_used: impl Fn() -> bool) -> bool {
         let kind = if record.is_predefined() { "builtin" } else { "custom" };
         self.filters.matches_exact("driver", record.driver_name())
-            && self.filters.matches_substring("name", &record.name)
-            && self.filters.matches_substring("id", record.id.as_str())
+            && self.filters.matches_pattern("name", &record.name)
+            && self.filters.matches_pattern("id", record.id.as_str())
             && self.filters.matches_exact("scope", "local")
             && self.filters.matches_exact("type", kind)
             && self.filters.matches_labels(|key| record.label(key))

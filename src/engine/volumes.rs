@@ -55,7 +55,7 @@ impl Engine {
         let containers = self.container_records(tenant);
         let is_wanted = |info: &VolumeInfo| {
             let volume = &info.volume;
-            filters.matches_substring("name", &volume.name)
+            filters.matches_pattern("name", &volume.name)
                 && filters.matches_exact("driver", LOCAL)
                 && filters.matches_labels(|key| volume.label(key))
                 && dangling.is_none_or(|dangling| dangling == users(&containers, &volume.name).is_empty())

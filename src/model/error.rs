@@ -202,8 +202,8 @@ impl Error {
     }
 
     /// Exec and others on a paused container.
-    pub fn is_paused(id: &str) -> Self {
-        Self::conflict(format!("container {id} is paused, unpause the container before exec"))
+    pub fn is_paused(name: &str) -> Self {
+        Self::conflict(format!("Container {name} is paused, unpause the container before exec"))
     }
 
     /// A second `DELETE` while the first is under way.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex::Regex;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
@@ -78,9 +79,11 @@ impl Filters {
         !self.contains(name) || self.get(name).iter().any(|wanted| value.starts_with(wanted.as_str()))
     }
 
-    /// As [`Filters::matches_exact`], with the values as parts (names).
-    pub fn matches_substring(&self, name: &str, value: &str) -> bool {
-        !self.contains(name) || self.get(name).iter().any(|wanted| value.contains(wanted.as_str()))
+    /// As [`Filters::matches_exact`], with the values as regular expressions (names), whose syntax is Go's. One that
+    /// cannot be read matches nothing, as with dockerd.
+    pub fn matches_pattern(&self, name: &str, value: &str) -> bool {
+        !self.contains(name)
+            || self.get(name).iter().any(|pattern| Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(value)))
     }
 
     /// `label`: every `key` or `key=value` must be among the object's labels; `label!`: none may be.
@@ -133,6 +136,17 @@ mod tests {
         assert_eq!(map, Filters::parse(r#"{"label":["a=b"]}"#).unwrap());
         assert!(Filters::parse("{").is_err());
         assert!(Filters::parse(r#"{"label":3}"#).is_err());
+    }
+
+    #[test]
+    fn names_are_matched_as_regular_expressions() {
+        let matches = |pattern: &str, name: &str| {
+            let mut filters = Filters::default();
+            filters.add("name", pattern.to_owned());
+            filters.matches_pattern("name", name)
+        };
+        assert!(matches("eb", "web") && matches("^web", "web-1") && matches("^/(web|db)$", "/db"));
+        assert!(!matches("^web$", "web-1") && !matches("(", "("));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SummaryBody {
-    containers: usize,
+    containers: i64,
     created: i64,
     id: String,
     labels: Option<IndexMap<String, String>>,
@@ -42,7 +42,8 @@ impl SummaryBody {
         let old_names = nameless && version.names_nameless_images();
         let or_none = |names: Vec<String>, none: &str| if old_names { vec![none.to_owned()] } else { names };
         Self {
-            containers: image.containers,
+            // Not counted by the list, as with dockerd; `system df` does.
+            containers: -1,
             created: image.created.unix(),
             id: image.id.to_string(),
             labels: image.labels,

@@ -118,7 +118,7 @@ impl Engine {
         let id = container.id().as_str();
         match container.state() {
             ContainerState::Running(_) => {}
-            ContainerState::Paused(_) => return Err(Error::is_paused(id)),
+            ContainerState::Paused(_) => return Err(Error::is_paused(reference)),
             ContainerState::Restarting(_) => {
                 return Err(Error::conflict(format!(
                     "Container {id} is restarting, wait until the container is running"

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use regex::Regex;
-
 use crate::{
     engine::{Engine, container::Container},
     model::{
@@ -69,8 +67,6 @@ struct Wanted<'a> {
     exited: BTreeSet<i64>,
     /// Image ids and names that `ancestor` means.
     ancestors: Option<Vec<String>>,
-    /// `name`, as the regular expressions that they are.
-    names: Vec<Regex>,
 }
 
 impl<'a> Wanted<'a> {
@@ -98,7 +94,6 @@ impl<'a> Wanted<'a> {
             before: named("before")?,
             since: named("since")?,
             exited,
-            names: filters.get("name").iter().map(|pattern| name_pattern(pattern)).collect::<Result<_>>()?,
             ancestors: filters.contains("ancestor").then(|| filters.get("ancestor").to_vec()),
         })
     }
@@ -124,8 +119,7 @@ impl<'a> Wanted<'a> {
     /// With and without the slash that names have on the wire.
     fn matches_name(&self, record: &ContainerRecord) -> bool {
         let wire = format!("/{}", record.name);
-        !self.filters.contains("name")
-            || self.names.iter().any(|pattern| pattern.is_match(&wire) || pattern.is_match(&record.name))
+        self.filters.matches_pattern("name", &record.name) || self.filters.matches_pattern("name", &wire)
     }
 
     fn matches_exit(&self, record: &ContainerRecord) -> bool {
@@ -202,23 +196,10 @@ fn port_matches(wanted: &str, port: Port) -> bool {
     protocol == port.protocol.as_str() && (first..=last).contains(&port.number)
 }
 
-/// What dockerd compiles too; the syntax is the same as Go's.
-fn name_pattern(pattern: &str) -> Result<Regex> {
-    Regex::new(pattern).map_err(|error| Error::invalid(format!("invalid filter 'name={pattern}'")).with_source(error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::network::Protocol;
-
-    #[test]
-    fn name_patterns_are_regular_expressions() {
-        let matches = |pattern: &str, name: &str| name_pattern(pattern).unwrap().is_match(name);
-        assert!(matches("eb", "web") && matches("^web", "web-1") && matches("^/(web|db)$", "/db"));
-        assert!(!matches("^web$", "web-1"));
-        assert!(name_pattern("(").is_err());
-    }
 
     #[test]
     fn port_patterns_know_ranges() {

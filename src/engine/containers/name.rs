@@ -89,7 +89,8 @@ impl Engine {
         }
         let container = self.containers.get(tenant, reference)?;
         let refused = |error: Error| error.context("Error when allocating new name");
-        let name = check_name(new_name).map_err(refused)?.to_owned();
+        let wire = format!("/{}", new_name.strip_prefix('/').unwrap_or(new_name));
+        let name = check_name(&wire).map_err(refused)?.to_owned();
         let engine = self.clone();
         let tenant = tenant.clone();
         self.run("container_rename", async move {

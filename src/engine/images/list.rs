@@ -52,8 +52,6 @@ pub struct ImageSummary {
     pub shared_size: Option<u64>,
     /// Its labels.
     pub labels: Option<IndexMap<String, String>>,
-    /// How many containers were made from it.
-    pub containers: usize,
     /// What its names point at.
     pub descriptor: Descriptor,
     /// All manifests, if asked for.
@@ -125,7 +123,6 @@ impl Engine {
             size,
             shared_size: None,
             labels: document.config.labels,
-            containers: self.containers_of(tenant, found.id()).len(),
             descriptor: found.target.clone(),
             manifests,
         })

@@ -14,7 +14,7 @@ use super::{look_up::Found, tree::Tree};
 use crate::{
     engine::Engine,
     model::{
-        Error, Result,
+        Error, ErrorKind, Result,
         id::Tenant,
         image::{
             Descriptor, Platform,
@@ -106,7 +106,11 @@ impl Engine {
                 return Ok(all);
             }
         }
-        let found = self.images.find(tenant, name).await?;
+        let found = self.images.find(tenant, name).await.map_err(|error| match error.kind() {
+            // The name as it was given, without a tag.
+            ErrorKind::NotFound => Error::no_such_image(name),
+            _ => error,
+        })?;
         let names = found.named.iter().filter(|name| name.tag().is_some()).cloned().collect();
         Ok(vec![(found, names)])
     }
