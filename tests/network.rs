@@ -367,6 +367,19 @@ fn a_later_life_sweeps_what_a_killed_one_left() {
     });
 }
 
+#[test]
+fn a_sweep_meets_a_bridge_that_is_on_its_way_out() {
+    in_a_fresh_world(|| async {
+        let world = World::new().await;
+        for _ in 0..20 {
+            let network = world.network(1).await;
+            // The bridge is deleted in the background, at the same time as the sweep finds it.
+            world.network.remove_network(&network).await.unwrap();
+            world.network.sweep(&Keep::default()).await.unwrap();
+        }
+    });
+}
+
 fn tables() -> String {
     let output = std::process::Command::new("nft").args(["list", "tables"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()

@@ -159,9 +159,14 @@ impl Links {
         )
     }
 
-    /// Deletes a link. Of a veth pair this waits for the kernel some 30 ms.
+    /// Deletes a link. Of a veth pair this waits for the kernel some 30 ms. One that is gone already is fine: a retired
+    /// bridge is deleted in the background, and a sweep may meet it on its way.
     pub fn delete(&mut self, link: u32) -> io::Result<()> {
-        self.0.request(Message::new(libc::RTM_DELLINK, ACK).fixed(&link_header(libc::AF_UNSPEC, link, 0)))
+        let request = Message::new(libc::RTM_DELLINK, ACK).fixed(&link_header(libc::AF_UNSPEC, link, 0));
+        match self.0.request(request) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
     }
 
     /// Gives a link an address; one that it has already is fine.
