@@ -3,6 +3,7 @@
 //! [`Child`] runs a containerd of our own, [`Containerd`] speaks to it or to one that runs already.
 
 mod cgroups;
+mod changes;
 mod child;
 mod client;
 mod containers;

@@ -6,6 +6,7 @@
 //! blocks; the engine calls it on blocking threads.
 
 mod archive;
+mod changes;
 mod copyup;
 mod decompress;
 mod extract;
@@ -20,6 +21,7 @@ mod users;
 mod view;
 
 pub use archive::{PathStat, Target};
+pub use changes::Changes;
 pub use copyup::copy_up;
 pub use extract::ExtractOptions;
 pub use prepare::prepare;

@@ -23,12 +23,15 @@ mod v21 {
 
 /// What only a real containerd can show.
 mod real {
-    use std::{fs, time::Duration};
+    use std::{fs, process::Command, time::Duration};
 
     use ringer::{
-        backend::runtime::{
-            Runtime, Stdio,
-            contract::{Bench, exec_process, read_all, within},
+        backend::{
+            images::contract,
+            runtime::{
+                Runtime, Stdio,
+                contract::{Bench, exec_process, read_all, within},
+            },
         },
         containerd::Containerd,
         model::id::{ContainerId, ExecId},
@@ -80,6 +83,34 @@ mod real {
             assert!(code == 6 || (version != Version::Installed && code == 255), "{version:?}: {code}");
             bench.remove(&id).await;
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn changes_are_stored_as_a_layer() {
+        for version in ALL {
+            let Some(instance) = Instance::start(version).await else { continue };
+            let make = async |parent: &str, script: &str| changed_by(&instance, parent, script).await;
+            let changed = async |parent: &str| make(parent, "echo new > new; rm gone").await;
+            let untouched = async |parent: &str| make(parent, "cat kept").await;
+            contract::changes(&instance.containerd, changed, untouched).await;
+        }
+    }
+
+    /// A container in whose root a script was run, in a mount namespace that ends with it.
+    async fn changed_by(instance: &Instance, parent: &str, script: &str) -> ContainerId {
+        let id = Bench::new(std::sync::Arc::new(instance.containerd.clone()), parent, ()).container().await;
+        let mounts = instance.containerd.rootfs(&id).await.unwrap();
+        let [mount] = &mounts[..] else { panic!("one mount: {mounts:?}") };
+        let place = instance.guard.exec_root().join("place");
+        fs::create_dir_all(&place).unwrap();
+        let commands = "mount -t \"$1\" -o \"$2\" \"$3\" \"$4\"; cd \"$4\"; eval \"$5\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", commands, "sh", &mount.kind, &mount.options.join(","), &mount.source])
+            .args([place.as_os_str(), script.as_ref()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        id
     }
 
     /// The shell's child, once it is there.

@@ -9,7 +9,13 @@ use std::{collections::HashMap, pin::Pin};
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
-use crate::model::{Result, id::Tenant, image::Descriptor, reference::Digest, time::Timestamp};
+use crate::model::{
+    Result,
+    id::{ContainerId, Tenant},
+    image::Descriptor,
+    reference::Digest,
+    time::Timestamp,
+};
 
 /// A name that points at content.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +43,26 @@ pub struct BlobInfo {
     pub size: u64,
     /// Its labels.
     pub labels: HashMap<String, String>,
+}
+
+/// One path that a container changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// In the container, with a slash in front.
+    pub path: String,
+    /// What happened to it.
+    pub kind: ChangeKind,
+}
+
+/// What happened to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It or something in it is another.
+    Modified,
+    /// The image has nothing there.
+    Added,
+    /// The image has something there.
+    Deleted,
 }
 
 /// Keeps what is made under it from the garbage collector until it is released. Dropping it without
@@ -117,6 +143,13 @@ pub trait ImageBackend: Send + Sync + 'static {
         chain_id: &str,
         expected_diff_id: &Digest,
     ) -> Result<()>;
+
+    /// Stores what a container's writable layer changes on its image, as an uncompressed layer: its digest is the diff
+    /// id. A container that changed nothing gives a tar without entries. The container should not write meanwhile.
+    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<Descriptor>;
+
+    /// What a container's writable layer changes on its image; folders stand before what they hold.
+    async fn list_changes(&self, container: &ContainerId) -> Result<Vec<Change>>;
 
     /// Bytes that the snapshot's own layer takes on disk.
     async fn snapshot_size(&self, chain_id: &str) -> Result<u64>;

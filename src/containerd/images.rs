@@ -8,10 +8,16 @@ use containerd_client::services::v1::{
     ListImagesRequest, Resource, UpdateImageRequest,
 };
 
-use super::{Containerd, content, from_status, layers, leases};
+use super::{Containerd, changes, content, from_status, layers, leases};
 use crate::{
-    backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease},
-    model::{Error, ErrorKind, Result, id::Tenant, image::Descriptor, reference::Digest, time::Timestamp},
+    backend::images::{BlobInfo, BlobReader, BlobWriter, Change, ImageBackend, ImageRecord, Lease},
+    model::{
+        Error, ErrorKind, Result,
+        id::{ContainerId, Tenant},
+        image::Descriptor,
+        reference::Digest,
+        time::Timestamp,
+    },
 };
 
 /// A lease that nobody ends, ends by itself. Pulls of an hour are broken pulls.
@@ -105,6 +111,17 @@ impl ImageBackend for Containerd {
         expected_diff_id: &Digest,
     ) -> Result<()> {
         layers::unpack(self, lease, &layers::Layer { blob: layer, parent, chain_id, diff_id: expected_diff_id }).await
+    }
+
+    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<Descriptor> {
+        changes::store(self, &lease.0, container).await
+    }
+
+    async fn list_changes(&self, container: &ContainerId) -> Result<Vec<Change>> {
+        let lease = self.lease().await?;
+        let changes = changes::list(self, &lease.0, container).await;
+        leases::delete_later(self.client(), lease.0);
+        changes
     }
 
     async fn snapshot_size(&self, chain_id: &str) -> Result<u64> {

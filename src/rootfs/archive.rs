@@ -103,17 +103,33 @@ impl RootView {
         Ok(if text.starts_with('/') { clean_absolute(&text) } else { clean_absolute(&format!("{folder}/{text}")) })
     }
 
+    /// Writes all files as a tar, named from the root on.
+    pub fn export(&self, sender: &mpsc::Sender<Result<Bytes>>) {
+        let mut writer = ArchiveWriter { view: self, sink: Sink::new(sender), links: HashMap::new() };
+        let written = (|| {
+            let root = reopen(self.root(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+            let device = rustix::fs::fstat(&root)?.st_dev;
+            writer.contents(root.as_fd(), b"", device, 0)?;
+            writer.sink.finish()
+        })();
+        tell(written, sender);
+    }
+
     /// Writes a found path as a tar, with all that is below it. Ends early when the receiver is gone.
     pub fn archive(&self, target: &Target, sender: &mpsc::Sender<Result<Bytes>>) {
         let mut writer = ArchiveWriter { view: self, sink: Sink::new(sender), links: HashMap::new() };
         let written = writer.target(target).and_then(|()| writer.sink.finish());
-        match written {
-            Ok(()) => {}
-            // The client hung up; there is nobody to tell.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => {
-                let _ = sender.blocking_send(Err(error).context("reading the container's files"));
-            }
+        tell(written, sender);
+    }
+}
+
+/// Tells the receiver of a failure. One that hung up needs no telling.
+pub fn tell(written: io::Result<()>, sender: &mpsc::Sender<Result<Bytes>>) {
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => {
+            let _ = sender.blocking_send(Err(error).context("reading the container's files"));
         }
     }
 }
@@ -147,14 +163,14 @@ fn go_mode(mode: u32) -> u32 {
 }
 
 /// Collects output into large pieces.
-struct Sink<'a> {
+pub struct Sink<'a> {
     sender: &'a mpsc::Sender<Result<Bytes>>,
     buffer: Box<[u8]>,
     used: usize,
 }
 
 impl<'a> Sink<'a> {
-    fn new(sender: &'a mpsc::Sender<Result<Bytes>>) -> Self {
+    pub fn new(sender: &'a mpsc::Sender<Result<Bytes>>) -> Self {
         Self { sender, buffer: vec![0; CHUNK].into_boxed_slice(), used: 0 }
     }
 
@@ -202,17 +218,18 @@ impl<'a> Sink<'a> {
         self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         self.write(&[0; 2 * BLOCK])?;
         self.flush()
     }
 }
 
-struct ArchiveWriter<'a> {
-    view: &'a RootView,
-    sink: Sink<'a>,
+/// Writes files into a tar.
+pub struct ArchiveWriter<'a> {
+    pub view: &'a RootView,
+    pub sink: Sink<'a>,
     /// Where the first of several names of a file is in the archive.
-    links: HashMap<(u64, u64), Vec<u8>>,
+    pub links: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl ArchiveWriter<'_> {
@@ -262,15 +279,24 @@ impl ArchiveWriter<'_> {
         depth: usize,
     ) -> io::Result<()> {
         let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if tree::file_type(stat.st_mode) != FileType::Directory {
+            return self.single(folder, name, path, &stat);
+        }
+        let inner = beneath(folder, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+        path.push(b'/');
+        self.header(&path, &stat, b"", None)?;
+        if stat.st_dev != device && self.view.is_kernel_interface(inner.as_fd())? {
+            return Ok(());
+        }
+        self.contents(inner.as_fd(), &path, stat.st_dev, depth + 1)
+    }
+
+    /// One entry of a folder; of a folder not what it holds.
+    pub fn single(&mut self, folder: BorrowedFd<'_>, name: &CStr, mut path: Vec<u8>, stat: &Stat) -> io::Result<()> {
         match tree::file_type(stat.st_mode) {
             FileType::Directory => {
-                let inner = beneath(folder, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
                 path.push(b'/');
-                self.header(&path, &stat, b"", None)?;
-                if stat.st_dev != device && self.view.is_kernel_interface(inner.as_fd())? {
-                    return Ok(());
-                }
-                self.contents(inner.as_fd(), &path, stat.st_dev, depth + 1)
+                self.header(&path, stat, b"", None)
             }
             FileType::RegularFile => {
                 let file = beneath(folder, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
@@ -278,10 +304,27 @@ impl ArchiveWriter<'_> {
             }
             FileType::Symlink => {
                 let link = rustix::fs::readlinkat(folder, name, Vec::new())?;
-                self.header(&path, &stat, link.to_bytes(), None)
+                self.header(&path, stat, link.to_bytes(), None)
             }
-            _ => self.header(&path, &stat, b"", None),
+            _ => self.header(&path, stat, b"", None),
         }
+    }
+
+    /// An empty file that belongs to nobody, as marks in layers are.
+    pub fn empty_file(&mut self, path: &[u8]) -> io::Result<()> {
+        let header = Header {
+            name: path,
+            kind: b'0',
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: 0,
+            link: b"",
+            device: (0, 0),
+            capability: None,
+        };
+        self.write_header(&header)
     }
 
     fn file(&mut self, path: &[u8], file: File) -> io::Result<()> {

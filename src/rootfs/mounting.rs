@@ -85,6 +85,18 @@ fn mount_here(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached]) ->
     Ok(Mounted { root: view.into_root(), namespace })
 }
 
+/// The same files, the upper folder among the lower ones: two mounts that write to one folder are undefined to the
+/// kernel, two that read are not.
+pub fn without_upper(mount: &RootfsMount) -> RootfsMount {
+    let value = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
+    let (Some(upper), Some(lower)) = (value("upperdir="), value("lowerdir=")) else { return mount.clone() };
+    let replaced = ["upperdir=", "lowerdir=", "workdir=", "volatile"];
+    let is_kept = |option: &&String| !replaced.iter().any(|name| option.starts_with(name));
+    let mut options: Vec<String> = mount.options.iter().filter(is_kept).cloned().collect();
+    options.push(format!("lowerdir={upper}:{lower}"));
+    RootfsMount { options, ..mount.clone() }
+}
+
 fn clone_tree(attached: &Attached) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if attached.recursive {

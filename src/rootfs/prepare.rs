@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Files and folders over which a run mounts its own; dockerd makes them at create, so that they can be copied.
-const FILES: [&str; 5] = ["/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
-const FOLDERS: [&str; 4] = ["/dev/pts", "/dev/shm", "/proc", "/sys"];
+pub const FILES: [&str; 5] = ["/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+pub const FOLDERS: [&str; 4] = ["/dev/pts", "/dev/shm", "/proc", "/sys"];
 
 /// Makes what every container has where its image lacks it: `/.dockerenv`, by which programs tell that they are in
 /// a container, mount points, `/etc/mtab`; then the folder `working_dir` (empty for none). 400 if something else is

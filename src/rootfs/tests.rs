@@ -1,6 +1,7 @@
 //! Views of a real overlay (as root), and what is done through them.
 
 mod archive;
+mod changes;
 mod extract;
 
 use std::{

@@ -67,6 +67,13 @@ impl RootView {
         Self::new(mounted.root, Some(mounted.namespace), false)
     }
 
+    /// The layers of a container alone, whether it runs or not: without volumes, and with no way to write them.
+    pub fn layers(rootfs: &[RootfsMount]) -> Result<Self> {
+        let rootfs: Vec<RootfsMount> = rootfs.iter().map(mounting::without_upper).collect();
+        let mounted = mounting::mount_apart(&rootfs, true, &[])?;
+        Self::new(mounted.root, Some(mounted.namespace), false)
+    }
+
     /// A folder of the host as a root, for tests.
     #[cfg(test)]
     pub fn of_folder(path: &std::path::Path) -> Self {

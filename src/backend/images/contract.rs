@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use super::{
-    ImageBackend, ImageRecord, Lease,
+    ChangeKind, ImageBackend, ImageRecord, Lease,
     samples::{Packing, Sample, image, pack, tar},
 };
 use crate::model::{
     id::{ContainerId, Tenant},
-    image::{Descriptor, ImageConfig},
+    image::{Descriptor, ImageConfig, documents::EMPTY_LAYER},
     reference::Digest,
     time::Timestamp,
 };
@@ -266,4 +266,59 @@ async fn packed_layers_are_unpacked(backend: &dyn ImageBackend) {
         assert!(backend.has_snapshot(&lease, diff_id.as_str()).await.unwrap(), "{packing:?}");
     }
     backend.release(lease).await.unwrap();
+}
+
+/// What a container changed is a layer for its image. `changed` makes a container on a parent which holds `gone` and
+/// `kept`, adds a file `new` to it and removes `gone`; `untouched` makes one that stays as it is.
+pub async fn changes(
+    backend: &dyn ImageBackend,
+    changed: impl AsyncFn(&str) -> ContainerId,
+    untouched: impl AsyncFn(&str) -> ContainerId,
+) {
+    let lease = backend.lease().await.unwrap();
+    let layer = tar(&[("gone", &fresh("gone")), ("kept", b"kept")]);
+    let base = Digest::of(&layer);
+    let blob = write(backend, &lease, &layer).await;
+    backend.unpack_layer(&lease, &blob, "", base.as_str(), &base).await.unwrap();
+
+    let container = changed(base.as_str()).await;
+    let other = backend.lease().await.unwrap();
+    let stored = backend.store_changes(&other, &container).await.unwrap();
+    backend.release(other).await.unwrap();
+    // Stored twice it is the same, and the second lease keeps it.
+    let again = backend.store_changes(&lease, &container).await.unwrap();
+    assert_eq!(stored, again);
+    backend.collect_garbage().await.unwrap();
+    assert_eq!(stored.media_type, "application/vnd.oci.image.layer.v1.tar");
+    let bytes = read_all(backend, &stored.digest).await;
+    assert_eq!((Digest::of(&bytes), bytes.len() as u64), (stored.digest.clone(), stored.size));
+    assert_eq!(names(&bytes), [".wh.gone", "new"]);
+    let mut listed: Vec<_> = backend.list_changes(&container).await.unwrap();
+    listed.sort_by(|a, b| a.path.cmp(&b.path));
+    let listed: Vec<_> = listed.iter().map(|change| (change.path.as_str(), change.kind)).collect();
+    assert_eq!(listed, [("/gone", ChangeKind::Deleted), ("/new", ChangeKind::Added)]);
+    let chain = crate::model::image::documents::chain_ids(&[base.clone(), stored.digest.clone()]).remove(1);
+    backend.unpack_layer(&lease, &stored, base.as_str(), &chain, &stored.digest).await.unwrap();
+
+    let untouched = untouched(base.as_str()).await;
+    assert!(backend.list_changes(&untouched).await.unwrap().is_empty());
+    let stored = backend.store_changes(&lease, &untouched).await.unwrap();
+    assert_eq!(stored.digest.as_str(), EMPTY_LAYER);
+    backend.release(lease).await.unwrap();
+}
+
+async fn read_all(backend: &dyn ImageBackend, digest: &Digest) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    backend.read_blob(digest, 0).await.unwrap().read_to_end(&mut bytes).await.unwrap();
+    bytes
+}
+
+/// Paths in a tar, in order, the root left out.
+fn names(tar: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(tar);
+    let path = |entry: tar::Entry<'_, &[u8]>| entry.path().unwrap().display().to_string();
+    let mut names: Vec<String> = archive.entries().unwrap().map(|entry| path(entry.unwrap())).collect();
+    names.retain(|name| !name.trim_matches(['.', '/']).is_empty());
+    names.sort();
+    names
 }

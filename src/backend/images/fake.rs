@@ -9,11 +9,11 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease};
+use super::{BlobInfo, BlobReader, BlobWriter, Change, ChangeKind, ImageBackend, ImageRecord, Lease, samples};
 use crate::model::{
     Error, Result,
     id::{ContainerId, Tenant},
-    image::Descriptor,
+    image::{Descriptor, documents::media_type},
     reference::Digest,
     time::Timestamp,
 };
@@ -29,6 +29,8 @@ struct State {
     snapshots: HashMap<String, (String, u64)>,
     leases: HashMap<String, Held>,
     fail_unpack: Option<String>,
+    /// What containers changed, as tars.
+    changes: HashMap<ContainerId, Bytes>,
 }
 
 #[derive(Default)]
@@ -49,6 +51,11 @@ impl FakeImages {
     /// Makes the next unpacking fail with this text.
     pub fn fail_next_unpack(&self, text: &str) {
         self.state().fail_unpack = Some(text.to_owned());
+    }
+
+    /// What a container's writable layer holds, as a layer's tar; one without entries if nobody says.
+    pub fn set_changes(&self, container: &ContainerId, tar: Bytes) {
+        self.state().changes.insert(container.clone(), tar);
     }
 
     /// How many blobs and snapshots are there.
@@ -216,6 +223,26 @@ impl ImageBackend for FakeImages {
         Ok(())
     }
 
+    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<Descriptor> {
+        let mut state = self.state();
+        let tar = state.changes.get(container).cloned().unwrap_or_else(|| samples::tar(&[]));
+        let layer = Descriptor::of(media_type::OCI_LAYER, &tar);
+        state.hold(lease, &layer.digest)?;
+        state.blobs.entry(layer.digest.clone()).or_insert((tar, HashMap::new()));
+        Ok(layer)
+    }
+
+    async fn list_changes(&self, container: &ContainerId) -> Result<Vec<Change>> {
+        let Some(tar) = self.state().changes.get(container).cloned() else { return Ok(Vec::new()) };
+        let mut archive = tar::Archive::new(tar.as_ref());
+        let entries = archive.entries().map_err(|error| Error::system(error.to_string()))?;
+        let change = |name: String| match name.strip_prefix(".wh.") {
+            Some(gone) => Change { path: format!("/{gone}"), kind: ChangeKind::Deleted },
+            None => Change { path: format!("/{name}"), kind: ChangeKind::Added },
+        };
+        Ok(entries.flatten().filter_map(|entry| Some(change(entry.path().ok()?.display().to_string()))).collect())
+    }
+
     async fn snapshot_size(&self, chain_id: &str) -> Result<u64> {
         let missing = || Error::not_found(format!("snapshot {chain_id} does not exist: not found"));
         self.state().snapshots.get(chain_id).map(|(_, size)| *size).ok_or_else(missing)
@@ -306,5 +333,16 @@ mod tests {
     #[tokio::test]
     async fn fake_keeps_the_contract() {
         super::super::contract::image_backend(&FakeImages::default()).await;
+    }
+
+    #[tokio::test]
+    async fn fake_stores_changes_as_the_contract_says() {
+        let images = FakeImages::default();
+        let changed = async |_: &str| {
+            let container = ContainerId::random();
+            images.set_changes(&container, samples::tar(&[("new", b"new"), (".wh.gone", b"")]));
+            container
+        };
+        super::super::contract::changes(&images, changed, async |_| ContainerId::random()).await;
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         id::Tenant,
         image::{
             Descriptor, ImageConfig, Platform,
-            documents::{HistoryEntry, ImageDocument, Manifest, RootFs, media_type},
+            documents::{HistoryEntry, ImageDocument, RootFs, media_type},
         },
         reference::{Digest, Reference},
         time::Timestamp,
@@ -82,7 +82,7 @@ impl Engine {
             history: vec![HistoryEntry { created, comment: request.message.clone(), ..HistoryEntry::default() }],
             ..ImageDocument::default()
         };
-        let (target, manifest) = self.store_single(lease, &document, layer).await?;
+        let (target, manifest) = self.images.store_manifest(lease, &document, vec![layer]).await?;
         self.images.unpack(lease, &manifest, &document).await?;
         self.images.pin_manifest(&target, &manifest, &document).await?;
         match name {
@@ -95,28 +95,6 @@ impl Engine {
         let labels = document.config.labels.unwrap_or_default();
         self.image_event(tenant, "import", target.digest.as_str(), target.digest.as_str(), labels);
         Ok(target.digest)
-    }
-
-    async fn store_single(
-        &self,
-        lease: &Lease,
-        document: &ImageDocument,
-        layer: Descriptor,
-    ) -> Result<(Descriptor, Manifest)> {
-        let bytes = serde_json::to_vec(document).expect("documents are plain data");
-        let config = Descriptor::of(media_type::OCI_CONFIG, &bytes);
-        self.images.store_document(lease, &config, &bytes).await?;
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: media_type::OCI_MANIFEST.to_owned(),
-            config,
-            layers: vec![layer],
-            annotations: indexmap::IndexMap::new(),
-        };
-        let bytes = serde_json::to_vec(&manifest).expect("documents are plain data");
-        let target = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
-        self.images.store_document(lease, &target, &bytes).await?;
-        Ok((target, manifest))
     }
 }
 
@@ -137,8 +115,7 @@ async fn store_layer(mut writer: Box<dyn BlobWriter>, body: Body) -> Result<Desc
             handle.block_on(writer.write(Bytes::from(chunk)))?;
         }
         let digest = handle.block_on(writer.commit(HashMap::new()))?;
-        let kind = "application/vnd.oci.image.layer.v1.tar";
-        Ok(Descriptor { digest, size, ..Descriptor::of(kind, b"") })
+        Ok(Descriptor { digest, size, ..Descriptor::of(media_type::OCI_LAYER, b"") })
     };
     let storing = tokio::task::spawn_blocking(storing).await;
     storing.map_err(|panic| Error::system("storing the tar failed").with_source(panic))?

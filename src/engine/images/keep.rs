@@ -10,7 +10,7 @@ use crate::{
         id::Tenant,
         image::{
             Descriptor,
-            documents::{ImageDocument, Index, Manifest},
+            documents::{ImageDocument, Index, Manifest, media_type},
         },
         reference::{Digest, Reference},
         time::Timestamp,
@@ -29,6 +29,29 @@ impl ImageStore {
             writer.commit(HashMap::new()).await?;
         }
         Ok(())
+    }
+
+    /// Stores the documents of an image for one platform, whose layers are here already.
+    pub(crate) async fn store_manifest(
+        &self,
+        lease: &Lease,
+        document: &ImageDocument,
+        layers: Vec<Descriptor>,
+    ) -> Result<(Descriptor, Manifest)> {
+        let bytes = serde_json::to_vec(document).expect("documents are plain data");
+        let config = Descriptor::of(media_type::OCI_CONFIG, &bytes);
+        self.store_document(lease, &config, &bytes).await?;
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            config,
+            layers,
+            annotations: indexmap::IndexMap::new(),
+        };
+        let bytes = serde_json::to_vec(&manifest).expect("documents are plain data");
+        let target = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        self.store_document(lease, &target, &bytes).await?;
+        Ok((target, manifest))
     }
 
     /// An index pins the manifests that it names; those that are not here do not matter.

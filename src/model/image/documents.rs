@@ -33,6 +33,8 @@ pub mod media_type {
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     /// Docker's layer, zstd.
     pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+    /// OCI's layer as plain tar.
+    pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     /// OCI's layer, gzip.
     pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
@@ -51,6 +53,9 @@ pub mod media_type {
         matches!(media_type, DOCKER_CONFIG | OCI_CONFIG)
     }
 }
+
+/// Digest of a layer in which nothing is changed: a tar that ends at once.
+pub const EMPTY_LAYER: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
 
 /// A list of manifests, one for each platform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
