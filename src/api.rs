@@ -14,6 +14,7 @@ pub mod extract;
 pub mod hijack;
 pub mod images;
 pub mod networks;
+pub mod plugins;
 pub mod query;
 pub mod router;
 pub mod routes;
@@ -22,6 +23,7 @@ pub mod stream;
 pub mod swarm;
 pub mod system;
 pub mod volumes;
+pub mod websocket;
 
 #[cfg(test)]
 pub mod testing;

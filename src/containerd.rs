@@ -21,6 +21,7 @@ mod snapshots;
 mod snapshotters;
 mod status;
 mod tasks;
+mod usage;
 
 use std::{
     fs,

@@ -10,6 +10,7 @@ pub mod events;
 pub mod images;
 pub mod ipam;
 pub mod networks;
+pub mod prune;
 pub mod store;
 pub mod system;
 pub mod volumes;
@@ -55,6 +56,7 @@ pub struct Inner {
     pub(crate) volumes: VolumeStore,
     pub(crate) events: EventBus,
     pub(crate) images: images::ImageStore,
+    pub(crate) prunes: prune::Prunes,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -85,6 +87,7 @@ impl Engine {
             networks,
             volumes,
             events: EventBus::default(),
+            prunes: prune::Prunes::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));

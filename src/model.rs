@@ -11,6 +11,7 @@ pub mod output;
 pub mod reference;
 pub mod registry_auth;
 pub mod signal;
+pub mod stats;
 pub mod system;
 pub mod time;
 pub mod volume;

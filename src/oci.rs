@@ -28,8 +28,9 @@ pub use self::{
     host::HostFacts,
     namespaces::{Joined, NetworkNamespace},
     process::{ExecInput, exec_process},
+    resources::updated_resources,
     user::ResolvedUser,
-    validate::validate,
+    validate::{validate, validate_update},
 };
 use crate::model::{
     Result,

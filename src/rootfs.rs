@@ -16,6 +16,7 @@ mod path;
 mod prepare;
 mod resolve;
 mod shm;
+mod size;
 mod tree;
 mod users;
 mod view;
@@ -27,6 +28,7 @@ pub use extract::ExtractOptions;
 pub use prepare::prepare;
 pub use resolve::Owner;
 pub use shm::{mount_shm, unmount_shm};
+pub use size::folder_size;
 pub use users::{UserFiles, user_files};
 pub use view::{Attached, RootView};
 

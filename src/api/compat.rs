@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::model::{
     Error, Result as ModelResult,
-    container::ContainerCreateRequest,
+    container::{ContainerCreateRequest, HostConfig},
     event::{Event, EventType},
+    filters::Filters,
     system::SystemInfo,
 };
 
@@ -40,6 +41,16 @@ impl ApiVersion {
 
     /// Before 1.42 streams of attach and exec were always called raw, also the multiplexed ones.
     pub fn names_multiplexed_streams(self) -> bool {
+        self >= Self::v1(42)
+    }
+
+    /// Before 1.28 a WebSocket carried text.
+    pub fn has_binary_websockets(self) -> bool {
+        self >= Self::v1(28)
+    }
+
+    /// Before 1.42 a WebSocket was attached to everything, whatever the client asked for.
+    pub fn chooses_websocket_streams(self) -> bool {
         self >= Self::v1(42)
     }
 
@@ -184,6 +195,18 @@ impl ApiVersion {
         self >= Self::v1(52)
     }
 
+    /// Since 1.52 stats name the system they are of.
+    pub fn has_stats_os_type(self) -> bool {
+        self >= Self::v1(52)
+    }
+
+    /// Since 1.42 a prune of volumes spares those with names, unless it is asked for all.
+    pub fn adjust_volume_prune(self, filters: &mut Filters) {
+        if self < Self::v1(42) {
+            filters.add("all", "true".to_owned());
+        }
+    }
+
     /// Makes of an old client's request what a new one would have sent, as dockerd does.
     pub fn adjust_create(self, request: &mut ContainerCreateRequest) {
         let host_config = &mut request.host_config;
@@ -198,6 +221,11 @@ impl ApiVersion {
         if self < Self::v1(41) && host_config.cgroupns_mode.is_empty() && !host_config.privileged {
             host_config.cgroupns_mode = "host".to_owned();
         }
+        self.adjust_limits(host_config);
+    }
+
+    /// The same for the limits alone, which an update changes too.
+    pub fn adjust_limits(self, host_config: &mut HostConfig) {
         if self < Self::v1(42) {
             // Older clients sent 0 where they meant nothing.
             host_config.pids_limit = host_config.pids_limit.filter(|limit| *limit != 0);

@@ -7,5 +7,8 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod list;
 pub mod network_settings;
+pub mod prune;
 pub mod session;
+pub mod stats;
 pub mod streams;
+pub mod update;

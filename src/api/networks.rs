@@ -68,7 +68,7 @@ pub struct InspectQuery {
     scope: String,
 }
 
-/// The query of the list.
+/// The query of list and prune.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct ListQuery {
@@ -141,6 +141,23 @@ pub async fn network_delete(
 ) -> Result<StatusCode, Error> {
     api.engine.network_delete(&tenant, &network).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a prune answers; without networks it says `null`, as dockerd.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PrunedBody {
+    networks_deleted: Option<Vec<String>>,
+}
+
+/// `POST /networks/prune`
+pub async fn network_prune(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<PrunedBody>, Error> {
+    let networks = api.engine.network_prune(&tenant, query.filters).await?;
+    Ok(Json(PrunedBody { networks_deleted: Some(networks).filter(|networks| !networks.is_empty()) }))
 }
 
 /// A network as Docker writes it.

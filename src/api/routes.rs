@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{containers, images, networks, router::Route, swarm, system, volumes};
+use super::{containers, images, networks, plugins, router::Route, swarm, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
@@ -27,24 +27,24 @@ pub fn routes() -> Vec<Route> {
         get("/containers/{id}/logs", "ContainerLogs").to(containers::streams::container_logs),
         get("/containers/{id}/changes", "ContainerChanges"),
         get("/containers/{id}/export", "ContainerExport"),
-        get("/containers/{id}/stats", "ContainerStats"),
+        get("/containers/{id}/stats", "ContainerStats").to(containers::stats::container_stats),
         post("/containers/{id}/resize", "ContainerResize").to(containers::lifecycle::container_resize),
         post("/containers/{id}/start", "ContainerStart").to(containers::lifecycle::container_start),
         post("/containers/{id}/stop", "ContainerStop").to(containers::lifecycle::container_stop),
         post("/containers/{id}/restart", "ContainerRestart").to(containers::lifecycle::container_restart),
         post("/containers/{id}/kill", "ContainerKill").to(containers::lifecycle::container_kill),
-        post("/containers/{id}/update", "ContainerUpdate"),
+        post("/containers/{id}/update", "ContainerUpdate").to(containers::update::container_update),
         post("/containers/{id}/rename", "ContainerRename").to(containers::lifecycle::container_rename),
         post("/containers/{id}/pause", "ContainerPause").to(containers::lifecycle::container_pause),
         post("/containers/{id}/unpause", "ContainerUnpause").to(containers::lifecycle::container_unpause),
         post("/containers/{id}/attach", "ContainerAttach").to(containers::streams::container_attach),
-        get("/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
+        get("/containers/{id}/attach/ws", "ContainerAttachWebsocket").to(containers::streams::container_attach_websocket),
         post("/containers/{id}/wait", "ContainerWait").to(containers::lifecycle::container_wait),
         delete("/containers/{id}", "ContainerDelete").to(containers::lifecycle::container_delete),
         head("/containers/{id}/archive", "ContainerArchiveInfo").to(containers::archive::container_archive_info),
         get("/containers/{id}/archive", "ContainerArchive").to(containers::archive::container_archive),
         put("/containers/{id}/archive", "PutContainerArchive").to(containers::archive::put_container_archive),
-        post("/containers/prune", "ContainerPrune"),
+        post("/containers/prune", "ContainerPrune").to(containers::prune::container_prune),
 
         // Exec
         post("/containers/{id}/exec", "ContainerExec").to(containers::exec::container_exec),
@@ -76,15 +76,15 @@ pub fn routes() -> Vec<Route> {
         post("/networks/create", "NetworkCreate").to(networks::network_create),
         post("/networks/{id}/connect", "NetworkConnect").to(networks::network_connect),
         post("/networks/{id}/disconnect", "NetworkDisconnect").to(networks::network_disconnect),
-        post("/networks/prune", "NetworkPrune"),
+        post("/networks/prune", "NetworkPrune").to(networks::network_prune),
 
         // Volume
         get("/volumes", "VolumeList").to(volumes::volume_list),
         post("/volumes/create", "VolumeCreate").to(volumes::volume_create),
         get("/volumes/{name}", "VolumeInspect").to(volumes::volume_inspect),
-        put("/volumes/{name}", "VolumeUpdate"),
+        put("/volumes/{name}", "VolumeUpdate").to(swarm::volume_update),
         delete("/volumes/{name}", "VolumeDelete").to(volumes::volume_delete),
-        post("/volumes/prune", "VolumePrune"),
+        post("/volumes/prune", "VolumePrune").to(volumes::volume_prune),
 
         // Distribution
         get("/distribution/{name}/json", "DistributionInspect"),
@@ -94,59 +94,59 @@ pub fn routes() -> Vec<Route> {
         post("/grpc", "Grpc"),
 
         // Plugin
-        get("/plugins", "PluginList").to(swarm::plugin_list),
-        get("/plugins/privileges", "GetPluginPrivileges"),
-        post("/plugins/pull", "PluginPull"),
-        get("/plugins/{name}/json", "PluginInspect").to(swarm::plugin_inspect),
-        delete("/plugins/{name}", "PluginDelete"),
-        post("/plugins/{name}/enable", "PluginEnable"),
-        post("/plugins/{name}/disable", "PluginDisable"),
-        post("/plugins/{name}/upgrade", "PluginUpgrade"),
-        post("/plugins/create", "PluginCreate"),
-        post("/plugins/{name}/push", "PluginPush"),
-        post("/plugins/{name}/set", "PluginSet"),
+        get("/plugins", "PluginList").to(plugins::plugin_list),
+        get("/plugins/privileges", "GetPluginPrivileges").to(plugins::plugin_pull),
+        post("/plugins/pull", "PluginPull").to(plugins::plugin_pull),
+        get("/plugins/{name}/json", "PluginInspect").to(plugins::plugin_of_name),
+        delete("/plugins/{name}", "PluginDelete").to(plugins::plugin_of_name),
+        post("/plugins/{name}/enable", "PluginEnable").to(plugins::plugin_enable),
+        post("/plugins/{name}/disable", "PluginDisable").to(plugins::plugin_of_name),
+        post("/plugins/{name}/upgrade", "PluginUpgrade").to(plugins::plugin_upgrade),
+        post("/plugins/create", "PluginCreate").to(plugins::plugin_create),
+        post("/plugins/{name}/push", "PluginPush").to(plugins::plugin_of_name),
+        post("/plugins/{name}/set", "PluginSet").to(plugins::plugin_of_name),
 
         // Swarm
         get("/swarm", "SwarmInspect").to(swarm::not_a_manager),
-        post("/swarm/init", "SwarmInit"),
-        post("/swarm/join", "SwarmJoin"),
+        post("/swarm/init", "SwarmInit").to(swarm::swarm_enter),
+        post("/swarm/join", "SwarmJoin").to(swarm::swarm_enter),
         post("/swarm/leave", "SwarmLeave").to(swarm::swarm_leave),
-        post("/swarm/update", "SwarmUpdate").to(swarm::not_a_manager),
+        post("/swarm/update", "SwarmUpdate").to(swarm::swarm_update),
         get("/swarm/unlockkey", "SwarmUnlockkey").to(swarm::not_a_manager),
-        post("/swarm/unlock", "SwarmUnlock").to(swarm::not_a_manager),
+        post("/swarm/unlock", "SwarmUnlock").to(swarm::with_body),
 
         // Node
-        get("/nodes", "NodeList").to(swarm::not_a_manager),
+        get("/nodes", "NodeList").to(swarm::list),
         get("/nodes/{id}", "NodeInspect").to(swarm::not_a_manager),
         delete("/nodes/{id}", "NodeDelete").to(swarm::not_a_manager),
-        post("/nodes/{id}/update", "NodeUpdate").to(swarm::not_a_manager),
+        post("/nodes/{id}/update", "NodeUpdate").to(swarm::node_update),
 
         // Service
-        get("/services", "ServiceList").to(swarm::not_a_manager),
-        post("/services/create", "ServiceCreate").to(swarm::not_a_manager),
-        get("/services/{id}", "ServiceInspect").to(swarm::not_a_manager),
+        get("/services", "ServiceList").to(swarm::list),
+        post("/services/create", "ServiceCreate").to(swarm::with_body),
+        get("/services/{id}/logs", "ServiceLogs").to(swarm::logs),
+        get("/services/{id}", "ServiceInspect").to(swarm::service_inspect),
         delete("/services/{id}", "ServiceDelete").to(swarm::not_a_manager),
-        post("/services/{id}/update", "ServiceUpdate").to(swarm::not_a_manager),
-        get("/services/{id}/logs", "ServiceLogs").to(swarm::not_a_manager),
+        post("/services/{id}/update", "ServiceUpdate").to(swarm::service_update),
 
         // Task
-        get("/tasks", "TaskList").to(swarm::not_a_manager),
+        get("/tasks", "TaskList").to(swarm::list),
+        get("/tasks/{id}/logs", "TaskLogs").to(swarm::logs),
         get("/tasks/{id}", "TaskInspect").to(swarm::not_a_manager),
-        get("/tasks/{id}/logs", "TaskLogs").to(swarm::not_a_manager),
 
         // Secret
-        get("/secrets", "SecretList").to(swarm::not_a_manager),
-        post("/secrets/create", "SecretCreate").to(swarm::not_a_manager),
+        get("/secrets", "SecretList").to(swarm::list),
+        post("/secrets/create", "SecretCreate").to(swarm::with_body),
         get("/secrets/{id}", "SecretInspect").to(swarm::not_a_manager),
         delete("/secrets/{id}", "SecretDelete").to(swarm::not_a_manager),
-        post("/secrets/{id}/update", "SecretUpdate").to(swarm::not_a_manager),
+        post("/secrets/{id}/update", "SecretUpdate").to(swarm::secret_update),
 
         // Config
-        get("/configs", "ConfigList").to(swarm::not_a_manager),
-        post("/configs/create", "ConfigCreate").to(swarm::not_a_manager),
+        get("/configs", "ConfigList").to(swarm::list),
+        post("/configs/create", "ConfigCreate").to(swarm::with_body),
         get("/configs/{id}", "ConfigInspect").to(swarm::not_a_manager),
         delete("/configs/{id}", "ConfigDelete").to(swarm::not_a_manager),
-        post("/configs/{id}/update", "ConfigUpdate").to(swarm::not_a_manager),
+        post("/configs/{id}/update", "ConfigUpdate").to(swarm::config_update),
     ]
 }
 

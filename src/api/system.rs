@@ -133,6 +133,7 @@ struct Actor {
 #[derive(Serialize)]
 struct LegacyEvent {
     status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     id: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     from: String,

@@ -11,6 +11,7 @@ use super::{
     ApiState,
     answer::{Json, created},
     body::JsonBody,
+    compat::ApiVersion,
     extract::Path,
     query::Query,
 };
@@ -82,7 +83,7 @@ pub async fn volume_inspect(
     Ok(Json(api.engine.volume_inspect(&tenant, &name).await?.into()))
 }
 
-/// Query of the list.
+/// Query of list and prune.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct ListQuery {
@@ -115,4 +116,24 @@ pub async fn volume_delete(
 ) -> Result<StatusCode, Error> {
     api.engine.volume_delete(&tenant, &name, query.force).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a prune answers.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PrunedBody {
+    volumes_deleted: Vec<String>,
+    space_reclaimed: u64,
+}
+
+/// `POST /volumes/prune`
+pub async fn volume_prune(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    version: ApiVersion,
+    Query(mut query): Query<ListQuery>,
+) -> Result<Json<PrunedBody>, Error> {
+    version.adjust_volume_prune(&mut query.filters);
+    let pruned = api.engine.volume_prune(&tenant, query.filters).await?;
+    Ok(Json(PrunedBody { volumes_deleted: pruned.volumes, space_reclaimed: pruned.reclaimed }))
 }

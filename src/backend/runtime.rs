@@ -8,7 +8,7 @@ pub mod fake;
 use std::{collections::HashMap, path::PathBuf, pin::Pin};
 
 use async_trait::async_trait;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::broadcast,
@@ -17,6 +17,7 @@ use tokio::{
 use crate::model::{
     Result,
     id::{ContainerId, ExecId},
+    stats::ResourceUsage,
     time::Timestamp,
 };
 
@@ -191,6 +192,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Processes of the container, as the host numbers them.
     async fn pids(&self, id: &ContainerId) -> Result<Vec<u32>>;
+
+    /// What its cgroup has counted. `NotFound` without a task.
+    async fn stats(&self, id: &ContainerId) -> Result<ResourceUsage>;
+
+    /// Changes the limits of a running container; what is not given stays.
+    async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()>;
 
     /// Sets the terminal's size in characters.
     async fn resize(&self, id: &ContainerId, exec: Option<&ExecId>, width: u32, height: u32) -> Result<()>;

@@ -8,8 +8,8 @@ use std::{
 /// Where the machine's cgroup hierarchies are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cgroups {
-    /// All hierarchies; one on a machine with cgroup v2 only.
-    roots: Vec<PathBuf>,
+    /// All hierarchies, each with the controllers it has; one without any on a machine with cgroup v2 only.
+    roots: Vec<(PathBuf, Vec<String>)>,
     /// File that counts kills, below a container's cgroup in the hierarchy that knows about memory.
     memory: Option<(PathBuf, &'static str)>,
 }
@@ -32,7 +32,8 @@ impl Cgroups {
                 "cgroup2" if memory.is_none() => memory = Some((root.clone(), "memory.events")),
                 _ => {}
             }
-            roots.push(root);
+            let controllers = if kind == "cgroup" { options } else { "" };
+            roots.push((root, controllers.split(',').map(str::to_owned).collect()));
         }
         Self { roots, memory }
     }
@@ -45,9 +46,29 @@ impl Cgroups {
         fs::read_to_string(path).is_ok_and(|text| oom_kills(&text) > 0)
     }
 
+    /// Whether the controllers are in one tree (version 2).
+    pub(super) fn is_unified(&self) -> bool {
+        self.memory.as_ref().is_none_or(|(_, file)| *file == "memory.events")
+    }
+
+    /// A cgroup's folder in the hierarchy of a controller; on a machine with cgroup v2 only, its one folder.
+    pub(super) fn place(&self, controller: &str, cgroup: &str) -> Option<PathBuf> {
+        let is_it = |controllers: &Vec<String>| controllers.iter().any(|known| known == controller);
+        let (root, _) = match self.is_unified() {
+            true => self.roots.iter().find(|(_, controllers)| controllers.iter().all(String::is_empty)),
+            false => self.roots.iter().find(|(_, controllers)| is_it(controllers)),
+        }?;
+        Some(below(root, cgroup))
+    }
+
+    /// Whether a cgroup is there.
+    pub(super) fn exists(&self, cgroup: &str) -> bool {
+        self.place("memory", cgroup).is_some_and(|folder| folder.exists())
+    }
+
     /// Removes a cgroup from every hierarchy if nothing is in it.
     pub(super) fn remove_if_empty(&self, cgroup: &str) {
-        for root in &self.roots {
+        for (root, _) in &self.roots {
             // One that is in use or not there is left alone, which the kernel decides better than we.
             let _ = fs::remove_dir(below(root, cgroup));
         }
@@ -84,12 +105,15 @@ mod tests {
         let cgroups = Cgroups::from_mountinfo(text);
         assert_eq!(cgroups.memory, Some(("/sys/fs/cgroup/memory".into(), "memory.oom_control")));
         assert_eq!(cgroups.roots.len(), 2);
+        assert_eq!(cgroups.place("memory", "/a"), Some("/sys/fs/cgroup/memory/a".into()));
+        assert_eq!(cgroups.place("cpu", "/a"), None);
     }
 
     #[test]
     fn memory_is_asked_of_v2_where_there_is_nothing_else() {
         let cgroups = Cgroups::from_mountinfo("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw");
         assert_eq!(cgroups.memory, Some(("/sys/fs/cgroup".into(), "memory.events")));
+        assert_eq!(cgroups.place("cpu", "/a/b"), Some("/sys/fs/cgroup/a/b".into()));
     }
 
     #[test]

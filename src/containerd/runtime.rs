@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tokio::sync::broadcast;
 
 use super::{Containerd, containers, snapshots, tasks};
@@ -14,6 +14,7 @@ use crate::{
     model::{
         Result,
         id::{ContainerId, ExecId},
+        stats::ResourceUsage,
     },
 };
 
@@ -86,6 +87,14 @@ impl Runtime for Containerd {
 
     async fn pids(&self, id: &ContainerId) -> Result<Vec<u32>> {
         tasks::pids(self, id).await
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<ResourceUsage> {
+        tasks::stats(self, id).await
+    }
+
+    async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
+        tasks::update_resources(self, id, resources).await
     }
 
     async fn resize(&self, id: &ContainerId, exec: Option<&ExecId>, width: u32, height: u32) -> Result<()> {

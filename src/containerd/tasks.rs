@@ -6,27 +6,31 @@ use containerd_client::{
     services::v1::{
         CloseIoRequest, CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest,
         ListPidsRequest, ListTasksRequest, PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest,
-        WaitRequest, WaitResponse,
+        UpdateTaskRequest, WaitRequest, WaitResponse,
     },
     tonic::Code,
     types::v1::{Process as TaskProcess, Status as TaskStatus},
 };
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use prost_types::Any;
 use tracing::debug;
 
-use super::{Containerd, containers, from_status, io::Fifos, lost_exits::Lost, snapshots, status::is_lost_connection};
+use super::{
+    Containerd, containers, from_status, io::Fifos, lost_exits::Lost, snapshots, status::is_lost_connection, usage,
+};
 use crate::{
     backend::runtime::{Exit, FoundTask, Stdio, TaskIo},
     model::{
-        ErrorKind, Result,
+        Error, ErrorKind, Result,
         error::Context,
         id::{ContainerId, ExecId},
+        stats::ResourceUsage,
         time::Timestamp,
     },
 };
 
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 const SIGKILL: u32 = 9;
 
 /// Pauses of `wait` while containerd is away.
@@ -193,6 +197,30 @@ pub(super) async fn pids(containerd: &Containerd, id: &ContainerId) -> Result<Ve
     let request = ListPidsRequest { container_id: id.to_string() };
     let answer = containerd.client().tasks().list_pids(request).await.map_err(from_status)?;
     Ok(answer.into_inner().processes.into_iter().map(|process| process.pid).collect())
+}
+
+/// What the container has used.
+pub(super) async fn stats(containerd: &Containerd, id: &ContainerId) -> Result<ResourceUsage> {
+    // The cgroup goes with the task.
+    let missing = || Error::not_found(format!("container {id} has no task: not found"));
+    let cgroup = containers::stored_cgroup(containerd, id).await?.ok_or_else(missing)?;
+    if !containerd.cgroups().exists(&cgroup) {
+        return Err(missing());
+    }
+    let cgroups = containerd.cgroups().clone();
+    tokio::task::spawn_blocking(move || usage::read(&cgroups, &cgroup)).await.context("reading the cgroup")
+}
+
+/// Changes limits.
+pub(super) async fn update_resources(
+    containerd: &Containerd,
+    id: &ContainerId,
+    resources: &LinuxResources,
+) -> Result<()> {
+    let value = serde_json::to_vec(resources).context("writing resources")?;
+    let resources = Some(Any { type_url: RESOURCES_TYPE.to_owned(), value });
+    let request = UpdateTaskRequest { container_id: id.to_string(), resources, ..UpdateTaskRequest::default() };
+    containerd.client().tasks().update(request).await.map(drop).map_err(from_status)
 }
 
 /// Sets the size of a terminal.

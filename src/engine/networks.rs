@@ -11,6 +11,7 @@ mod names;
 mod options;
 mod ports;
 mod predefined;
+mod prune;
 pub(crate) mod request;
 mod resolv_conf;
 mod runs;

@@ -1,7 +1,7 @@
 //! The daemon itself: `/version`, `/info`, `/events`.
 
 mod events;
-mod host;
+pub(crate) mod host;
 mod identity;
 mod info;
 mod version;

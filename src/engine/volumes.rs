@@ -2,6 +2,7 @@
 
 mod local;
 mod names;
+mod prune;
 pub(crate) mod store;
 mod usage;
 
@@ -9,6 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use indexmap::IndexMap;
 
+pub use prune::VolumesPruned;
 pub use store::VolumeStore;
 pub(crate) use usage::VolumeUse;
 

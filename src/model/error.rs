@@ -293,6 +293,29 @@ impl Error {
         Self::invalid("mounted volume is marked read-only")
     }
 
+    /// 503 of all that needs a swarm.
+    pub fn not_a_swarm_manager() -> Self {
+        Self::unavailable(
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node \
+             to swarm and try again.",
+        )
+    }
+
+    /// 404 for a plugin.
+    pub fn no_such_plugin(name: &str) -> Self {
+        Self::not_found(format!("plugin \"{name}\" not found"))
+    }
+
+    /// Why an update failed, with the failure's own kind.
+    pub fn cannot_update(id: &str, error: Self) -> Self {
+        error.context(format!("Cannot update container {id}"))
+    }
+
+    /// 409 of a second prune of the same kind.
+    pub fn prune_is_running() -> Self {
+        Self::conflict("a prune operation is already running")
+    }
+
     /// A known call that is not built yet.
     pub fn call_not_implemented(method: &str, path: &str) -> Self {
         Self::not_implemented(format!("{method} {path} is not implemented by ringer"))

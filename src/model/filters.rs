@@ -6,7 +6,7 @@ use regex::Regex;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-use super::{Error, Result};
+use super::{Error, Result, time::Timestamp};
 
 /// Parsed filters: a name and the values asked for. Values of one name are alternatives (for `label`: all must hold).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Filters {
             || self.get(name).iter().any(|pattern| Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(value)))
     }
 
-    /// `label`: every `key` or `key=value` must be among the object's labels; `label!`: none may be.
+    /// `label`: every `key` or `key=value` must be among the object's labels; `label!`: not all may be, as with dockerd.
     pub fn matches_labels<'a, L>(&self, labels: L) -> bool
     where
         L: Fn(&str) -> Option<&'a str>,
@@ -95,7 +95,8 @@ impl Filters {
             Some((key, value)) => labels(key) == Some(value),
             None => labels(wanted).is_some(),
         };
-        self.get("label").iter().all(has) && !self.get("label!").iter().any(has)
+        let forbidden = self.get("label!");
+        self.get("label").iter().all(has) && (forbidden.is_empty() || !forbidden.iter().all(has))
     }
 
     /// A boolean filter such as `dangling`; `None` if it is not given.
@@ -113,6 +114,36 @@ impl Filters {
                     (Some(truth), None) => Ok(Some(truth)),
                     _ => Err(Error::invalid(format!("invalid filter '{name}=[{}]'", values.join(" ")))),
                 }
+            }
+        }
+    }
+}
+
+/// What prunes ask for.
+impl Filters {
+    /// `until`: a point in time or a duration back from now.
+    pub fn until(&self) -> Result<Option<Timestamp>> {
+        match self.get("until") {
+            [] => Ok(None),
+            [until] => Timestamp::parse_query(until).map(Some),
+            _ => Err(Error::invalid("more than one until filter specified")),
+        }
+    }
+
+    /// A boolean that may be given once, in the words of dockerd's prunes.
+    pub fn one_boolean(&self, name: &str) -> Result<Option<bool>> {
+        match self.get(name) {
+            [] => Ok(None),
+            [value] => match value.as_str() {
+                "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(Some(true)),
+                "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(Some(false)),
+                _ => Err(Error::invalid(format!(
+                    "invalid filter '{name}': strconv.ParseBool: parsing {value:?}: invalid syntax"
+                ))),
+            },
+            values => {
+                let values = values.join(" ");
+                Err(Error::invalid(format!("invalid filter '{name}=[{values}]': only one value is expected")))
             }
         }
     }
@@ -150,6 +181,20 @@ mod tests {
     }
 
     #[test]
+    fn a_boolean_of_a_prune_is_given_once() {
+        let all = |text: &str| Filters::parse(text).unwrap().one_boolean("all");
+        assert_eq!(all("{}").unwrap(), None);
+        assert_eq!(all(r#"{"all":["1"]}"#).unwrap(), Some(true));
+        let texts = [
+            (r#"{"all":["x"]}"#, "invalid filter 'all': strconv.ParseBool: parsing \"x\": invalid syntax"),
+            (r#"{"all":["true","0"]}"#, "invalid filter 'all=[true 0]': only one value is expected"),
+        ];
+        for (filter, text) in texts {
+            assert_eq!(all(filter).unwrap_err().message(), text);
+        }
+    }
+
+    #[test]
     fn every_label_must_match() {
         let filters = Filters::parse(r#"{"label":["a=b","c"]}"#).unwrap();
         let labels = |key: &str| match key {
@@ -159,5 +204,8 @@ mod tests {
         };
         assert!(filters.matches_labels(labels));
         assert!(!filters.matches_labels(|key| (key == "a").then_some("b")));
+        let filters = Filters::parse(r#"{"label!":["a","c"]}"#).unwrap();
+        assert!(!filters.matches_labels(labels));
+        assert!(filters.matches_labels(|key| (key == "a").then_some("b")));
     }
 }

@@ -15,7 +15,24 @@ use crate::model::{
 /// Microseconds over which `NanoCpus` is measured.
 const PERIOD: i64 = 100_000;
 
-/// The resources part of a spec, also for `POST /containers/{id}/update`.
+/// Limits that a running container gets in place of those it has. What is not given stays.
+pub fn updated_resources(host_config: &HostConfig) -> Result<LinuxResources> {
+    let mut changed = resources(host_config, Vec::new())?;
+    // The rules that are in force stay.
+    changed.set_devices(None);
+    if host_config.pids_limit.is_some_and(|limit| limit <= 0) {
+        let unlimited = LinuxPidsBuilder::default().limit(-1i64).build().expect("every field has a default");
+        changed.set_pids(Some(unlimited));
+    }
+    if host_config.memory_swap == -1 {
+        let mut memory = changed.memory().unwrap_or_default();
+        memory.set_swap(Some(-1));
+        changed.set_memory(Some(memory));
+    }
+    Ok(changed)
+}
+
+/// The resources part of a spec.
 pub(super) fn resources(host_config: &HostConfig, rules: Vec<LinuxDeviceCgroup>) -> Result<LinuxResources> {
     let mut resources = LinuxResourcesBuilder::default().devices(rules).build().expect("every field has a default");
     resources.set_memory(memory(host_config)).set_cpu(cpu(host_config)).set_pids(pids(host_config));
@@ -103,6 +120,15 @@ mod tests {
         let host_config = HostConfig { nano_cpus: 1_500_000_000, ..HostConfig::default() };
         let cpu = cpu(&host_config).unwrap();
         assert_eq!((cpu.quota(), cpu.period()), (Some(150_000), Some(100_000)));
+    }
+
+    #[test]
+    fn an_update_takes_limits_away_and_leaves_device_rules() {
+        let wanted = HostConfig { pids_limit: Some(0), memory_swap: -1, ..HostConfig::default() };
+        let resources = updated_resources(&wanted).unwrap();
+        assert_eq!(resources.pids().unwrap().limit(), -1);
+        assert_eq!(resources.memory().unwrap().swap(), Some(-1));
+        assert_eq!(resources.devices(), &None);
     }
 
     #[test]

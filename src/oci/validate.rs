@@ -39,6 +39,20 @@ pub fn validate(config: &Config, host_config: &mut HostConfig, host: &HostFacts)
     Ok(warnings)
 }
 
+/// Checks what an update asks for, and discards limits that the host cannot enforce. Returns the `Warnings` of the
+/// answer. Limits are not filled in: what is not given stays.
+///
+/// Errors: 400 in dockerd's words.
+pub fn validate_update(wanted: &mut HostConfig, host: &HostFacts) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    restart::check_policy(&wanted.restart_policy)?;
+    memory::check_given(wanted, host.features, &mut warnings)?;
+    cpu::check(wanted, host, &mut warnings)?;
+    check_blkio(wanted, host, &mut warnings)?;
+    check_limits(wanted, host, &mut warnings)?;
+    Ok(warnings)
+}
+
 fn invalid<T>(text: impl Into<String>) -> Result<T> {
     Err(Error::invalid(text))
 }

@@ -34,9 +34,12 @@ pub enum SessionEnd {
 }
 
 /// Serves a client until its session is over. Dropping the connection at the end tells the client.
-pub async fn serve(connection: HijackStream, session: Session) -> SessionEnd {
+pub async fn serve<S>(connection: S, session: Session) -> SessionEnd
+where
+    S: AsyncRead + AsyncWrite,
+{
     let (reader, mut writer) = split(connection);
-    let Session { tty, past, output, stdin, detach_keys } = session;
+    let Session { tty, framed, past, output, stdin, detach_keys } = session;
     if let Some(mut past) = past {
         while let Some(Ok(bytes)) = past.next().await {
             if writer.write_all(&bytes).await.is_err() {
@@ -46,7 +49,7 @@ pub async fn serve(connection: HijackStream, session: Session) -> SessionEnd {
     }
     let keys = if tty { detach_keys } else { Vec::new() };
     let end = {
-        let output = copy_output(&mut writer, output, tty);
+        let output = copy_output(&mut writer, output, framed);
         let input = copy_input(reader, stdin, &keys);
         tokio::pin!(output, input);
         tokio::select! {
@@ -74,7 +77,7 @@ pub async fn refuse(connection: &mut HijackStream, tty: bool, text: &str) {
     let _client_left = connection.shutdown().await;
 }
 
-async fn copy_output<W>(writer: &mut WriteHalf<W>, mut output: mpsc::Receiver<console::Output>, tty: bool)
+async fn copy_output<W>(writer: &mut WriteHalf<W>, mut output: mpsc::Receiver<console::Output>, framed: bool)
 where
     W: AsyncWrite + AsyncRead,
 {
@@ -82,7 +85,7 @@ where
         if bytes.is_empty() {
             continue;
         }
-        let sent = if tty { writer.write_all(&bytes).await } else { write_frame(writer, stream, &bytes).await };
+        let sent = if framed { write_frame(writer, stream, &bytes).await } else { writer.write_all(&bytes).await };
         if sent.is_err() {
             return;
         }

@@ -12,6 +12,7 @@ use crate::{
         hijack::Hijack,
         query::Query,
         stream::{bytes, output_content_type},
+        websocket::WebSocket,
     },
     engine::containers::attach::AttachOptions,
     logs::ReadOptions,
@@ -93,6 +94,7 @@ pub async fn container_attach(
         stderr: query.stderr,
         logs: query.logs,
         stream: query.stream,
+        raw: false,
         detach_keys: query.detach_keys,
     };
     let session = api.engine.container_attach(&tenant, &container, &options)?;
@@ -106,4 +108,31 @@ pub async fn container_attach(
             api.engine.container_detached(&tenant, &container);
         }
     }))
+}
+
+/// `GET /containers/{id}/attach/ws`
+pub async fn container_attach_websocket(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    version: ApiVersion,
+    Path(container): Path,
+    Query(query): Query<AttachQuery>,
+    websocket: WebSocket,
+) -> Result<Response> {
+    let all = !version.chooses_websocket_streams();
+    let options = AttachOptions {
+        stdin: query.stdin || all,
+        stdout: query.stdout || all,
+        stderr: query.stderr || all,
+        logs: query.logs,
+        stream: query.stream,
+        raw: true,
+        detach_keys: query.detach_keys,
+    };
+    let session = api.engine.container_attach(&tenant, &container, &options)?;
+    websocket.answer(move |messages| async move {
+        if serve(messages, session).await == SessionEnd::Detached {
+            api.engine.container_detached(&tenant, &container);
+        }
+    })
 }

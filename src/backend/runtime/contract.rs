@@ -163,6 +163,8 @@ macro_rules! runtime_contract {
             a_container_runs_again_after_its_task_is_deleted
             a_missing_program_is_named_and_leaves_no_task
             a_paused_task_goes_on_after_resume
+            a_task_tells_what_it_has_used
+            limits_of_a_running_task_can_be_changed
             an_exec_has_its_own_output_and_exit_code
             an_exec_reads_its_input_to_the_end
             output_of_an_exec_may_be_read_before_its_start

@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tokio::sync::broadcast;
 
 use self::process::{FakeProcess, SIGKILL, missing_program};
@@ -22,6 +22,7 @@ use crate::model::{
     Error, ErrorKind, Result,
     error::Context,
     id::{ContainerId, ExecId},
+    stats::{CpuUsage, MemoryUsage, PidsUsage, ResourceUsage},
 };
 
 /// Steps that can be told to fail.
@@ -45,6 +46,8 @@ pub enum Step {
     Pause,
     /// [`Runtime::resume`].
     Resume,
+    /// [`Runtime::update_resources`].
+    UpdateResources,
     /// [`Runtime::create_exec`].
     CreateExec,
     /// [`Runtime::start_exec`].
@@ -66,6 +69,8 @@ struct State {
     containers: BTreeMap<ContainerId, FakeContainer>,
     failures: HashMap<Step, Vec<(ErrorKind, String)>>,
     last_pid: u32,
+    /// Calls of [`Runtime::stats`], each of which has used a little more.
+    readings: u64,
 }
 
 struct FakeContainer {
@@ -77,6 +82,7 @@ struct Task {
     init: FakeProcess,
     execs: HashMap<ExecId, FakeProcess>,
     paused: bool,
+    pids_limit: Option<i64>,
     oom_killed: bool,
 }
 
@@ -241,7 +247,7 @@ impl Runtime for FakeRuntime {
             return Err(error);
         }
         let (init, streams) = FakeProcess::new(pid, args, stdio, true);
-        container.task = Some(Task { init, execs: HashMap::new(), paused: false, oom_killed: false });
+        container.task = Some(Task { init, execs: HashMap::new(), paused: false, pids_limit: None, oom_killed: false });
         Ok((pid, streams))
     }
 
@@ -306,6 +312,27 @@ impl Runtime for FakeRuntime {
         let task = state.task(id)?;
         let running = std::iter::once(&task.init).chain(task.execs.values()).filter(|process| process.is_running());
         Ok(running.map(FakeProcess::pid).collect())
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<ResourceUsage> {
+        let mut state = self.lock();
+        state.readings += 1;
+        let total = 1_000_000 * state.readings;
+        let task = state.task(id)?;
+        let running = 1 + task.execs.values().filter(|process| process.is_running()).count() as u64;
+        let limit = task.pids_limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0);
+        Ok(ResourceUsage {
+            cpu: CpuUsage { total, user: total, ..CpuUsage::default() },
+            memory: MemoryUsage { usage: 4096, limit: u64::MAX, ..MemoryUsage::default() },
+            pids: PidsUsage { current: running, limit },
+            ..ResourceUsage::default()
+        })
+    }
+
+    async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
+        self.step(Step::UpdateResources)?;
+        self.lock().task(id)?.pids_limit = resources.pids().map(|pids| pids.limit());
+        Ok(())
     }
 
     async fn resize(&self, id: &ContainerId, exec: Option<&ExecId>, _width: u32, _height: u32) -> Result<()> {

@@ -24,6 +24,8 @@ pub struct AttachOptions {
     pub logs: bool,
     /// What comes.
     pub stream: bool,
+    /// Output of both kinds as it is, without frames that tell them apart.
+    pub raw: bool,
     /// Keys that detach; empty is ctrl-p,ctrl-q.
     pub detach_keys: String,
 }
@@ -46,13 +48,14 @@ impl Engine {
             _ => {}
         }
         let record = container.record();
+        let framed = !record.config.tty && !options.raw;
         let past = options
             .logs
             .then(|| {
                 container.log.read(ReadOptions {
                     stdout: options.stdout,
                     stderr: options.stderr,
-                    framed: !record.config.tty,
+                    framed,
                     ..ReadOptions::default()
                 })
             })
@@ -64,7 +67,7 @@ impl Engine {
         let stdin = (options.stream && options.stdin && record.config.open_stdin)
             .then(|| SessionStdin::of_container(self, &container));
         self.events.container(&record, "attach", &[]);
-        Ok(Session { tty: record.config.tty, past, output, stdin, detach_keys })
+        Ok(Session { tty: record.config.tty, framed, past, output, stdin, detach_keys })
     }
 
     /// A client has left by its detach keys.

@@ -19,8 +19,10 @@ use crate::{
 
 /// A client's hold on a process's streams.
 pub struct Session {
-    /// With a terminal output is sent as it is, without frames.
+    /// With a terminal there are detach keys.
     pub tty: bool,
+    /// Whether output is sent in frames, which tell its kinds apart.
+    pub framed: bool,
     /// What the log has of the past, if it was asked for; sent first, framed already.
     pub past: Option<LogStream>,
     /// Output from now on. Ends when the process has ended and its exit code can be read.

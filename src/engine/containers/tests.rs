@@ -2,6 +2,8 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use futures_util::StreamExt;
+
 use crate::{
     backend::{
         images::fake::FakeImages,
@@ -17,6 +19,7 @@ use crate::{
     model::{
         ErrorKind, Result,
         container::{Config, ContainerCreateRequest, HostConfig},
+        filters::Filters,
         id::{ContainerId, Tenant},
         volume::VolumeRequest,
     },
@@ -214,4 +217,78 @@ async fn memory_kill_is_recorded_and_told() {
     while !told.0.iter().any(|event| event.event.action == "oom") {
         told.0.push(told.1.recv().await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn prune_takes_what_does_not_run_and_nothing_else() {
+    let bench = Bench::new().await;
+    bench.create("runs", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("runs").await.unwrap();
+    let with_volume = HostConfig { binds: Some(vec!["kept:/v".to_owned()]), ..HostConfig::default() };
+    let idle = bench.create("idle", "true", with_volume).await.unwrap();
+    let filters = |text: &str| Filters::parse(text).unwrap();
+    let prune = |text: &str| bench.engine.container_prune(&bench.tenant, filters(text));
+    assert_eq!(prune(r#"{"label":["x"]}"#).await.unwrap().containers, []);
+    assert_eq!(prune(r#"{"until":["1h"]}"#).await.unwrap().containers, []);
+    assert_eq!(prune("").await.unwrap().containers, [idle]);
+    assert!(bench.engine.containers.get(&bench.tenant, "runs").is_ok());
+    assert!(bench.engine.volume_inspect(&bench.tenant, "kept").await.is_ok());
+    assert_eq!(bench.actions().last().unwrap(), "prune");
+    assert_eq!(prune(r#"{"dangling":["1"]}"#).await.unwrap_err().message(), "invalid filter 'dangling'");
+}
+
+#[tokio::test]
+async fn prune_of_volumes_spares_names_users_and_options() {
+    let bench = Bench::new().await;
+    let make = |name: &str, options: &[(&str, &str)]| {
+        let driver_opts = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let request =
+            VolumeRequest { name: name.to_owned(), driver_opts: Some(driver_opts), ..VolumeRequest::default() };
+        bench.engine.volume_create(&bench.tenant, request)
+    };
+    let anonymous = make("", &[]).await.unwrap();
+    std::fs::write(anonymous.mountpoint.join("file"), "12345").unwrap();
+    make("named", &[]).await.unwrap();
+    make("mounted", &[("type", "tmpfs"), ("device", "tmpfs")]).await.unwrap();
+    let with_volume = HostConfig { binds: Some(vec!["used:/v".to_owned()]), ..HostConfig::default() };
+    bench.create("one", "true", with_volume).await.unwrap();
+    let prune = |text: &str| bench.engine.volume_prune(&bench.tenant, Filters::parse(text).unwrap());
+    let pruned = prune("").await.unwrap();
+    assert_eq!((pruned.volumes, pruned.reclaimed), (vec![anonymous.volume.name.clone()], 5));
+    assert_eq!(prune(r#"{"all":["true"]}"#).await.unwrap().volumes, ["named"]);
+}
+
+#[tokio::test]
+async fn stats_are_zeros_until_a_container_runs_and_end_with_it() {
+    let bench = Bench::new().await;
+    bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    let idle = bench.engine.container_stats(&bench.tenant, "one", false).await.unwrap();
+    assert!(idle.usage.is_none() && idle.read.is_zero());
+    bench.start("one").await.unwrap();
+    let once = bench.engine.container_stats(&bench.tenant, "one", true).await.unwrap();
+    assert!(once.cpu.usage.total > 0 && once.cpu.system > 0 && once.read_before.is_zero());
+    let mut stream = std::pin::pin!(bench.engine.container_stats_stream(&bench.tenant, "one").unwrap());
+    let first = stream.next().await.unwrap();
+    let second = stream.next().await.unwrap();
+    assert_eq!((second.read_before, second.cpu_before), (first.read, first.cpu));
+    let force = DeleteOptions { force: true, volumes: false };
+    bench.engine.container_delete(&bench.tenant, "one", force).await.unwrap();
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_update_that_the_runtime_refuses_changes_nothing() {
+    let bench = Bench::new().await;
+    bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    let limit = |limit: i64| HostConfig { pids_limit: Some(limit), ..HostConfig::default() };
+    let stored = || bench.engine.containers.get(&bench.tenant, "one").unwrap().record().host_config.pids_limit;
+    bench.engine.container_update(&bench.tenant, "one", limit(50)).await.unwrap();
+    assert_eq!(stored(), Some(50));
+    bench.runtime.fail_next(Step::UpdateResources, ErrorKind::System, "no such cgroup");
+    let error = bench.engine.container_update(&bench.tenant, "one", limit(60)).await.unwrap_err();
+    assert!(error.message().starts_with("Cannot update container "), "{error}");
+    assert!(error.message().ends_with(": no such cgroup"), "{error}");
+    assert_eq!(stored(), Some(50));
+    assert_eq!(bench.actions().iter().filter(|action| *action == "update").count(), 1);
 }

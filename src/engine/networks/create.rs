@@ -146,18 +146,18 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
         return Err(Error::not_found(format!("plugin \"{}\" not found", request.ipam.driver)));
     }
     let config_from = request.config_from.as_ref().and_then(|value| value.get("Network")?.as_str());
-    if request.ingress || request.config_only || config_from.is_some_and(|name| !name.is_empty()) {
-        return Err(Error::not_implemented(
-            "Ingress, ConfigOnly and ConfigFrom of networks are not implemented by ringer",
-        ));
+    if request.config_only || config_from.is_some_and(|name| !name.is_empty()) {
+        return Err(Error::not_implemented("ConfigOnly and ConfigFrom of networks are not implemented by ringer"));
+    }
+    if request.ingress {
+        return Err(Error::forbidden("Ingress network can only be global scope network"));
     }
     Ok(())
 }
 
+/// 403 here, 503 everywhere else, as with dockerd.
 fn not_a_manager() -> Error {
-    Error::forbidden(
-        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
-    )
+    Error::forbidden(Error::not_a_swarm_manager().message())
 }
 
 fn record(

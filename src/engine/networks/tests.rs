@@ -432,3 +432,16 @@ async fn events_tell_what_happens() {
     ];
     assert_eq!(seen, expected.map(|(action, keys)| (action.to_owned(), keys.to_owned())));
 }
+
+#[tokio::test]
+async fn prune_takes_networks_that_nothing_runs_on() {
+    let world = World::new().await;
+    world.create("idle").await.unwrap();
+    world.create("used").await.unwrap();
+    let one = world.container("one", "used", EndpointSettings::default()).await;
+    world.start(&one).await.unwrap();
+    let pruned = world.engine.network_prune(&tenant(), Filters::default()).await.unwrap();
+    assert_eq!(pruned, ["idle"]);
+    let names: Vec<_> = world.engine.networks.list(&tenant()).iter().map(|network| network.name.clone()).collect();
+    assert!(names.contains(&"used".to_owned()) && names.contains(&"bridge".to_owned()), "{names:?}");
+}

@@ -10,14 +10,27 @@ use crate::{
 const MINIMUM: i64 = 6 << 20;
 
 pub(super) fn check(host_config: &mut HostConfig, features: CgroupFeatures, warnings: &mut Vec<String>) -> Result<()> {
+    check_given(host_config, features, warnings)?;
+    if host_config.memory == 0 && host_config.memory_swap > 0 {
+        return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
+    }
+    if host_config.memory > 0 && host_config.memory_swap == 0 {
+        host_config.memory_swap = host_config.memory.saturating_mul(2);
+    }
+    Ok(())
+}
+
+/// What holds for an update too, which may give one limit alone.
+pub(super) fn check_given(
+    host_config: &mut HostConfig,
+    features: CgroupFeatures,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     check_limit(host_config, features, warnings)?;
     check_swappiness(host_config, features, warnings)?;
     check_reservation(host_config, features, warnings)?;
     check_oom_killer(host_config, features, warnings);
     check_kernel_memory(host_config, features, warnings);
-    if host_config.memory > 0 && host_config.memory_swap == 0 {
-        host_config.memory_swap = host_config.memory.saturating_mul(2);
-    }
     Ok(())
 }
 
@@ -36,9 +49,6 @@ fn check_limit(host_config: &mut HostConfig, features: CgroupFeatures, warnings:
     }
     if host_config.memory > 0 && host_config.memory_swap > 0 && host_config.memory_swap < host_config.memory {
         return invalid("Minimum memoryswap limit should be larger than memory limit, see usage");
-    }
-    if host_config.memory == 0 && host_config.memory_swap > 0 {
-        return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
     }
     Ok(())
 }

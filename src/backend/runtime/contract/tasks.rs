@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use oci_spec::runtime::{LinuxPidsBuilder, LinuxResources};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Bench, read_all, within};
@@ -181,5 +182,29 @@ pub async fn a_paused_task_goes_on_after_resume(bench: &Bench) {
     drop(stdin);
     bench.runtime().close_stdin(&id, None).await.unwrap();
     assert_eq!(bench.exit(&id, None).await.code, 0);
+    bench.remove(&id).await;
+}
+
+/// Until it is deleted.
+pub async fn a_task_tells_what_it_has_used(bench: &Bench) {
+    let (id, _streams) = bench.run_new(&["sleep", "1000"], Stdio::default()).await;
+    let usage = bench.runtime().stats(&id).await.unwrap();
+    assert!(usage.cpu.total > 0 && usage.memory.usage > 0 && usage.memory.limit > 0, "{usage:?}");
+    assert_eq!(usage.pids.current, 1);
+    bench.runtime().delete_task(&id).await.unwrap();
+    assert_eq!(bench.runtime().stats(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+    bench.remove(&id).await;
+}
+
+/// While it runs; the rest stays.
+pub async fn limits_of_a_running_task_can_be_changed(bench: &Bench) {
+    let (id, _streams) = bench.run_new(&["sleep", "1000"], Stdio::default()).await;
+    let pids = LinuxPidsBuilder::default().limit(77).build().expect("every field has a default");
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None).set_pids(Some(pids));
+    bench.runtime().update_resources(&id, &resources).await.unwrap();
+    assert_eq!(bench.runtime().stats(&id).await.unwrap().pids.limit, 77);
+    bench.runtime().delete_task(&id).await.unwrap();
+    assert!(bench.runtime().update_resources(&id, &resources).await.is_err());
     bench.remove(&id).await;
 }

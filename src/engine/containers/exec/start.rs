@@ -90,6 +90,7 @@ impl Engine {
         self.follow_exec(container, exec, stdout, stderr, to_client);
         Ok(Session {
             tty: request.tty,
+            framed: !request.tty,
             past: None,
             output,
             stdin: stdin.map(|port| SessionStdin::of_exec(self, exec, port)),

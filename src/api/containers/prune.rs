@@ -1,0 +1,39 @@
+//! Prune.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{ApiState, answer::Json, query::Query},
+    model::{
+        Result,
+        filters::Filters,
+        id::{ContainerId, Tenant},
+    },
+};
+
+/// Query of prune.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct PruneQuery {
+    filters: Filters,
+}
+
+/// What it answers; without containers it says `null`, as dockerd.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PrunedBody {
+    containers_deleted: Option<Vec<ContainerId>>,
+    space_reclaimed: u64,
+}
+
+/// `POST /containers/prune`
+pub async fn container_prune(
+    State(api): State<ApiState>,
+    tenant: Tenant,
+    Query(query): Query<PruneQuery>,
+) -> Result<Json<PrunedBody>> {
+    let pruned = api.engine.container_prune(&tenant, query.filters).await?;
+    let containers_deleted = Some(pruned.containers).filter(|containers| !containers.is_empty());
+    Ok(Json(PrunedBody { containers_deleted, space_reclaimed: pruned.reclaimed }))
+}

@@ -1,0 +1,133 @@
+//! Takes a connection over for a WebSocket: messages both ways, which to a session are plain bytes.
+//!
+//! tokio-tungstenite frames and masks; the handshake is only an answer, so it is made here.
+
+use axum::{
+    body::Body,
+    extract::FromRequestParts,
+    response::{IntoResponse, Response},
+};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
+};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::{ApiState, compat::ApiVersion, extract::ClientGone};
+use crate::model::{Error, Result};
+
+/// Bytes that may wait for either side, and the longest message that we send.
+const PIPE_BYTES: usize = 32 << 10;
+
+/// A request that may become a WebSocket.
+pub struct WebSocket {
+    /// `None` if the client asked for none.
+    handshake: Option<(OnUpgrade, HeaderValue)>,
+    version: ApiVersion,
+    gone: ClientGone,
+    tasks: TaskTracker,
+}
+
+impl FromRequestParts<ApiState> for WebSocket {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self> {
+        let asked =
+            parts.headers.get(header::UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned().filter(|_| asked);
+        let handshake = parts.extensions.remove::<OnUpgrade>().zip(key);
+        let version = parts.extensions.get().copied().unwrap_or(ApiVersion::NEWEST);
+        let gone = parts.extensions.get().cloned().unwrap_or_default();
+        Ok(Self { handshake, version, gone, tasks: state.tasks.clone() })
+    }
+}
+
+impl WebSocket {
+    /// Answers and runs `serve` on a tracked task with a stream of the messages' bytes. Dropping that stream closes the
+    /// WebSocket.
+    pub fn answer<F, S>(self, serve: S) -> Result<Response>
+    where
+        S: FnOnce(DuplexStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some((upgrade, key)) = self.handshake else { return Err(Error::invalid("not websocket protocol")) };
+        let binary = self.version.has_binary_websockets();
+        let gone = self.gone;
+        let task = async move {
+            let connection = match upgrade.await {
+                Ok(connection) => connection,
+                Err(error) => return tracing::debug!("the client left before its stream began: {error}"),
+            };
+            let (ours, theirs) = duplex(PIPE_BYTES);
+            let both = async { tokio::join!(serve(theirs), carry(connection, ours, binary)) };
+            tokio::select! {
+                _ = both => {}
+                () = gone.0.cancelled() => {}
+            }
+        };
+        self.tasks.spawn(task.in_current_span());
+        Ok(switching(&key))
+    }
+}
+
+fn switching(key: &HeaderValue) -> Response {
+    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).expect("base64 fits into a header");
+    let headers: [(HeaderName, HeaderValue); 3] = [
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
+}
+
+/// Copies both ways until the session has ended, which closes the WebSocket, or the client is gone.
+async fn carry(connection: Upgraded, session: DuplexStream, binary: bool) {
+    let websocket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
+    let (mut sink, mut messages) = websocket.split();
+    let (mut output, mut input): (ReadHalf<_>, WriteHalf<_>) = split(session);
+    let send = async {
+        let mut buffer = vec![0; PIPE_BYTES];
+        while let Ok(length @ 1..) = output.read(&mut buffer).await {
+            if sink.send(message(&buffer[..length], binary)).await.is_err() {
+                return;
+            }
+        }
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let _client_left = sink.send(Message::Close(Some(normal))).await;
+    };
+    let receive = async {
+        while let Some(Ok(message)) = messages.next().await {
+            let written = match message {
+                Message::Text(text) => input.write_all(text.as_bytes()).await,
+                Message::Binary(bytes) => input.write_all(&bytes).await,
+                // Answered by the library.
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => Ok(()),
+            };
+            if written.is_err() {
+                break;
+            }
+        }
+        // The session sees the end of its input and decides.
+        let _session_over = input.shutdown().await;
+    };
+    tokio::pin!(send, receive);
+    tokio::select! {
+        () = &mut send => {}
+        () = &mut receive => send.await,
+    }
+}
+
+/// Text must be UTF-8, so what is not is replaced in the form for old clients.
+fn message(bytes: &[u8], binary: bool) -> Message {
+    if binary { Message::binary(bytes.to_vec()) } else { Message::text(String::from_utf8_lossy(bytes).into_owned()) }
+}
