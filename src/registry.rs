@@ -10,8 +10,11 @@ mod download;
 mod endpoint;
 mod failure;
 mod insecure;
+mod inspect;
 mod login;
+mod push;
 mod resolve;
+mod search;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,8 +23,11 @@ mod transport;
 use std::{path::PathBuf, time::Duration};
 
 pub use download::{BlobSink, Progress};
+pub use inspect::Inspected;
 pub use login::Login;
+pub use push::{OpenBlob, Pushed};
 pub use resolve::Resolved;
+pub use search::SearchResult;
 pub use session::{FetchedManifest, Session};
 
 use crate::{model::Result, registry::transport::Transport};

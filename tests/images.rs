@@ -174,6 +174,38 @@ async fn docker_cli_pulls_from_debians_registry() {
     assert!(known && text.contains("Login Succeeded"), "{text}");
 }
 
+#[tokio::test]
+async fn docker_cli_commits_diffs_exports_and_pushes_to_debians_registry() {
+    let daemon = Daemon::start().await;
+    let registry = DebianRegistry::start(daemon.folder(), daemon.pid());
+    let archive = write_archive(daemon.folder(), &image_for_registry(), "test/busybox:1");
+    registry.push(&archive, "lib/x:1").await;
+    assert!(docker(&daemon, &["pull", "-q", &registry.name("lib/x:1")]).0);
+
+    let script = "echo new > /new; rm /bin/seq; mkdir /d";
+    let run =
+        docker(&daemon, &["run", "--name=c", "--network=none", &registry.name("lib/x:1"), "/bin/sh", "-c", script]);
+    assert!(run.0, "{}", run.1);
+    assert_eq!(docker(&daemon, &["diff", "c"]).1, "C /bin\nD /bin/seq\nA /d\nA /new\n");
+    let exported = daemon.folder().join("exported.tar").display().to_string();
+    assert!(docker(&daemon, &["export", "-o", &exported, "c"]).0);
+    let names = Command::new("tar").args(["-tf", &exported]).output().unwrap().stdout;
+    let names = String::from_utf8_lossy(&names);
+    assert!(names.contains("\nnew\n") && names.contains("bin/busybox") && !names.contains("bin/seq"), "{names}");
+
+    let name = registry.name("made/y:1");
+    assert!(docker(&daemon, &["commit", "-c", "CMD [\"/bin/cat\",\"/new\"]", "c", &name]).0);
+    let (pushed, text) = docker(&daemon, &["push", &name]);
+    assert!(pushed && text.contains("Mounted from lib/x") && text.contains("Pushed"), "{text}");
+    let (_, again) = docker(&daemon, &["push", &name]);
+    assert_eq!(again.matches("Layer already exists").count(), 2, "{again}");
+    assert!(docker(&daemon, &["rmi", &name]).0);
+    assert_eq!(docker(&daemon, &["run", "--rm", "--network=none", "-q", &name]).1, "new\n");
+    assert!(docker(&daemon, &["system", "df"]).1.contains("Images"));
+    let (pruned, text) = docker(&daemon, &["image", "prune", "-a", "-f"]);
+    assert!(pruned && text.contains(&format!("untagged: {name}")), "{text}");
+}
+
 fn image_for_registry() -> Sample {
     let config = ImageConfig { cmd: Some(vec!["/bin/echo".into(), "hello".into()]), ..ImageConfig::default() };
     image("linux/amd64", config, &[(busybox_tar().expect("package busybox-static is installed"), Packing::Gzip)])

@@ -2,7 +2,7 @@
 //! `null` for "not given" anywhere, wrong types refused in Go's words. Keys that no field takes are collected, since
 //! a field that is not carried out must be refused or answered in `Warnings`.
 
-mod go_error;
+pub mod go_error;
 mod lenient;
 
 use axum::{body::Body, extract::FromRequest};

@@ -82,6 +82,11 @@ impl ApiVersion {
         self < Self::v1(43)
     }
 
+    /// Since 1.52 several platforms of an image can be saved and loaded at once.
+    pub fn has_several_platforms(self) -> bool {
+        self >= Self::v1(52)
+    }
+
     /// Since 1.48 images tell what their names point at.
     pub fn has_image_descriptor(self) -> bool {
         self >= Self::v1(48)
@@ -95,6 +100,19 @@ impl ApiVersion {
     /// Before 1.50 `Config` of an image had the fields of a container's that no image has.
     pub fn has_container_fields_in_image_config(self) -> bool {
         self < Self::v1(50)
+    }
+}
+
+/// Disk usage.
+impl ApiVersion {
+    /// Since 1.42 it can be asked for some kinds of things alone.
+    pub fn has_usage_types(self) -> bool {
+        self >= Self::v1(42)
+    }
+
+    /// Since 1.52 there are sums in place of lists.
+    pub fn has_usage_sums(self) -> bool {
+        self >= Self::v1(52)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod create;
 pub mod exec;
+pub mod export;
 pub mod inspect;
 pub mod lifecycle;
 pub mod list;

@@ -1,6 +1,8 @@
 //! Handlers for images and `POST /auth`.
 
 mod body;
+pub mod commit;
+pub mod transfer;
 
 use std::pin::Pin;
 
@@ -15,18 +17,19 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use self::body::{DeletedBody, HistoryBody, InspectBody, SummaryBody};
+pub use self::body::SummaryBody;
+use self::body::{DeletedBody, HistoryBody, InspectBody};
 use super::{
     ApiState,
     answer::Json,
-    body::JsonBody,
+    body::{JsonBody, go_error},
     compat::ApiVersion,
     extract::{ClientGone, Path},
     query::Query,
     stream::{self, JsonStream},
 };
 use crate::{
-    engine::images::{DeleteOptions, ImportRequest, ListOptions, PullRequest, progress::Message},
+    engine::images::{DeleteOptions, ImportRequest, ListOptions, LoadOptions, PullRequest, progress::Message},
     model::{Error, filters::Filters, id::Tenant, image::Platform, registry_auth::RegistryAuth},
 };
 
@@ -201,12 +204,13 @@ pub struct LoadQuery {
 pub async fn image_load(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     Query(query): Query<LoadQuery>,
     messages: JsonStream,
     request: Request<Body>,
 ) -> Result<Response, Error> {
-    refuse_platforms(&query.platform)?;
-    let loading = api.engine.image_load(&tenant, reader(request.into_body()).await, query.quiet);
+    let options = LoadOptions { quiet: query.quiet, platforms: json_platforms(&query.platform, version)? };
+    let loading = api.engine.image_load(&tenant, reader(request.into_body()).await, options);
     Ok(messages.progress(loading))
 }
 
@@ -222,36 +226,35 @@ pub struct GetQuery {
 pub async fn image_get(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     Path(name): Path,
     Query(query): Query<GetQuery>,
     gone: ClientGone,
 ) -> Result<Response, Error> {
-    archive(&api, &tenant, &[name], &query.platform, gone).await
+    let platforms = json_platforms(&query.platform, version)?;
+    archive(&api, &tenant, &[name], &platforms, gone).await
 }
 
 /// `GET /images/get?names=…`
 pub async fn image_get_all(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     Query(query): Query<GetQuery>,
     gone: ClientGone,
 ) -> Result<Response, Error> {
-    archive(&api, &tenant, &query.names, &query.platform, gone).await
+    let platforms = json_platforms(&query.platform, version)?;
+    archive(&api, &tenant, &query.names, &platforms, gone).await
 }
 
 async fn archive(
     api: &ApiState,
     tenant: &Tenant,
     names: &[String],
-    platforms: &[String],
+    platforms: &[Platform],
     gone: ClientGone,
 ) -> Result<Response, Error> {
-    let platform = match platforms {
-        [] => None,
-        [one] => json_platform(one)?,
-        _ => return Err(Error::not_implemented("saving several chosen platforms is not implemented by ringer")),
-    };
-    let tar = api.engine.image_get(tenant, names, platform.as_ref()).await?;
+    let tar = api.engine.image_get(tenant, names, platforms).await?;
     let chunks = ReaderStream::with_capacity(tar, 256 << 10);
     let chunks = chunks.map_err(|error| Error::system("making the archive").with_source(error));
     Ok(stream::bytes(HeaderValue::from_static("application/x-tar"), gone, chunks))
@@ -286,8 +289,11 @@ fn json_platform(text: &str) -> Result<Option<Platform>, Error> {
     if text.is_empty() {
         return Ok(None);
     }
-    let platform: Platform = serde_json::from_str(text)
-        .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")).with_source(error))?;
+    let platform: Platform = serde_json::from_str(text).map_err(|error| {
+        let told = go_error::syntax(&error, text.as_bytes());
+        let told = told.message().trim_start_matches("invalid JSON: ");
+        Error::invalid(format!("failed to parse platform: {told}")).with_source(error)
+    })?;
     if platform.os.is_empty() && platform.architecture.is_empty() {
         return Err(Error::invalid("both OS and Architecture must be provided"));
     }
@@ -302,12 +308,12 @@ fn json_platform(text: &str) -> Result<Option<Platform>, Error> {
     }
 }
 
-/// The store takes all of an archive; a part of it cannot be asked for.
-fn refuse_platforms(platforms: &[String]) -> Result<(), Error> {
-    match platforms.iter().any(|platform| !platform.is_empty()) {
-        true => Err(Error::not_implemented("loading chosen platforms is not implemented by ringer")),
-        false => Ok(()),
+/// Several since API 1.52.
+fn json_platforms(platforms: &[String], version: ApiVersion) -> Result<Vec<Platform>, Error> {
+    if platforms.len() > 1 && !version.has_several_platforms() {
+        return Err(Error::invalid("multiple platform parameters not supported"));
     }
+    Ok(platforms.iter().map(|text| json_platform(text)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// The body as it comes, never held whole. Its beginning is awaited: a client that asked whether it may send

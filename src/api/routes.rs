@@ -17,7 +17,7 @@ pub fn routes() -> Vec<Route> {
         get("/_ping", "SystemPing").to(system::system_ping),
         head("/_ping", "SystemPingHead").to(system::system_ping_head),
         get("/events", "SystemEvents").to(system::system_events),
-        get("/system/df", "SystemDataUsage"),
+        get("/system/df", "SystemDataUsage").to(system::df::system_data_usage),
 
         // Container
         get("/containers/json", "ContainerList").to(containers::list::container_list),
@@ -25,8 +25,8 @@ pub fn routes() -> Vec<Route> {
         get("/containers/{id}/json", "ContainerInspect").to(containers::inspect::container_inspect),
         get("/containers/{id}/top", "ContainerTop").to(containers::lifecycle::container_top),
         get("/containers/{id}/logs", "ContainerLogs").to(containers::streams::container_logs),
-        get("/containers/{id}/changes", "ContainerChanges"),
-        get("/containers/{id}/export", "ContainerExport"),
+        get("/containers/{id}/changes", "ContainerChanges").to(containers::export::container_changes),
+        get("/containers/{id}/export", "ContainerExport").to(containers::export::container_export),
         get("/containers/{id}/stats", "ContainerStats").to(containers::stats::container_stats),
         post("/containers/{id}/resize", "ContainerResize").to(containers::lifecycle::container_resize),
         post("/containers/{id}/start", "ContainerStart").to(containers::lifecycle::container_start),
@@ -59,12 +59,12 @@ pub fn routes() -> Vec<Route> {
         post("/images/create", "ImageCreate").to(images::image_create),
         get("/images/{name}/json", "ImageInspect").to(images::image_inspect),
         get("/images/{name}/history", "ImageHistory").to(images::image_history),
-        post("/images/{name}/push", "ImagePush"),
+        post("/images/{name}/push", "ImagePush").to(images::transfer::image_push),
         post("/images/{name}/tag", "ImageTag").to(images::image_tag),
         delete("/images/{name}", "ImageDelete").to(images::image_delete),
-        get("/images/search", "ImageSearch"),
-        post("/images/prune", "ImagePrune"),
-        post("/commit", "ImageCommit"),
+        get("/images/search", "ImageSearch").to(images::transfer::image_search),
+        post("/images/prune", "ImagePrune").to(images::transfer::image_prune),
+        post("/commit", "ImageCommit").to(images::commit::image_commit),
         get("/images/{name}/get", "ImageGet").to(images::image_get),
         get("/images/get", "ImageGetAll").to(images::image_get_all),
         post("/images/load", "ImageLoad").to(images::image_load),
@@ -87,7 +87,7 @@ pub fn routes() -> Vec<Route> {
         post("/volumes/prune", "VolumePrune").to(volumes::volume_prune),
 
         // Distribution
-        get("/distribution/{name}/json", "DistributionInspect"),
+        get("/distribution/{name}/json", "DistributionInspect").to(images::transfer::distribution_inspect),
 
         // Session
         post("/session", "Session"),

@@ -1,5 +1,7 @@
 //! Handlers for the daemon itself.
 
+pub mod df;
+
 use axum::{
     extract::State,
     response::{IntoResponse, Response},

@@ -11,6 +11,7 @@ use tokio::io::AsyncRead;
 
 use crate::model::{
     Result,
+    container::Change,
     id::{ContainerId, Tenant},
     image::Descriptor,
     reference::Digest,
@@ -43,26 +44,6 @@ pub struct BlobInfo {
     pub size: u64,
     /// Its labels.
     pub labels: HashMap<String, String>,
-}
-
-/// One path that a container changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// In the container, with a slash in front.
-    pub path: String,
-    /// What happened to it.
-    pub kind: ChangeKind,
-}
-
-/// What happened to a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It or something in it is another.
-    Modified,
-    /// The image has nothing there.
-    Added,
-    /// The image has something there.
-    Deleted,
 }
 
 /// Keeps what is made under it from the garbage collector until it is released. Dropping it without

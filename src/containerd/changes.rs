@@ -6,12 +6,10 @@ use tokio::sync::mpsc;
 
 use super::{Client, Containerd, content, from_status, snapshots};
 use crate::{
-    backend::{
-        images::{BlobWriter, Change},
-        runtime::RootfsMount,
-    },
+    backend::{images::BlobWriter, runtime::RootfsMount},
     model::{
         Error, Result,
+        container::Change,
         id::ContainerId,
         image::{Descriptor, documents::media_type},
     },

@@ -10,9 +10,10 @@ use containerd_client::services::v1::{
 
 use super::{Containerd, changes, content, from_status, layers, leases};
 use crate::{
-    backend::images::{BlobInfo, BlobReader, BlobWriter, Change, ImageBackend, ImageRecord, Lease},
+    backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease},
     model::{
         Error, ErrorKind, Result,
+        container::Change,
         id::{ContainerId, Tenant},
         image::Descriptor,
         reference::Digest,

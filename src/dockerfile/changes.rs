@@ -6,10 +6,17 @@ use crate::model::{Error, Result, container::HealthConfig, image::ImageConfig, t
 
 /// Applies instructions in their order. Errors are 400, in dockerd's words where it has some.
 pub fn apply(config: &mut ImageConfig, changes: &[String]) -> Result<()> {
+    let mut has_command = false;
     for line in changes.iter().flat_map(|change| change.lines()) {
         let line = line.trim();
         if !line.is_empty() && !line.starts_with('#') {
             apply_one(config, line)?;
+            match line.split_whitespace().next().unwrap_or_default().to_uppercase().as_str() {
+                "CMD" => has_command = true,
+                // The command that was there belongs to another entrypoint.
+                "ENTRYPOINT" if !has_command => config.cmd = None,
+                _ => {}
+            }
         }
     }
     Ok(())

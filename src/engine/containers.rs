@@ -6,6 +6,7 @@ pub mod console;
 pub mod create;
 pub mod delete;
 pub mod exec;
+pub mod export;
 mod failure;
 mod health;
 mod kill;

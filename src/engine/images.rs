@@ -4,7 +4,9 @@
 //! and the labels that pin content and snapshots.
 
 mod auth;
+pub(crate) mod commit;
 mod delete;
+mod distribution;
 mod for_container;
 mod history;
 mod import;
@@ -15,7 +17,9 @@ mod load;
 mod locks;
 mod look_up;
 pub mod progress;
+pub(crate) mod prune;
 mod pull;
+mod push;
 mod save;
 mod tag;
 mod tree;
@@ -28,14 +32,19 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 pub use auth::LoginStatus;
+pub use commit::CommitRequest;
 pub use delete::{DeleteOptions, Deleted};
 pub use history::HistoryLine;
 pub use import::ImportRequest;
 pub use inspect::{ImageDetails, ManifestSummary};
 pub use list::{ImageSummary, ListOptions};
+pub use load::LoadOptions;
+pub use prune::Pruned;
 pub use pull::PullRequest;
+pub use push::PushRequest;
 pub use save::ArchiveReader;
 
+pub use crate::registry::{Inspected, SearchResult};
 use crate::{
     backend::images::ImageBackend,
     engine::config::EngineConfig,

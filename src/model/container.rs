@@ -1,5 +1,6 @@
 //! Containers: what a client asks for, what is stored, and the state machine.
 
+mod change;
 mod config;
 mod host_config;
 mod merge;
@@ -7,6 +8,7 @@ pub mod mount_spec;
 mod mounts;
 mod state;
 
+pub use change::{Change, ChangeKind};
 pub use config::{Config, HealthConfig, StrSlice};
 pub use host_config::{
     DeviceMapping, DeviceRequest, HostConfig, LogConfig, MountRequest, PortBinding, RestartPolicy, ThrottleDevice,

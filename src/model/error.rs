@@ -243,6 +243,16 @@ impl Error {
         Self::not_found(format!("manifest for {reference} not found: {detail}"))
     }
 
+    /// A push of a repository of which there is no image.
+    pub fn no_local_tag(repository: &str) -> Self {
+        Self::not_found(format!("An image does not exist locally with the tag: {repository}"))
+    }
+
+    /// A push of a tag that the repository does not have.
+    pub fn tag_does_not_exist(reference: &str) -> Self {
+        Self::not_found(format!("tag does not exist: {reference}"))
+    }
+
     /// An image that is there, but for other platforms.
     pub fn platform_not_provided(reference: &str, platform: &str) -> Self {
         Self::not_found(format!(

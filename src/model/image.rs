@@ -110,6 +110,26 @@ pub struct ImageForContainer {
 }
 
 impl ImageConfig {
+    /// What an image keeps of a container's configuration.
+    pub fn of_container(config: &Config) -> Self {
+        Self {
+            user: config.user.clone(),
+            exposed_ports: config.exposed_ports.clone().filter(|ports| !ports.is_empty()),
+            env: config.env.clone().unwrap_or_default(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            volumes: config.volumes.clone().filter(|volumes| !volumes.is_empty()),
+            working_dir: config.working_dir.clone(),
+            labels: config.labels.clone().filter(|labels| !labels.is_empty()),
+            stop_signal: config.stop_signal.clone(),
+            stop_timeout: config.stop_timeout,
+            healthcheck: config.healthcheck.clone(),
+            shell: config.shell.clone(),
+            on_build: config.on_build.clone(),
+            args_escaped: config.args_escaped.then_some(true),
+        }
+    }
+
     /// The configuration as the defaults of a container's.
     pub fn to_container_config(&self) -> Config {
         Config {

@@ -28,6 +28,13 @@ const TOKEN_ANSWER_LIMIT: usize = 1 << 20;
 pub enum Scope {
     /// Read one repository.
     Pull(String),
+    /// Write one repository, and take blobs from others.
+    Push {
+        /// Where to.
+        to: String,
+        /// Where from.
+        from: Vec<String>,
+    },
     /// Nothing yet, but asks for a refresh token (`docker login`).
     Login,
 }
@@ -121,18 +128,26 @@ impl Authenticator {
         let url =
             Url::parse(realm).map_err(|_| Failure::Other(format!("invalid token auth challenge realm: {realm:?}")))?;
         let service = bearer.parameter("service");
-        let scope = match &self.scope {
-            Scope::Pull(repository) => format!("repository:{repository}:pull"),
-            Scope::Login => String::new(),
-        };
+        let scopes = self.scopes();
         if self.auth.identitytoken.is_empty() {
-            self.token_by_password(url, service, &scope).await
+            self.token_by_password(url, service, &scopes).await
         } else {
-            self.token_by_refresh(url, service, &scope).await
+            self.token_by_refresh(url, service, &scopes.join(" ")).await
         }
     }
 
-    async fn token_by_password(&self, mut url: Url, service: &str, scope: &str) -> Result<TokenAnswer, Failure> {
+    fn scopes(&self) -> Vec<String> {
+        match &self.scope {
+            Scope::Pull(repository) => vec![format!("repository:{repository}:pull")],
+            Scope::Push { to, from } => {
+                let from = from.iter().map(|repository| format!("repository:{repository}:pull"));
+                std::iter::once(format!("repository:{to}:pull,push")).chain(from).collect()
+            }
+            Scope::Login => Vec::new(),
+        }
+    }
+
+    async fn token_by_password(&self, mut url: Url, service: &str, scopes: &[String]) -> Result<TokenAnswer, Failure> {
         {
             let mut query = url.query_pairs_mut();
             if !self.auth.username.is_empty() {
@@ -141,7 +156,7 @@ impl Authenticator {
             if matches!(self.scope, Scope::Login) {
                 query.append_pair("client_id", "docker").append_pair("offline_token", "true");
             }
-            if !scope.is_empty() {
+            for scope in scopes {
                 query.append_pair("scope", scope);
             }
             query.append_pair("service", service);

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::{
-    model::{Error, reference::Reference},
+    model::{Error, ErrorKind, reference::Reference},
     registry::{challenge::Challenge, insecure},
 };
 
@@ -138,6 +138,24 @@ impl Failure {
             _ => Error::system(self.text()),
         }
     }
+
+    /// As the end of a push.
+    pub fn of_push(&self) -> Error {
+        match self {
+            Self::NoCredentials(_) => Error::system("no basic auth credentials"),
+            _ => Error::system(self.text()),
+        }
+    }
+
+    /// As an answer to a question about a reference.
+    pub fn of_inspect(&self) -> Error {
+        match self.code() {
+            "DENIED" => Error::forbidden(self.text()),
+            "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" => Error::not_found(self.text()),
+            "UNAUTHORIZED" => Error::new(ErrorKind::Unauthorized, self.text()),
+            _ => Error::system(self.text()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -215,7 +233,6 @@ async fn dialled_address(host: &str, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ErrorKind;
 
     fn refused(status: u16, body: &str) -> Failure {
         Failure::from_answer(StatusCode::from_u16(status).unwrap(), &[], body.as_bytes())

@@ -123,7 +123,7 @@ impl Registry {
 
 /// Of two failures the one that says more: where TLS to an insecure registry failed, what plain HTTP said counts;
 /// and a registry's own refusal counts more than a mirror that could not be reached.
-fn more_telling(before: Failure, now: Failure) -> Failure {
+pub(super) fn more_telling(before: Failure, now: Failure) -> Failure {
     match (&before, &now) {
         (Failure::Refused(..) | Failure::NoCredentials(_), Failure::Transport(..)) => before,
         _ => now,

@@ -20,7 +20,7 @@ use crate::{
     registry::{
         Registry,
         authenticate::{Authenticator, Scope},
-        challenge::challenges,
+        challenge::{Challenge, challenges},
         endpoint::Endpoint,
         failure::Failure,
     },
@@ -30,7 +30,7 @@ use crate::{
 const MANIFEST_LIMIT: usize = 4 << 20;
 
 /// Error answers are read this far.
-const ERROR_LIMIT: usize = 64 << 10;
+pub(super) const ERROR_LIMIT: usize = 64 << 10;
 
 /// A manifest or index with its bytes, as the registry signed for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +58,19 @@ impl Session {
         reference: &Reference,
         auth: &RegistryAuth,
     ) -> Result<Self, Failure> {
-        let client = registry.transport.client(&endpoint).map_err(|error| Failure::Other(error.chain()))?;
         let scope = Scope::Pull(reference.repository().to_owned());
+        Self::open_for(registry, endpoint, reference, auth, scope).await
+    }
+
+    /// As [`Session::open`], for something else than pulling.
+    pub(super) async fn open_for(
+        registry: &Registry,
+        endpoint: Endpoint,
+        reference: &Reference,
+        auth: &RegistryAuth,
+        scope: Scope,
+    ) -> Result<Self, Failure> {
+        let client = registry.transport.client(&endpoint).map_err(|error| Failure::Other(error.chain()))?;
         let session = Self {
             authenticator: Mutex::new(Authenticator::new(client.clone(), auth.clone(), scope)),
             client,
@@ -69,6 +80,11 @@ impl Session {
         };
         session.ping().await?;
         Ok(session)
+    }
+
+    /// What it was opened for.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
     }
 
     async fn ping(&self) -> Result<(), Failure> {
@@ -149,14 +165,14 @@ impl Session {
         let mut tried = false;
         loop {
             let request = self.client.request(method.clone(), url.clone()).headers(headers.clone());
-            let request = self.authenticator.lock().await.sign(request, &method, url.as_str()).await?;
+            let request = self.sign(request, &method, &url).await?;
             let answer = send(request, &method, &url).await?;
             let status = answer.status();
             if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
                 return Ok(answer);
             }
             let found = challenges(answer.headers());
-            if status == StatusCode::UNAUTHORIZED && !tried && self.authenticator.lock().await.learn(found.clone()) {
+            if status == StatusCode::UNAUTHORIZED && !tried && self.learn(found.clone()).await {
                 tried = true;
                 continue;
             }
@@ -165,12 +181,26 @@ impl Session {
         }
     }
 
+    pub(super) async fn sign(
+        &self,
+        request: RequestBuilder,
+        method: &Method,
+        url: &Url,
+    ) -> Result<RequestBuilder, Failure> {
+        self.authenticator.lock().await.sign(request, method, url.as_str()).await
+    }
+
+    /// Takes up what an answer demanded. Whether a second try may do better.
+    pub(super) async fn learn(&self, found: Vec<Challenge>) -> bool {
+        self.authenticator.lock().await.learn(found)
+    }
+
     pub(super) fn url(&self, path: &str) -> Result<Url, Failure> {
         let text = if path.contains("://") { path.to_owned() } else { format!("{}{path}", self.endpoint.base) };
         Url::parse(&text).map_err(|error| Failure::Other(format!("invalid registry URL {text:?}: {error}")))
     }
 
-    fn manifest_path(&self, wanted: &str) -> String {
+    pub(super) fn manifest_path(&self, wanted: &str) -> String {
         format!("/v2/{}/manifests/{wanted}", self.reference.repository())
     }
 

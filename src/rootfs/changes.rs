@@ -25,11 +25,12 @@ use super::{
     view::{RootView, reopen},
 };
 use crate::{
-    backend::{
-        images::{Change, ChangeKind},
-        runtime::RootfsMount,
+    backend::runtime::RootfsMount,
+    model::{
+        Result,
+        container::{Change, ChangeKind},
+        error::Context,
     },
-    model::{Result, error::Context},
 };
 
 /// A container's files beside those of its image.

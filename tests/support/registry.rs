@@ -124,6 +124,11 @@ impl Registry {
         gate
     }
 
+    /// What was put under a path.
+    pub fn page(&self, path: &str) -> Option<Vec<u8>> {
+        self.state().pages.get(path).map(|page| page.body.clone())
+    }
+
     /// Asks for passwords from now on.
     pub fn guard(&self, guard: Guard) {
         self.state().guard = guard;
@@ -167,7 +172,7 @@ struct Request {
     method: String,
     path: String,
     headers: HashMap<String, String>,
-    body: String,
+    body: Vec<u8>,
 }
 
 async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
@@ -191,7 +196,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Opti
     let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    Ok(Some(Request { method, path, headers, body: String::from_utf8_lossy(&body).into_owned() }))
+    Ok(Some(Request { method, path, headers, body }))
 }
 
 async fn serve(stream: TcpStream, address: SocketAddr, state: Arc<Mutex<State>>) -> std::io::Result<()> {
@@ -257,6 +262,9 @@ fn answer(request: &Request, path: &str, address: SocketAddr, state: &mut State)
     if path == "/v2/" {
         return Answer::json(200, "{}");
     }
+    if let Some(answer) = write(request, path, state) {
+        return answer;
+    }
     let Some(page) = state.pages.get(path).cloned() else {
         let (code, message) = if path.contains("/manifests/") {
             ("MANIFEST_UNKNOWN", "manifest unknown")
@@ -283,6 +291,43 @@ fn answer(request: &Request, path: &str, address: SocketAddr, state: &mut State)
     }
 }
 
+/// Uploads, mounts and manifests that are put.
+fn write(request: &Request, path: &str, state: &mut State) -> Option<Answer> {
+    let query = request.path.split_once('?').map_or("", |(_, query)| query);
+    let value = |name: &str| {
+        let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        pair.map(|value| value.replace("%3A", ":").replace("%2F", "/"))
+    };
+    let done = |digest: &str| {
+        let headers = vec![("Docker-Content-Digest", digest.to_owned())];
+        Some(Answer { status: 201, headers, ..Answer::default() })
+    };
+    let (repository, _) =
+        path.strip_prefix("/v2/")?.rsplit_once(if path.contains("/blobs/") { "/blobs/" } else { "/manifests/" })?;
+    match request.method.as_str() {
+        "POST" => {
+            let mounted = value("mount").zip(value("from"));
+            let page = mounted.and_then(|(digest, from)| state.pages.get(&blob_path(&from, &digest)).cloned());
+            if let Some(page) = page {
+                let digest = page.digest.clone();
+                state.pages.insert(blob_path(repository, &digest), page);
+                return done(&digest);
+            }
+            let headers = vec![("Location", format!("/v2/{repository}/blobs/uploads/1?_state=x"))];
+            Some(Answer { status: 202, headers, ..Answer::default() })
+        }
+        "PUT" => {
+            let kind = request.headers.get("content-type").cloned().unwrap_or_default();
+            let digest = value("digest").unwrap_or_default();
+            let page = Page { kind, body: request.body.clone(), digest: digest.clone() };
+            let path = if digest.is_empty() { path.to_owned() } else { blob_path(repository, &digest) };
+            state.pages.insert(path, page);
+            done(&digest)
+        }
+        _ => None,
+    }
+}
+
 /// What is demanded of a request that does not say who it is.
 fn challenge(request: &Request, address: SocketAddr, guard: &Guard) -> Option<String> {
     let said = request.headers.get("authorization").map(String::as_str);
@@ -300,7 +345,8 @@ fn challenge(request: &Request, address: SocketAddr, guard: &Guard) -> Option<St
 fn token(request: &Request, state: &State) -> Answer {
     let Guard::Bearer { pair, refresh } = &state.guard else { return Answer::json(404, "{}") };
     let said = request.headers.get("authorization").cloned().unwrap_or_default();
-    let by_refresh = request.method == "POST" && request.body.contains(&format!("refresh_token={refresh}"));
+    let by_refresh = request.method == "POST"
+        && String::from_utf8_lossy(&request.body).contains(&format!("refresh_token={refresh}"));
     if by_refresh || pair.is_empty() || said == format!("Basic {pair}") {
         let body = r#"{"token":"good","access_token":"good","refresh_token":"again","expires_in":300}"#;
         return Answer::json(200, body);

@@ -54,7 +54,8 @@ pub async fn container_list(
     Ok(Json(containers).into_response())
 }
 
-fn summary(record: &ContainerRecord, size: Option<ContainerSize>, version: ApiVersion) -> Value {
+/// A container as lists show it.
+pub fn summary(record: &ContainerRecord, size: Option<ContainerSize>, version: ApiVersion) -> Value {
     let mut body = json!({
         "Id": record.id,
         "Names": [format!("/{}", record.name)],

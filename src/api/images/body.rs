@@ -21,7 +21,7 @@ pub struct SummaryBody {
     created: i64,
     id: String,
     labels: Option<IndexMap<String, String>>,
-    parent_id: &'static str,
+    parent_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     descriptor: Option<Descriptor>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ impl SummaryBody {
             created: image.created.unix(),
             id: image.id.to_string(),
             labels: image.labels,
-            parent_id: "",
+            parent_id: image.parent.map(|parent| parent.to_string()).unwrap_or_default(),
             descriptor: version.has_image_descriptor().then_some(image.descriptor),
             manifests: image.manifests.map(|all| all.into_iter().map(ManifestBody::from).collect()),
             repo_digests: or_none(image.repo_digests, "<none>@<none>"),
@@ -117,7 +117,7 @@ pub struct InspectBody {
     id: String,
     repo_tags: Vec<String>,
     repo_digests: Vec<String>,
-    parent: &'static str,
+    parent: String,
     comment: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<Timestamp>,
@@ -185,7 +185,7 @@ impl InspectBody {
             id: image.id.to_string(),
             repo_tags: image.repo_tags,
             repo_digests: image.repo_digests,
-            parent: "",
+            parent: image.parent.map(|parent| parent.to_string()).unwrap_or_default(),
             comment: comment(&document),
             created: document.created,
             docker_version: document.docker_version,

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use super::{
-    ChangeKind, ImageBackend, ImageRecord, Lease,
+    ImageBackend, ImageRecord, Lease,
     samples::{Packing, Sample, image, pack, tar},
 };
 use crate::model::{
+    container::ChangeKind,
     id::{ContainerId, Tenant},
     image::{Descriptor, ImageConfig, documents::EMPTY_LAYER},
     reference::Digest,

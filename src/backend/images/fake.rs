@@ -9,9 +9,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{BlobInfo, BlobReader, BlobWriter, Change, ChangeKind, ImageBackend, ImageRecord, Lease, samples};
+use super::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, samples};
 use crate::model::{
     Error, Result,
+    container::{Change, ChangeKind},
     id::{ContainerId, Tenant},
     image::{Descriptor, documents::media_type},
     reference::Digest,

@@ -1,7 +1,7 @@
 //! `POST /containers/{id}/pause` and `/unpause`.
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, container::Container},
     model::{Result, id::Tenant},
 };
 
@@ -12,12 +12,7 @@ impl Engine {
         let engine = self.clone();
         self.run("container_pause", async move {
             let _changing = container.lock.lock().await;
-            let paused = container.state().pause(container.id().as_str())?;
-            engine.backends.runtime.pause(container.id()).await?;
-            container.update(|record| record.state = paused);
-            engine.store_record(&container).await?;
-            engine.events.container(&container.record(), "pause", &[]);
-            Ok(())
+            engine.pause_held(&container).await
         })
         .await
     }
@@ -28,13 +23,28 @@ impl Engine {
         let engine = self.clone();
         self.run("container_unpause", async move {
             let _changing = container.lock.lock().await;
-            let running = container.state().unpause(container.id().as_str())?;
-            engine.backends.runtime.resume(container.id()).await?;
-            container.update(|record| record.state = running);
-            engine.store_record(&container).await?;
-            engine.events.container(&container.record(), "unpause", &[]);
-            Ok(())
+            engine.unpause_held(&container).await
         })
         .await
+    }
+
+    /// Freezes a container whose lock the caller holds.
+    pub(crate) async fn pause_held(&self, container: &Container) -> Result<()> {
+        let paused = container.state().pause(container.id().as_str())?;
+        self.backends.runtime.pause(container.id()).await?;
+        container.update(|record| record.state = paused);
+        self.store_record(container).await?;
+        self.events.container(&container.record(), "pause", &[]);
+        Ok(())
+    }
+
+    /// Thaws a container whose lock the caller holds.
+    pub(crate) async fn unpause_held(&self, container: &Container) -> Result<()> {
+        let running = container.state().unpause(container.id().as_str())?;
+        self.backends.runtime.resume(container.id()).await?;
+        container.update(|record| record.state = running);
+        self.store_record(container).await?;
+        self.events.container(&container.record(), "unpause", &[]);
+        Ok(())
     }
 }

@@ -115,7 +115,12 @@ impl Engine {
         Ok(deleted)
     }
 
-    async fn delete_all(&self, tenant: &Tenant, found: &Found, records: &[&ImageRecord]) -> Result<Vec<Deleted>> {
+    pub(super) async fn delete_all(
+        &self,
+        tenant: &Tenant,
+        found: &Found,
+        records: &[&ImageRecord],
+    ) -> Result<Vec<Deleted>> {
         let mut deleted = Vec::new();
         for (n, record) in records.iter().enumerate() {
             // With the last name the collector comes: the answer means that the space is free.

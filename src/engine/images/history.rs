@@ -1,7 +1,12 @@
 //! `GET /images/{name}/history`.
 
+use std::sync::Arc;
+
 use crate::{
-    engine::Engine,
+    engine::{
+        Engine,
+        images::{look_up::Found, tree::Tree},
+    },
     model::{
         Error, Result,
         id::Tenant,
@@ -51,11 +56,30 @@ impl Engine {
             lines.push(line(entry, size));
         }
         lines.reverse();
-        if let Some(newest) = lines.first_mut() {
-            newest.id = found.id().to_string();
-            newest.tags = found.repo_tags();
-        }
+        self.name_steps(tenant, found, tree, &mut lines).await?;
         Ok(lines)
+    }
+
+    /// Each image that was made here is one step more than the one it was made on.
+    async fn name_steps(
+        &self,
+        tenant: &Tenant,
+        found: Found,
+        tree: Arc<Tree>,
+        lines: &mut [HistoryLine],
+    ) -> Result<()> {
+        let all = if tree.parent.is_some() { self.images.all(tenant).await? } else { Vec::new() };
+        let mut image = Some((found, tree));
+        for line in lines {
+            let Some((found, tree)) = image.take() else { break };
+            line.id = found.id().to_string();
+            line.tags = found.repo_tags();
+            let parent = tree.parent.as_ref().and_then(|parent| all.iter().find(|found| found.id() == parent));
+            if let Some(parent) = parent {
+                image = Some((parent.clone(), self.images.tree(&parent.target).await?));
+            }
+        }
+        Ok(())
     }
 }
 

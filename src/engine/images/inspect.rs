@@ -27,6 +27,8 @@ pub struct ImageDetails {
     pub repo_tags: Vec<String>,
     /// Names with the digest.
     pub repo_digests: Vec<String>,
+    /// The image that it was made on, if it was made here.
+    pub parent: Option<Digest>,
     /// What the names point at.
     pub descriptor: Descriptor,
     /// The chosen platform's configuration.
@@ -76,6 +78,7 @@ impl Engine {
             id: found.id().clone(),
             repo_tags: found.repo_tags(),
             repo_digests: found.repo_digests(),
+            parent: tree.parent.clone(),
             descriptor: found.target.clone(),
             document: content.document.clone(),
             size: content.size() + variant.descriptor.size,

@@ -38,6 +38,9 @@ impl ImageStore {
         document: &ImageDocument,
         layers: Vec<Descriptor>,
     ) -> Result<(Descriptor, Manifest)> {
+        let layers = layers
+            .into_iter()
+            .map(|layer| Descriptor { media_type: media_type::of_oci_layer(&layer.media_type).to_owned(), ..layer });
         let bytes = serde_json::to_vec(document).expect("documents are plain data");
         let config = Descriptor::of(media_type::OCI_CONFIG, &bytes);
         self.store_document(lease, &config, &bytes).await?;
@@ -45,7 +48,7 @@ impl ImageStore {
             schema_version: 2,
             media_type: media_type::OCI_MANIFEST.to_owned(),
             config,
-            layers,
+            layers: layers.collect(),
             annotations: indexmap::IndexMap::new(),
         };
         let bytes = serde_json::to_vec(&manifest).expect("documents are plain data");

@@ -52,6 +52,8 @@ pub struct ImageSummary {
     pub shared_size: Option<u64>,
     /// Its labels.
     pub labels: Option<IndexMap<String, String>>,
+    /// The image that it was made on, if it was made here.
+    pub parent: Option<Digest>,
     /// What its names point at.
     pub descriptor: Descriptor,
     /// All manifests, if asked for.
@@ -123,6 +125,7 @@ impl Engine {
             size,
             shared_size: None,
             labels: document.config.labels,
+            parent: tree.parent.clone(),
             descriptor: found.target.clone(),
             manifests,
         })

@@ -25,7 +25,7 @@ use crate::{
             Descriptor, Platform,
             documents::{ImageDocument, Index, Manifest, media_type},
         },
-        reference::Reference,
+        reference::{Digest, Reference},
     },
 };
 
@@ -37,6 +37,15 @@ pub type ProgressStream = Pin<Box<dyn Stream<Item = Result<Message>> + Send>>;
 /// The bytes of a request.
 pub type Body = Pin<Box<dyn AsyncRead + Send>>;
 
+/// How to load.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Without the layers' progress.
+    pub quiet: bool,
+    /// Only these of images for several platforms.
+    pub platforms: Vec<Platform>,
+}
+
 /// An image of the archive whose documents are stored.
 struct Loaded {
     target: Descriptor,
@@ -47,8 +56,8 @@ struct Loaded {
 type Messages = mpsc::Sender<Result<Message>>;
 
 impl Engine {
-    /// Takes all images of a tar. Failures come in the stream, as dockerd has it. `quiet` leaves the layers' progress out.
-    pub fn image_load(&self, tenant: &Tenant, body: Body, quiet: bool) -> ProgressStream {
+    /// Takes all images of a tar. Failures come in the stream, as dockerd has it.
+    pub fn image_load(&self, tenant: &Tenant, body: Body, options: LoadOptions) -> ProgressStream {
         let (messages, stream) = mpsc::channel(16);
         let (engine, tenant) = (self.clone(), tenant.clone());
         self.spawn("image_load", async move {
@@ -59,10 +68,14 @@ impl Engine {
             let stopping = engine.stopping();
             let loaded = tokio::select! {
                 () = stopping.cancelled() => Err(Error::unavailable("the daemon is shutting down")),
-                loaded = engine.load_archive(&tenant, body, quiet, &lease, &messages) => loaded,
+                loaded = engine.load_archive(&tenant, body, &options, &lease, &messages) => loaded,
             };
             let released = engine.images.backend.release(lease).await;
-            if let Err(error) = loaded.and(released) {
+            let rest = match &loaded {
+                Ok(targets) if !options.platforms.is_empty() => engine.drop_other_platforms(targets).await,
+                _ => Ok(()),
+            };
+            if let Err(error) = loaded.map(drop).and(released).and(rest) {
                 engine.collect_garbage_soon();
                 let _client_left = messages.send(Err(error)).await;
             }
@@ -84,10 +97,10 @@ impl Engine {
         &self,
         tenant: &Tenant,
         body: Body,
-        quiet: bool,
+        options: &LoadOptions,
         lease: &Lease,
         messages: &Messages,
-    ) -> Result<()> {
+    ) -> Result<Vec<Digest>> {
         let archive = archive::read(self.images.backend.clone(), lease.clone(), body).await?;
         let images = if archive.is_layout() {
             layout::images(&self.images, lease, &archive).await?
@@ -98,8 +111,19 @@ impl Engine {
         } else {
             return Err(Error::invalid("unrecognized image format"));
         };
+        let mut targets = Vec::new();
         for image in images {
-            self.keep_loaded(tenant, &image, quiet, lease, messages).await?;
+            self.keep_loaded(tenant, &image, options, lease, messages).await?;
+            targets.push(image.target.digest);
+        }
+        Ok(targets)
+    }
+
+    /// What the archive held for platforms that were not asked for goes with the lease; then the images are looked at anew.
+    async fn drop_other_platforms(&self, targets: &[Digest]) -> Result<()> {
+        self.images.backend.collect_garbage().await?;
+        for target in targets {
+            self.images.forget_tree(target);
         }
         Ok(())
     }
@@ -108,14 +132,23 @@ impl Engine {
         &self,
         tenant: &Tenant,
         image: &Loaded,
-        quiet: bool,
+        options: &LoadOptions,
         lease: &Lease,
         messages: &Messages,
     ) -> Result<()> {
         self.images.forget_tree(&image.target.digest);
-        self.pin_loaded(&image.target).await?;
         let tree = self.images.tree(&image.target).await?;
-        let Some((_, content)) = tree.choose(None) else {
+        let wanted: Vec<Digest> = match options.platforms.as_slice() {
+            [] => tree.available().map(|(variant, _)| variant.descriptor.digest.clone()).collect(),
+            platforms => {
+                let chosen = tree.choose_all(platforms).map_err(|missing| {
+                    Error::not_found(format!("requested platform ({missing}) not found: image might be filtered out"))
+                })?;
+                chosen.into_iter().map(|(variant, _)| variant.descriptor.digest.clone()).collect()
+            }
+        };
+        self.pin_loaded(&image.target, &wanted).await?;
+        let Some((_, content)) = tree.choose(options.platforms.first()) else {
             return Err(Error::invalid(format!("image {} has no content in the archive", image.target.digest)));
         };
         super::keep::check_layer_count(&content.manifest, &content.document)?;
@@ -123,7 +156,7 @@ impl Engine {
         for (n, layer) in content.manifest.layers.iter().enumerate() {
             let parent = if n == 0 { "" } else { chains[n - 1].as_str() };
             let is_new = self.images.unpack_one(lease, layer, parent, &chains[n], &diff_ids[n]).await?;
-            if is_new && !quiet {
+            if is_new && !options.quiet {
                 let id = super::look_up::short(&diff_ids[n]);
                 let message = Message::layer_progress(id, "Loading layer", layer.size, layer.size);
                 let _client_left = messages.send(Ok(message)).await;
@@ -144,13 +177,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Labels for the collector on all documents of an image that are here.
-    async fn pin_loaded(&self, target: &Descriptor) -> Result<()> {
+    /// Labels for the collector on the documents of an image that are here and wanted.
+    async fn pin_loaded(&self, target: &Descriptor, wanted: &[Digest]) -> Result<()> {
         if self.images.backend.blob_info(&target.digest).await?.is_none() {
             return Ok(());
         }
         let bytes = self.images.read_document(target).await?;
         if !media_type::is_index(&target.media_type) {
+            if !wanted.contains(&target.digest) {
+                return Ok(());
+            }
             let manifest = Manifest::parse(&bytes)?;
             if self.images.backend.blob_info(&manifest.config.digest).await?.is_none() {
                 return Err(Error::invalid(format!("blob {} is missing in the archive", manifest.config.digest)));
@@ -161,7 +197,7 @@ impl Engine {
         let index = Index::parse(&bytes)?;
         self.images.pin_index(target, &index).await?;
         for entry in &index.manifests {
-            Box::pin(self.pin_loaded(entry)).await?;
+            Box::pin(self.pin_loaded(entry, wanted)).await?;
         }
         Ok(())
     }

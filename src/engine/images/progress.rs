@@ -20,6 +20,9 @@ pub struct Message {
     /// Of which layer, or which tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// What programs read: ids and digests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aux: Option<serde_json::Value>,
 }
 
 /// Bytes done and to do.
@@ -57,6 +60,11 @@ impl Message {
     /// How far a layer is.
     pub fn layer_progress(id: &str, text: &str, current: u64, total: u64) -> Self {
         Self { detail: Some(Detail { current, total }), progress: Some(bar(current, total)), ..Self::about(id, text) }
+    }
+
+    /// What programs read of a push.
+    pub fn aux(value: serde_json::Value) -> Self {
+        Self { detail: Some(Detail::default()), aux: Some(value), ..Self::default() }
     }
 
     /// A line for the terminal.

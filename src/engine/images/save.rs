@@ -10,7 +10,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{look_up::Found, tree::Tree};
+use super::{
+    look_up::Found,
+    tree::{Tree, Variant},
+};
 use crate::{
     engine::Engine,
     model::{
@@ -50,19 +53,13 @@ struct ArchiveItem {
 impl Engine {
     /// Saves images. Names with a tag save that name; a name alone saves all tags of its repository; an id saves the image
     /// without names. All of them are looked up before the first byte.
-    pub async fn image_get(
-        &self,
-        tenant: &Tenant,
-        images: &[String],
-        platform: Option<&Platform>,
-    ) -> Result<ArchiveReader> {
+    pub async fn image_get(&self, tenant: &Tenant, images: &[String], platforms: &[Platform]) -> Result<ArchiveReader> {
         let mut saved: Vec<Saved> = Vec::new();
         for name in images {
             for (found, names) in self.found_for_save(tenant, name).await? {
                 let tree = self.images.tree(&found.target).await?;
-                if tree.choose(platform).is_none() {
-                    let wanted = platform.cloned().unwrap_or_else(Platform::host).to_string();
-                    return Err(Error::platform_not_provided(name, &wanted));
+                if let Err(missing) = tree.choose_all(platforms) {
+                    return Err(Error::platform_not_provided(name, &missing.to_string()));
                 }
                 self.image_event(tenant, "save", found.id().as_str(), found.id().as_str(), indexmap::IndexMap::new());
                 match saved.iter_mut().find(|saved| saved.tree.target.digest == *found.id()) {
@@ -77,10 +74,10 @@ impl Engine {
         }
         let lease = self.images.backend.lease().await?;
         let (reader, writer) = tokio::io::duplex(PIPE);
-        let (engine, platform) = (self.clone(), platform.cloned());
+        let (engine, platforms) = (self.clone(), platforms.to_vec());
         self.spawn("image_get", async move {
             let mut archive = ArchiveWriter { engine: &engine, out: writer };
-            if let Err(error) = archive.write(&saved, platform.as_ref()).await {
+            if let Err(error) = archive.write(&saved, &platforms).await {
                 // The client sees a tar without its end.
                 tracing::warn!("saving images: {}", error.chain());
             }
@@ -122,8 +119,8 @@ struct ArchiveWriter<'a, W> {
 }
 
 impl<W: AsyncWrite + Send + Unpin> ArchiveWriter<'_, W> {
-    async fn write(&mut self, images: &[Saved], platform: Option<&Platform>) -> Result<()> {
-        let blobs = self.blobs(images, platform).await?;
+    async fn write(&mut self, images: &[Saved], platforms: &[Platform]) -> Result<()> {
+        let blobs = self.blobs(images, platforms).await?;
         let folders: BTreeSet<&str> =
             blobs.keys().filter_map(|digest| digest.as_str().split_once(':')).map(|(algorithm, _)| algorithm).collect();
         self.folder("blobs/").await?;
@@ -134,20 +131,23 @@ impl<W: AsyncWrite + Send + Unpin> ArchiveWriter<'_, W> {
             self.blob(digest, *size).await?;
         }
         self.file("index.json", &index(images)).await?;
-        self.file("manifest.json", &manifest(images, platform)).await?;
+        self.file("manifest.json", &manifest(images, platforms)).await?;
         self.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).await?;
         self.raw(&[0; 2 * BLOCK as usize]).await?;
         self.out.shutdown().await.map_err(|error| client_left(&error))
     }
 
     /// All blobs that are here, with their sizes.
-    async fn blobs(&self, images: &[Saved], platform: Option<&Platform>) -> Result<BTreeMap<Digest, u64>> {
+    async fn blobs(&self, images: &[Saved], platforms: &[Platform]) -> Result<BTreeMap<Digest, u64>> {
         let mut blobs = BTreeMap::new();
         for image in images {
-            let chosen = image.tree.choose(platform).map(|(variant, _)| variant.descriptor.digest.clone());
+            let chosen = image.tree.choose_all(platforms).unwrap_or_default();
+            let is_chosen = |variant: &Variant| {
+                chosen.iter().any(|(known, _)| known.descriptor.digest == variant.descriptor.digest)
+            };
             self.documents(&image.tree.target, &mut blobs).await?;
             for (variant, content) in image.tree.available() {
-                if platform.is_some() && Some(&variant.descriptor.digest) != chosen.as_ref() {
+                if !platforms.is_empty() && !is_chosen(variant) {
                     continue;
                 }
                 let parts = content.manifest.layers.iter().chain([&content.manifest.config, &variant.descriptor]);
@@ -243,10 +243,11 @@ fn index(images: &[Saved]) -> Vec<u8> {
     serde_json::to_vec(&index).expect("documents are plain data")
 }
 
-fn manifest(images: &[Saved], platform: Option<&Platform>) -> Vec<u8> {
+fn manifest(images: &[Saved], platforms: &[Platform]) -> Vec<u8> {
     let path = |blob: &Descriptor| format!("blobs/{}", blob.digest.as_str().replace(':', "/"));
     let item = |image: &Saved| {
-        let (_, content) = image.tree.choose(platform)?;
+        // The archive's old part has room for one platform.
+        let (_, content) = image.tree.choose_all(platforms).ok()?.into_iter().next()?;
         let tags: Vec<String> = image.names.iter().map(Reference::familiar).collect();
         Some(ArchiveItem {
             config: path(&content.manifest.config),

@@ -49,6 +49,15 @@ pub fn new_name(repository: &str, tag: &str) -> Result<Reference> {
     if tag.is_empty() { Ok(name.or_latest()) } else { name.with_tag(tag) }
 }
 
+/// A name as commit, import and push with a tag take it.
+pub fn import_name(text: &str) -> Result<Reference> {
+    let name = Reference::parse(text)?;
+    if name.digest().is_some() {
+        return Err(Error::invalid("cannot import digest reference"));
+    }
+    Ok(name)
+}
+
 /// A name for pulling: `tag` may be a digest, and wins over what `text` carries.
 pub fn pull_name(text: &str, tag: &str) -> Result<Reference> {
     let name = Reference::parse(text)?;

@@ -1,8 +1,10 @@
 //! The verbs on a store in memory and a registry that does what it is told.
 
 mod archives;
+mod commits;
 mod names;
 mod pulls;
+mod pushes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +18,11 @@ use crate::{
         network::fake::FakeNetwork,
         runtime::fake::FakeRuntime,
     },
-    engine::{Backends, Engine, config::EngineConfig, images::PullRequest},
+    engine::{
+        Backends, Engine,
+        config::EngineConfig,
+        images::{LoadOptions, PullRequest},
+    },
     model::{Error, Result, id::Tenant},
     registry::tests::{fake, publish},
 };
@@ -68,7 +74,7 @@ impl World {
     }
 
     async fn load(&self, tar: impl Into<Bytes>) -> Result<Vec<String>> {
-        lines(self.engine.image_load(&tenant(), body(tar), true)).await
+        lines(self.engine.image_load(&tenant(), body(tar), LoadOptions { quiet: true, ..LoadOptions::default() })).await
     }
 
     /// Waits until the store holds so many blobs and snapshots.

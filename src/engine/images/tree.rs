@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     backend::images::ImageBackend,
-    engine::images::ImageStore,
+    engine::images::{ImageStore, commit::PARENT},
     model::{
         Error, Result,
         image::{
@@ -63,6 +63,8 @@ impl Content {
 pub struct Tree {
     /// Index or manifest; its digest is the image's id.
     pub target: Descriptor,
+    /// The image that it was made on, if it was made here.
+    pub parent: Option<Digest>,
     /// The platforms, attestations left out.
     pub variants: Vec<Variant>,
 }
@@ -84,6 +86,16 @@ impl Tree {
         let found =
             best.and_then(|best| self.available().find(|(variant, _)| variant.descriptor.digest == best.digest));
         found.or_else(|| if platform.is_none() { self.available().next() } else { None })
+    }
+}
+
+impl Tree {
+    /// What each of `platforms` means, or without any what this machine's means. The first that is not here is the error.
+    pub fn choose_all(&self, platforms: &[Platform]) -> Result<Vec<(&Variant, &Content)>, Platform> {
+        if platforms.is_empty() {
+            return self.choose(None).map(|chosen| vec![chosen]).ok_or_else(Platform::host);
+        }
+        platforms.iter().map(|platform| self.choose(Some(platform)).ok_or_else(|| platform.clone())).collect()
     }
 }
 
@@ -134,7 +146,9 @@ impl ImageStore {
             let platform = content.as_ref().map(|content| content.document.platform.clone()).unwrap_or_default();
             variants.push(Variant { descriptor: target.clone(), platform, content });
         }
-        Ok(Tree { target: target.clone(), variants })
+        let labels = self.backend.blob_info(&target.digest).await?.map(|info| info.labels).unwrap_or_default();
+        let parent = labels.get(PARENT).and_then(|parent| parent.parse().ok());
+        Ok(Tree { target: target.clone(), parent, variants })
     }
 
     /// Indexes may hold indexes (`docker load` of an OCI layout); nobody nests them deeper than a few.

@@ -8,11 +8,24 @@ use crate::model::{Error, Result, image::ImageConfig};
 
 impl Config {
     /// Lays `image` below this config and checks that there is something to run (400 "no command specified").
+    pub fn lay_over(self, image: &ImageConfig) -> Result<Self> {
+        let mut merged = self.over(image);
+        if merged.working_dir.starts_with('/') {
+            merged.working_dir = clean(&merged.working_dir);
+        }
+        if is_empty(merged.entrypoint.as_ref()) && is_empty(merged.cmd.as_ref()) {
+            return Err(Error::no_command_specified());
+        }
+        Ok(merged)
+    }
+
+    /// Lays `image` below this config.
     ///
     /// Rules of dockerd, which clients rely on: an entrypoint of the client hides the image's command as well; `[""]`
     /// takes the image's entrypoint away; variables are joined by name, the client's first; `OnBuild` and `Shell` of the
     /// image stay with the image.
-    pub fn lay_over(mut self, image: &ImageConfig) -> Result<Self> {
+    #[must_use]
+    pub fn over(mut self, image: &ImageConfig) -> Self {
         fill(&mut self.user, &image.user);
         fill(&mut self.working_dir, &image.working_dir);
         fill_set(&mut self.exposed_ports, image.exposed_ports.as_ref());
@@ -23,14 +36,8 @@ impl Config {
         if self.stop_signal.as_deref().is_none_or(str::is_empty) {
             self.stop_signal = image.stop_signal.clone().filter(|signal| !signal.is_empty());
         }
-        if self.working_dir.starts_with('/') {
-            self.working_dir = clean(&self.working_dir);
-        }
         self.merge_command(image);
-        if is_empty(self.entrypoint.as_ref()) && is_empty(self.cmd.as_ref()) {
-            return Err(Error::no_command_specified());
-        }
-        Ok(self)
+        self
     }
 
     /// The program and its arguments: entrypoint first, then the command.

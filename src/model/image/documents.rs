@@ -38,6 +38,19 @@ pub mod media_type {
     /// OCI's layer, gzip.
     pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
+    /// OCI's layer, zstd.
+    pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+    /// OCI's name for a layer of either kind; tools refuse manifests that mix the two.
+    pub fn of_oci_layer(media_type: &str) -> &str {
+        match media_type {
+            DOCKER_LAYER => OCI_LAYER,
+            DOCKER_LAYER_GZIP => OCI_LAYER_GZIP,
+            DOCKER_LAYER_ZSTD => OCI_LAYER_ZSTD,
+            other => other,
+        }
+    }
+
     /// Whether it names an index or manifest list.
     pub fn is_index(media_type: &str) -> bool {
         matches!(media_type, DOCKER_LIST | OCI_INDEX)

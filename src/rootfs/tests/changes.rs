@@ -3,9 +3,9 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use super::{super::Changes, *};
-use crate::backend::{
-    images::ChangeKind::{self, Added, Deleted, Modified},
-    runtime::RootfsMount,
+use crate::{
+    backend::runtime::RootfsMount,
+    model::container::ChangeKind::{self, Added, Deleted, Modified},
 };
 
 fn bind(folder: &Path) -> Vec<RootfsMount> {

@@ -123,6 +123,7 @@ impl Download {
             self.say("Verifying Checksum");
             sink.0.commit(HashMap::new()).await?;
         }
+        images.remember_source(&self.layer, self.session.reference()).await?;
         self.say("Download complete");
         Ok(())
     }

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::{World, body, lines, tenant};
 use crate::{
     backend::images::samples::{Packing, Sample, image, index, pack, tar},
-    engine::images::ImportRequest,
+    engine::images::{ImportRequest, LoadOptions},
     model::{ErrorKind, id::Tenant, image::ImageConfig},
 };
 
@@ -87,7 +87,7 @@ async fn saved_images_are_loaded_again_with_their_ids() {
 
     let (name, mut saved) = (world.name("multi:latest"), Vec::new());
     let names = [name.clone(), "y".to_owned()];
-    let mut reader = world.engine.image_get(&tenant(), &names, None).await.unwrap();
+    let mut reader = world.engine.image_get(&tenant(), &names, &[]).await.unwrap();
     reader.read_to_end(&mut saved).await.unwrap();
     let paths: Vec<String> = tar::Archive::new(saved.as_slice())
         .entries()
@@ -99,8 +99,9 @@ async fn saved_images_are_loaded_again_with_their_ids() {
     }
 
     let other: Tenant = "other".parse().unwrap();
-    let loaded = lines(world.engine.image_load(&other, body(saved), true)).await.unwrap();
-    assert_eq!(loaded, [format!("Loaded image: {name}\n"), "Loaded image: y:2\n".into(), "Loaded image: y:3\n".into()]);
+    let loaded = lines(world.engine.image_load(&other, body(saved), LoadOptions::default())).await.unwrap();
+    let named: Vec<String> = loaded.into_iter().filter(|line| line.starts_with("Loaded image")).collect();
+    assert_eq!(named, [format!("Loaded image: {name}\n"), "Loaded image: y:2\n".into(), "Loaded image: y:3\n".into()]);
     let again = world.engine.image_inspect(&other, &name, None, false).await.unwrap();
     assert_eq!(again.id, both.target.digest);
     assert_eq!(world.engine.image_inspect(&other, "y:2", None, false).await.unwrap().id, one.target.digest);
@@ -109,7 +110,7 @@ async fn saved_images_are_loaded_again_with_their_ids() {
 #[tokio::test]
 async fn saving_what_is_not_there_is_404_before_the_first_byte() {
     let world = World::new().await;
-    let error = world.engine.image_get(&tenant(), &["nosuch".to_owned()], None).await.err().unwrap();
+    let error = world.engine.image_get(&tenant(), &["nosuch".to_owned()], &[]).await.err().unwrap();
     assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "No such image: nosuch"));
 }
 
@@ -176,4 +177,53 @@ async fn import_makes_an_image_of_a_packed_tar() {
     assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidParameter, "FROM is not a valid change command"));
     let error = world.engine.image_import(&tenant(), &request, body(vec![b'x'; 2000])).await.unwrap_err();
     assert!(error.message().contains("invalid tar header"), "{}", error.message());
+}
+
+#[tokio::test]
+async fn chosen_platforms_are_saved_and_loaded() {
+    let world = World::new().await;
+    let one = sample();
+    let arm = image("linux/arm64", ImageConfig::default(), &[(tar(&[("arm", b"arm")]), Packing::Zstd)]);
+    let both = index(&[one.clone(), arm.clone()]);
+    world.publish("multi", &both);
+    for platform in ["linux/amd64", "linux/arm64"] {
+        lines(world.start_pull("multi:latest", platform).await.unwrap()).await.unwrap();
+    }
+    let name = world.name("multi:latest");
+    let platforms = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+    let save = async |wanted: &[&str]| {
+        let mut saved = Vec::new();
+        let reader = world.engine.image_get(&tenant(), std::slice::from_ref(&name), &platforms(wanted)).await;
+        reader.unwrap().read_to_end(&mut saved).await.unwrap();
+        saved
+    };
+    let has = |saved: &[u8], blob: &crate::model::reference::Digest| {
+        let path = format!("blobs/sha256/{}", blob.hex());
+        tar::Archive::new(saved)
+            .entries()
+            .unwrap()
+            .any(|entry| entry.unwrap().path().unwrap().display().to_string() == path)
+    };
+    let (amd_layer, arm_layer) = (&one.manifest().layers[0].digest, &arm.manifest().layers[0].digest);
+    let saved = save(&["linux/arm64"]).await;
+    assert!(has(&saved, arm_layer) && !has(&saved, amd_layer));
+    let both_saved = save(&["linux/amd64", "linux/arm64"]).await;
+    assert!(has(&both_saved, arm_layer) && has(&both_saved, amd_layer));
+    let missing = world
+        .engine
+        .image_get(&tenant(), std::slice::from_ref(&name), &platforms(&["linux/s390x"]))
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+
+    let other = World::new().await;
+    let options = |names: &[&str]| LoadOptions { quiet: true, platforms: platforms(names) };
+    let load = other.engine.image_load(&tenant(), body(both_saved.clone()), options(&["linux/s390x"]));
+    let error = lines(load).await.unwrap_err();
+    assert_eq!(error.message(), "requested platform (linux/s390x) not found: image might be filtered out");
+    lines(other.engine.image_load(&tenant(), body(both_saved), options(&["linux/arm64"]))).await.unwrap();
+    let details = other.engine.image_inspect(&tenant(), &name, None, false).await.unwrap();
+    assert_eq!((details.document.platform.architecture.as_str(), details.id), ("arm64", both.target.digest));
+    assert!(other.engine.image_inspect(&tenant(), &name, Some(&"linux/amd64".parse().unwrap()), false).await.is_err());
 }

@@ -1,0 +1,117 @@
+//! `POST /images/prune`.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    engine::{
+        Engine,
+        images::{
+            delete::Deleted,
+            look_up::Found,
+            tree::{Content, Tree},
+        },
+    },
+    model::{Error, Result, event::EventType, filters::Filters, id::Tenant, time::Timestamp},
+};
+
+/// What went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Step by step.
+    pub deleted: Vec<Deleted>,
+    /// Bytes that no other image of the tenant has.
+    pub reclaimed: u64,
+}
+
+impl Engine {
+    /// Removes images that no container uses: those without a name, or with `dangling=false` all.
+    pub async fn image_prune(&self, tenant: &Tenant, filters: &Filters) -> Result<Pruned> {
+        filters.allow_only(&["dangling", "label", "label!", "until"])?;
+        let dangling = filters.boolean("dangling")?.unwrap_or(true);
+        let until = match filters.get("until") {
+            [] => None,
+            [until] => Some(Timestamp::parse_query(until).map_err(|error| Error::system(error.message()))?),
+            _ => return Err(Error::system("more than one until filter specified")),
+        };
+        let (engine, tenant, filters) = (self.clone(), tenant.clone(), filters.clone());
+        self.run("image_prune", async move { engine.prune_images(&tenant, &filters, dangling, until).await }).await
+    }
+
+    async fn prune_images(
+        &self,
+        tenant: &Tenant,
+        filters: &Filters,
+        dangling: bool,
+        until: Option<Timestamp>,
+    ) -> Result<Pruned> {
+        let _lock = self.images.names.lock().await;
+        let (mut going, mut staying) = (Vec::new(), SizesByName::default());
+        for found in self.images.all(tenant).await? {
+            let tree = self.images.tree(&found.target).await?;
+            if self.is_pruned(tenant, &found, &tree, filters, dangling, until) {
+                going.push((found, tree));
+            } else {
+                self.images.add_sizes(&tree, &mut staying).await;
+            }
+        }
+        let (mut pruned, mut gone) = (Pruned::default(), SizesByName::default());
+        for (found, tree) in going {
+            self.images.add_sizes(&tree, &mut gone).await;
+            let records: Vec<_> = found.records.iter().collect();
+            pruned.deleted.extend(self.delete_all(tenant, &found, &records).await?);
+        }
+        let freed = gone.0.iter().filter(|(name, _)| !staying.0.contains_key(*name));
+        pruned.reclaimed = freed.map(|(_, size)| size).sum();
+        let attributes = indexmap::IndexMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
+        self.events.publish(tenant, EventType::Image, "prune", "", attributes);
+        Ok(pruned)
+    }
+
+    fn is_pruned(
+        &self,
+        tenant: &Tenant,
+        found: &Found,
+        tree: &Tree,
+        filters: &Filters,
+        dangling: bool,
+        until: Option<Timestamp>,
+    ) -> bool {
+        let document = tree.choose(None).map(|(_, content)| &content.document);
+        let label = |key: &str| document?.config.labels.as_ref()?.get(key).map(String::as_str);
+        let created = document.and_then(|document| document.created).unwrap_or_default();
+        (!dangling || found.references().is_empty())
+            && until.is_none_or(|until| created < until)
+            && filters.matches_labels(label)
+            && self.containers_of(tenant, found.id()).is_empty()
+    }
+}
+
+/// Blobs and snapshots with their bytes.
+#[derive(Default)]
+pub(crate) struct SizesByName(pub HashMap<String, u64>);
+
+impl SizesByName {
+    /// Bytes of all.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+impl crate::engine::images::ImageStore {
+    /// Adds everything that an image consists of.
+    pub(crate) async fn add_sizes(&self, tree: &Tree, sizes: &mut SizesByName) {
+        sizes.0.insert(tree.target.digest.to_string(), tree.target.size);
+        for (variant, content) in tree.available() {
+            sizes.0.insert(variant.descriptor.digest.to_string(), variant.descriptor.size);
+            let Content { manifest, document } = content;
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                sizes.0.insert(blob.digest.to_string(), blob.size);
+            }
+            let chains: HashSet<String> = document.chain_ids().into_iter().collect();
+            for chain in chains {
+                let size = self.backend.snapshot_size(&chain).await.unwrap_or_default();
+                sizes.0.insert(format!("snapshot {chain}"), size);
+            }
+        }
+    }
+}

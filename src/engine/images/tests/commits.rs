@@ -1,0 +1,103 @@
+//! Commits and what follows from them: history, parents, prune.
+
+use super::{World, tenant};
+use crate::{
+    backend::images::samples::{Packing, Sample, image, tar},
+    engine::images::CommitRequest,
+    model::{
+        ErrorKind,
+        container::{Config, ContainerCreateRequest},
+        filters::Filters,
+        id::ContainerId,
+        image::{ImageConfig, documents::media_type},
+    },
+};
+
+fn sample() -> Sample {
+    let config = ImageConfig { cmd: Some(vec!["sh".into()]), ..ImageConfig::default() };
+    image("linux/amd64", config, &[(tar(&[("base", b"base")]), Packing::Gzip)])
+}
+
+async fn container(world: &World, changes: &[(&str, &[u8])]) -> ContainerId {
+    let config = Config { image: world.name("base:latest"), ..Config::default() };
+    let request = ContainerCreateRequest { name: Some("com".into()), config, ..ContainerCreateRequest::default() };
+    let id = world.engine.container_create(&tenant(), request).await.unwrap().id;
+    world.store.set_changes(&id, tar(changes));
+    id
+}
+
+fn request(repository: &str) -> CommitRequest {
+    CommitRequest {
+        container: "com".into(),
+        repository: repository.into(),
+        comment: "why".into(),
+        author: "me".into(),
+        pause: true,
+        ..CommitRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn committed_image_has_a_layer_and_a_step_more_and_knows_its_parent() {
+    let (world, sample) = (World::new().await, sample());
+    world.publish("base", &sample);
+    world.pull("base:latest").await;
+    let id = container(&world, &[("new", b"new")]).await;
+    let image = world.engine.image_commit(&tenant(), request("made:1")).await.unwrap();
+    world.engine.images.backend.collect_garbage().await.unwrap();
+    let details = world.engine.image_inspect(&tenant(), "made:1", None, false).await.unwrap();
+    assert_eq!((&details.id, details.parent.as_ref()), (&image, Some(&sample.target.digest)));
+    assert_eq!((details.document.rootfs.diff_ids.len(), details.document.author.as_str()), (2, "me"));
+    assert!(world.engine.image_for_container(&tenant(), "made:1", None).await.is_ok());
+    let tree = world.engine.images.tree(&details.descriptor).await.unwrap();
+    let kinds: Vec<_> =
+        tree.available().flat_map(|(_, content)| &content.manifest.layers).map(|l| &l.media_type).collect();
+    assert_eq!(kinds, [media_type::OCI_LAYER_GZIP, media_type::OCI_LAYER]);
+
+    let lines = world.engine.image_history(&tenant(), "made:1", None).await.unwrap();
+    assert_eq!(
+        (lines[0].id.as_str(), lines[0].comment.as_str(), lines[0].created_by.as_str()),
+        (image.as_str(), "why", "sh")
+    );
+    assert_eq!(lines[1].id, sample.target.digest.as_str());
+
+    let events = world.engine.events.subscribe().0;
+    let last: Vec<_> = events.iter().rev().take(3).map(|event| event.event.action.as_str()).collect();
+    assert_eq!(last, ["commit", "tag", "create"]);
+    let commit = &events.last().unwrap().event;
+    assert_eq!((commit.actor.as_str(), commit.attributes["imageRef"].as_str()), (id.as_str(), "made:1"));
+}
+
+#[tokio::test]
+async fn commit_of_no_changes_has_no_layer_and_prune_takes_it_away() {
+    let world = World::new().await;
+    world.publish("base", &sample());
+    world.pull("base:latest").await;
+    container(&world, &[]).await;
+    let image = world.engine.image_commit(&tenant(), request("")).await.unwrap();
+    let details = world.engine.image_inspect(&tenant(), image.as_str(), None, false).await.unwrap();
+    assert_eq!((details.document.rootfs.diff_ids.len(), details.document.history.len()), (1, 2));
+    assert!(details.document.history[1].empty_layer && details.repo_tags.is_empty());
+
+    let pruned = world.engine.image_prune(&tenant(), &Filters::default()).await.unwrap();
+    assert_eq!(pruned.deleted, [crate::engine::images::Deleted::Deleted(image)]);
+    assert!(pruned.reclaimed > 0 && pruned.reclaimed < 5000, "{}", pruned.reclaimed);
+    // What a container uses stays, also without `dangling`.
+    let all = Filters::parse(r#"{"dangling":["false"]}"#).unwrap();
+    assert!(world.engine.image_prune(&tenant(), &all).await.unwrap().deleted.is_empty());
+    let two = Filters::parse(r#"{"until":["1h","2h"]}"#).unwrap();
+    assert_eq!(
+        world.engine.image_prune(&tenant(), &two).await.unwrap_err().message(),
+        "more than one until filter specified"
+    );
+}
+
+#[tokio::test]
+async fn missing_containers_are_told_in_dockerds_words() {
+    let world = World::new().await;
+    let error = world.engine.image_commit(&tenant(), request("x")).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "No such container: com"));
+    let nobody = CommitRequest { container: String::new(), ..request("x") };
+    let error = world.engine.image_commit(&tenant(), nobody).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidParameter, "invalid name or ID supplied: \"\""));
+}
