@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod body;
+mod build;
 pub mod compat;
 pub mod containers;
 pub mod error;

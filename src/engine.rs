@@ -3,6 +3,7 @@
 //! The engine knows no HTTP and no containerd: it calls the traits of `backend`, keeps the records, and
 //! publishes what happens. Verbs that change something run to their end even if the client hangs up.
 
+pub mod build;
 pub mod config;
 pub mod container;
 pub mod containers;
@@ -91,6 +92,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));
+        build::tidy(&engine.config.data_root);
         engine.restore_containers().await?;
         engine.open_networks().await?;
         Ok(engine)

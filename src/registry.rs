@@ -9,6 +9,7 @@ mod challenge;
 mod download;
 mod endpoint;
 mod failure;
+mod fetch;
 mod insecure;
 mod inspect;
 mod login;

@@ -1,5 +1,5 @@
 //! A container's root file system, seen from the host: resolving its paths, reading and writing archives, copying
-//! image content into volumes, reading its user database.
+//! image content into volumes, reading its user database; and a build's context.
 //!
 //! Everything goes through a [`RootView`] and descriptors that were resolved inside the container's root, so that
 //! a link which a job controls never leads to the host, and links mean what they mean to the container. All of it
@@ -17,6 +17,7 @@ mod prepare;
 mod resolve;
 mod shm;
 mod size;
+mod transfer;
 mod tree;
 mod users;
 mod view;
@@ -29,6 +30,7 @@ pub use prepare::prepare;
 pub use resolve::Owner;
 pub use shm::{mount_shm, unmount_shm};
 pub use size::folder_size;
+pub use transfer::{ContentHash, Placing};
 pub use users::{UserFiles, user_files};
 pub use view::{Attached, RootView};
 

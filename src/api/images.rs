@@ -318,7 +318,7 @@ fn json_platforms(platforms: &[String], version: ApiVersion) -> Result<Vec<Platf
 
 /// The body as it comes, never held whole. Its beginning is awaited: a client that asked whether it may send
 /// (`Expect: 100-continue`, as curl does) is told so when the body is read, but not once the answer has begun.
-async fn reader(body: Body) -> Pin<Box<dyn AsyncRead + Send>> {
+pub(super) async fn reader(body: Body) -> Pin<Box<dyn AsyncRead + Send>> {
     let mut chunks = body.into_data_stream();
     let first = chunks.next().await;
     let chunks = futures_util::stream::iter(first).chain(chunks);

@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{containers, images, networks, plugins, router::Route, swarm, system, volumes};
+use super::{build, containers, images, networks, plugins, router::Route, swarm, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
@@ -54,8 +54,8 @@ pub fn routes() -> Vec<Route> {
 
         // Image
         get("/images/json", "ImageList").to(images::image_list),
-        post("/build", "ImageBuild"),
-        post("/build/prune", "BuildPrune"),
+        post("/build", "ImageBuild").to(build::image_build),
+        post("/build/prune", "BuildPrune").to(build::build_prune),
         post("/images/create", "ImageCreate").to(images::image_create),
         get("/images/{name}/json", "ImageInspect").to(images::image_inspect),
         get("/images/{name}/history", "ImageHistory").to(images::image_history),

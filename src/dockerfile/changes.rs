@@ -1,212 +1,225 @@
-//! `--change` of import and commit: `ENV A=b`, `CMD ["sh"]` … laid over a configuration.
+//! `--change` of import and commit, and the steps of a build that only change the configuration.
 
-use serde_json::{Value, json};
+use super::{
+    expand::{Variables, expand, expand_words},
+    instruction::{self, CommandLine, Instruction},
+    parser, ports,
+};
+use crate::model::{Error, Result, image::ImageConfig, signal::Signal};
 
-use crate::model::{Error, Result, container::HealthConfig, image::ImageConfig, time::parse_go_duration};
+/// Instructions that `--change` may have.
+const ALLOWED: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "HEALTHCHECK",
+    "ENV",
+    "EXPOSE",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
 
 /// Applies instructions in their order. Errors are 400, in dockerd's words where it has some.
 pub fn apply(config: &mut ImageConfig, changes: &[String]) -> Result<()> {
+    if changes.iter().all(|change| change.trim().is_empty()) {
+        return Ok(());
+    }
+    let parsed = parser::parse(&changes.join("\n"))?;
+    let mut instructions = Vec::new();
+    for node in &parsed.nodes {
+        // `SHELL` is ours: it makes the shell forms that follow it mean what they say.
+        if !ALLOWED.iter().chain(&["SHELL"]).any(|allowed| node.keyword.eq_ignore_ascii_case(allowed)) {
+            return Err(Error::invalid(format!("{} is not a valid change command", node.keyword)));
+        }
+        instructions.push(instruction::instruction(node, parsed.escape)?);
+    }
     let mut has_command = false;
-    for line in changes.iter().flat_map(|change| change.lines()) {
-        let line = line.trim();
-        if !line.is_empty() && !line.starts_with('#') {
-            apply_one(config, line)?;
-            match line.split_whitespace().next().unwrap_or_default().to_uppercase().as_str() {
-                "CMD" => has_command = true,
-                // The command that was there belongs to another entrypoint.
-                "ENTRYPOINT" if !has_command => config.cmd = None,
-                _ => {}
-            }
-        }
+    for mut instruction in instructions {
+        let variables = Variables::of_lines(&config.env);
+        instruction.expand(&|text| expand(text, parsed.escape, &variables))?;
+        change(config, &instruction, &variables, parsed.escape, &mut has_command)?;
     }
     Ok(())
 }
 
-fn apply_one(config: &mut ImageConfig, line: &str) -> Result<()> {
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let rest = rest.trim();
-    let word = word.to_uppercase();
-    let some = || {
-        if rest.is_empty() { Err(Error::invalid(format!("{word} requires at least one argument"))) } else { Ok(()) }
+/// Carries out an instruction that only changes the configuration. Answers how the history tells it; `None` for
+/// instructions that do more than that. `has_command` is whether the stage has said `CMD`: an `ENTRYPOINT` takes away one
+/// that it has from its image.
+pub fn change(
+    config: &mut ImageConfig,
+    instruction: &Instruction,
+    variables: &Variables,
+    escape: char,
+    has_command: &mut bool,
+) -> Result<Option<String>> {
+    Ok(Some(match instruction {
+        Instruction::Cmd(line) => {
+            config.cmd = command(config, line);
+            *has_command |= !line.words.is_empty();
+            format!("CMD {}", go_quoted(config.cmd.as_deref().unwrap_or_default()))
+        }
+        Instruction::Entrypoint(line) => {
+            config.entrypoint = command(config, line).filter(|words| !words.is_empty());
+            if !*has_command {
+                config.cmd = None;
+            }
+            format!("ENTRYPOINT {}", go_quoted(config.entrypoint.as_deref().unwrap_or_default()))
+        }
+        Instruction::Env(pairs) => {
+            let mut told = "ENV".to_owned();
+            for pair in pairs {
+                let line = format!("{}={}", pair.key, pair.value);
+                match config.env.iter_mut().find(|old| old.split('=').next() == Some(&pair.key)) {
+                    Some(old) => *old = line,
+                    None => config.env.push(line),
+                }
+                told.push_str(&format!(" {}", pair.shown()));
+            }
+            told
+        }
+        Instruction::Label(pairs) => labels(config, pairs),
+        Instruction::LiteralLabel(pair) => labels(config, std::slice::from_ref(pair)),
+        Instruction::Expose(words) => {
+            let mut told = Vec::new();
+            for word in words {
+                told.extend(expand_words(word, escape, variables)?);
+            }
+            for port in &told {
+                config.exposed_ports.get_or_insert_default().extend(ports::exposed(port)?);
+            }
+            format!("EXPOSE {}", told.join(" "))
+        }
+        Instruction::HealthCheck(check) => {
+            config.healthcheck = Some(check.clone());
+            // What Go prints of the structure.
+            let times = [check.interval, check.timeout, check.start_period, check.start_interval].map(go_duration);
+            let test = check.test.as_deref().unwrap_or_default().join(" ");
+            format!("HEALTHCHECK &{{[{test}] {} {}}}", times.join(" "), check.retries)
+        }
+        Instruction::OnBuild(text) => {
+            config.on_build.get_or_insert_default().push(text.clone());
+            format!("ONBUILD {text}")
+        }
+        Instruction::Shell(words) => {
+            config.shell = Some(words.clone());
+            format!("SHELL [{}]", words.join(" "))
+        }
+        Instruction::StopSignal(signal) => {
+            Signal::parse(signal).map_err(|_| Error::invalid(format!("invalid signal: {signal}")))?;
+            config.stop_signal = Some(signal.clone());
+            format!("STOPSIGNAL {signal}")
+        }
+        Instruction::User(user) => {
+            config.user.clone_from(user);
+            format!("USER {user}")
+        }
+        Instruction::Volume(places) => {
+            for place in places {
+                if place.is_empty() {
+                    return Err(Error::invalid("VOLUME specified can not be an empty string"));
+                }
+                config.volumes.get_or_insert_default().insert(place.clone(), serde_json::json!({}));
+            }
+            format!("VOLUME [{}]", places.join(" "))
+        }
+        Instruction::Workdir(path) => {
+            config.working_dir = working_dir(&config.working_dir, path)?;
+            format!("WORKDIR {}", config.working_dir)
+        }
+        Instruction::Add(_)
+        | Instruction::Arg(_)
+        | Instruction::Copy(_)
+        | Instruction::Maintainer(_)
+        | Instruction::Run(..) => return Ok(None),
+    }))
+}
+
+fn labels(config: &mut ImageConfig, pairs: &[super::words::Pair]) -> String {
+    let mut told = "LABEL".to_owned();
+    for pair in pairs {
+        config.labels.get_or_insert_default().insert(pair.key.clone(), pair.value.clone());
+        told.push_str(&format!(" {}", pair.shown()));
+    }
+    told
+}
+
+/// A line goes to the shell.
+pub fn command(config: &ImageConfig, line: &CommandLine) -> Option<Vec<String>> {
+    if !line.for_shell {
+        return Some(line.words.clone());
+    }
+    (!line.words.is_empty()).then(|| shell(config).into_iter().chain(line.words.iter().cloned()).collect())
+}
+
+/// What runs lines: `/bin/sh -c`, unless `SHELL` said otherwise.
+pub fn shell(config: &ImageConfig) -> Vec<String> {
+    let own = config.shell.clone().filter(|words| !words.is_empty());
+    own.unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()])
+}
+
+fn working_dir(before: &str, path: &str) -> Result<String> {
+    if path.is_empty() {
+        return Err(Error::invalid("cannot normalize nothing"));
+    }
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("/{before}/{path}") };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// `1h2m3.5s`, as Go prints times.
+fn go_duration(nanos: i64) -> String {
+    let fraction = |nanos: i64, unit: i64| {
+        let text = format!("{}.{:0width$}", nanos / unit, nanos % unit, width = unit.ilog10() as usize);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
-    match word.as_str() {
-        "CMD" => config.cmd = Some(command(config, rest)),
-        "ENTRYPOINT" => config.entrypoint = Some(command(config, rest)),
-        "ENV" => {
-            some()?;
-            for (key, value) in pairs("ENV", rest)? {
-                config.env.retain(|old| old.split('=').next() != Some(&key));
-                config.env.push(format!("{key}={value}"));
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", fraction(nanos, 1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", fraction(nanos, 1_000_000)),
+        _ => {
+            let minutes = nanos / 60_000_000_000;
+            let seconds = fraction(nanos % 60_000_000_000, 1_000_000_000);
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{seconds}s"),
+                (0, minutes) => format!("{minutes}m{seconds}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
             }
         }
-        "LABEL" => {
-            some()?;
-            config.labels.get_or_insert_default().extend(pairs("LABEL", rest)?);
-        }
-        "EXPOSE" => {
-            some()?;
-            for port in words(rest)? {
-                config.exposed_ports.get_or_insert_default().extend(ports(&port)?);
-            }
-        }
-        "VOLUME" => {
-            some()?;
-            let places = json_words(rest).map_or_else(|| words(rest), Ok)?;
-            config.volumes.get_or_insert_default().extend(places.into_iter().map(|place| (place, json!({}))));
-        }
-        "USER" => {
-            some()?;
-            config.user = one_word("USER", rest)?;
-        }
-        "WORKDIR" => {
-            some()?;
-            config.working_dir = join(&config.working_dir, &one_word("WORKDIR", rest)?);
-        }
-        "STOPSIGNAL" => {
-            some()?;
-            config.stop_signal = Some(one_word("STOPSIGNAL", rest)?);
-        }
-        "ONBUILD" => {
-            some()?;
-            config.on_build.get_or_insert_default().push(rest.to_owned());
-        }
-        "SHELL" => {
-            let shell = json_words(rest).filter(|words| !words.is_empty());
-            config.shell =
-                Some(shell.ok_or_else(|| Error::invalid("SHELL requires the arguments to be in JSON form"))?);
-        }
-        "HEALTHCHECK" => config.healthcheck = Some(health_check(rest)?),
-        _ => return Err(Error::invalid(format!("{word} is not a valid change command"))),
-    }
-    Ok(())
-}
-
-/// A JSON list is the command itself, anything else is for the shell.
-fn command(config: &ImageConfig, rest: &str) -> Vec<String> {
-    json_words(rest).unwrap_or_else(|| {
-        let shell = config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
-        shell.into_iter().chain([rest.to_owned()]).collect()
-    })
-}
-
-fn json_words(text: &str) -> Option<Vec<String>> {
-    if text.starts_with('[') { serde_json::from_str(text).ok() } else { None }
-}
-
-fn one_word(instruction: &str, text: &str) -> Result<String> {
-    let mut words = words(text)?;
-    match (words.len(), words.pop()) {
-        (1, Some(word)) => Ok(word),
-        // A path or a user may hold spaces when it is the whole rest of the line.
-        _ if instruction == "WORKDIR" => Ok(text.to_owned()),
-        _ => Err(Error::invalid(format!("{instruction} requires exactly one argument"))),
     }
 }
 
-/// `a=b c="d e"`, or the old form `a the whole rest`.
-fn pairs(instruction: &str, text: &str) -> Result<Vec<(String, String)>> {
-    let first = text.split_whitespace().next().unwrap_or_default();
-    if !first.contains('=') {
-        let Some((key, value)) = text.split_once(char::is_whitespace) else {
-            return Err(Error::invalid(format!("{instruction} must have two arguments")));
-        };
-        return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
-    }
-    words(text)?
-        .into_iter()
-        .map(|word| match word.split_once('=') {
-            Some(("", _)) => Err(Error::invalid(format!("{instruction} names can not be blank"))),
-            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-            None => {
-                Err(Error::invalid(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value")))
-            }
-        })
-        .collect()
+/// `["a" "b"]`, Go's `%q` of a list.
+fn go_quoted(words: &[String]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| go_quote(word)).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
-/// Words with quotes and backslashes taken off, as a shell does.
-fn words(text: &str) -> Result<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (Some(open), close) if open == close => quote = None,
-            (None, '"' | '\'') => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(characters.next()),
-            (None, space) if space.is_whitespace() => words.extend(word.take()),
-            (_, other) => word.get_or_insert_default().push(other),
+fn go_quote(word: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in word.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            control if control.is_control() => quoted.push_str(&format!("\\x{:02x}", control as u32)),
+            other => quoted.push(other),
         }
     }
-    if quote.is_some() {
-        return Err(Error::invalid(format!(
-            "unexpected end of statement while looking for matching quote in {text:?}"
-        )));
-    }
-    words.extend(word);
-    Ok(words)
-}
-
-/// `80`, `80/udp`, `8000-8010/tcp`.
-fn ports(text: &str) -> Result<Vec<(String, Value)>> {
-    let invalid = || Error::invalid(format!("invalid containerPort: {text}"));
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (first, last): (u16, u16) = (first.parse().map_err(|_| invalid())?, last.parse().map_err(|_| invalid())?);
-    let protocol = protocol.to_lowercase();
-    if first > last || !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(invalid());
-    }
-    Ok((first..=last).map(|port| (format!("{port}/{protocol}"), json!({}))).collect())
-}
-
-fn join(folder: &str, path: &str) -> String {
-    match path.starts_with('/') {
-        true => path.to_owned(),
-        false => format!("{}/{path}", folder.trim_end_matches('/')),
-    }
-}
-
-/// `NONE`, or `--interval=30s … CMD command`.
-fn health_check(text: &str) -> Result<HealthConfig> {
-    let mut check = HealthConfig::default();
-    let mut rest = text;
-    while let Some(flag) = rest.strip_prefix("--") {
-        let (flag, after) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
-        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
-        let duration = || {
-            let parsed = parse_go_duration(value).and_then(|duration| duration.num_nanoseconds());
-            parsed.ok_or_else(|| Error::invalid(format!("time: invalid duration {value:?}")))
-        };
-        match name {
-            "interval" => check.interval = duration()?,
-            "timeout" => check.timeout = duration()?,
-            "start-period" => check.start_period = duration()?,
-            "start-interval" => check.start_interval = duration()?,
-            "retries" => {
-                check.retries = value
-                    .parse()
-                    .map_err(|_| Error::invalid(format!("HEALTHCHECK retries is not a number: {value:?}")))?;
-            }
-            _ => return Err(Error::invalid(format!("unknown flag: --{name}"))),
-        }
-        rest = after.trim_start();
-    }
-    let (kind, command_line) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    let command_line = command_line.trim();
-    check.test = Some(match kind.to_uppercase().as_str() {
-        "NONE" if command_line.is_empty() => vec!["NONE".to_owned()],
-        "CMD" if !command_line.is_empty() => match json_words(command_line) {
-            Some(words) => ["CMD".to_owned()].into_iter().chain(words).collect(),
-            None => vec!["CMD-SHELL".to_owned(), command_line.to_owned()],
-        },
-        _ => return Err(Error::invalid(format!("Unknown type {kind:?} in HEALTHCHECK (try CMD)"))),
-    });
-    Ok(check)
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
@@ -230,10 +243,11 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_read_with_quotes() {
-        let config = changed(&[r#"ENV A=b C="d e""#, "ENV A other words", r"LABEL x=y\ z"]);
-        assert_eq!(config.env, ["C=d e", "A=other words"]);
-        assert_eq!(config.labels.unwrap()["x"], "y z");
+    fn pairs_are_read_with_quotes_and_variables() {
+        let config = changed(&[r#"ENV A=b C="d e""#, "ENV A other words", r"LABEL x=y\ z v=$C"]);
+        assert_eq!(config.env, ["A=other words", "C=d e"]);
+        assert_eq!(config.labels.as_ref().unwrap()["x"], "y z");
+        assert_eq!(config.labels.unwrap()["v"], "d e");
     }
 
     #[test]
@@ -261,9 +275,19 @@ mod tests {
     #[test]
     fn others_are_refused_in_dockerds_words() {
         assert_eq!(refused("FROM x"), "FROM is not a valid change command");
-        assert_eq!(refused("bogus x"), "BOGUS is not a valid change command");
-        assert!(refused("ENV A").contains("two arguments"));
-        assert!(refused("EXPOSE x").contains("invalid containerPort"));
-        assert!(refused("ENV A=\"b").contains("matching quote"));
+        assert_eq!(refused("bogus x"), "bogus is not a valid change command");
+        assert_eq!(refused("ENV A"), "ENV must have two arguments");
+        assert_eq!(refused("EXPOSE x"), "Invalid containerPort: x");
+        assert!(refused("ENV A=\"b").contains("matching double-quote"));
+        assert_eq!(refused("STOPSIGNAL FOO"), "invalid signal: FOO");
+    }
+
+    #[test]
+    fn history_tells_commands_as_go_does() {
+        for (nanos, text) in [(0, "0s"), (1_500_000_000, "1.5s"), (7_200_000_000_000, "2h0m0s"), (250_000_000, "250ms")]
+        {
+            assert_eq!(go_duration(nanos), text);
+        }
+        assert_eq!(go_quoted(&["a\"b".to_owned(), "c\n".to_owned()]), r#"["a\"b" "c\n"]"#);
     }
 }

@@ -38,11 +38,12 @@ pub use history::HistoryLine;
 pub use import::ImportRequest;
 pub use inspect::{ImageDetails, ManifestSummary};
 pub use list::{ImageSummary, ListOptions};
-pub use load::LoadOptions;
+pub use load::{Body, LoadOptions};
 pub use prune::Pruned;
 pub use pull::PullRequest;
 pub use push::PushRequest;
 pub use save::ArchiveReader;
+pub(crate) use tag::new_name;
 
 pub use crate::registry::{Inspected, SearchResult};
 use crate::{

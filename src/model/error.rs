@@ -326,6 +326,24 @@ impl Error {
         Self::conflict("a prune operation is already running")
     }
 
+    /// An option of a Dockerfile's instruction that the classic builder has not.
+    pub fn requires_buildkit(option: &str) -> Self {
+        Self::invalid(format!(
+            "the --{option} option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to \
+             build images with BuildKit enabled"
+        ))
+    }
+
+    /// A path of a Dockerfile that leads above its context. dockerd's parentheses are empty, too.
+    pub fn outside_build_context(path: &str) -> Self {
+        Self::system(format!("forbidden path outside the build context: {path} ()"))
+    }
+
+    /// A `RUN` that failed; its code stands beside the text.
+    pub fn build_command_failed(command: &str, code: i64) -> Self {
+        Self::system(format!("The command '{command}' returned a non-zero code: {code}"))
+    }
+
     /// A known call that is not built yet.
     pub fn call_not_implemented(method: &str, path: &str) -> Self {
         Self::not_implemented(format!("{method} {path} is not implemented by ringer"))

@@ -17,6 +17,11 @@ impl Tenant {
         Self("default".to_owned())
     }
 
+    /// The owner of the steps of this tenant's builds: images that nobody sees in a list. No tenant can have such a name.
+    pub fn of_builds(&self) -> Self {
+        Self(format!("{}.build", self.0))
+    }
+
     /// The name as it stands in labels and record names.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -5,6 +5,7 @@ use base64::{
     alphabet::URL_SAFE,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
 };
+use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::network::null_is_default;
@@ -40,6 +41,14 @@ pub struct RegistryAuth {
 }
 
 impl RegistryAuth {
+    /// Reads `X-Registry-Config`: credentials by registry, for builds. What cannot be read counts as none.
+    pub fn all_from_header(value: &str) -> IndexMap<String, Self> {
+        let url_safe = value.trim().replace('+', "-").replace('/', "_");
+        let json = URL_SAFE_LENIENT.decode(url_safe).unwrap_or_default();
+        let all: IndexMap<String, Self> = serde_json::from_slice(&json).unwrap_or_default();
+        all.into_iter().map(|(registry, auth)| (registry, auth.with_auth_decoded())).collect()
+    }
+
     /// Reads the header. What cannot be read counts as no credentials, as dockerd has it: a pull may well work without.
     pub fn from_header(value: &str) -> Self {
         let url_safe = value.trim().replace('+', "-").replace('/', "_");

@@ -50,6 +50,18 @@ impl Transport {
         clients.insert(key, client.clone());
         Ok(client)
     }
+
+    /// The client for places that are no registries: certificates are checked.
+    pub fn plain(&self) -> Result<Client> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (String::new(), false);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let client = base_client().build().context("preparing TLS")?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
 }
 
 fn base_client() -> ClientBuilder {

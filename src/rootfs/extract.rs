@@ -35,6 +35,8 @@ pub struct ExtractOptions {
     pub keep_kinds: bool,
     /// Everything belongs to this user instead of the archive's (`copyUIDGID`).
     pub owner: Option<Owner>,
+    /// Everything but links has this mode instead of the archive's (`--chmod` of a build).
+    pub mode: Option<u32>,
 }
 
 impl RootView {
@@ -95,7 +97,8 @@ impl Extraction<'_> {
             if entry.header().entry_type() == EntryType::XGlobalHeader {
                 continue;
             }
-            let meta = Meta::read(&mut entry, self.options.owner).map_err(|error| bad_archive(&error))?;
+            let mut meta = Meta::read(&mut entry, self.options.owner).map_err(|error| bad_archive(&error))?;
+            meta.mode = self.options.mode.unwrap_or(meta.mode);
             self.entry(&mut entry, &meta)?;
         }
         self.set_folder_times()
@@ -325,6 +328,31 @@ fn write_file(content: &mut impl Read, parent: BorrowedFd<'_>, name: &CStr, meta
     }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(meta.mode))?;
     Ok(rustix::fs::futimens(&file, &times(meta.mtime))?)
+}
+
+/// Writes a file that is not there yet, with time and capabilities of the file it is a copy of.
+pub(super) fn put_file(
+    mut content: File,
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &rustix::fs::Stat,
+    owner: Owner,
+    mode: Option<u32>,
+) -> io::Result<()> {
+    let mut value = [0; 64];
+    let capability = rustix::fs::fgetxattr(&content, c"security.capability", &mut value[..]).ok();
+    let meta = Meta {
+        kind: EntryType::Regular,
+        mode: mode.unwrap_or(stat.st_mode & 0o7777),
+        owner,
+        mtime: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() },
+        device: 0,
+        xattrs: capability
+            .map(|length| (c"security.capability".to_owned(), value[..length].to_vec()))
+            .into_iter()
+            .collect(),
+    };
+    write_file(&mut content, parent, name, &meta)
 }
 
 /// Owner first, since changing it takes set-id bits and capabilities.

@@ -35,12 +35,19 @@ pub fn prepare(rootfs: &[RootfsMount], working_dir: &str) -> Result<()> {
     if working_dir.is_empty() {
         return Ok(());
     }
-    match view.ensure_dir(working_dir, Owner::default()) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(Error::invalid(format!("Cannot mkdir: {working_dir} is not a directory")).with_source(error))
+    view.make_working_dir(working_dir)
+}
+
+impl RootView {
+    /// Makes the folder that programs start in. 400 if something else is there.
+    pub fn make_working_dir(&self, working_dir: &str) -> Result<()> {
+        match self.ensure_dir(working_dir, Owner::default()) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Err(Error::invalid(format!("Cannot mkdir: {working_dir} is not a directory")).with_source(error))
+            }
+            Err(error) => Err(error).context(format!("creating the working directory {working_dir}")),
         }
-        Err(error) => Err(error).context(format!("creating the working directory {working_dir}")),
     }
 }
 

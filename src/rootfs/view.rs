@@ -81,6 +81,11 @@ impl RootView {
         Self::new(root, None, false).unwrap()
     }
 
+    /// A folder that is no container's.
+    pub(super) fn outside(root: OwnedFd) -> Result<Self> {
+        Self::new(root, None, false)
+    }
+
     /// A root that is still being put together.
     pub(super) fn under_construction(root: OwnedFd) -> Self {
         Self { root, _namespace: None, prefix: PathBuf::from(mounting::PLACE), is_running: false }

@@ -107,7 +107,7 @@ impl Engine {
         let engine = self.clone();
         self.run("put_container_archive", async move {
             let owner = engine.owner_of_copies(&container, options).await?;
-            let options = ExtractOptions { keep_kinds: options.keep_kinds, owner };
+            let options = ExtractOptions { keep_kinds: options.keep_kinds, owner, ..ExtractOptions::default() };
             let body = BodyReader { body, rest: Bytes::new(), handle: Handle::current() };
             engine.with_view(&container, move |view| view.extract(&path, &reference, body, options)).await?;
             engine.events.container(&container.record(), "extract-to-dir", &[]);

@@ -35,7 +35,7 @@ impl Engine {
         self.run("container_create", async move { engine.create(&tenant, request).await }).await
     }
 
-    async fn create(&self, tenant: &Tenant, mut request: ContainerCreateRequest) -> Result<Created> {
+    async fn create(&self, tenant: &Tenant, request: ContainerCreateRequest) -> Result<Created> {
         if let Some(name) = &request.name {
             super::name::check_name(name)?;
         }
@@ -44,6 +44,16 @@ impl Engine {
             return Err(Error::invalid("no image specified"));
         }
         let image = self.image_for_container(tenant, &reference, request.platform.as_ref()).await?;
+        self.create_of(tenant, request, image).await
+    }
+
+    /// Makes a container of an image that was looked up already; the step of a build is made of one without a name.
+    pub(crate) async fn create_of(
+        &self,
+        tenant: &Tenant,
+        mut request: ContainerCreateRequest,
+        image: ImageForContainer,
+    ) -> Result<Created> {
         let mut config = std::mem::take(&mut request.config).lay_over(&image.config)?;
         let mut warnings = std::mem::take(&mut request.warnings);
         warnings.extend(oci::validate(&config, &mut request.host_config, &self.host)?);

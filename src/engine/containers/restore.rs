@@ -10,7 +10,7 @@ use super::run::UNKNOWN_EXIT;
 use crate::{
     backend::runtime::Exit,
     engine::{
-        Engine,
+        Engine, build,
         container::Container,
         containers::{delete::DeleteOptions, stop::StopOptions},
     },
@@ -72,6 +72,7 @@ impl Engine {
         for stored in self.backends.runtime.list_containers().await? {
             match serde_json::from_slice::<ContainerRecord>(&stored.record) {
                 Ok(record) => self.containers.insert(self.in_memory(record)),
+                Err(_) if build::is_pad(&stored.record) => self.backends.runtime.delete_container(&stored.id).await?,
                 Err(error) => {
                     warn!(container.id = %stored.id, "reading the record of container {}: {error}", stored.id);
                 }

@@ -122,15 +122,18 @@ impl Engine {
         records: &[&ImageRecord],
     ) -> Result<Vec<Deleted>> {
         let mut deleted = Vec::new();
+        let steps = self.forget_steps(tenant, found.id()).await?;
         for (n, record) in records.iter().enumerate() {
             // With the last name the collector comes: the answer means that the space is free.
             let last = n + 1 == records.len();
-            self.images.backend.delete_image(tenant, &record.name, last).await?;
+            // A step of a build, named by its id, is not the tenant's own.
+            self.images.backend.delete_image(&record.tenant, &record.name, last).await?;
             self.report_untagged(tenant, found.id(), record, &mut deleted);
         }
         self.images.forget_tree(found.id());
         self.image_event(tenant, "delete", found.id().as_str(), found.id().as_str(), indexmap::IndexMap::new());
         deleted.push(Deleted::Deleted(found.id().clone()));
+        deleted.extend(steps);
         Ok(deleted)
     }
 

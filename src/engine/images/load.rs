@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// What a failed pull or load has left goes now, not at the collector's next round.
-    pub(super) fn collect_garbage_soon(&self) {
+    pub(crate) fn collect_garbage_soon(&self) {
         let engine = self.clone();
         self.spawn("collect_garbage", async move {
             if let Err(error) = engine.images.backend.collect_garbage().await {

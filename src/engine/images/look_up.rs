@@ -6,7 +6,7 @@ use crate::{
     backend::images::ImageRecord,
     engine::images::ImageStore,
     model::{
-        Error, Result,
+        Error, ErrorKind, Result,
         id::Tenant,
         image::Descriptor,
         reference::{Digest, Reference},
@@ -94,10 +94,16 @@ impl ImageStore {
     }
 
     /// Finds what a client calls `text`: a name (with `latest` where no tag is given), `name@digest`, an id, or the
-    /// beginning of one. A name wins over an id.
+    /// beginning of one. A name wins over an id. The steps of builds, which no list shows, are found by their ids.
     pub(crate) async fn find(&self, tenant: &Tenant, text: &str) -> Result<Found> {
-        let images = self.all(tenant).await?;
-        find_in(images, text)
+        let found = find_in(self.all(tenant).await?, text);
+        match found {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {
+                let step = find_in(self.all(&tenant.of_builds()).await?, text);
+                step.map_err(|_| missing)
+            }
+            found => found,
+        }
     }
 }
 
@@ -144,7 +150,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::model::{ErrorKind, time::Timestamp};
+    use crate::model::time::Timestamp;
 
     fn record(name: &str, content: &str) -> ImageRecord {
         ImageRecord {

@@ -23,7 +23,7 @@ impl Engine {
     }
 
     /// An event about an image, with its labels and its name as dockerd gives them.
-    pub(super) fn image_event(
+    pub(crate) fn image_event(
         &self,
         tenant: &Tenant,
         action: &str,

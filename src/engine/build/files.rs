@@ -1,0 +1,59 @@
+//! A folder below the data root that goes with its value.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use tracing::warn;
+
+use crate::{
+    engine::containers::prepare::blocking,
+    model::{Result, error::Context, id::ContainerId},
+};
+
+/// Removed when dropped.
+#[derive(Debug)]
+pub struct TempFolder(PathBuf);
+
+impl TempFolder {
+    /// Makes one that only root can walk into: a context may hold secrets.
+    pub fn make(data_root: &Path) -> Result<Self> {
+        let parent = all(data_root);
+        let path = parent.join(ContainerId::random().short());
+        let making = || format!("making {}", path.display());
+        fs::create_dir_all(&parent).context(making())?;
+        fs::DirBuilder::new().mode(0o700).create(&path).context(making())?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes it where blocking is fine.
+    pub async fn remove(self) {
+        let removed = blocking(move || {
+            drop(self);
+            Ok(())
+        });
+        let _only_panics = removed.await;
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!("removing the build's folder {}: {error}", self.0.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Where all of them are; nothing else is.
+pub fn all(data_root: &Path) -> PathBuf {
+    data_root.join("tmp").join("build")
+}

@@ -1,0 +1,191 @@
+//! `remote`: a context that lies elsewhere. The URL of a tar, of a single Dockerfile, or of a Git repository
+//! (`https://host/name.git#branch:folder`), which the `git` program fetches.
+
+use std::{path::Path, process::Stdio};
+
+use futures_util::TryStreamExt;
+use tokio::process::Command;
+use tokio_util::io::StreamReader;
+
+use super::{
+    BuildMessage, BuildRequest,
+    context::{Context, Fetched},
+    files::TempFolder,
+    message::Output,
+};
+use crate::{
+    engine::{
+        Engine,
+        images::{Body, progress::Message},
+    },
+    model::{Error, Result, error::Context as _},
+    rootfs::RootView,
+};
+
+/// A text that is sent as a Dockerfile.
+const LARGEST_TEXT: usize = 16 << 20;
+
+impl Engine {
+    pub(super) async fn fetch_context(&self, request: &BuildRequest, body: Body, output: &Output) -> Result<Fetched> {
+        let remote = request.remote.as_str();
+        if remote.is_empty() {
+            return Ok(Fetched::Archive(body));
+        }
+        if remote == "client-session" {
+            return Err(Error::invalid(
+                "experimental session with v1 builder is no longer supported, use builder version v2 (BuildKit) instead",
+            ));
+        }
+        if is_git(remote) {
+            return self.clone_repository(remote).await.map(Fetched::Checkout);
+        }
+        if !is_url(remote) {
+            return Err(Error::system(format!("remoteURL ({remote}) could not be recognized as URL")));
+        }
+        self.download_context(remote, output).await
+    }
+
+    async fn download_context(&self, url: &str, output: &Output) -> Result<Fetched> {
+        let response = self.images.registry.fetch(url).await;
+        let response = response.map_err(|error| error.context(format!("error downloading remote context {url}")))?;
+        let length = response.content_length().unwrap_or_default();
+        let kind = response.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.unwrap_or_default().to_owned();
+        // dockerd has the two the wrong way round, and knows no total.
+        let progress = Message::layer_progress("Downloading context", url, length, 0);
+        let detecting = |text: String| Error::system(format!("error detecting content type for remote {url}: {text}"));
+        let is_text = kind.starts_with("text/plain");
+        let is_unsure = kind.is_empty() || kind.starts_with("application/octet-stream");
+        let tars = ["application/x-tar", "application/tar", "gzip", "bzip", "application/x-xz", "application/xz"];
+        if !is_text && !is_unsure && !tars.iter().any(|tar| kind.contains(tar)) {
+            return Err(detecting(format!("unsupported Content-Type {kind:?}")));
+        }
+        let mut stream = response.bytes_stream().map_err(std::io::Error::other);
+        let Some(first) = stream.try_next().await.context("downloading the context")? else {
+            return Err(detecting("empty response".to_owned()));
+        };
+        output.send(BuildMessage::Progress(progress)).await;
+        let looks_as_text = is_text || is_unsure && !first.contains(&0) && std::str::from_utf8(&first).is_ok();
+        let whole = futures_util::StreamExt::chain(futures_util::stream::iter([Ok(first)]), stream);
+        if !looks_as_text {
+            return Ok(Fetched::Archive(Box::pin(StreamReader::new(whole))));
+        }
+        let mut text = Vec::new();
+        let mut whole = Box::pin(whole);
+        while let Some(piece) = whole.try_next().await.context("downloading the Dockerfile")? {
+            text.extend_from_slice(&piece);
+            if text.len() > LARGEST_TEXT {
+                return Err(Error::invalid(format!("the Dockerfile is larger than {LARGEST_TEXT} bytes")));
+            }
+        }
+        Ok(Fetched::Dockerfile(text))
+    }
+
+    async fn clone_repository(&self, remote: &str) -> Result<Context> {
+        let (url, reference, folder) = split(remote);
+        if reference.starts_with('-') {
+            return Err(Error::invalid(format!("invalid refspec: {reference}")));
+        }
+        let temporary = TempFolder::make(&self.config.data_root)?;
+        let place = temporary.path().to_owned();
+        git(&place, &["init"]).await.map_err(|text| Error::system(format!("failed to init repo at {url}: {text}")))?;
+        git(&place, &["remote", "add", "origin", &url])
+            .await
+            .map_err(|text| Error::system(format!("failed add origin repo at {url}: {text}")))?;
+        // A server that knows no shallow fetches gives all.
+        let fetched = match git(&place, &["fetch", "--depth", "1", "origin", "--", &reference]).await {
+            Ok(()) => Ok(()),
+            Err(_) => git(&place, &["fetch", "origin", "--", &reference]).await,
+        };
+        fetched.map_err(|text| Error::system(format!("error fetching: {text}")))?;
+        if let Err(text) = git(&place, &["checkout", &reference]).await {
+            let fetched = git(&place, &["checkout", "FETCH_HEAD"]).await;
+            fetched.map_err(|_| Error::system(format!("error checking out {reference}: {text}")))?;
+        }
+        git(&place, &["submodule", "update", "--init", "--recursive", "--depth=1"])
+            .await
+            .map_err(|text| Error::system(format!("error initializing submodules: {text}")))?;
+        let view = RootView::folder(&place)?;
+        let outside = |error: std::io::Error| {
+            Error::system(format!("error setting git context, \"{folder}\" not within git root: {error}"))
+        };
+        let inner = view.resolve(&format!("/{folder}")).map_err(outside)?;
+        let inner = view.container_path(std::os::fd::AsFd::as_fd(&inner)).map_err(outside)?;
+        let root = place.join(inner.trim_start_matches('/'));
+        if !root.is_dir() {
+            return Err(Error::system(format!("error setting git context, not a directory: {folder}")));
+        }
+        Ok(Context::new(temporary, root))
+    }
+}
+
+/// Runs git; the error is what it printed.
+async fn git(folder: &Path, arguments: &[&str]) -> Result<(), String> {
+    // Submodules of a stranger's repository must not read files of this machine.
+    let output = Command::new("git")
+        .args(["-c", "protocol.file.allow=never"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_PROTOCOL_FROM_USER", "0")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| format!("running git: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    Err(match output.status.code() {
+        Some(code) => format!("{text}: exit status {code}"),
+        None => text,
+    })
+}
+
+/// Whether a source is fetched by URL.
+pub(super) fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+fn is_git(remote: &str) -> bool {
+    let place = remote.split('#').next().unwrap_or_default();
+    is_url(remote) && place.ends_with(".git")
+        || ["git://", "github.com/", "git@"].iter().any(|prefix| remote.starts_with(prefix))
+}
+
+/// URL, branch or commit, and folder of `URL#reference:folder`.
+fn split(remote: &str) -> (String, String, String) {
+    let (url, fragment) = remote.split_once('#').unwrap_or((remote, ""));
+    let url = match url.contains("://") || url.starts_with("git@") {
+        true => url.to_owned(),
+        false => format!("https://{url}"),
+    };
+    let (reference, folder) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let reference = if reference.is_empty() { "master" } else { reference };
+    (url, reference.to_owned(), folder.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn git_urls_are_told_and_split() {
+        for (remote, git) in [
+            ("https://host/a.git", true),
+            ("https://host/a.git#dev:sub", true),
+            ("github.com/a/b", true),
+            ("git@host:a", true),
+            ("https://host/a.tar.gz", false),
+        ] {
+            assert_eq!(is_git(remote), git, "{remote}");
+        }
+        let parts = |text| {
+            let (url, reference, folder) = split(text);
+            format!("{url} {reference} {folder}")
+        };
+        assert_eq!(parts("github.com/a/b#:sub"), "https://github.com/a/b master sub");
+        assert_eq!(parts("https://h/a.git#v1"), "https://h/a.git v1 ");
+    }
+}

@@ -1,0 +1,236 @@
+//! Builds on the fakes: what the client sees, what is found again, and what is left. Steps that write files are in
+//! `tests/build.rs`.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+
+use super::{BuildMessage, BuildRequest, BuildStream, PruneRequest};
+use crate::{
+    backend::{
+        images::{fake::FakeImages, samples::tar},
+        network::fake::FakeNetwork,
+        runtime::fake::FakeRuntime,
+    },
+    engine::{
+        Backends, Engine,
+        config::EngineConfig,
+        images::{Body, DeleteOptions, ImportRequest, ListOptions},
+    },
+    model::{ErrorKind, Result, id::Tenant},
+};
+
+struct Bench {
+    engine: Engine,
+    tenant: Tenant,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            data_root: folder.path().join("data"),
+            exec_root: folder.path().join("run"),
+            instance: "test".to_owned(),
+            ..EngineConfig::default()
+        };
+        let backends = Backends {
+            runtime: Arc::new(FakeRuntime::new(folder.path())),
+            images: Arc::new(FakeImages::default()),
+            network: Arc::new(FakeNetwork::default()),
+        };
+        let engine = Engine::open(config, backends).await.unwrap();
+        let tenant = Tenant::default_tenant();
+        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
+        engine.image_import(&tenant, &request, body(&[])).await.unwrap();
+        Self { engine, tenant, folder }
+    }
+
+    async fn begin(&self, dockerfile: &str, request: BuildRequest) -> Result<BuildStream> {
+        let context = body(&[("Dockerfile", dockerfile.as_bytes())]);
+        self.engine.image_build(&self.tenant, request, context).await
+    }
+
+    /// All messages, ids and sums as `ID`.
+    async fn build(&self, dockerfile: &str, request: BuildRequest) -> Vec<String> {
+        let mut stream = self.begin(dockerfile, request).await.unwrap();
+        let mut lines = Vec::new();
+        while let Some(message) = stream.next().await {
+            lines.push(match message.unwrap() {
+                BuildMessage::Progress(message) => message.stream.unwrap_or_default(),
+                BuildMessage::Aux { .. } => "aux".to_owned(),
+                BuildMessage::Failed { detail, .. } => format!("{} {:?}", detail.message, detail.code),
+            });
+        }
+        let ids = regex::Regex::new("[0-9a-f]{12,64}").unwrap();
+        lines.retain(|line| line != "\n");
+        lines.iter().map(|line| ids.replace_all(line.trim_end(), "ID").into_owned()).collect()
+    }
+
+    async fn images(&self) -> usize {
+        self.engine.image_list(&self.tenant, &ListOptions::default()).await.unwrap().len()
+    }
+
+    async fn steps(&self) -> usize {
+        self.engine.build_cache_usage(&self.tenant).await.unwrap().len()
+    }
+
+    fn containers(&self) -> usize {
+        self.engine.containers.list(&self.tenant).len()
+    }
+}
+
+fn body(files: &[(&str, &[u8])]) -> Body {
+    let body: Pin<Box<dyn tokio::io::AsyncRead + Send>> = Box::pin(std::io::Cursor::new(tar(files)));
+    body
+}
+
+fn removing() -> BuildRequest {
+    BuildRequest { remove: true, ..BuildRequest::default() }
+}
+
+fn tagged(name: &str) -> BuildRequest {
+    BuildRequest { tags: vec![name.to_owned()], ..removing() }
+}
+
+#[tokio::test]
+async fn stream_is_the_classic_builders() {
+    let bench = Bench::new().await;
+    let lines = bench.build("FROM box\nENV A=b\nRUN echo out; echo err >&2\n", tagged("new")).await;
+    assert_eq!(
+        lines,
+        [
+            "Step 1/3 : FROM box",
+            " ---> ID",
+            "Step 2/3 : ENV A=b",
+            " ---> Running in ID",
+            " ---> Removed intermediate container ID",
+            " ---> ID",
+            "Step 3/3 : RUN echo out; echo err >&2",
+            " ---> Running in ID",
+            "out",
+            "\u{1b}[91merr\n\u{1b}[0m",
+            " ---> Removed intermediate container ID",
+            " ---> ID",
+            "aux",
+            "Successfully built ID",
+            "Successfully tagged new:latest",
+        ]
+    );
+    assert_eq!((bench.images().await, bench.containers()), (2, 0), "no step is listed, no container left");
+    let history = bench.engine.image_history(&bench.tenant, "new", None).await.unwrap();
+    assert_eq!(history[0].created_by, "/bin/sh -c echo out; echo err >&2");
+    assert_eq!(history[1].created_by, "/bin/sh -c #(nop)  ENV A=b");
+    assert!(!bench.folder.path().join("data/tmp/build").read_dir().unwrap().any(|_| true), "the context is gone");
+}
+
+#[tokio::test]
+async fn what_was_built_is_found_until_something_differs() {
+    let bench = Bench::new().await;
+    let cached = async |dockerfile: &str, request: BuildRequest| {
+        bench.build(dockerfile, request).await.iter().filter(|line| *line == " ---> Using cache").count()
+    };
+    let file = "FROM box\nARG A=1\nRUN echo $A\nCMD x\n";
+    assert_eq!(cached(file, removing()).await, 0);
+    assert_eq!(cached(file, removing()).await, 3);
+    let given = [("A".to_owned(), Some("2".to_owned()))].into_iter().collect();
+    let other = BuildRequest { arguments: given, ..removing() };
+    assert_eq!(cached(file, other).await, 1, "an argument's value is part of the command");
+    assert_eq!(cached(file, BuildRequest { no_cache: true, ..removing() }).await, 0);
+    assert_eq!(cached("FROM box\nARG A=1\nRUN true\nCMD x\n", removing()).await, 1);
+}
+
+#[tokio::test]
+async fn failing_command_is_told_with_its_code_and_keeps_its_container() {
+    let bench = Bench::new().await;
+    let file = "FROM box\nRUN exit 3\n";
+    let failed = "The command '/bin/sh -c exit 3' returned a non-zero code: 3 Some(3)";
+    assert_eq!(bench.build(file, removing()).await.last().unwrap(), failed);
+    assert_eq!(bench.containers(), 1, "to look into, as dockerd leaves it");
+    let forced = BuildRequest { force_remove: true, ..removing() };
+    let lines = bench.build(file, forced).await;
+    assert_eq!(lines[lines.len() - 2..], [" ---> Removed intermediate container ID", failed]);
+    assert_eq!(bench.containers(), 1);
+}
+
+#[tokio::test]
+async fn mistakes_of_the_file_are_the_answers_status() {
+    let bench = Bench::new().await;
+    for (file, kind) in
+        [("FORM box\n", ErrorKind::InvalidParameter), ("FROM box\nENV a\n", ErrorKind::InvalidParameter)]
+    {
+        let refused = bench.begin(file, removing()).await.err().unwrap();
+        assert_eq!(refused.kind(), kind, "{}", refused.message());
+    }
+    let request = BuildRequest { dockerfile: "other".to_owned(), ..removing() };
+    let missing = bench.begin("FROM box\n", request).await.err().unwrap();
+    assert_eq!(missing.message(), "Cannot locate specified Dockerfile: other");
+    let bad = BuildRequest { tags: vec!["B:ad".to_owned()], ..removing() };
+    assert_eq!(bench.begin("FROM box\n", bad).await.err().unwrap().kind(), ErrorKind::InvalidParameter);
+}
+
+#[tokio::test]
+async fn stages_and_arguments_have_their_scopes() {
+    let bench = Bench::new().await;
+    let file = "ARG V=latest\nFROM box:$V AS one\nRUN echo [$V]\nFROM one\nARG V\nRUN echo [$V]\n";
+    let given = [("NO".to_owned(), None), ("http_proxy".to_owned(), Some("p".to_owned()))].into_iter().collect();
+    let lines = bench.build(file, BuildRequest { arguments: given, ..removing() }).await;
+    let outputs: Vec<&String> = lines.iter().filter(|line| line.starts_with('[')).collect();
+    assert_eq!(outputs.last().unwrap().as_str(), "[Warning] One or more build-args [NO] were not consumed");
+    assert_eq!(lines.iter().filter(|line| *line == "aux").count(), 2);
+    assert_eq!(bench.images().await, 2, "one stage is the image, the other a step");
+    let stopped = BuildRequest { target: "ONE".to_owned(), ..removing() };
+    assert_eq!(bench.build(file, stopped).await[0], "Step 1/3 : ARG V=latest");
+}
+
+#[tokio::test]
+async fn triggers_of_the_base_are_carried_out() {
+    let bench = Bench::new().await;
+    bench.build("FROM box\nONBUILD RUN echo triggered\n", tagged("base")).await;
+    let lines = bench.build("FROM base\nCMD x\n", tagged("child")).await;
+    assert_eq!(lines[1], "# Executing 1 build trigger");
+    assert!(lines.contains(&"triggered".to_owned()), "{lines:#?}");
+    let child = bench.engine.image_for_container(&bench.tenant, "child", None).await.unwrap();
+    assert_eq!((child.config.on_build, child.config.cmd.unwrap()[2].as_str()), (None, "x"));
+}
+
+#[tokio::test]
+async fn steps_go_with_their_image_or_when_pruned() {
+    let bench = Bench::new().await;
+    bench.build("FROM box\nENV A=1\nENV B=1\n", tagged("a")).await;
+    bench.build("FROM box\nENV A=1\nENV C=1\n", tagged("b")).await;
+    assert_eq!(bench.steps().await, 3);
+    bench.engine.image_delete(&bench.tenant, "a", DeleteOptions::default()).await.unwrap();
+    assert_eq!(bench.steps().await, 2, "the first step is b's too");
+    let some = bench.engine.build_prune(&bench.tenant, &PruneRequest::default()).await.unwrap();
+    assert_eq!((some.deleted.len(), bench.steps().await), (0, 2));
+    let all = PruneRequest { all: true, ..PruneRequest::default() };
+    assert_eq!(bench.engine.build_prune(&bench.tenant, &all).await.unwrap().deleted.len(), 2);
+    assert_eq!((bench.steps().await, bench.images().await), (0, 2), "images stay");
+}
+
+#[tokio::test]
+async fn client_that_leaves_ends_the_build() {
+    let bench = Bench::new().await;
+    let mut stream = bench.begin("FROM box\nRUN echo begun; sleep 1000\n", removing()).await.unwrap();
+    while let Some(Ok(message)) = stream.next().await {
+        if matches!(message, BuildMessage::Progress(message) if message.stream.as_deref() == Some("begun\n")) {
+            break;
+        }
+    }
+    drop(stream);
+    let gone = async {
+        while bench.containers() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), gone).await.expect("its container goes");
+}
+
+#[tokio::test]
+async fn quiet_build_tells_only_the_id() {
+    let bench = Bench::new().await;
+    let quiet = BuildRequest { quiet: true, ..removing() };
+    assert_eq!(bench.build("FROM box\nENV A=1\n", quiet).await, ["sha256:ID"]);
+}

@@ -1,0 +1,35 @@
+//! A plain download by URL, in Go's words when it fails: sources and contexts of builds.
+
+use reqwest::{Method, Response, StatusCode, Url};
+
+use super::{Registry, failure::Failure};
+use crate::model::{Error, Result, error::Context};
+
+/// A server's explanation is not read further than this.
+const EXPLANATION: usize = 4096;
+
+impl Registry {
+    /// `GET`; an answer of 400 and more is an error.
+    pub async fn fetch(&self, text: &str) -> Result<Response> {
+        let url: Url =
+            text.parse().map_err(|error| Error::invalid(format!("parse {text:?}: {error}")).with_source(error))?;
+        let client = self.transport.plain()?;
+        let response = match client.get(url.clone()).send().await {
+            Ok(response) => response,
+            Err(error) => return Err(Error::system(Failure::transport(&Method::GET, &url, &error).await.text())),
+        };
+        let status = response.status();
+        if status.as_u16() < 400 {
+            return Ok(response);
+        }
+        let explanation = response.bytes().await.context(format!("failed to GET {text} with status {status}"))?;
+        let explanation = String::from_utf8_lossy(&explanation[..explanation.len().min(EXPLANATION)]).into_owned();
+        let words = format!("failed to GET {text} with status {status}: {}", explanation.trim());
+        Err(match status {
+            StatusCode::NOT_FOUND => Error::not_found(words),
+            StatusCode::BAD_REQUEST => Error::invalid(words),
+            StatusCode::FORBIDDEN => Error::forbidden(words),
+            _ => Error::system(words),
+        })
+    }
+}
