@@ -119,6 +119,9 @@ async fn built_images_stay_through_a_collection_and_go_with_their_steps() {
     let deleted = daemon.client().delete("/images/kept?force=1").await.json();
     assert_eq!(deleted.as_array().unwrap().iter().filter(|entry| entry["Deleted"].is_string()).count(), 2, "{deleted}");
     assert!(!built(&daemon, "t=kept", &file).await.contains("Using cache"));
+    let usage = daemon.client().get("/v1.44/system/df?type=build-cache").await.json();
+    let shared = usage["BuildCache"].as_array().unwrap().iter().filter(|step| step["Shared"] == true).count();
+    assert_eq!(shared, 2, "the image is made of them: {usage}");
     let pruned = daemon.client().post("/build/prune?all=1", Value::Null).await.json();
     assert_eq!(pruned["CachesDeleted"].as_array().unwrap().len(), 2, "{pruned}");
     assert_eq!(run(&daemon, "kept", "cat /x /y").await, "x\ny\n", "the image is whole without its steps");

@@ -184,17 +184,17 @@ async fn docker_cli_commits_diffs_exports_and_pushes_to_debians_registry() {
 
     let script = "echo new > /new; rm /bin/seq; mkdir /d";
     let run =
-        docker(&daemon, &["run", "--name=c", "--network=none", &registry.name("lib/x:1"), "/bin/sh", "-c", script]);
+        docker(&daemon, &["run", "--name=com", "--network=none", &registry.name("lib/x:1"), "/bin/sh", "-c", script]);
     assert!(run.0, "{}", run.1);
-    assert_eq!(docker(&daemon, &["diff", "c"]).1, "C /bin\nD /bin/seq\nA /d\nA /new\n");
+    assert_eq!(docker(&daemon, &["diff", "com"]).1, "C /bin\nD /bin/seq\nA /d\nA /new\n");
     let exported = daemon.folder().join("exported.tar").display().to_string();
-    assert!(docker(&daemon, &["export", "-o", &exported, "c"]).0);
+    assert!(docker(&daemon, &["export", "-o", &exported, "com"]).0);
     let names = Command::new("tar").args(["-tf", &exported]).output().unwrap().stdout;
     let names = String::from_utf8_lossy(&names);
     assert!(names.contains("\nnew\n") && names.contains("bin/busybox") && !names.contains("bin/seq"), "{names}");
 
     let name = registry.name("made/y:1");
-    assert!(docker(&daemon, &["commit", "-c", "CMD [\"/bin/cat\",\"/new\"]", "c", &name]).0);
+    assert!(docker(&daemon, &["commit", "-c", "CMD [\"/bin/cat\",\"/new\"]", "com", &name]).0);
     let (pushed, text) = docker(&daemon, &["push", &name]);
     assert!(pushed && text.contains("Mounted from lib/x") && text.contains("Pushed"), "{text}");
     let (_, again) = docker(&daemon, &["push", &name]);

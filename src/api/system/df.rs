@@ -12,6 +12,7 @@ use crate::{
         volumes::VolumeBody,
     },
     engine::{
+        build::BuildStep,
         containers::view::ContainerSize,
         images::ImageSummary,
         system::{DiskUsage, UsageTypes, VolumeUsage},
@@ -77,7 +78,8 @@ impl Lists {
             };
             volumes.iter().map(body).collect()
         });
-        Self { images, containers, volumes, build_cache: usage.build_cache.then(Vec::new) }
+        let build_cache = usage.build_cache.as_ref().map(|steps| steps.iter().map(build_step).collect());
+        Self { images, containers, volumes, build_cache }
     }
 
     fn into_legacy(self, layers_size: u64) -> Value {
@@ -89,6 +91,26 @@ impl Lists {
             "BuildCache": self.build_cache,
         })
     }
+}
+
+/// A step of a build as a record of BuildKit's cache. What an image is made of is shared with it; only a build that runs
+/// would have it in use.
+fn build_step(step: &BuildStep) -> Value {
+    let mut record = json!({
+        "ID": step.id,
+        "Type": "regular",
+        "Description": step.description,
+        "InUse": false,
+        "Shared": step.in_use,
+        "Size": step.size,
+        "CreatedAt": step.created,
+        "LastUsedAt": null,
+        "UsageCount": 1,
+    });
+    if !step.parent.is_empty() {
+        record["Parents"] = json!([step.parent]);
+    }
+    record
 }
 
 /// The sums of one kind; what is zero is left out, as Go's `omitempty` does.
@@ -136,8 +158,11 @@ fn sums(usage: &DiskUsage, lists: Lists, verbose: bool) -> Value {
         }
         answer.insert("VolumeUsage".to_owned(), sum(active, volumes.len(), size, free, items(lists.volumes)));
     }
-    if let Some(cache) = lists.build_cache {
-        answer.insert("BuildCacheUsage".to_owned(), sum(0, cache.len(), 0, 0, items(Some(cache))));
+    if let Some(steps) = &usage.build_cache {
+        let size = steps.iter().map(|step| step.size).sum();
+        let free = steps.iter().filter(|step| !step.in_use).map(|step| step.size).sum();
+        let sum = sum(0, steps.len(), size, free, items(lists.build_cache));
+        answer.insert("BuildCacheUsage".to_owned(), sum);
     }
     Value::Object(answer)
 }

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     engine::{
         Engine,
+        build::BuildStep,
         containers::{list::ListOptions as ContainerListOptions, view::ContainerSize},
         images::{ImageSummary, ListOptions, prune::SizesByName},
         volumes::VolumeInfo,
@@ -64,8 +65,8 @@ pub struct DiskUsage {
     pub containers: Option<Vec<(Arc<ContainerRecord>, ContainerSize)>>,
     /// Volumes.
     pub volumes: Option<Vec<VolumeUsage>>,
-    /// Whether the build cache was asked for.
-    pub build_cache: bool,
+    /// Steps of builds.
+    pub build_cache: Option<Vec<BuildStep>>,
 }
 
 /// A volume with its use.
@@ -82,7 +83,7 @@ pub struct VolumeUsage {
 impl Engine {
     /// Measures.
     pub async fn system_data_usage(&self, tenant: &Tenant, types: UsageTypes) -> Result<DiskUsage> {
-        let mut usage = DiskUsage { build_cache: types.build_cache, ..DiskUsage::default() };
+        let mut usage = DiskUsage::default();
         if types.images {
             let (images, size) = self.image_usage(tenant).await?;
             (usage.images, usage.layers_size) = (Some(images), size);
@@ -92,6 +93,9 @@ impl Engine {
         }
         if types.volumes {
             usage.volumes = Some(self.volume_usage(tenant).await?);
+        }
+        if types.build_cache {
+            usage.build_cache = Some(self.build_cache_usage(tenant).await?);
         }
         Ok(usage)
     }
