@@ -6,7 +6,7 @@ mod folders;
 use ringer::{
     api::{
         self, ApiState,
-        server::{Listener, Server},
+        server::{Listener, Server, Tls},
     },
     engine::Engine,
     model::{Result, error::Context, id::Tenant},
@@ -24,6 +24,7 @@ use crate::config::Config;
 /// Runs the daemon until TERM or INT. What was set up is undone in reverse, also when a later step fails.
 pub async fn serve(config: Config) -> Result<()> {
     let mut signals = Signals::new()?;
+    let tls = config.tls.as_ref().map(Tls::load).transpose()?;
     let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
     let _lock = DataRootLock::take(&config.engine.data_root, &hosts)?;
     let pidfile = PidFile::write(&config.pidfile)?;
@@ -31,7 +32,7 @@ pub async fn serve(config: Config) -> Result<()> {
         adapters = Adapters::start(&config) => adapters?,
         () = signals.stop() => return Ok(()),
     };
-    let served = serve_with(&config, &adapters, &mut signals).await;
+    let served = serve_with(&config, tls.as_ref(), &adapters, &mut signals).await;
     adapters.stop().await;
     // The pid file may lie in there.
     drop(pidfile);
@@ -39,10 +40,10 @@ pub async fn serve(config: Config) -> Result<()> {
     served
 }
 
-async fn serve_with(config: &Config, adapters: &Adapters, signals: &mut Signals) -> Result<()> {
+async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, signals: &mut Signals) -> Result<()> {
     let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
     let state = ApiState::new(engine.clone());
-    let server = match listen(config, state.clone()) {
+    let server = match listen(config, tls, state.clone()) {
         Ok(server) => server,
         Err(error) => {
             engine.shutdown().await;
@@ -64,10 +65,10 @@ async fn serve_with(config: &Config, adapters: &Adapters, signals: &mut Signals)
 }
 
 /// Listeners come last: who can connect finds a daemon that works.
-fn listen(config: &Config, state: ApiState) -> Result<Server> {
+fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<Server> {
     let mut listeners = Vec::new();
     for address in &config.hosts {
-        listeners.extend(Listener::open(address, &config.group)?);
+        listeners.extend(Listener::open(address, &config.group, tls)?);
     }
     let server = Server::new(api::router(state))?;
     for listener in listeners {

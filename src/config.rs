@@ -2,13 +2,14 @@
 //! names. A flag wins over the file.
 
 mod accepted;
+mod tls;
 
 use std::{fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use ringer::{
-    api::server::{DEFAULT_GROUP, ListenAddress},
+    api::server::{DEFAULT_GROUP, ListenAddress, TlsFiles},
     engine::config::{AddressPool, EngineConfig},
     model::{Error, Result, error::Context},
 };
@@ -21,7 +22,8 @@ use self::accepted::AcceptedOptions;
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct ServeOptions {
-    /// Where to listen: unix:///PATH or fd:// [default: unix://EXEC_ROOT/docker.sock]
+    /// Where to listen: unix:///PATH, tcp://[HOST][:PORT] or fd:// [default: unix://EXEC_ROOT/docker.sock, or
+    /// tcp://localhost:2376 with TLS]
     #[arg(short = 'H', long, value_name = "HOST")]
     pub host: Vec<String>,
     /// Folder of what is kept [default: /var/lib/ringer]
@@ -36,6 +38,21 @@ pub struct ServeOptions {
     /// Group that may use the unix sockets [default: docker]
     #[arg(short = 'G', long, value_name = "GROUP")]
     pub group: Option<String>,
+    /// TLS on tcp hosts, and only for clients with a certificate; implied by --tlsverify
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub tls: Option<bool>,
+    /// TLS on tcp hosts; with false also for clients without a certificate
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub tlsverify: Option<bool>,
+    /// Certificates of those who sign clients' certificates [default: ~/.docker/ca.pem]
+    #[arg(long, value_name = "PATH")]
+    pub tlscacert: Option<PathBuf>,
+    /// The daemon's certificate [default: ~/.docker/cert.pem]
+    #[arg(long, value_name = "PATH")]
+    pub tlscert: Option<PathBuf>,
+    /// Key of the daemon's certificate [default: ~/.docker/key.pem]
+    #[arg(long, value_name = "PATH")]
+    pub tlskey: Option<PathBuf>,
     /// Socket of a running containerd; without it, ringer runs one of its own
     #[arg(long, value_name = "ADDRESS")]
     pub containerd: Option<PathBuf>,
@@ -157,6 +174,8 @@ pub struct Config {
     pub hosts: Vec<ListenAddress>,
     /// Group of the unix sockets.
     pub group: String,
+    /// Certificates of the tcp hosts; `None` for plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// File for our process number.
     pub pidfile: PathBuf,
     /// A running containerd's socket; `None` for one of our own.
@@ -209,6 +228,11 @@ impl ServeOptions {
             exec_root: self.exec_root.or(file.exec_root),
             pidfile: self.pidfile.or(file.pidfile),
             group: self.group.or(file.group),
+            tls: self.tls.or(file.tls),
+            tlsverify: self.tlsverify.or(file.tlsverify),
+            tlscacert: self.tlscacert.or(file.tlscacert),
+            tlscert: self.tlscert.or(file.tlscert),
+            tlskey: self.tlskey.or(file.tlskey),
             containerd: self.containerd.or(file.containerd),
             containerd_namespace: self.containerd_namespace.or(file.containerd_namespace),
             default_runtime: self.default_runtime.or(file.default_runtime),
@@ -228,7 +252,8 @@ impl ServeOptions {
         }
     }
 
-    fn filled(self, warnings: Vec<String>) -> Result<Config> {
+    fn filled(self, mut warnings: Vec<String>) -> Result<Config> {
+        let tls = tls::files(&self);
         let data_root = self.data_root.unwrap_or_else(|| DATA_ROOT.into());
         let exec_root = self.exec_root.unwrap_or_else(|| EXEC_ROOT.into());
         for folder in [&data_root, &exec_root] {
@@ -246,11 +271,15 @@ impl ServeOptions {
             None if self.containerd.is_some() && instance != NAME => format!("{NAME}-{instance}"),
             None => NAME.to_owned(),
         };
-        let hosts = if self.host.is_empty() {
-            vec![ListenAddress::Unix(exec_root.join("docker.sock"))]
-        } else {
+        let hosts = if !self.host.is_empty() {
             self.host.iter().map(|host| host.parse()).collect::<Result<_>>()?
+        } else if tls.is_some() {
+            vec![ListenAddress::Tcp(tls::DEFAULT_HOST.0.to_owned(), tls::DEFAULT_HOST.1)]
+        } else {
+            vec![ListenAddress::Unix(exec_root.join("docker.sock"))]
         };
+        let open_hosts = tls::open_hosts(&hosts, tls.as_ref());
+        warnings.extend(open_hosts.iter().map(tls::warning));
         let debug = self.debug.unwrap_or(false);
         let containerd =
             self.containerd.map(|address| match address.to_str().and_then(|text| text.strip_prefix("unix://")) {
@@ -260,6 +289,7 @@ impl ServeOptions {
         Ok(Config {
             hosts,
             group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
+            tls,
             pidfile: self.pidfile.unwrap_or_else(|| exec_root.join("ringer.pid")),
             containerd,
             containerd_namespace: namespace,
@@ -278,6 +308,7 @@ impl ServeOptions {
                 init: self.init.unwrap_or(false),
                 debug,
                 labels: self.label,
+                open_hosts,
             },
             warnings,
         })

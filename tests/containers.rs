@@ -97,6 +97,43 @@ async fn commands_that_cannot_run_say_why() {
 }
 
 #[tokio::test]
+async fn exec_start_says_how() {
+    let daemon = Daemon::with_box().await;
+    let id = daemon.create("there", "sleep 1000", Value::Null).await;
+    daemon.launch(&id).await;
+    let make = async |body: Value| {
+        let answer = daemon.client().post(&format!("/containers/{id}/exec"), body).await;
+        answer.json()["Id"].as_str().expect("an id").to_owned()
+    };
+    let read = async |exec: &str, start: Value| {
+        let (_, mut stream) = daemon.client().hijack(&format!("/exec/{exec}/start"), start).await;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    let size = json!({"Cmd": ["busybox", "stty", "size"], "Tty": true, "AttachStdout": true, "ConsoleSize": [30, 100]});
+    let exec = make(size.clone()).await;
+    assert_eq!(read(&exec, json!({"Tty": true})).await, "30 100\r\n");
+    let exec = make(size).await;
+    assert_eq!(read(&exec, json!({"Tty": true, "ConsoleSize": [40, 120]})).await, "40 120\r\n");
+    let exec = make(json!({"Cmd": ["busybox", "stty", "size"], "Tty": true, "AttachStdout": true})).await;
+    let (_, mut stream) = daemon
+        .client()
+        .hijack(&format!("/v1.41/exec/{exec}/start"), json!({"Tty": true, "ConsoleSize": [40, 120]}))
+        .await;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let told = String::from_utf8_lossy(&bytes);
+    assert!(!told.contains("40 120"), "before 1.42 there was no size: {told}");
+    let exec = make(json!({"Cmd": ["echo", "raw"], "AttachStdout": true})).await;
+    assert_eq!(read(&exec, json!({"Tty": true})).await, "raw\n", "frames are left out when the start says so");
+    let exec = make(json!({"Cmd": ["sleep", "1000"], "AttachStdout": true})).await;
+    let detached = daemon.client().post(&format!("/exec/{exec}/start"), json!({"Detach": true})).await;
+    assert_eq!((detached.status, detached.body.len()), (200, 0), "nobody waits for it");
+    assert_eq!(daemon.client().get(&format!("/exec/{exec}/json")).await.json()["Running"], true);
+}
+
+#[tokio::test]
 async fn exec_has_streams_user_folder_and_code() {
     let daemon = Daemon::with_box().await;
     let id = daemon.create("shell", "sleep 100", json!({"Env": ["A=container"]})).await;

@@ -1,4 +1,7 @@
-//! What differs between versions of the API. Handlers ask here; they compare no version numbers themselves.
+//! What differs between versions of the API. Handlers ask here; they compare no version numbers themselves. Answers
+//! are here, `requests` has what requests of old clients mean; `docs/api-versions.md` lists both.
+
+mod requests;
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
@@ -8,9 +11,7 @@ use serde_json::{Value, json};
 
 use crate::model::{
     Error, Result as ModelResult,
-    container::{ContainerCreateRequest, HostConfig},
     event::{Event, EventType},
-    filters::Filters,
     system::SystemInfo,
 };
 
@@ -216,38 +217,6 @@ impl ApiVersion {
     /// Since 1.52 stats name the system they are of.
     pub fn has_stats_os_type(self) -> bool {
         self >= Self::v1(52)
-    }
-
-    /// Since 1.42 a prune of volumes spares those with names, unless it is asked for all.
-    pub fn adjust_volume_prune(self, filters: &mut Filters) {
-        if self < Self::v1(42) {
-            filters.add("all", "true".to_owned());
-        }
-    }
-
-    /// Makes of an old client's request what a new one would have sent, as dockerd does.
-    pub fn adjust_create(self, request: &mut ContainerCreateRequest) {
-        let host_config = &mut request.host_config;
-        if self < Self::v1(25) {
-            // A client that knew no AutoRemove removes by itself.
-            host_config.auto_remove = false;
-        }
-        if self < Self::v1(40) && host_config.ipc_mode.is_empty() {
-            // Before that the default was to share.
-            host_config.ipc_mode = "shareable".to_owned();
-        }
-        if self < Self::v1(41) && host_config.cgroupns_mode.is_empty() && !host_config.privileged {
-            host_config.cgroupns_mode = "host".to_owned();
-        }
-        self.adjust_limits(host_config);
-    }
-
-    /// The same for the limits alone, which an update changes too.
-    pub fn adjust_limits(self, host_config: &mut HostConfig) {
-        if self < Self::v1(42) {
-            // Older clients sent 0 where they meant nothing.
-            host_config.pids_limit = host_config.pids_limit.filter(|limit| *limit != 0);
-        }
     }
 }
 

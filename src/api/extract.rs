@@ -36,10 +36,10 @@ impl<S: Sync> FromRequestParts<S> for Tenant {
     }
 }
 
-/// Who is at the other end of the connection, as the kernel says.
+/// Who is at the other end of a unix connection, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Process number in our pid namespace; `None` if it is in another one, or the host is tcp.
+    /// Process number in our pid namespace; `None` if it is in another one.
     pub pid: Option<i32>,
     /// User number.
     pub uid: u32,

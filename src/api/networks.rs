@@ -35,9 +35,11 @@ struct CreatedBody {
 pub async fn network_create(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     body: JsonBody<NetworkCreateRequest>,
 ) -> Result<Response, Error> {
-    let body = body.required()?;
+    let mut body = body.required()?;
+    version.adjust_network_create(&mut body.value);
     let made = api.engine.network_create(&tenant, body.value).await?;
     let mut warnings: Vec<String> = Some(made.warning).into_iter().filter(|warning| !warning.is_empty()).collect();
     if !body.unknown.is_empty() {

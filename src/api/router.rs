@@ -83,6 +83,12 @@ impl Router {
         if let Some(clean) = cleaned(&path) {
             return redirect(&clean, request.uri().query());
         }
+        if request.method() == Method::OPTIONS {
+            // dockerd knows every path for OPTIONS. Without CORS headers the answer allows a browser nothing.
+            let mut response = StatusCode::OK.into_response();
+            self.add_headers(&mut response);
+            return response;
+        }
         let (version, path) = split_version(&path);
         let found = self
             .routes

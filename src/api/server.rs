@@ -1,28 +1,34 @@
 //! Listeners and connections: hyper over our own accept loop, since half-closed connections must go on and every
 //! connection knows its listener's tenant and its peer.
 
+mod address;
 mod hangup;
 mod listen;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unread;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::body::Body;
-use http::Request;
+use http::{Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use self::hangup::Hangups;
-pub use self::listen::{DEFAULT_GROUP, ListenAddress, Listener};
-use super::{
-    extract::{ClientGone, Peer},
-    router::Router,
+use self::hangup::{Fate, Hangups, Socket};
+pub use self::{
+    address::ListenAddress,
+    listen::{DEFAULT_GROUP, Listener},
+    tls::{Tls, TlsFiles},
 };
+use super::{extract::Peer, router::Router};
 use crate::model::{Result, error::Context, id::Tenant};
 
 /// A client must send the head of its request within this.
@@ -90,10 +96,13 @@ impl Worker {
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
-                accepted = accept(listener.socket()) => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(stream) => drop(self.connections.spawn(self.clone().serve(stream).in_current_span())),
+                Ok(socket) => {
+                    let tls = listener.tls().cloned();
+                    self.connections.spawn(self.clone().welcome(socket, tls).in_current_span());
+                }
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -102,18 +111,30 @@ impl Worker {
         }
     }
 
-    async fn serve(self, stream: UnixStream) {
-        let peer = match peer(&stream) {
+    async fn welcome(self, socket: Socket, tls: Option<Tls>) {
+        let peer = match peer(&socket) {
             Ok(peer) => peer,
             // The client is gone already.
             Err(error) => return tracing::debug!(%error, "no peer credentials: {error}"),
         };
-        let gone = ClientGone::default();
-        let stream = match self.hangups.watch(stream, &gone) {
+        let fate = Fate::default();
+        let stream = match self.hangups.watch(socket, &fate) {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "watching a connection: {error}"),
         };
-        let tag = Tag { tenant: self.tenant, peer, gone: gone.clone() };
+        let tag = Tag { tenant: self.tenant.clone(), peer, fate };
+        let Some(tls) = tls else { return self.serve(stream, tag).await };
+        let shaken = tokio::select! {
+            shaken = tls.accept(stream) => shaken,
+            () = self.stop.cancelled() => return,
+        };
+        match shaken {
+            Ok(stream) => self.serve(stream, tag).await,
+            Err(error) => tracing::info!(%error, "TLS handshake: {error}"),
+        }
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tag: Tag) {
         let router = self.router;
         let service = service_fn(move |request: Request<Incoming>| {
             let (router, request) = (router.clone(), tag.put_on(unread::watch(request)));
@@ -144,25 +165,34 @@ impl Worker {
 #[derive(Clone)]
 struct Tag {
     tenant: Tenant,
-    peer: Peer,
-    gone: ClientGone,
+    peer: Option<Peer>,
+    fate: Fate,
 }
 
 impl Tag {
     fn put_on(&self, mut request: Request<Body>) -> Request<Body> {
+        // Who takes the connection over may end its side and read on; others that are silent have left, as for dockerd.
+        let may_half_close = request.headers().contains_key(header::UPGRADE);
+        let gone = if may_half_close || self.peer.is_some() { &self.fate.gone } else { &self.fate.silent };
         let extensions = request.extensions_mut();
         extensions.insert(self.tenant.clone());
-        extensions.insert(self.peer);
-        extensions.insert(self.gone.clone());
+        extensions.insert(gone.clone());
+        if let Some(peer) = self.peer {
+            extensions.insert(peer);
+        }
         request
     }
 }
 
-async fn accept(socket: &UnixListener) -> io::Result<UnixStream> {
-    socket.accept().await.map(|(stream, _)| stream)
+/// Nobody vouches for a tcp client.
+fn peer(socket: &Socket) -> io::Result<Option<Peer>> {
+    match socket {
+        Either::Left(unix) => unix_peer(unix).map(Some),
+        Either::Right(_) => Ok(None),
+    }
 }
 
-fn peer(stream: &UnixStream) -> io::Result<Peer> {
+fn unix_peer(stream: &UnixStream) -> io::Result<Peer> {
     let credentials = stream.peer_cred()?;
     // Process number 0 stands for one that our pid namespace does not have.
     Ok(Peer { pid: credentials.pid().filter(|&pid| pid > 0), uid: credentials.uid(), gid: credentials.gid() })

@@ -19,9 +19,6 @@ pub struct AcceptedOptions {
     log_driver: Option<String>,
     /// false
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    tls: Option<bool>,
-    /// false
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     live_restore: Option<bool>,
     /// true
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
@@ -62,7 +59,6 @@ impl AcceptedOptions {
             one_of("exec-opt", Some(option), &["native.cgroupdriver=cgroupfs"], &mut given)?;
         }
         one_of("log-driver", self.log_driver.as_deref(), &["json-file"], &mut given)?;
-        only("tls", self.tls, false, &mut given)?;
         only("live-restore", self.live_restore, false, &mut given)?;
         only("iptables", self.iptables, true, &mut given)?;
         only("ip-forward", self.ip_forward, true, &mut given)?;
@@ -104,7 +100,8 @@ mod tests {
 
     #[test]
     fn only_what_changes_nothing_is_accepted() {
-        let fits = AcceptedOptions { storage_driver: Some("overlay2".into()), tls: Some(false), ..Default::default() };
+        let fits =
+            AcceptedOptions { storage_driver: Some("overlay2".into()), iptables: Some(true), ..Default::default() };
         assert_eq!(fits.check().unwrap().len(), 2);
         let differs = AcceptedOptions { storage_driver: Some("btrfs".into()), ..Default::default() };
         assert!(differs.check().is_err());

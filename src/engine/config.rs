@@ -13,6 +13,15 @@ pub struct AddressPool {
     pub size: u8,
 }
 
+/// A tcp host that everybody who reaches it can use, which `/info` warns of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenHost {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Whether there is TLS, only without certificates of clients.
+    pub is_encrypted: bool,
+}
+
 /// Settings of an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -40,4 +49,6 @@ pub struct EngineConfig {
     pub debug: bool,
     /// Labels of the daemon, for `/info`.
     pub labels: Vec<String>,
+    /// Hosts that `/info` warns of.
+    pub open_hosts: Vec<OpenHost>,
 }

@@ -344,6 +344,17 @@ impl Error {
         Self::system(format!("The command '{command}' returned a non-zero code: {code}"))
     }
 
+    /// A field of create that the client's version of the API cannot mean.
+    pub fn needs_api_version(what: &str, version: impl fmt::Display) -> Self {
+        Self::invalid(format!("{what} needs API v{version} or newer"))
+    }
+
+    /// Several networks at create, before version 1.44 of the API.
+    pub fn multiple_endpoints<'n>(networks: impl Iterator<Item = &'n String>) -> Self {
+        let networks: Vec<_> = networks.map(String::as_str).collect();
+        Self::invalid(format!("Container cannot be created with multiple network endpoints: {}", networks.join(", ")))
+    }
+
     /// A known call that is not built yet.
     pub fn call_not_implemented(method: &str, path: &str) -> Self {
         Self::not_implemented(format!("{method} {path} is not implemented by ringer"))

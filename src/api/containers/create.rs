@@ -54,7 +54,7 @@ pub async fn container_create(
     }
     let (beside, unknown_beside) = body.parse::<Beside>()?;
     let unknown = unknown_to_both(unknown_config, unknown_beside);
-    let platform = Some(query.platform).filter(|platform| !platform.is_empty());
+    let platform = Some(query.platform).filter(|platform| !platform.is_empty() && version.reads_create_platform());
     let mut request = ContainerCreateRequest {
         name: Some(query.name).filter(|name| !name.is_empty()),
         platform: platform.map(|platform| platform.parse::<Platform>()).transpose()?,
@@ -66,7 +66,7 @@ pub async fn container_create(
             .map(|field| format!("ringer does not know the field {field}: it is ignored"))
             .collect(),
     };
-    version.adjust_create(&mut request);
+    version.adjust_create(&mut request)?;
     let made = api.engine.container_create(&tenant, request).await?;
     Ok(created(json!({ "Id": made.id, "Warnings": made.warnings })))
 }

@@ -13,12 +13,13 @@ use crate::{
         ApiState,
         answer::{Json, created},
         body::JsonBody,
+        compat::ApiVersion,
         containers::session::{refuse, serve},
         extract::Path,
         hijack::Hijack,
     },
-    engine::containers::exec::{ExecRequest, ExecState},
-    model::{Error, Result, container::StrSlice, id::Tenant, network::null_is_default},
+    engine::containers::exec::{ExecRequest, ExecStart, ExecState},
+    model::{Result, container::StrSlice, id::Tenant, network::null_is_default},
 };
 
 /// Body of `POST /containers/{id}/exec`.
@@ -55,6 +56,7 @@ pub struct ExecBody {
 pub async fn container_exec(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     Path(container): Path,
     body: JsonBody<ExecBody>,
 ) -> Result<Response> {
@@ -70,10 +72,14 @@ pub async fn container_exec(
         attach_stdout: body.attach_stdout,
         attach_stderr: body.attach_stderr,
         detach_keys: body.detach_keys,
-        console_size: body.console_size.map(|[height, width]| (height, width)),
+        console_size: size(body.console_size.filter(|_| version.reads_console_size())),
     };
     let id = api.engine.container_exec(&tenant, &container, request).await?;
     Ok(created(json!({ "Id": id })))
+}
+
+fn size(given: Option<[u32; 2]>) -> Option<(u32, u32)> {
+    given.map(|[height, width]| (height, width))
 }
 
 /// Body of `POST /exec/{id}/start`.
@@ -93,28 +99,31 @@ pub async fn exec_start(
     State(api): State<ApiState>,
     tenant: Tenant,
     Path(exec): Path,
+    version: ApiVersion,
     hijack: Hijack,
     body: JsonBody<StartBody>,
 ) -> Result<Response> {
     let body = body.value;
+    // Without a terminal there is no size.
+    let console_size = body.console_size.filter(|_| body.tty && version.reads_console_size());
     let exec = api.engine.exec_startable(&tenant, &exec)?;
-    if body.console_size.is_some() && !body.tty {
-        return Err(Error::invalid("console size is only supported when TTY is enabled"));
-    }
-    if body.detach {
-        api.engine.exec_start(&exec, true).await?;
+    let start = ExecStart { detach: body.detach, console_size: size(console_size) };
+    if start.detach {
+        api.engine.exec_start(&exec, start).await?;
         return Ok(StatusCode::OK.into_response());
     }
     let gone = hijack.client_gone();
-    Ok(hijack.answer(exec.request.tty, move |mut connection| async move {
-        match api.engine.exec_start(&exec, false).await {
-            Ok(session) => {
+    // The start says whether the stream has frames, not the exec.
+    Ok(hijack.answer(body.tty, move |mut connection| async move {
+        match api.engine.exec_start(&exec, start).await {
+            Ok(mut session) => {
+                session.tty = body.tty;
                 tokio::select! {
                     _end = serve(connection, session) => {}
                     () = gone.0.cancelled() => {}
                 }
             }
-            Err(error) => refuse(&mut connection, exec.request.tty, error.message()).await,
+            Err(error) => refuse(&mut connection, body.tty, error.message()).await,
         }
     }))
 }

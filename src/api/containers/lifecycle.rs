@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{ApiState, answer::Json, extract::Path, query::Query, stream},
+    api::{ApiState, answer::Json, compat::ApiVersion, extract::Path, query::Query, stream},
     engine::containers::{
         delete::DeleteOptions,
         stop::StopOptions,
@@ -47,9 +47,9 @@ pub struct StopQuery {
     t: Option<i64>,
 }
 
-impl From<StopQuery> for StopOptions {
-    fn from(query: StopQuery) -> Self {
-        Self { signal: query.signal, timeout: query.t }
+impl StopQuery {
+    fn options(self, version: ApiVersion) -> StopOptions {
+        StopOptions { signal: self.signal.filter(|_| version.reads_stop_signal()), timeout: self.t }
     }
 }
 
@@ -57,10 +57,11 @@ impl From<StopQuery> for StopOptions {
 pub async fn container_stop(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     Path(container): Path,
     Query(query): Query<StopQuery>,
 ) -> Result<StatusCode> {
-    api.engine.container_stop(&tenant, &container, query.into()).await?;
+    api.engine.container_stop(&tenant, &container, query.options(version)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -68,10 +69,11 @@ pub async fn container_stop(
 pub async fn container_restart(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     Path(container): Path,
     Query(query): Query<StopQuery>,
 ) -> Result<StatusCode> {
-    api.engine.container_restart(&tenant, &container, query.into()).await?;
+    api.engine.container_restart(&tenant, &container, query.options(version)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -237,11 +239,13 @@ impl From<WaitOutcome> for WaitAnswer {
 pub async fn container_wait(
     State(api): State<ApiState>,
     tenant: Tenant,
+    version: ApiVersion,
     Path(container): Path,
     Query(query): Query<WaitQuery>,
     gone: crate::api::extract::ClientGone,
 ) -> Result<Response> {
     let condition = match query.condition.as_str() {
+        _ if !version.reads_wait_condition() => WaitCondition::NotRunning,
         "" | "not-running" => WaitCondition::NotRunning,
         "next-exit" => WaitCondition::NextExit,
         "removed" => WaitCondition::Removed,

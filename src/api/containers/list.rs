@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     inspect::{mounts, status},
-    network_settings::networks,
+    network_settings::listed_networks,
 };
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, query::Query},
@@ -79,7 +79,7 @@ pub fn summary(record: &ContainerRecord, size: Option<ContainerSize>, version: A
         host_config.insert("Annotations".into(), json!(annotations));
     }
     fields.insert("HostConfig".into(), Value::Object(host_config));
-    fields.insert("NetworkSettings".into(), json!({"Networks": networks(record, version)}));
+    fields.insert("NetworkSettings".into(), json!({"Networks": listed_networks(record, version)}));
     fields.insert("Mounts".into(), mounts(&record.mounts));
     if version.lists_health() {
         let health = record.health.as_ref();

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::compat::ApiVersion,
     model::{
-        container::{Attachment, ContainerRecord},
+        container::{Attachment, ContainerRecord, ContainerState},
         network::{Endpoint, Port},
     },
 };
@@ -106,8 +106,8 @@ fn ports(record: &ContainerRecord) -> Value {
     Value::Object(ports)
 }
 
-/// `Networks` of inspect and list, by name.
-pub(super) fn networks(record: &ContainerRecord, version: ApiVersion) -> Value {
+/// `Networks` of inspect, by name.
+fn networks(record: &ContainerRecord, version: ApiVersion) -> Value {
     let mut attachments: Vec<_> = record.networking.attachments.iter().collect();
     attachments.sort_by(|a, b| a.name.cmp(&b.name));
     let networks = attachments
@@ -116,10 +116,27 @@ pub(super) fn networks(record: &ContainerRecord, version: ApiVersion) -> Value {
     Value::Object(networks.collect())
 }
 
+/// `Networks` of the list, where dockerd tells nothing of what was wished for but addresses.
+pub(super) fn listed_networks(record: &ContainerRecord, version: ApiVersion) -> Value {
+    let mut networks = networks(record, version);
+    for endpoint in networks.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        for wish in ["Links", "Aliases", "DriverOpts", "DNSNames"] {
+            if let Some(value) = endpoint.get_mut(wish) {
+                *value = Value::Null;
+            }
+        }
+    }
+    networks
+}
+
 fn endpoint_settings(record: &ContainerRecord, attachment: &Attachment, version: ApiVersion) -> Value {
     let settings = &attachment.settings;
     let endpoint = attachment.endpoint.as_ref();
-    let addresses = Addresses::of(endpoint);
+    let mut addresses = Addresses::of(endpoint);
+    if matches!(record.state, ContainerState::Created(_)) {
+        // Until the first run the wish stands here; after it nothing, as with dockerd.
+        addresses.mac.clone_from(&settings.mac_address);
+    }
     let is_predefined = matches!(attachment.name.as_str(), "bridge" | "host" | "none");
     let mut aliases = settings.aliases.clone();
     if version.has_short_id_alias() && !is_predefined {

@@ -1,18 +1,21 @@
-//! Where we listen: `unix:///path` that we make, and `fd://` sockets that systemd hands over.
+//! Open sockets: unix sockets that we make, those that systemd hands over, tcp.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
+    net::{self as tcp, SocketAddr, ToSocketAddrs},
     os::{
         fd::{FromRawFd, OwnedFd, RawFd},
         unix::{fs::PermissionsExt, net},
     },
     path::{Path, PathBuf},
-    str::FromStr,
+    time::Duration,
 };
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::net::UnixListener;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_util::either::Either;
 
+use super::{address::ListenAddress, hangup::Socket, tls::Tls};
 use crate::model::{Error, Result, error::Context};
 
 /// Mode of a socket that we make: for root and the group.
@@ -21,52 +24,34 @@ const SOCKET_MODE: u32 = 0o660;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// A `--host`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// `unix:///run/ringer/docker.sock`.
-    Unix(PathBuf),
-    /// `fd://` for every socket that systemd hands over, `fd://name` or `fd://3` for one of them.
-    Systemd(Option<String>),
-}
-
-impl FromStr for ListenAddress {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text.split_once("://") {
-            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(("fd", name)) => {
-                Ok(Self::Systemd(Some(name).filter(|name| !name.is_empty() && *name != "*").map(Into::into)))
-            }
-            Some(("tcp", _)) => Err(Error::invalid(format!("host {text}: tcp is not implemented by ringer yet"))),
-            _ => Err(Error::invalid(format!("invalid host {text:?}: expected unix:///PATH or fd://"))),
-        }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Systemd(name) => write!(f, "fd://{}", name.as_deref().unwrap_or_default()),
-        }
-    }
-}
+/// Silence after which a tcp client is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// An open socket. One that we made is removed when this is dropped.
 pub struct Listener {
-    socket: UnixListener,
+    socket: Bound,
     address: ListenAddress,
     made: Option<PathBuf>,
+    tls: Option<Tls>,
+}
+
+enum Bound {
+    Unix(UnixListener),
+    Tcp(TcpListener),
 }
 
 impl Listener {
-    /// Opens an address: one listener, or with `fd://` as many as systemd gave.
-    pub fn open(address: &ListenAddress, group: &str) -> Result<Vec<Self>> {
+    /// Opens an address: one listener, or with `fd://` as many as systemd gave. `group` is for unix sockets, `tls` for
+    /// tcp.
+    pub fn open(address: &ListenAddress, group: &str, tls: Option<&Tls>) -> Result<Vec<Self>> {
         match address {
             ListenAddress::Unix(path) => Ok(vec![Self::unix(path, group)?]),
-            ListenAddress::Systemd(name) => Self::systemd(name.as_deref()),
+            ListenAddress::Systemd(name) => Self::systemd(name.as_deref(), tls),
+            ListenAddress::Tcp(host, port) => {
+                let context = || format!("listening on {address}");
+                let socket = bind_tcp(host, *port).context(context())?;
+                Ok(vec![Self::from_tcp(socket, address.clone(), tls).context(context())?])
+            }
         }
     }
 
@@ -79,13 +64,13 @@ impl Listener {
         remove_dead(path)?;
         let socket = bind(path).context(context())?;
         let listener =
-            Self::from_std(socket, ListenAddress::Unix(path.to_owned()), Some(path.to_owned())).context(context())?;
+            Self::from_unix(socket, ListenAddress::Unix(path.to_owned()), Some(path.to_owned())).context(context())?;
         hand_to_group(path, group)?;
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).context(context())?;
         Ok(listener)
     }
 
-    fn systemd(name: Option<&str>) -> Result<Vec<Self>> {
+    fn systemd(name: Option<&str>, tls: Option<&Tls>) -> Result<Vec<Self>> {
         let sockets: Vec<(RawFd, String)> =
             sd_notify::listen_fds_with_names().context("sockets from systemd")?.collect();
         let wanted: Vec<_> = sockets
@@ -98,23 +83,44 @@ impl Listener {
                 name.unwrap_or_default()
             )));
         }
-        wanted.into_iter().map(|(fd, _)| Self::inherited(fd).context(format!("fd://{fd}"))).collect()
+        wanted.into_iter().map(|(fd, _)| Self::inherited(fd, tls).context(format!("fd://{fd}"))).collect()
     }
 
-    fn inherited(fd: RawFd) -> io::Result<Self> {
+    fn inherited(fd: RawFd, tls: Option<&Tls>) -> io::Result<Self> {
         // SAFETY: systemd hands this descriptor to us alone; each is taken once, when listeners are opened.
-        let socket = unsafe { net::UnixListener::from_raw_fd(fd) };
-        Self::from_std(socket, ListenAddress::Systemd(Some(fd.to_string())), None)
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let address = ListenAddress::Systemd(Some(fd.to_string()));
+        match sockopt::socket_domain(&socket)? {
+            AddressFamily::UNIX => Self::from_unix(socket.into(), address, None),
+            _ => Self::from_tcp(socket.into(), address, tls),
+        }
     }
 
-    fn from_std(socket: net::UnixListener, address: ListenAddress, made: Option<PathBuf>) -> io::Result<Self> {
+    fn from_unix(socket: net::UnixListener, address: ListenAddress, made: Option<PathBuf>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: UnixListener::from_std(socket)?, address, made })
+        Ok(Self { socket: Bound::Unix(UnixListener::from_std(socket)?), address, made, tls: None })
     }
 
-    /// The socket to accept on.
-    pub fn socket(&self) -> &UnixListener {
-        &self.socket
+    fn from_tcp(socket: tcp::TcpListener, address: ListenAddress, tls: Option<&Tls>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: Bound::Tcp(TcpListener::from_std(socket)?), address, made: None, tls: tls.cloned() })
+    }
+
+    /// The next connection.
+    pub(super) async fn accept(&self) -> io::Result<Socket> {
+        match &self.socket {
+            Bound::Unix(socket) => Ok(Either::Left(socket.accept().await?.0)),
+            Bound::Tcp(socket) => {
+                let (stream, _) = socket.accept().await?;
+                prepare(&stream)?;
+                Ok(Either::Right(stream))
+            }
+        }
+    }
+
+    /// How clients shake hands, if they do.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// For logs.
@@ -139,6 +145,22 @@ fn bind(path: &Path) -> io::Result<net::UnixListener> {
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
+}
+
+/// The first address of `host` that can be bound, IPv4 before IPv6 as Go does for a name.
+fn bind_tcp(host: &str, port: u16) -> io::Result<tcp::TcpListener> {
+    let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    tcp::TcpListener::bind(addresses.as_slice())
+}
+
+/// As Go's listeners: small writes go out at once, and a client whose machine is gone is noticed.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE)?;
+    Ok(())
 }
 
 fn remove_dead(path: &Path) -> Result<()> {
@@ -183,23 +205,14 @@ fn group_id(group: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn hosts_are_spelled_as_for_dockerd() {
-        assert_eq!("unix:///a/b".parse::<ListenAddress>().unwrap(), ListenAddress::Unix("/a/b".into()));
-        assert_eq!("fd://".parse::<ListenAddress>().unwrap(), ListenAddress::Systemd(None));
-        assert_eq!("fd://docker".parse::<ListenAddress>().unwrap(), ListenAddress::Systemd(Some("docker".into())));
-        assert!("unix://relative".parse::<ListenAddress>().is_err());
-        assert!("/run/x.sock".parse::<ListenAddress>().is_err());
-    }
-
     #[tokio::test]
     async fn socket_is_for_root_and_group_and_goes_with_its_listener() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sub/docker.sock");
         let address = ListenAddress::Unix(path.clone());
-        let listeners = Listener::open(&address, "0").unwrap();
+        let listeners = Listener::open(&address, "0", None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
-        assert!(Listener::open(&address, "0").is_err(), "a live socket is not taken over");
+        assert!(Listener::open(&address, "0", None).is_err(), "a live socket is not taken over");
         drop(listeners);
         assert!(!path.exists());
     }
@@ -209,7 +222,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("docker.sock");
         drop(net::UnixListener::bind(&path).unwrap());
-        let listeners = Listener::open(&ListenAddress::Unix(path.clone()), "").unwrap();
+        let listeners = Listener::open(&ListenAddress::Unix(path.clone()), "", None).unwrap();
         drop(listeners);
         assert!(!path.exists());
     }

@@ -63,7 +63,7 @@ async fn world(routes: Vec<Route>) -> World {
     let (state, folder) = testing::state().await;
     let socket = folder.path().join("docker.sock");
     let server = Server::new(Router::new(routes, state.clone(), HeaderValue::from_static("test"))).unwrap();
-    for listener in Listener::open(&ListenAddress::Unix(socket.clone()), "").unwrap() {
+    for listener in Listener::open(&ListenAddress::Unix(socket.clone()), "", None).unwrap() {
         server.listen(listener, Tenant::default_tenant());
     }
     World { server, socket, state, _folder: folder }

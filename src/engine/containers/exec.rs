@@ -4,6 +4,7 @@ mod process;
 mod start;
 
 pub use process::ExecView;
+pub use start::ExecStart;
 
 use std::{
     collections::HashMap,

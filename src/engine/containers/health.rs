@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::{
-    exec::{ExecRequest, ExecState},
+    exec::{ExecRequest, ExecStart, ExecState},
     start::checks_health,
 };
 use crate::{
@@ -98,7 +98,7 @@ impl Engine {
         };
         let id = self.container_exec(&record.tenant, record.id.as_str(), request).await?;
         let exec = self.execs.get(&record.tenant, id.as_str())?;
-        let mut session = self.exec_start(&exec, false).await?;
+        let mut session = self.exec_start(&exec, ExecStart::default()).await?;
         let read = async {
             while let Some((_, bytes)) = session.output.recv().await {
                 if output.len() < LONGEST_OUTPUT {

@@ -13,7 +13,12 @@ use crate::{
     engine::{
         Backends, Engine,
         config::EngineConfig,
-        containers::{delete::DeleteOptions, exec::ExecRequest, list::ListOptions, wait::WaitCondition},
+        containers::{
+            delete::DeleteOptions,
+            exec::{ExecRequest, ExecStart},
+            list::ListOptions,
+            wait::WaitCondition,
+        },
         images::ImportRequest,
     },
     model::{
@@ -196,11 +201,11 @@ async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
     let request = ExecRequest { command: vec!["nope".to_owned()], attach_stdout: true, ..ExecRequest::default() };
     let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
     let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).unwrap();
-    let error = bench.engine.exec_start(&exec, false).await.err().expect("there is no such program");
+    let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("there is no such program");
     assert_eq!(error.kind(), ErrorKind::InvalidParameter);
     assert_eq!(*exec.state.borrow(), crate::engine::containers::exec::ExecState::Exited(127));
     assert_eq!(bench.runtime.exec_count(&id), 0);
-    let again = bench.engine.exec_start(&exec, false).await.err().expect("it has run");
+    let again = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has run");
     assert_eq!(again.kind(), ErrorKind::Conflict);
 }
 

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::host::{self, Host};
 use crate::{
     backend::runtime::RuntimeInfo,
-    engine::Engine,
+    engine::{Engine, config::OpenHost},
     model::{
         Result,
         container::ContainerState,
@@ -92,7 +92,7 @@ impl Engine {
             default_address_pools: self.configured_pools(),
             firewall_backend: FirewallBackend { driver: "nftables".to_owned() },
             cdi_spec_dirs: Vec::new(),
-            warnings: warnings(host),
+            warnings: warnings(host, &self.config.open_hosts),
         })
     }
 
@@ -167,12 +167,24 @@ fn security_options(host: &Host) -> Vec<String> {
     options
 }
 
-fn warnings(host: &Host) -> Vec<String> {
+fn warnings(host: &Host, open_hosts: &[OpenHost]) -> Vec<String> {
     let mut warnings = host.cgroups.warnings();
     if !host::forwards_ipv4() {
         warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
     }
+    warnings.extend(open_hosts.iter().map(open_host_warning));
     warnings
+}
+
+/// docker CLI prints it after `docker info`, with these line breaks.
+fn open_host_warning(host: &OpenHost) -> String {
+    let (scheme, lacks) = if host.is_encrypted { ("https", "TLS client verification") } else { ("http", "encryption") };
+    format!(
+        "WARNING: API is accessible on {scheme}://{} without {lacks}.\n         Access to the remote API is equivalent to \
+         root access on the host. Refer\n         to the 'Docker daemon attack surface' section in the documentation \
+         for\n         more information: https://docs.docker.com/go/attack-surface/",
+        host.address
+    )
 }
 
 fn environment(upper: &str, lower: &str) -> String {

@@ -30,11 +30,16 @@ impl Engine {
         Ok(ExecView { exec, state, container })
     }
 
-    pub(super) async fn exec_process(&self, container: &Arc<Container>, request: &ExecRequest) -> Result<Process> {
+    pub(super) async fn exec_process(
+        &self,
+        container: &Arc<Container>,
+        request: &ExecRequest,
+        console_size: Option<(u32, u32)>,
+    ) -> Result<Process> {
         let record = container.record();
         let user_spec = if request.user.is_empty() { &record.config.user } else { &request.user };
         let user = self.resolve_user(container, user_spec).await?;
-        let (height, width) = request.console_size.unwrap_or_default();
+        let (height, width) = console_size.unwrap_or_default();
         oci::exec_process(&oci::ExecInput {
             record: &record,
             hostname: &record.config.hostname,

@@ -34,6 +34,15 @@ const BACKLOG: usize = 16;
 /// How long output may go on after the exec's process has ended: children that it left behind hold it open.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How to start an exec.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExecStart {
+    /// Nobody listens.
+    pub detach: bool,
+    /// Height and width of the terminal, in place of those that it was made with.
+    pub console_size: Option<(u32, u32)>,
+}
+
 impl Engine {
     /// Whether the exec can be started: what dockerd answers before it takes the connection over.
     pub fn exec_startable(&self, tenant: &Tenant, id: &str) -> Result<Arc<Exec>> {
@@ -48,14 +57,13 @@ impl Engine {
 
     /// Runs an exec. Its session's output ends when its exit code can be read. An exec that cannot be started
     /// has the exit code 126 or 127, and the reason is the error.
-    pub async fn exec_start(&self, exec: &Arc<Exec>, detach: bool) -> Result<Session> {
+    pub async fn exec_start(&self, exec: &Arc<Exec>, start: ExecStart) -> Result<Session> {
         let container = self.containers.get(&exec.tenant, exec.container.as_str())?;
         begin(exec)?;
         let engine = self.clone();
         let exec = exec.clone();
-        let attached = !detach;
         self.run("exec_start", async move {
-            match engine.launch_exec(&container, &exec, attached).await {
+            match engine.launch_exec(&container, &exec, start).await {
                 Ok(session) => Ok(session),
                 Err(error) => {
                     let failure = StartFailure::of(&error);
@@ -69,10 +77,12 @@ impl Engine {
         .await
     }
 
-    async fn launch_exec(&self, container: &Arc<Container>, exec: &Arc<Exec>, attached: bool) -> Result<Session> {
+    async fn launch_exec(&self, container: &Arc<Container>, exec: &Arc<Exec>, start: ExecStart) -> Result<Session> {
         let request = &exec.request;
+        let attached = !start.detach;
         let runtime = &self.backends.runtime;
-        let process = self.exec_process(container, request).await?;
+        let console_size = start.console_size.or(request.console_size);
+        let process = self.exec_process(container, request, console_size).await?;
         let stdio = Stdio { terminal: request.tty, stdin: attached && request.attach_stdin };
         let io = runtime.create_exec(&exec.container, &exec.id, &process, stdio).await?;
         let action = format!("exec_start: {}", request.command.join(" "));
