@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::docker_cli::load_images;
+use crate::document;
 use crate::leftovers;
 use crate::socket::Socket;
 use workloads::{Bench, WORKLOADS};
@@ -65,7 +66,7 @@ pub fn bench(arguments: &BenchArguments) -> anyhow::Result<bool> {
         println!("failed: {failure}");
     }
     if let Some(path) = &arguments.write {
-        table::write(path, &table)?;
+        document::block(path, "bench", &table)?;
     }
     Ok(failed.is_empty())
 }

@@ -37,6 +37,8 @@ pub struct DockerCli {
     pub registries: [String; 2],
     /// Image archives that are loaded again when a subject removed what was in them.
     pub images: Vec<PathBuf>,
+    /// What else a step finds in its environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl DockerCli {
@@ -74,7 +76,8 @@ impl DockerCli {
             .env("DOCKER_HOST", format!("unix://{}", socket.path.display()))
             .env("SOCKET", &socket.path)
             .env("REGISTRY", &self.registries[0])
-            .env("LOGIN_REGISTRY", &self.registries[1]);
+            .env("LOGIN_REGISTRY", &self.registries[1])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = command::run(&mut command, step.timeout).context("starting bash")?;
         let clean = |text: &str| {
             let text = normal(text, folder, &socket.path);

@@ -49,8 +49,12 @@ impl Answer {
     }
 }
 
-struct Head {
-    status: u16,
+/// The beginning of an answer.
+pub struct Head {
+    /// The HTTP status.
+    pub status: u16,
+    /// All headers, with their names in lower case.
+    pub headers: Vec<(String, String)>,
     length: Option<u64>,
     chunked: bool,
     close: bool,
@@ -140,12 +144,14 @@ fn write_with(stream: &mut UnixStream, head: String, kind: &str, body: &[u8]) ->
     Ok(())
 }
 
-fn read_head(connection: &mut BufReader<UnixStream>) -> anyhow::Result<Head> {
+/// Reads up to the empty line.
+pub fn read_head(connection: &mut BufReader<UnixStream>) -> anyhow::Result<Head> {
     let mut line = String::new();
     ensure!(connection.read_line(&mut line)? > 0, "the daemon closed the connection");
     let status = line.split(' ').nth(1).and_then(|word| word.trim().parse().ok());
     let mut head = Head {
         status: status.with_context(|| format!("not an HTTP answer: {line}"))?,
+        headers: Vec::new(),
         length: None,
         chunked: false,
         close: false,
@@ -157,16 +163,19 @@ fn read_head(connection: &mut BufReader<UnixStream>) -> anyhow::Result<Head> {
             return Ok(head);
         };
         let value = value.trim();
-        match name.to_ascii_lowercase().as_str() {
+        let name = name.to_ascii_lowercase();
+        match name.as_str() {
             "content-length" => head.length = Some(value.parse()?),
             "transfer-encoding" => head.chunked = value.eq_ignore_ascii_case("chunked"),
             "connection" => head.close = value.eq_ignore_ascii_case("close"),
             _ => {}
         }
+        head.headers.push((name, value.to_owned()));
     }
 }
 
-fn read_body(
+/// Reads what follows the head and writes it to `sink` as it comes.
+pub fn read_body(
     connection: &mut BufReader<UnixStream>,
     method: &str,
     head: &Head,

@@ -23,7 +23,8 @@ pub fn holdings(socket: &Path) -> anyhow::Result<Holdings> {
     let mut list = |target| anyhow::Ok(client.request("GET", target, Body::Empty)?.success()?.json()?);
     Ok(Holdings {
         containers: strings(&list("/v1.41/containers/json?all=1")?, "Id"),
-        networks: strings(&list("/v1.41/networks")?, "Name"),
+        // By id: a dockerd before 25 lets two have one name.
+        networks: strings(&list("/v1.41/networks")?, "Id"),
         volumes: strings(&list("/v1.41/volumes")?["Volumes"], "Name"),
         images: tags(&list("/v1.41/images/json")?),
     })

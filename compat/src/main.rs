@@ -8,10 +8,12 @@ mod bench;
 mod case_file;
 mod command;
 mod docker_cli;
+mod document;
 mod http;
 mod leftovers;
 mod normal;
 mod report;
+mod requests;
 mod run;
 mod socket;
 

@@ -80,6 +80,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds the rows of a subject; those that failed in the first run count as in the second. What differs must differ twice,
+    /// since some steps compare what two daemons do within a moment.
+    pub fn add(&mut self, sockets: &[Socket], mut run: impl FnMut() -> anyhow::Result<Vec<Row>>) -> anyhow::Result<()> {
+        let mut rows = run()?;
+        if rows.iter().any(|row| failed(row, sockets)) {
+            for (row, again) in rows.iter_mut().zip(run()?) {
+                if failed(row, sockets) {
+                    *row = again;
+                }
+            }
+        }
+        self.rows.append(&mut rows);
+        Ok(())
+    }
+
     /// The verdict of every socket on a row.
     fn verdicts(&self, row: &Row, sockets: &[Socket]) -> Vec<Verdict> {
         (0..sockets.len()).map(|at| verdict(row, sockets, at)).collect()
@@ -132,6 +147,15 @@ impl Report {
         text
     }
 
+    /// Every step on which another answer than the references' is right, with the reason.
+    pub fn deviations(&self, sockets: &[Socket]) -> Vec<String> {
+        let deviates = |row: &&Row| self.verdicts(row, sockets).contains(&Verdict::Deviates);
+        let line = |row: &Row| {
+            format!("{} {}: {}: {}", row.client, row.case, row.step, row.deviation.as_deref().unwrap_or_default())
+        };
+        self.rows.iter().filter(deviates).map(line).collect()
+    }
+
     /// How many verdicts passed, failed, and were absent or are for later. With only references, theirs count; otherwise the others'.
     pub fn counts(&self, sockets: &[Socket]) -> (usize, usize, usize) {
         let alone = sockets.iter().all(|socket| socket.reference);
@@ -157,6 +181,13 @@ impl Report {
         });
         wrong.map(|row| format!("{} {}: {}", row.client, row.case, row.step)).collect()
     }
+}
+
+/// Whether a daemon under test failed, or all references did.
+fn failed(row: &Row, sockets: &[Socket]) -> bool {
+    let verdicts = || (0..sockets.len()).map(|at| (sockets[at].reference, verdict(row, sockets, at)));
+    let tested = verdicts().any(|(reference, verdict)| !reference && verdict.is_failure());
+    tested || verdicts().filter(|(reference, _)| *reference).all(|(_, verdict)| verdict == Verdict::Fail)
 }
 
 /// A reference passes with the expected exit code; any other socket must also answer as one of the references that passed.
@@ -224,20 +255,40 @@ fn describe(text: &mut String, row: &Row, sockets: &[Socket], at: usize, verdict
     }
 }
 
-/// Only the lines between the common beginning and the common end.
+/// The lines that only one of the two has, in their order.
 fn difference(text: &mut String, what: &str, reference: &str, observed: &str) {
     if reference == observed {
         return;
     }
+    let _ = writeln!(text, "    {what}:");
     let (left, right): (Vec<_>, Vec<_>) = (reference.lines().collect(), observed.lines().collect());
-    let start = left.iter().zip(&right).take_while(|(a, b)| a == b).count();
-    let end = left[start..].iter().rev().zip(right[start..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let _ = writeln!(text, "    {what}, from line {}:", start + 1);
-    for (sign, lines) in [('-', &left[start..left.len() - end]), ('+', &right[start..right.len() - end])] {
-        for line in lines.iter().take(12) {
-            let _ = writeln!(text, "      {sign} {}", shortened(line));
+    for (sign, line) in changes(&left, &right).iter().take(40) {
+        let _ = writeln!(text, "      {sign} {}", shortened(line));
+    }
+}
+
+/// What is to be taken away and added to make the right lines of the left ones, by their longest common subsequence.
+fn changes<'a>(left: &[&'a str], right: &[&'a str]) -> Vec<(char, &'a str)> {
+    let mut common = vec![vec![0; right.len() + 1]; left.len() + 1];
+    for (at, line) in left.iter().enumerate().rev() {
+        for (to, other) in right.iter().enumerate().rev() {
+            common[at][to] =
+                if line == other { common[at + 1][to + 1] + 1 } else { common[at + 1][to].max(common[at][to + 1]) };
         }
     }
+    let (mut at, mut to, mut changes) = (0, 0, Vec::new());
+    while at < left.len() || to < right.len() {
+        if at < left.len() && to < right.len() && left[at] == right[to] {
+            (at, to) = (at + 1, to + 1);
+        } else if to == right.len() || (at < left.len() && common[at + 1][to] >= common[at][to + 1]) {
+            changes.push(('-', left[at]));
+            at += 1;
+        } else {
+            changes.push(('+', right[to]));
+            to += 1;
+        }
+    }
+    changes
 }
 
 fn quote(text: &mut String, name: &str, stdout: &str, stderr: &str) {
@@ -319,6 +370,11 @@ mod tests {
     fn an_answer_as_only_a_failing_reference_differs() {
         let row = row(vec![seen(0, "a"), seen(1, "b"), seen(0, "b")]);
         assert_eq!(verdict(&row, &sockets(), 2), Verdict::Differs);
+    }
+
+    #[test]
+    fn only_what_differs_is_shown() {
+        assert_eq!(changes(&["a", "b", "c"], &["a", "x", "c", "d"]), [('-', "b"), ('+', "x"), ('+', "d")]);
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::thread;
 use anyhow::{Context, ensure};
 
 use crate::agent::{Agent, AgentKind};
-use crate::case_file::{self, Subject};
+use crate::case_file::{self, Step, Subject};
 use crate::docker_cli::{DockerCli, load_images};
+use crate::document;
 use crate::report::{Observed, Report, Row};
+use crate::requests::{self, Deviations};
 use crate::socket::{Socket, mark_references};
 
 /// What to run on what.
@@ -18,19 +20,23 @@ pub struct RunArguments {
     /// A daemon: NAME=unix://PATH[,netns=PID][,reference]; the first is the reference unless others are marked
     #[arg(required = true)]
     sockets: Vec<Socket>,
-    /// A docker CLI to run the cases with
-    #[arg(long = "cli", value_name = "NAME=PATH")]
+    /// A docker CLI to run the cases with: all of them, or only those named behind its path. The last one given is
+    /// also the one that the other clients use
+    #[arg(long = "cli", value_name = "NAME=PATH[,CASE...]")]
     clis: Vec<Given>,
+    /// What `compat/clients/NAME` needs: the folder of its part
+    #[arg(long = "client", value_name = "NAME=FOLDER")]
+    clients: Vec<Given>,
     /// An agent's program: act, forgejo-runner, gitea-runner, woodpecker-cli or gitlab-runner
     #[arg(long = "agent", value_name = "NAME=PATH")]
     agents: Vec<Given>,
-    /// Only subjects, agents and steps whose name contains this
+    /// Only clients, subjects, agents and steps whose name contains this
     #[arg(long)]
     only: Option<String>,
     /// Image archives to load on every daemon first
     #[arg(long = "image", value_name = "TAR")]
     images: Vec<PathBuf>,
-    /// The folder of the .case files and, beside it, the workflows
+    /// The folder of the .case files and, beside it, the requests, the deviations, the clients and the workflows
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/cases"))]
     cases: PathBuf,
     /// A registry in the network namespace of each daemon
@@ -45,21 +51,28 @@ pub struct RunArguments {
     /// Write every difference to this file too
     #[arg(long, value_name = "FILE")]
     differences: Option<PathBuf>,
+    /// Put the table into this file, between its marks, unless only a part is run
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
 }
 
-/// A program given by its path.
+/// Something given by its path.
 #[derive(Clone, Debug)]
 pub struct Given {
     name: String,
     path: PathBuf,
+    /// The only cases to run, unless there are none.
+    cases: Vec<String>,
 }
 
 impl FromStr for Given {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, path) = text.split_once('=').context("expected NAME=PATH")?;
-        Ok(Self { name: name.to_owned(), path: PathBuf::from(path) })
+        let (name, rest) = text.split_once('=').context("expected NAME=PATH")?;
+        let mut parts = rest.split(',').map(str::to_owned);
+        let path = PathBuf::from(parts.next().unwrap_or_default());
+        Ok(Self { name: name.to_owned(), path, cases: parts.collect() })
     }
 }
 
@@ -72,10 +85,9 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     }
 
     let mut report = Report::default();
-    let subjects = chosen(case_file::read_folder(&arguments.cases)?, arguments.only.as_deref());
-    for given in &arguments.clis {
-        run_cli(arguments, given, &subjects, &sockets, &mut report)?;
-    }
+    run_requests(arguments, &sockets, &mut report)?;
+    run_clis(arguments, &sockets, &mut report)?;
+    run_clients(arguments, &sockets, &mut report)?;
     run_agents(arguments, &sockets, &mut report)?;
 
     if arguments.show {
@@ -86,7 +98,8 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     if let Some(path) = &arguments.differences {
         std::fs::write(path, &details).with_context(|| format!("writing {}", path.display()))?;
     }
-    println!("{}", report.table(&sockets));
+    let table = report.table(&sockets);
+    println!("{table}");
     let wrong = report.wrong_cases(&sockets);
     for case in &wrong {
         println!("no reference passes, so the case is wrong: {case}");
@@ -97,13 +110,16 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     }
     println!("compat: {passed} passed, {failed} failed");
     ensure!(passed + failed + absent > 0, "nothing matched --only");
+    if let Some(path) = arguments.write.as_ref().filter(|_| arguments.only.is_none()) {
+        document::write(path, &report, &sockets)?;
+    }
     Ok(failed == 0 && wrong.is_empty())
 }
 
 /// The subjects whose name matches, else only the matching steps of each. The steps before a matching one run too, since
 /// it may need what they made.
-fn chosen(subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subject> {
-    let Some(only) = only else { return subjects };
+fn chosen(client: &str, subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subject> {
+    let Some(only) = only.filter(|only| !client.contains(only)) else { return subjects };
     let cut = |mut subject: Subject| {
         if !subject.name.contains(only) {
             let last = subject.steps.iter().rposition(|step| step.name.contains(only))?;
@@ -114,39 +130,97 @@ fn chosen(subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subject> {
     subjects.into_iter().filter_map(cut).collect()
 }
 
-fn run_cli(
-    arguments: &RunArguments,
-    given: &Given,
+/// The raw requests need no client at all.
+fn run_requests(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
+    let mut deviations = Deviations::read(&beside(&arguments.cases, "deviations"))?;
+    let only = arguments.only.as_deref().filter(|only| !requests::CLIENT.contains(only));
+    for set in requests::read_folder(&beside(&arguments.cases, "requests"))? {
+        if only.is_some_and(|only| !set.name.contains(only)) {
+            continue;
+        }
+        eprintln!("{}: {} ({} requests)", requests::CLIENT, set.name, set.requests.len());
+        report.add(sockets, || {
+            let seen = on_all(sockets, |socket| requests::send(&set, socket, &arguments.registry, &arguments.images))?;
+            Ok(requests::rows(&set, &seen, sockets, &mut deviations))
+        })?;
+    }
+    if arguments.only.is_none() {
+        for line in deviations.unused() {
+            println!("explains nothing any more: {line}");
+        }
+    }
+    Ok(())
+}
+
+fn run_clis(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
+    for given in &arguments.clis {
+        let mut subjects = chosen("docker", case_file::read_folder(&arguments.cases)?, arguments.only.as_deref());
+        subjects.retain(|subject| given.cases.is_empty() || given.cases.contains(&subject.name));
+        let cli = given.path.exists().then(|| docker_cli(arguments, given.name.clone(), given.path.clone()));
+        run_cases(&given.name, cli.as_ref(), &subjects, sockets, report)?;
+    }
+    Ok(())
+}
+
+/// Every folder of `compat/clients` is a client; one whose part was not given is absent.
+fn run_clients(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
+    let folder = beside(&arguments.cases, "clients");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    for name in names {
+        let subjects = chosen(&name, case_file::read_folder(&folder.join(&name))?, arguments.only.as_deref());
+        let part = arguments.clients.iter().find(|given| given.name == name && given.path.exists());
+        let cli = part.zip(arguments.clis.last()).map(|(part, cli)| DockerCli {
+            environment: vec![("PART", part.path.clone()), ("CLIENT", folder.join(&name))],
+            ..docker_cli(arguments, name.clone(), cli.path.clone())
+        });
+        run_cases(&name, cli.as_ref(), &subjects, sockets, report)?;
+    }
+    Ok(())
+}
+
+fn docker_cli(arguments: &RunArguments, name: String, program: PathBuf) -> DockerCli {
+    DockerCli {
+        name,
+        program,
+        prelude: arguments.cases.join("prelude.sh"),
+        registries: [arguments.registry.clone(), arguments.login_registry.clone()],
+        images: arguments.images.clone(),
+        environment: Vec::new(),
+    }
+}
+
+fn run_cases(
+    client: &str,
+    cli: Option<&DockerCli>,
     subjects: &[Subject],
     sockets: &[Socket],
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let cli = given.path.exists().then(|| DockerCli {
-        name: given.name.clone(),
-        program: given.path.clone(),
-        prelude: arguments.cases.join("prelude.sh"),
-        registries: [arguments.registry.clone(), arguments.login_registry.clone()],
-        images: arguments.images.clone(),
-    });
     for subject in subjects {
-        eprintln!("{}: {} ({} steps)", given.name, subject.name, subject.steps.len());
-        let mut observed = match &cli {
-            None => sockets.iter().map(|_| vec![None; subject.steps.len()]).collect(),
-            Some(cli) => {
-                on_all(sockets, |socket| Ok(cli.run(subject, socket)?.into_iter().map(Some).collect::<Vec<_>>()))?
-            }
-        };
-        for (at, step) in subject.steps.iter().enumerate() {
-            report.rows.push(Row {
-                client: given.name.clone(),
+        let absent = if cli.is_none() { ", absent" } else { "" };
+        eprintln!("{client}: {} ({} steps{absent})", subject.name, subject.steps.len());
+        report.add(sockets, || {
+            let mut observed = match cli {
+                None => sockets.iter().map(|_| vec![None; subject.steps.len()]).collect(),
+                Some(cli) => {
+                    on_all(sockets, |socket| Ok(cli.run(subject, socket)?.into_iter().map(Some).collect::<Vec<_>>()))?
+                }
+            };
+            let row = |(at, step): (usize, &Step)| Row {
+                client: client.to_owned(),
                 case: subject.name.clone(),
                 step: step.name.clone(),
                 exit: step.exit,
                 deviation: step.deviation.clone(),
                 later: step.later.is_some(),
                 observed: take_column(&mut observed, at),
-            });
-        }
+            };
+            Ok(subject.steps.iter().enumerate().map(row).collect())
+        })?;
     }
     Ok(())
 }
@@ -161,32 +235,34 @@ fn run_agents(arguments: &RunArguments, sockets: &[Socket], report: &mut Report)
         let agent = given.filter(|given| given.path.exists()).map(|given| Agent {
             kind,
             program: given.path.clone(),
-            workflows: workflows(&arguments.cases),
+            workflows: beside(&arguments.cases, "workflows"),
         });
         for case in kind.cases() {
             eprintln!("{name}: {}{}", case.name(), if agent.is_none() { " (absent)" } else { "" });
-            let observed = match &agent {
-                None => vec![None; sockets.len()],
-                Some(agent) => {
-                    sockets.iter().map(|socket| agent.run(*case, socket).map(Some)).collect::<Result<_, _>>()?
-                }
-            };
-            report.rows.push(Row {
-                client: name.to_owned(),
-                case: "jobs".to_owned(),
-                step: case.name().to_owned(),
-                exit: 0,
-                deviation: None,
-                later: false,
-                observed,
-            });
+            report.add(sockets, || {
+                let observed = match &agent {
+                    None => vec![None; sockets.len()],
+                    Some(agent) => {
+                        sockets.iter().map(|socket| agent.run(*case, socket).map(Some)).collect::<Result<_, _>>()?
+                    }
+                };
+                Ok(vec![Row {
+                    client: name.to_owned(),
+                    case: "jobs".to_owned(),
+                    step: case.name().to_owned(),
+                    exit: 0,
+                    deviation: None,
+                    later: false,
+                    observed,
+                }])
+            })?;
         }
     }
     Ok(())
 }
 
-fn workflows(cases: &Path) -> PathBuf {
-    cases.parent().unwrap_or(cases).join("workflows")
+fn beside(cases: &Path, name: &str) -> PathBuf {
+    cases.parent().unwrap_or(cases).join(name)
 }
 
 /// Does the work on all sockets at once: they are different daemons.

@@ -84,7 +84,8 @@ impl Hijack {
     }
 
     fn content_type(&self, tty: bool) -> HeaderValue {
-        HeaderValue::from_static(if !tty && self.version.names_multiplexed_streams() {
+        // Without an upgrade dockerd calls every stream raw.
+        HeaderValue::from_static(if !tty && self.upgrade.is_some() && self.version.names_multiplexed_streams() {
             "application/vnd.docker.multiplexed-stream"
         } else {
             "application/vnd.docker.raw-stream"

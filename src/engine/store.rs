@@ -125,7 +125,7 @@ impl ContainerStore {
             return Ok(container.clone());
         }
         if reference.is_empty() {
-            return Err(missing());
+            return Err(Error::invalid("invalid name or ID supplied: \"\""));
         }
         let mut matches = containers
             .by_id

@@ -23,9 +23,8 @@ impl Filters {
         let mut filters = BTreeMap::new();
         for (name, values) in map {
             let values = match values {
-                Value::Object(set) => {
-                    set.into_iter().filter(|(_, on)| *on == Value::Bool(true)).map(|(value, _)| value).collect()
-                }
+                // Only the keys count, also of one that is `false`.
+                Value::Object(set) => set.into_iter().map(|(value, _)| value).collect(),
                 Value::Array(list) => list
                     .into_iter()
                     .map(|value| match value {

@@ -38,9 +38,10 @@ impl Timestamp {
         self.0.timestamp()
     }
 
-    /// Nanoseconds since 1970.
+    /// Nanoseconds since 1970; a time after 2262 is the last that can be said so, one before 1677 the first.
     pub fn unix_nanos(self) -> i64 {
-        self.0.timestamp_nanos_opt().unwrap_or_default()
+        let beyond = if self.0.timestamp() < 0 { i64::MIN } else { i64::MAX };
+        self.0.timestamp_nanos_opt().unwrap_or(beyond)
     }
 
     /// Time that has passed since, zero if it lies in the future.
@@ -163,6 +164,11 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_far_off_is_not_1970() {
+        assert_eq!(Timestamp::from_unix(9_999_999_999, 0).unix_nanos(), i64::MAX);
+    }
 
     #[test]
     fn fraction_is_cut_as_go_does() {

@@ -1,18 +1,12 @@
 //! The bench's table: medians of the first daemon, ratios of the others.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
-
 use super::Times;
-use crate::http::{Body, Client};
+use crate::document::{machine, version};
 use crate::report::aligned;
 use crate::socket::Socket;
-
-const BEGIN: &str = "<!-- bench: begin -->";
-const END: &str = "<!-- bench: end -->";
 
 /// The table as markdown, with what ran above it and the memory below it.
 pub fn markdown(sockets: &[Socket], times: &Times, rounds: usize) -> String {
@@ -33,22 +27,6 @@ pub fn markdown(sockets: &[Socket], times: &Times, rounds: usize) -> String {
         let _ = write!(text, "\nResident memory at the end: {}.\n", memory.join("; "));
     }
     text
-}
-
-/// Puts the table between the two marks of the file, which is made when it is not there.
-pub fn write(path: &Path, table: &str) -> anyhow::Result<()> {
-    let block = format!("{BEGIN}\n{table}{END}\n");
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => match (text.find(BEGIN), text.find(END)) {
-            (Some(begin), Some(end)) => {
-                let rest = text[end + END.len()..].trim_start_matches('\n');
-                format!("{}{block}{rest}", &text[..begin])
-            }
-            _ => format!("{text}\n{block}"),
-        },
-        Err(_) => block,
-    };
-    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 fn line(name: &str, times: &[Vec<Duration>]) -> Vec<String> {
@@ -73,23 +51,6 @@ fn median(times: &[Duration]) -> Duration {
 fn milliseconds(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1000.0;
     if milliseconds < 10.0 { format!("{milliseconds:.2}") } else { format!("{milliseconds:.0}") }
-}
-
-fn version(socket: &Socket) -> String {
-    let answer = Client::new(&socket.path).request("GET", "/version", Body::Empty);
-    let Ok(version) = answer.and_then(|answer| answer.json()) else { return "unknown".to_owned() };
-    let components = version["Components"].as_array().into_iter().flatten();
-    let names = components.filter(|component| component["Name"] != "docker-init").map(|component| {
-        let word = |key: &str| component[key].as_str().unwrap_or("?").to_owned();
-        format!("{} {}", word("Name"), word("Version"))
-    });
-    names.collect::<Vec<_>>().join(", ")
-}
-
-fn machine() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!("Linux {}, {cpus} CPUs", kernel.trim())
 }
 
 /// The daemon's own memory and that of the containerd below it, where the socket names the daemon's process.

@@ -139,7 +139,7 @@ pub async fn exec_inspect(State(api): State<ApiState>, tenant: Tenant, Path(exec
         ExecState::Exited(code) => (false, Some(code), 0),
     };
     let user = if request.user.is_empty() { &view.container.config.user } else { &request.user };
-    Ok(Json(json!({
+    let mut body = json!({
         "ID": view.exec.id,
         "Running": running,
         "ExitCode": exit_code,
@@ -148,7 +148,6 @@ pub async fn exec_inspect(State(api): State<ApiState>, tenant: Tenant, Path(exec
             "entrypoint": program,
             "arguments": arguments,
             "privileged": request.privileged,
-            "user": user,
         },
         "OpenStdin": request.attach_stdin,
         "OpenStderr": request.attach_stderr,
@@ -157,6 +156,9 @@ pub async fn exec_inspect(State(api): State<ApiState>, tenant: Tenant, Path(exec
         "ContainerID": view.exec.container,
         "DetachKeys": "",
         "Pid": pid,
-    }))
-    .into_response())
+    });
+    if !user.is_empty() {
+        body["ProcessConfig"]["user"] = json!(user);
+    }
+    Ok(Json(body).into_response())
 }

@@ -1,10 +1,12 @@
 //! Start, stop and all else that changes a container and answers with nothing.
 
+use std::num::IntErrorKind;
+
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -31,7 +33,15 @@ pub async fn container_start(
     tenant: Tenant,
     Path(container): Path,
     Query(query): Query<StartQuery>,
+    headers: HeaderMap,
 ) -> Result<StatusCode> {
+    // Very old clients sent a HostConfig here; `null` and `{}` are what some libraries send for "nothing".
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length > Some(7) || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Error::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
     if !query.checkpoint.is_empty() || !query.checkpoint_dir.is_empty() {
         return Err(Error::invalid("checkpoint is only supported in experimental mode"));
     }
@@ -133,8 +143,26 @@ pub async fn container_rename(
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ResizeQuery {
-    h: u32,
-    w: u32,
+    h: String,
+    w: String,
+}
+
+impl ResizeQuery {
+    /// Width and height.
+    fn size(&self) -> Result<(u32, u32)> {
+        let number = |what: &str, text: &str| {
+            let parsed = text.parse::<u32>();
+            parsed.map_err(|error| {
+                let reason = match error.kind() {
+                    IntErrorKind::PosOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Error::invalid(format!("invalid resize {what} {text:?}: {reason}"))
+            })
+        };
+        let height = number("height", &self.h)?;
+        Ok((number("width", &self.w)?, height))
+    }
 }
 
 /// `POST /containers/{id}/resize`
@@ -144,7 +172,8 @@ pub async fn container_resize(
     Path(container): Path,
     Query(size): Query<ResizeQuery>,
 ) -> Result<StatusCode> {
-    api.engine.container_resize(&tenant, &container, size.w, size.h).await?;
+    let (width, height) = size.size()?;
+    api.engine.container_resize(&tenant, &container, width, height).await?;
     Ok(StatusCode::OK)
 }
 
@@ -155,7 +184,8 @@ pub async fn exec_resize(
     Path(exec): Path,
     Query(size): Query<ResizeQuery>,
 ) -> Result<StatusCode> {
-    api.engine.exec_resize(&tenant, &exec, size.w, size.h).await?;
+    let (width, height) = size.size()?;
+    api.engine.exec_resize(&tenant, &exec, width, height).await?;
     Ok(StatusCode::OK)
 }
 

@@ -64,7 +64,16 @@ impl Engine {
         if request.host_config.log_config.kind.is_empty() {
             "json-file".clone_into(&mut request.host_config.log_config.kind);
         }
+        if matches!(request.host_config.network_mode.as_str(), "" | "default") {
+            "bridge".clone_into(&mut request.host_config.network_mode);
+        }
         networks::request::check(&request.host_config)?;
+        for mode in [&request.host_config.pid_mode, &request.host_config.ipc_mode] {
+            if let Some(other) = mode.strip_prefix("container:") {
+                let found = self.containers.get(tenant, other);
+                found.map_err(|error| Error::invalid(error.message()).with_source(error))?;
+            }
+        }
         let runtime = self.backends.runtime.resolve_runtime(&request.host_config.runtime)?;
         request.host_config.runtime.clone_from(&runtime);
         let id = ContainerId::random();

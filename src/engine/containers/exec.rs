@@ -142,9 +142,15 @@ impl Engine {
             state: watch::Sender::new(ExecState::Created),
         };
         let exec_id = exec.id.clone();
-        let action = format!("exec_create: {}", exec.request.command.join(" "));
+        let action = format!("exec_create: {}", command_line(&exec.request.command));
         self.events.container(&container.record(), action, &[("execID", exec_id.to_string())]);
         self.execs.insert(Arc::new(exec));
         Ok(exec_id)
     }
+}
+
+/// A command as events tell it: the program, a space, the arguments; dockerd keeps the space without any.
+pub(super) fn command_line(command: &[String]) -> String {
+    let (program, arguments) = command.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    format!("{program} {}", arguments.join(" "))
 }

@@ -11,12 +11,13 @@ impl Engine {
     /// Sends a signal. After SIGKILL it answers when the exit is recorded: the Woodpecker agent removes without
     /// force right after.
     pub async fn container_kill(&self, tenant: &Tenant, reference: &str, signal: Option<&str>) -> Result<()> {
-        let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(Signal::KILL), Signal::parse_known)?;
+        let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(Signal::KILL), Signal::parse_known);
+        let signal = signal.map_err(|error| error.context(format!("cannot kill container: {reference}")))?;
         let found = self.containers.get(tenant, reference);
         let container = found.map_err(|error| error.context(format!("cannot kill container: {reference}")))?;
         let engine = self.clone();
+        let name = reference.to_owned();
         let verb = async move {
-            let name = container.record().name.clone();
             let sent = engine.send_signal(&container, signal).await;
             sent.map_err(|error| error.context(format!("cannot kill container: {name}")))?;
             if signal == Signal::KILL {

@@ -184,8 +184,15 @@ fn exposed_ports(record: &ContainerRecord) -> Vec<Port> {
     record.config.exposed_ports.iter().flatten().filter_map(|(port, _)| port.parse().ok()).collect()
 }
 
+/// The host's ports that were asked for, which is what dockerd's filter looks at.
 fn published_ports(record: &ContainerRecord) -> Vec<Port> {
-    record.host_config.port_bindings.keys().filter_map(|port| port.parse().ok()).collect()
+    let bindings = record.host_config.port_bindings.iter();
+    let asked = bindings.filter_map(|(port, hosts)| Some((port.parse::<Port>().ok()?, hosts.as_deref()?)));
+    asked
+        .flat_map(|(port, hosts)| {
+            hosts.iter().filter_map(move |host| Some(Port { number: host.host_port.parse().ok()?, ..port }))
+        })
+        .collect()
 }
 
 /// `80`, `80/tcp`, `8000-8010/tcp`.

@@ -85,7 +85,7 @@ impl Engine {
         let process = self.exec_process(container, request, console_size).await?;
         let stdio = Stdio { terminal: request.tty, stdin: attached && request.attach_stdin };
         let io = runtime.create_exec(&exec.container, &exec.id, &process, stdio).await?;
-        let action = format!("exec_start: {}", request.command.join(" "));
+        let action = format!("exec_start: {}", super::command_line(&request.command));
         self.events.container(&container.record(), action, &[("execID", exec.id.to_string())]);
         let pid = runtime.start_exec(&exec.container, &exec.id).await?;
         exec.state.send_replace(ExecState::Running(pid));
