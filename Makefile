@@ -1,6 +1,6 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo test compat bench build install
+.PHONY: demo test compat bench api-spec build install
 
 ## a whole CI job on ringer, from nothing
 demo:
@@ -23,3 +23,7 @@ build: install
 
 install:
 	@scripts/install
+
+## api-spec/ and docs/api.md, from the route table
+api-spec:
+	RINGER_WRITE_API_SPEC=1 cargo test --lib api::spec

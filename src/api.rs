@@ -27,6 +27,8 @@ pub mod volumes;
 pub mod websocket;
 
 #[cfg(test)]
+mod spec;
+#[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;

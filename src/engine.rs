@@ -74,6 +74,11 @@ impl Engine {
     /// Takes up what is stored: containers, networks, volumes. Containers that were running when the last
     /// daemon ended are ended first, as dockerd does without live restore.
     pub async fn open(config: EngineConfig, backends: Backends) -> Result<Self> {
+        Self::open_on(HostFacts::detect(), config, backends).await
+    }
+
+    /// The same on a host that is described.
+    pub(crate) async fn open_on(host: HostFacts, config: EngineConfig, backends: Backends) -> Result<Self> {
         let networks = NetworkStore::open(&config.data_root)?;
         let volumes = VolumeStore::open(&config.data_root)?;
         let images = images::ImageStore::new(&config, backends.images.clone())?;
@@ -81,7 +86,7 @@ impl Engine {
             images,
             id: system::DaemonId::load(&config.data_root)?,
             config,
-            host: HostFacts::detect(),
+            host,
             backends,
             containers: ContainerStore::default(),
             execs: containers::exec::ExecStore::default(),

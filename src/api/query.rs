@@ -39,6 +39,25 @@ pub fn parse<T: DeserializeOwned>(query: &str) -> Result<T, Error> {
     T::deserialize(Form(keys)).map_err(|Invalid(text)| Error::invalid(text))
 }
 
+/// What handlers' structs have room for, for the description of the API.
+#[cfg(test)]
+pub mod recorded {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static FIELDS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(fields: &[&'static str]) {
+        FIELDS.with_borrow_mut(|all| all.extend(fields));
+    }
+
+    /// Those of the queries that this thread read since the last call.
+    pub fn take() -> Vec<&'static str> {
+        FIELDS.take()
+    }
+}
+
 /// dockerd's rule: everything is true but nothing, `0`, `no`, `false` and `none`.
 pub fn is_true(value: &str) -> bool {
     let value = value.trim();
@@ -72,9 +91,20 @@ impl<'de> de::Deserializer<'de> for Form {
         visitor.visit_map(Pairs { rest: self.0.into_iter(), values: None })
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Invalid> {
+        #[cfg(test)]
+        recorded::note(_fields);
+        self.deserialize_any(visitor)
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 

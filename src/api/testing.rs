@@ -12,10 +12,16 @@ use crate::{
     backend::{images::fake::FakeImages, network::fake::FakeNetwork, runtime::fake::FakeRuntime},
     engine::{Backends, Engine, config::EngineConfig},
     model::id::Tenant,
+    oci::host::HostFacts,
 };
 
 /// An engine on fakes, with folders that go with the test.
 pub async fn state() -> (ApiState, tempfile::TempDir) {
+    state_on(HostFacts::detect()).await
+}
+
+/// The same on a host that is described.
+pub async fn state_on(host: HostFacts) -> (ApiState, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = EngineConfig {
         data_root: folder.path().join("data"),
@@ -28,7 +34,7 @@ pub async fn state() -> (ApiState, tempfile::TempDir) {
         images: Arc::new(FakeImages::default()),
         network: Arc::new(FakeNetwork::default()),
     };
-    let engine = Engine::open(config, backends).await.expect("an engine on fakes opens");
+    let engine = Engine::open_on(host, config, backends).await.expect("an engine on fakes opens");
     (ApiState::new(engine), folder)
 }
 

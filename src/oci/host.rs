@@ -117,6 +117,43 @@ impl HostFacts {
     }
 }
 
+#[cfg(test)]
+impl HostFacts {
+    /// A host where everything works, so that tests see the same everywhere.
+    pub fn capable() -> Self {
+        Self {
+            cgroup: CgroupVersion::V1,
+            features: CgroupFeatures {
+                memory: true,
+                swap: true,
+                memory_reservation: true,
+                swappiness: true,
+                oom_kill_disable: true,
+                kernel_memory_tcp: true,
+                cpu_shares: true,
+                cpu_cfs: true,
+                cpu_realtime: true,
+                cpuset: true,
+                pids: true,
+                blkio_weight: true,
+                blkio_weight_device: true,
+                blkio_throttle: true,
+            },
+            cpuset: ("0-1".to_owned(), "0".to_owned()),
+            cpus: 2,
+            bounding: CapabilitySet::from_mask(0x1ff_feff_ffff),
+            seccomp: true,
+            kernel: (6, 18),
+            arch: "amd64".to_owned(),
+            apparmor: AppArmor::Off,
+            selinux: false,
+            recursive_read_only: true,
+            oom_score_adj: 0,
+            thermal_throttle: Vec::new(),
+        }
+    }
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

@@ -25,8 +25,7 @@ use crate::{
     },
     oci::{
         self, ExecInput, HostFacts, Joined, NetworkFiles, NetworkNamespace, ResolvedUser, SpecInput,
-        caps::CapabilitySet,
-        host::{AppArmor, CgroupFeatures, CgroupVersion},
+        host::{CgroupFeatures, CgroupVersion},
         user::{self, UserFiles},
     },
 };
@@ -44,22 +43,8 @@ pub(super) struct World {
 impl World {
     /// All limits but those that this kernel has not built in.
     pub(super) fn cgroup1() -> Self {
-        let features = CgroupFeatures {
-            memory: true,
-            swap: true,
-            memory_reservation: true,
-            swappiness: true,
-            oom_kill_disable: true,
-            kernel_memory_tcp: true,
-            cpu_shares: true,
-            cpu_cfs: true,
-            cpu_realtime: true,
-            cpuset: true,
-            pids: true,
-            blkio_weight: false,
-            blkio_weight_device: false,
-            blkio_throttle: true,
-        };
+        let features =
+            CgroupFeatures { blkio_weight: false, blkio_weight_device: false, ..HostFacts::capable().features };
         Self::new(CgroupVersion::V1, features)
     }
 
@@ -71,21 +56,7 @@ impl World {
     fn new(cgroup: CgroupVersion, features: CgroupFeatures) -> Self {
         let devices = tempfile::tempdir().expect("a folder can be made");
         make_devices(devices.path());
-        let host = HostFacts {
-            cgroup,
-            features,
-            cpuset: ("0-1".to_owned(), "0".to_owned()),
-            cpus: 2,
-            bounding: CapabilitySet::from_mask(0x1ff_feff_ffff),
-            seccomp: true,
-            kernel: (6, 18),
-            arch: "amd64".to_owned(),
-            apparmor: AppArmor::Off,
-            recursive_read_only: true,
-            oom_score_adj: 0,
-            selinux: false,
-            thermal_throttle: Vec::new(),
-        };
+        let host = HostFacts { cgroup, features, ..HostFacts::capable() };
         Self { host, devices }
     }
 
