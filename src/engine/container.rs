@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::{
     engine::containers::console::Console,
@@ -50,6 +50,9 @@ pub struct Container {
     /// Held, longer than `lock`, while the task of an ended run is deleted: a second start waits for it, and the
     /// end of a removal that is answered already.
     pub(crate) teardown: Arc<Mutex<()>>,
+    /// Read while an exec is being started, written while it is frozen: a half-made exec in a frozen container holds
+    /// up its shim, and with it the thaw.
+    pub(crate) exec_starts: RwLock<()>,
     /// Its streams.
     pub(crate) console: Console,
     /// Its log.
@@ -68,6 +71,7 @@ impl Container {
             snapshot: watch::Sender::new(Snapshot { record: Arc::new(record), exits: 0, removed: false }),
             lock: Arc::default(),
             teardown: Arc::default(),
+            exec_starts: RwLock::default(),
         }
     }
 

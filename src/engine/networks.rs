@@ -6,6 +6,7 @@ mod connect;
 mod create;
 mod files;
 mod hosts;
+mod links;
 mod lock;
 mod names;
 mod options;

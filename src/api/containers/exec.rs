@@ -117,7 +117,7 @@ pub async fn exec_start(
     Ok(hijack.answer(body.tty, move |mut connection| async move {
         match api.engine.exec_start(&exec, start).await {
             Ok(mut session) => {
-                session.tty = body.tty;
+                session.framed = !body.tty;
                 tokio::select! {
                     _end = serve(connection, session) => {}
                     () = gone.0.cancelled() => {}

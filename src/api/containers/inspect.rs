@@ -62,7 +62,7 @@ fn render(view: &ContainerView, version: ApiVersion) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": exec_ids,
-        "HostConfig": host_config(record, version),
+        "HostConfig": host_config(record, &view.links, version),
     });
     let fields = body.as_object_mut().expect("it was just made as an object");
     if version.has_graph_driver() {
@@ -109,9 +109,12 @@ fn state(record: &ContainerRecord) -> Value {
     body
 }
 
-fn host_config(record: &ContainerRecord, version: ApiVersion) -> Value {
+fn host_config(record: &ContainerRecord, links: &[String], version: ApiVersion) -> Value {
     let mut body = json!(record.host_config);
     let fields = body.as_object_mut().expect("a struct is an object");
+    if !links.is_empty() {
+        fields.insert("Links".to_owned(), json!(links));
+    }
     if version.has_kernel_memory() {
         fields.entry("KernelMemory").or_insert(json!(0));
         fields.entry("KernelMemoryTCP").or_insert(json!(0));

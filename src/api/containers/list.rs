@@ -46,10 +46,14 @@ pub async fn container_list(
     let limit = query.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let options = ListOptions { all: query.all, limit, filters };
     let mut containers = Vec::new();
+    let links = api.engine.link_names(&tenant);
     for container in api.engine.container_list(&tenant, &options)? {
         let record = container.record();
         let size = if query.size { Some(api.engine.container_size(&record).await?) } else { None };
-        containers.push(summary(&record, size, version));
+        let mut body = summary(&record, size, version);
+        let names = links.iter().filter(|(target, _)| *target == record.name).map(|(_, name)| json!(name));
+        body["Names"].as_array_mut().expect("it was just made as a list").extend(names);
+        containers.push(body);
     }
     Ok(Json(containers).into_response())
 }

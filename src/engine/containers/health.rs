@@ -14,7 +14,7 @@ use crate::{
     engine::{Engine, container::Container},
     model::{
         Result,
-        container::{Config, HealthConfig, HealthProbe, HealthStatus},
+        container::{Config, ContainerState, HealthConfig, HealthProbe, HealthStatus},
         signal::Signal,
         time::Timestamp,
     },
@@ -61,6 +61,7 @@ impl Engine {
                 false => or_default(check.interval, DEFAULT_INTERVAL),
             };
             sleep(pause).await;
+            container.wait_for(|now| !matches!(now.record.state, ContainerState::Paused(_))).await;
             let probe = self.probe(container, check).await;
             let forgiven = began.elapsed() < start_period;
             self.record_probe(container, check, probe, forgiven).await;
@@ -72,7 +73,10 @@ impl Engine {
         let limit = or_default(check.timeout, DEFAULT_TIMEOUT);
         let mut output = BytesMut::new();
         let result = self.run_check(container, check, limit, &mut output).await;
-        output.truncate(LONGEST_OUTPUT);
+        if output.len() > LONGEST_OUTPUT {
+            output.truncate(LONGEST_OUTPUT);
+            output.extend_from_slice(b"...");
+        }
         let (exit_code, output) = match result {
             Ok(Some(code)) => (code, String::from_utf8_lossy(&output).into_owned()),
             Ok(None) => (-1, format!("Health check exceeded timeout ({})", go_duration(limit))),
@@ -101,7 +105,7 @@ impl Engine {
         let mut session = self.exec_start(&exec, ExecStart::default()).await?;
         let read = async {
             while let Some((_, bytes)) = session.output.recv().await {
-                if output.len() < LONGEST_OUTPUT {
+                if output.len() <= LONGEST_OUTPUT {
                     output.extend_from_slice(&bytes);
                 }
             }
@@ -124,7 +128,8 @@ impl Engine {
         let before = status(container);
         let retries = if check.retries > 0 { check.retries } else { DEFAULT_RETRIES };
         container.update(|record| {
-            let Some(health) = record.health.as_mut().filter(|_| record.state.is_running()) else { return };
+            let runs = matches!(record.state, ContainerState::Running(_));
+            let Some(health) = record.health.as_mut().filter(|_| runs) else { return };
             if probe.exit_code == 0 {
                 health.failing_streak = 0;
                 health.status = HealthStatus::Healthy;

@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{Engine, container::Container},
-    model::{Result, id::Tenant},
+    model::{Result, container::HealthStatus, id::Tenant},
 };
 
 impl Engine {
@@ -31,8 +31,15 @@ impl Engine {
     /// Freezes a container whose lock the caller holds.
     pub(crate) async fn pause_held(&self, container: &Container) -> Result<()> {
         let paused = container.state().pause(container.id().as_str())?;
+        let _no_exec_begins = container.exec_starts.write().await;
         self.backends.runtime.pause(container.id()).await?;
-        container.update(|record| record.state = paused);
+        container.update(|record| {
+            record.state = paused;
+            // Nobody checks it now, which dockerd calls so.
+            if let Some(health) = &mut record.health {
+                health.status = HealthStatus::Unhealthy;
+            }
+        });
         self.store_record(container).await?;
         self.events.container(&container.record(), "pause", &[]);
         Ok(())

@@ -54,6 +54,7 @@ impl Engine {
     /// Sets a run up. Whatever a failure leaves is taken back by the run's tear-down.
     pub(crate) async fn prepare_run(&self, container: &Arc<Container>) -> Result<Prepared> {
         let record = container.record();
+        let record = self.with_link_variables(record)?;
         let joined = self.joined_namespaces(&record)?;
         let init = self.init_program(&record)?;
         let user = self.resolve_user(container, &record.config.user).await?;

@@ -86,7 +86,7 @@ impl Engine {
         let runtime = &self.backends.runtime;
         let log = container.log.writer()?;
         let prepared = self.prepare_run(container).await?;
-        let record = container.record();
+        let record = self.with_link_variables(container.record())?;
         let spec = oci::spec(&prepared.spec_input(&record, &self.host))?;
         let stdio = Stdio { terminal: record.config.tty, stdin: record.config.open_stdin };
         let (pid, io) = runtime

@@ -297,3 +297,32 @@ async fn an_update_that_the_runtime_refuses_changes_nothing() {
     assert_eq!(stored(), Some(50));
     assert_eq!(bench.actions().iter().filter(|action| *action == "update").count(), 1);
 }
+
+#[tokio::test]
+async fn links_are_variables_and_names() {
+    let bench = Bench::new().await;
+    bench.create("db", "sleep 100", HostConfig::default()).await.unwrap();
+    let linked = HostConfig { links: Some(vec!["db:my-db".to_owned()]), ..HostConfig::default() };
+    bench.create("web", "sleep 100", linked).await.unwrap();
+    let record = || bench.engine.containers.get(&bench.tenant, "web").unwrap().record();
+    let error = bench.start("web").await.unwrap_err();
+    assert_eq!(error.message(), "Cannot link to a non running container: /db AS /web/my-db");
+    bench.start("db").await.unwrap();
+    let env = bench.engine.with_link_variables(record()).unwrap().config.env.clone().unwrap();
+    assert!(env.contains(&"MY_DB_NAME=/web/my-db".to_owned()), "{env:?}");
+    bench.start("web").await.unwrap();
+    assert_eq!(bench.engine.shown_links(&record()), ["/db:/web/my-db"]);
+    assert_eq!(bench.engine.link_names(&bench.tenant), [("db".to_owned(), "/web/my-db".to_owned())]);
+}
+
+#[tokio::test]
+async fn no_exec_begins_in_a_paused_container() {
+    let bench = Bench::new().await;
+    bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    let request = ExecRequest { command: vec!["true".to_owned()], ..ExecRequest::default() };
+    let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
+    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).unwrap();
+    bench.engine.container_pause(&bench.tenant, "one").await.unwrap();
+    assert_eq!(bench.engine.exec_start(&exec, ExecStart::default()).await.err().unwrap().kind(), ErrorKind::Conflict);
+}

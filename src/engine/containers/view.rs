@@ -41,6 +41,8 @@ pub struct ContainerView {
     pub exec_ids: Vec<ExecId>,
     /// Its files.
     pub files: ContainerFiles,
+    /// Legacy links, `/db:/web/alias`.
+    pub links: Vec<String>,
     /// If it was asked for.
     pub size: Option<ContainerSize>,
     /// Who keeps its root file system.
@@ -64,6 +66,7 @@ impl Engine {
         Ok(ContainerView {
             exec_ids: self.execs.live_of(&record.id).iter().map(|exec| exec.id.clone()).collect(),
             files,
+            links: self.shown_links(&record),
             size: if size { Some(self.container_size(&record).await?) } else { None },
             snapshotter: self.backends.images.snapshotter().to_owned(),
             record,

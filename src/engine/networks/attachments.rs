@@ -169,11 +169,17 @@ pub fn check_endpoint(network: Option<&NetworkRecord>, name: &str, settings: &En
     if !ipam.ipv6_address.is_empty() && !ipam.ipv6_address.parse::<Ipv6Addr>().is_ok_and(|ip| !ip.is_unspecified()) {
         complaints.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
     }
+    for address in ipam.link_local_ips.iter().filter(|address| address.parse::<IpAddr>().is_err()) {
+        complaints.push(format!("invalid link-local IP address: {address}"));
+    }
     if let Some(network) = network.filter(|_| wants_address) {
         check_range(network, &[&ipam.ipv4_address, &ipam.ipv6_address], &mut complaints);
     }
     if !settings.mac_address.is_empty() && parse_mac(&settings.mac_address).is_none() {
         complaints.push(format!("invalid MAC address: {}", settings.mac_address));
+    }
+    if complaints.is_empty() && !ipam.link_local_ips.is_empty() {
+        return Err(Error::not_implemented("LinkLocalIPs are not implemented by ringer"));
     }
     if complaints.is_empty() {
         return Ok(());

@@ -13,9 +13,9 @@ use crate::{
         Engine,
         containers::prepare::blocking,
         networks::{
-            attachments::{NetworkMode, parse_link},
+            attachments::NetworkMode,
             hosts::{Hosts, parse_extra},
-            names::addresses,
+            links::Linked,
             resolv_conf::{Overrides, ResolvConf},
         },
     },
@@ -110,26 +110,13 @@ impl Engine {
 
     /// Legacy links on the default bridge are lines of the hosts file.
     fn linked_hosts(&self, record: &ContainerRecord) -> Result<Vec<(IpAddr, String)>> {
-        let links = record.host_config.links.as_deref().unwrap_or_default();
-        if links.is_empty() || !record.networking.attachments.iter().any(|attachment| attachment.name == "bridge") {
-            return Ok(Vec::new());
-        }
-        let bridge = self.networks.get(&record.tenant, "bridge")?;
-        let lodgers = self.networks.lodgers(&bridge.id);
         let mut hosts = Vec::new();
-        for (alias, target) in links.iter().map(|link| parse_link(link)) {
-            let other = self.containers.get(&record.tenant, &target)?.record();
-            let Some(lodger) = lodgers.iter().find(|lodger| lodger.guest.container == other.id) else {
-                return Err(Error::conflict(format!(
-                    "Cannot link to a non running container: /{} AS /{}/{alias}",
-                    other.name, record.name
-                )));
-            };
+        for Linked { alias, record: other, addresses } in self.linked(record)? {
             let mut names = format!("{alias} {}", other.config.hostname);
             if alias != other.name {
                 names = format!("{names} {}", other.name);
             }
-            hosts.extend(addresses(lodger).into_iter().map(|address| (address, names.clone())));
+            hosts.extend(addresses.into_iter().map(|address| (address, names.clone())));
         }
         Ok(hosts)
     }

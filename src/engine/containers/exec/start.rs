@@ -81,6 +81,10 @@ impl Engine {
         let request = &exec.request;
         let attached = !start.detach;
         let runtime = &self.backends.runtime;
+        let starting = container.exec_starts.read().await;
+        if matches!(container.state(), ContainerState::Paused(_)) {
+            return Err(Error::is_paused(exec.container.as_str()));
+        }
         let console_size = start.console_size.or(request.console_size);
         let process = self.exec_process(container, request, console_size).await?;
         let stdio = Stdio { terminal: request.tty, stdin: attached && request.attach_stdin };
@@ -88,6 +92,7 @@ impl Engine {
         let action = format!("exec_start: {}", super::command_line(&request.command));
         self.events.container(&container.record(), action, &[("execID", exec.id.to_string())]);
         let pid = runtime.start_exec(&exec.container, &exec.id).await?;
+        drop(starting);
         exec.state.send_replace(ExecState::Running(pid));
         let TaskIo { stdin, stdout, stderr } = io;
         let stdin = stdin.map(|pipe| Arc::new(StdinPort::new(pipe)));

@@ -1,0 +1,154 @@
+//! Legacy links of containers on the default bridge: names in the hosts file, variables in the environment.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{attachments::parse_link, names::addresses};
+use crate::{
+    engine::Engine,
+    model::{
+        Error, Result,
+        container::ContainerRecord,
+        id::Tenant,
+        network::{Port, Protocol},
+    },
+};
+
+/// A container that another is linked to.
+pub(super) struct Linked {
+    /// What it is called there.
+    pub alias: String,
+    /// The container.
+    pub record: Arc<ContainerRecord>,
+    /// Its addresses on the default bridge.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Engine {
+    /// The containers that one on the default bridge is linked to. Conflict if one of them does not run.
+    pub(super) fn linked(&self, record: &ContainerRecord) -> Result<Vec<Linked>> {
+        let links = record.host_config.links.as_deref().unwrap_or_default();
+        if links.is_empty() || !record.networking.attachments.iter().any(|attachment| attachment.name == "bridge") {
+            return Ok(Vec::new());
+        }
+        let bridge = self.networks.get(&record.tenant, "bridge")?;
+        let lodgers = self.networks.lodgers(&bridge.id);
+        let mut linked = Vec::new();
+        for (alias, target) in links.iter().map(|link| parse_link(link)) {
+            let other = self.containers.get(&record.tenant, &target)?.record();
+            let Some(lodger) = lodgers.iter().find(|lodger| lodger.guest.container == other.id) else {
+                return Err(Error::conflict(format!(
+                    "Cannot link to a non running container: /{} AS /{}/{alias}",
+                    other.name, record.name
+                )));
+            };
+            linked.push(Linked { alias, record: other, addresses: addresses(lodger) });
+        }
+        Ok(linked)
+    }
+
+    /// A container's record with the variables of its links below its own, as its processes see them.
+    pub(crate) fn with_link_variables(&self, record: Arc<ContainerRecord>) -> Result<Arc<ContainerRecord>> {
+        let mut variables = Vec::new();
+        for linked in self.linked(&record)? {
+            let four = linked.addresses.iter().find(|address| address.is_ipv4());
+            variables.extend(four.map(|address| link_variables(&record.name, &linked, *address)).unwrap_or_default());
+        }
+        if variables.is_empty() {
+            return Ok(record);
+        }
+        let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+        let mut record = Arc::unwrap_or_clone(record);
+        let own = record.config.env.take().unwrap_or_default();
+        variables.retain(|variable| !own.iter().any(|entry| name(entry) == name(variable)));
+        variables.extend(own);
+        record.config.env = Some(variables);
+        Ok(Arc::new(record))
+    }
+
+    /// `/db:/web/alias` for each of a container's links, as inspect shows them.
+    pub fn shown_links(&self, record: &ContainerRecord) -> Vec<String> {
+        let shown = |entry: &String| {
+            let (alias, target) = parse_link(entry);
+            let other = self.containers.get(&record.tenant, &target).map(|other| other.record().name.clone());
+            format!("/{}:/{}/{alias}", other.unwrap_or(target), record.name)
+        };
+        record.host_config.links.iter().flatten().map(shown).collect()
+    }
+
+    /// What other containers call each one, `/web/alias`, by its name.
+    pub fn link_names(&self, tenant: &Tenant) -> Vec<(String, String)> {
+        let records = self.containers.list(tenant).into_iter().map(|container| container.record());
+        let of = |record: Arc<ContainerRecord>| {
+            let names = self.shown_links(&record).into_iter().filter_map(|link| {
+                let (target, alias) = link.split_once(':')?;
+                Some((target.trim_start_matches('/').to_owned(), alias.to_owned()))
+            });
+            names.collect::<Vec<_>>()
+        };
+        let mut names: Vec<_> = records.filter(|record| record.host_config.links.is_some()).flat_map(of).collect();
+        names.sort();
+        names
+    }
+}
+
+/// `DB_PORT=tcp://172.17.0.2:5432` and all that old images look for.
+fn link_variables(parent: &str, linked: &Linked, address: IpAddr) -> Vec<String> {
+    let prefix = linked.alias.to_uppercase().replace('-', "_");
+    let config = &linked.record.config;
+    let mut ports: Vec<Port> =
+        config.exposed_ports.iter().flatten().filter_map(|(port, _)| port.parse().ok()).collect();
+    ports.sort_by_key(|port| (port.number, port.protocol != Protocol::Tcp));
+    let mut variables = Vec::new();
+    let url = |port: &Port| format!("{}://{address}:{}", port.protocol.as_str(), port.number);
+    let key = |port: &Port| format!("{prefix}_PORT_{}_{}", port.number, port.protocol.as_str().to_uppercase());
+    if let Some(first) = ports.first() {
+        variables.push(format!("{prefix}_PORT={}", url(first)));
+    }
+    let mut start = 0;
+    while start < ports.len() {
+        let end = last_in_row(&ports, start);
+        // Shorter rows have no range, as in dockerd.
+        if end > start + 1 {
+            let (first, last) = (&ports[start], &ports[end]);
+            let key = key(first);
+            variables.push(format!("{key}_START={}", url(first)));
+            variables.push(format!("{key}_PORT_START={}", first.number));
+            variables.push(format!("{key}_END={}", url(last)));
+            variables.push(format!("{key}_PORT_END={}", last.number));
+            start = end;
+        }
+        start += 1;
+    }
+    for port in &ports {
+        let key = key(port);
+        variables.push(format!("{key}={}", url(port)));
+        variables.push(format!("{key}_ADDR={address}"));
+        variables.push(format!("{key}_PORT={}", port.number));
+        variables.push(format!("{key}_PROTO={}", port.protocol.as_str()));
+    }
+    variables.push(format!("{prefix}_NAME=/{parent}/{}", linked.alias));
+    for (name, value) in config.env.iter().flatten().filter_map(|entry| entry.split_once('=')) {
+        if !matches!(name, "HOME" | "PATH") {
+            variables.push(format!("{prefix}_ENV_{name}={value}"));
+        }
+    }
+    variables
+}
+
+/// Where a row of numbers that follow each other ends.
+fn last_in_row(ports: &[Port], start: usize) -> usize {
+    let follows = |pair: &&[Port]| pair[1].number <= pair[0].number.saturating_add(1);
+    start + ports[start..].windows(2).take_while(follows).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_ports_are_found() {
+        let tcp = |number| Port { number, protocol: Protocol::Tcp };
+        let ports = [tcp(5432), tcp(5433), tcp(5434), tcp(8080)];
+        assert_eq!((last_in_row(&ports, 0), last_in_row(&ports, 3)), (2, 3));
+    }
+}
