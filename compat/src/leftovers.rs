@@ -26,7 +26,7 @@ pub fn holdings(socket: &Path) -> anyhow::Result<Holdings> {
         // By id: a dockerd before 25 lets two have one name.
         networks: strings(&list("/v1.41/networks")?, "Id"),
         volumes: strings(&list("/v1.41/volumes")?["Volumes"], "Name"),
-        images: tags(&list("/v1.41/images/json")?),
+        images: names(&list("/v1.41/images/json")?),
     })
 }
 
@@ -61,9 +61,10 @@ fn strings(list: &Value, key: &str) -> BTreeSet<String> {
     items.filter_map(|item| item[key].as_str()).map(str::to_owned).collect()
 }
 
-/// An image is known by its tags, since removing an id would take the tags that were there before along.
-fn tags(list: &Value) -> BTreeSet<String> {
+/// An image is known by its names, since removing an id would take those that were there before along.
+fn names(list: &Value) -> BTreeSet<String> {
     let images = list.as_array().into_iter().flatten();
-    let tags = images.flat_map(|image| image["RepoTags"].as_array().into_iter().flatten());
-    tags.filter_map(Value::as_str).filter(|tag| *tag != "<none>:<none>").map(str::to_owned).collect()
+    let names = images.flat_map(|image| ["RepoTags", "RepoDigests"].map(|kind| &image[kind]));
+    let names = names.flat_map(|names| names.as_array().into_iter().flatten()).filter_map(Value::as_str);
+    names.filter(|name| !name.starts_with("<none>")).map(str::to_owned).collect()
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
@@ -116,6 +117,22 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     Ok(failed == 0 && wrong.is_empty())
 }
 
+/// Says what runs, and when it is over how long it took.
+struct Timed(Instant);
+
+impl Timed {
+    fn start(what: String) -> Self {
+        eprint!("{what}");
+        Self(Instant::now())
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        eprintln!(", {:.1} s", self.0.elapsed().as_secs_f64());
+    }
+}
+
 /// The subjects whose name matches, else only the matching steps of each. The steps before a matching one run too, since
 /// it may need what they made.
 fn chosen(client: &str, subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subject> {
@@ -138,7 +155,7 @@ fn run_requests(arguments: &RunArguments, sockets: &[Socket], report: &mut Repor
         if only.is_some_and(|only| !set.name.contains(only)) {
             continue;
         }
-        eprintln!("{}: {} ({} requests)", requests::CLIENT, set.name, set.requests.len());
+        let _timed = Timed::start(format!("{}: {} ({} requests)", requests::CLIENT, set.name, set.requests.len()));
         report.add(sockets, || {
             let seen = on_all(sockets, |socket| requests::send(&set, socket, &arguments.registry, &arguments.images))?;
             Ok(requests::rows(&set, &seen, sockets, &mut deviations))
@@ -202,7 +219,7 @@ fn run_cases(
 ) -> anyhow::Result<()> {
     for subject in subjects {
         let absent = if cli.is_none() { ", absent" } else { "" };
-        eprintln!("{client}: {} ({} steps{absent})", subject.name, subject.steps.len());
+        let _timed = Timed::start(format!("{client}: {} ({} steps{absent})", subject.name, subject.steps.len()));
         report.add(sockets, || {
             let mut observed = match cli {
                 None => sockets.iter().map(|_| vec![None; subject.steps.len()]).collect(),
@@ -238,7 +255,8 @@ fn run_agents(arguments: &RunArguments, sockets: &[Socket], report: &mut Report)
             workflows: beside(&arguments.cases, "workflows"),
         });
         for case in kind.cases() {
-            eprintln!("{name}: {}{}", case.name(), if agent.is_none() { " (absent)" } else { "" });
+            let absent = if agent.is_none() { " (absent)" } else { "" };
+            let _timed = Timed::start(format!("{name}: {}{absent}", case.name()));
             report.add(sockets, || {
                 let observed = match &agent {
                     None => vec![None; sockets.len()],
