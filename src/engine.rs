@@ -14,6 +14,8 @@ pub mod networks;
 pub mod prune;
 pub mod store;
 pub mod system;
+#[cfg(test)]
+pub mod testing;
 pub mod volumes;
 
 use std::{future::Future, sync::Arc};

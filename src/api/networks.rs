@@ -11,13 +11,12 @@ use super::{
     body::JsonBody,
     compat::ApiVersion,
     extract::Path,
-    query::Query,
+    query::{FiltersQuery, Query},
 };
 use crate::{
     engine::networks::{NetworkMember, NetworkView},
     model::{
         Error,
-        filters::Filters,
         id::{NetworkId, Tenant},
         network::{EndpointSettings, NetworkCreateRequest, NetworkRecord, null_is_default},
     },
@@ -70,19 +69,12 @@ pub struct InspectQuery {
     scope: String,
 }
 
-/// The query of list and prune.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub struct ListQuery {
-    filters: Filters,
-}
-
 /// `GET /networks`
 pub async fn network_list(
     State(api): State<ApiState>,
     tenant: Tenant,
     version: ApiVersion,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<FiltersQuery>,
 ) -> Result<Json<Vec<Value>>, Error> {
     let records = api.engine.network_list(&tenant, &query.filters).await?;
     // The list names no containers, as dockerd's since 1.28.
@@ -156,7 +148,7 @@ pub struct PrunedBody {
 pub async fn network_prune(
     State(api): State<ApiState>,
     tenant: Tenant,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>, Error> {
     let networks = api.engine.network_prune(&tenant, query.filters).await?;
     Ok(Json(PrunedBody { networks_deleted: Some(networks).filter(|networks| !networks.is_empty()) }))

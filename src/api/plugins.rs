@@ -4,18 +4,15 @@
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::{answer::Json, extract::Path, query::Query};
-use crate::model::{Error, Result, filters::Filters, reference::Reference};
-
-/// Query of the list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ListQuery {
-    filters: Filters,
-}
+use super::{
+    answer::Json,
+    extract::Path,
+    query::{FiltersQuery, Query},
+};
+use crate::model::{Error, Result, reference::Reference};
 
 /// `GET /plugins`
-pub async fn plugin_list(Query(query): Query<ListQuery>) -> Result<Response> {
+pub async fn plugin_list(Query(query): Query<FiltersQuery>) -> Result<Response> {
     query.filters.allow_only(&["capability", "enabled"])?;
     Ok(Json([(); 0]).into_response())
 }

@@ -6,11 +6,12 @@ use std::fmt;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use serde::{
+    Deserialize,
     de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor},
     forward_to_deserialize_any,
 };
 
-use crate::model::Error;
+use crate::model::{Error, filters::Filters};
 
 /// The query as a struct of the handler's own: `#[serde(default)]`, fields as the keys are spelled. `bool`
 /// fields follow dockerd's rule, `Vec` fields take every value of a repeated key.
@@ -23,6 +24,14 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         parse(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+/// The query of lists and prunes that take nothing but filters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct FiltersQuery {
+    /// Each list and prune says which it knows.
+    pub filters: Filters,
 }
 
 /// Reads a query string.
@@ -206,10 +215,7 @@ impl<'de> SeqAccess<'de> for List {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
-    use crate::model::filters::Filters;
 
     #[derive(Debug, Default, Deserialize, PartialEq)]
     #[serde(default)]

@@ -6,8 +6,13 @@ use http::request::Parts;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{ApiState, body::JsonBody, extract::Path, query::Query};
-use crate::model::{Error, Result, filters::Filters};
+use super::{
+    ApiState,
+    body::JsonBody,
+    extract::Path,
+    query::{FiltersQuery, Query},
+};
+use crate::model::{Error, Result};
 
 /// A body of which nothing is used, but that it is JSON.
 type AnyBody = JsonBody<Map<String, Value>>;
@@ -17,17 +22,8 @@ pub async fn not_a_manager() -> Error {
     Error::not_a_swarm_manager()
 }
 
-/// Query of the lists.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ListQuery {
-    /// Read so that what is no filter is refused.
-    #[serde(rename = "filters")]
-    _filters: Filters,
-}
-
-/// `GET /nodes`, `/services`, `/tasks`, `/secrets`, `/configs`
-pub async fn list(_: Query<ListQuery>) -> Error {
+/// `GET /nodes`, `/services`, `/tasks`, `/secrets`, `/configs`. The query is read so that what is no filter is refused.
+pub async fn list(_: Query<FiltersQuery>) -> Error {
     Error::not_a_swarm_manager()
 }
 

@@ -1,19 +1,12 @@
 //! For tests of handlers: a request without a server.
 
-use std::sync::Arc;
-
 use axum::{body::Body, response::Response};
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::{ApiState, extract::Peer, router};
-use crate::{
-    backend::{images::fake::FakeImages, network::fake::FakeNetwork, runtime::fake::FakeRuntime},
-    engine::{Backends, Engine, config::EngineConfig},
-    model::id::Tenant,
-    oci::host::HostFacts,
-};
+use crate::{engine::testing::Fakes, model::id::Tenant, oci::host::HostFacts};
 
 /// An engine on fakes, with folders that go with the test.
 pub async fn state() -> (ApiState, tempfile::TempDir) {
@@ -23,18 +16,7 @@ pub async fn state() -> (ApiState, tempfile::TempDir) {
 /// The same on a host that is described.
 pub async fn state_on(host: HostFacts) -> (ApiState, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = EngineConfig {
-        data_root: folder.path().join("data"),
-        exec_root: folder.path().join("run"),
-        instance: "test".to_owned(),
-        ..EngineConfig::default()
-    };
-    let backends = Backends {
-        runtime: Arc::new(FakeRuntime::new(folder.path())),
-        images: Arc::new(FakeImages::default()),
-        network: Arc::new(FakeNetwork::default()),
-    };
-    let engine = Engine::open_on(host, config, backends).await.expect("an engine on fakes opens");
+    let Fakes { engine, folder, .. } = Fakes::open(host, folder).await;
     (ApiState::new(engine), folder)
 }
 

@@ -13,11 +13,11 @@ use super::{
     body::JsonBody,
     compat::ApiVersion,
     extract::Path,
-    query::Query,
+    query::{FiltersQuery, Query},
 };
 use crate::{
     engine::volumes::{LOCAL, VolumeInfo},
-    model::{Error, filters::Filters, id::Tenant, time::Timestamp, volume::VolumeRequest},
+    model::{Error, id::Tenant, time::Timestamp, volume::VolumeRequest},
 };
 
 /// A volume as Docker writes it.
@@ -83,18 +83,11 @@ pub async fn volume_inspect(
     Ok(Json(api.engine.volume_inspect(&tenant, &name).await?.into()))
 }
 
-/// Query of list and prune.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub struct ListQuery {
-    filters: Filters,
-}
-
 /// `GET /volumes`
 pub async fn volume_list(
     State(api): State<ApiState>,
     tenant: Tenant,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<FiltersQuery>,
 ) -> Result<Json<VolumeListBody>, Error> {
     let volumes = api.engine.volume_list(&tenant, &query.filters).await?;
     Ok(Json(VolumeListBody { volumes: volumes.into_iter().map(VolumeBody::from).collect(), warnings: None }))
@@ -131,7 +124,7 @@ pub async fn volume_prune(
     State(api): State<ApiState>,
     tenant: Tenant,
     version: ApiVersion,
-    Query(mut query): Query<ListQuery>,
+    Query(mut query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>, Error> {
     version.adjust_volume_prune(&mut query.filters);
     let pruned = api.engine.volume_prune(&tenant, query.filters).await?;

@@ -1,23 +1,19 @@
 //! Prune.
 
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
-    api::{ApiState, answer::Json, query::Query},
+    api::{
+        ApiState,
+        answer::Json,
+        query::{FiltersQuery, Query},
+    },
     model::{
         Result,
-        filters::Filters,
         id::{ContainerId, Tenant},
     },
 };
-
-/// Query of prune.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub struct PruneQuery {
-    filters: Filters,
-}
 
 /// What it answers; without containers it says `null`, as dockerd.
 #[derive(Serialize)]
@@ -31,7 +27,7 @@ pub struct PrunedBody {
 pub async fn container_prune(
     State(api): State<ApiState>,
     tenant: Tenant,
-    Query(query): Query<PruneQuery>,
+    Query(query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>> {
     let pruned = api.engine.container_prune(&tenant, query.filters).await?;
     let containers_deleted = Some(pruned.containers).filter(|containers| !containers.is_empty());

@@ -6,7 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{body::DeletedBody, json_platform, registry_auth};
 use crate::{
-    api::{ApiState, answer::Json, extract::Path, query::Query, stream::JsonStream},
+    api::{
+        ApiState,
+        answer::Json,
+        extract::Path,
+        query::{FiltersQuery, Query},
+        stream::JsonStream,
+    },
     engine::images::{Inspected, PushRequest, SearchResult},
     model::{
         Error, Result,
@@ -108,13 +114,6 @@ pub async fn image_search(
     Ok(Json(api.engine.image_search(&tenant, &query.term, limit, &query.filters, &auth).await?))
 }
 
-/// Which images.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct PruneQuery {
-    filters: Filters,
-}
-
 /// What went.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -127,7 +126,7 @@ pub struct PrunedBody {
 pub async fn image_prune(
     State(api): State<ApiState>,
     tenant: Tenant,
-    Query(query): Query<PruneQuery>,
+    Query(query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>> {
     let pruned = api.engine.image_prune(&tenant, &query.filters).await?;
     let deleted: Vec<DeletedBody> = pruned.deleted.into_iter().map(DeletedBody::from).collect();

@@ -1,21 +1,17 @@
 //! Builds on the fakes: what the client sees, what is found again, and what is left. Steps that write files are in
 //! `tests/build.rs`.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 
 use super::{BuildMessage, BuildRequest, BuildStream, PruneRequest};
 use crate::{
-    backend::{
-        images::{fake::FakeImages, samples::tar},
-        network::fake::FakeNetwork,
-        runtime::fake::FakeRuntime,
-    },
+    backend::images::samples::tar,
     engine::{
-        Backends, Engine,
-        config::EngineConfig,
-        images::{Body, DeleteOptions, ImportRequest, ListOptions},
+        Engine,
+        images::{Body, DeleteOptions, ListOptions},
+        testing::Fakes,
     },
     model::{ErrorKind, Result, id::Tenant},
 };
@@ -28,23 +24,8 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = EngineConfig {
-            data_root: folder.path().join("data"),
-            exec_root: folder.path().join("run"),
-            instance: "test".to_owned(),
-            ..EngineConfig::default()
-        };
-        let backends = Backends {
-            runtime: Arc::new(FakeRuntime::new(folder.path())),
-            images: Arc::new(FakeImages::default()),
-            network: Arc::new(FakeNetwork::default()),
-        };
-        let engine = Engine::open(config, backends).await.unwrap();
-        let tenant = Tenant::default_tenant();
-        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
-        engine.image_import(&tenant, &request, body(&[])).await.unwrap();
-        Self { engine, tenant, folder }
+        let Fakes { engine, folder, .. } = Fakes::with_box().await;
+        Self { engine, tenant: Tenant::default_tenant(), folder }
     }
 
     async fn begin(&self, dockerfile: &str, request: BuildRequest) -> Result<BuildStream> {
@@ -82,8 +63,7 @@ impl Bench {
 }
 
 fn body(files: &[(&str, &[u8])]) -> Body {
-    let body: Pin<Box<dyn tokio::io::AsyncRead + Send>> = Box::pin(std::io::Cursor::new(tar(files)));
-    body
+    Box::pin(std::io::Cursor::new(tar(files)))
 }
 
 fn removing() -> BuildRequest {

@@ -1,25 +1,23 @@
 //! Verbs on fakes: what happens when a step in the middle fails, and what must be left then.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 
 use crate::{
     backend::{
-        images::fake::FakeImages,
         network::fake::FakeNetwork,
         runtime::fake::{FakeRuntime, Step},
     },
     engine::{
-        Backends, Engine,
-        config::EngineConfig,
+        Engine,
         containers::{
             delete::DeleteOptions,
             exec::{ExecRequest, ExecStart},
             list::ListOptions,
             wait::WaitCondition,
         },
-        images::ImportRequest,
+        testing::Fakes,
     },
     model::{
         ErrorKind, Result,
@@ -40,24 +38,8 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = EngineConfig {
-            data_root: folder.path().join("data"),
-            exec_root: folder.path().join("run"),
-            instance: "test".to_owned(),
-            ..EngineConfig::default()
-        };
-        let runtime = Arc::new(FakeRuntime::new(folder.path()));
-        let network = Arc::new(FakeNetwork::default());
-        let backends =
-            Backends { runtime: runtime.clone(), images: Arc::new(FakeImages::default()), network: network.clone() };
-        let engine = Engine::open(config, backends).await.unwrap();
-        let tenant = Tenant::default_tenant();
-        let tar = tar::Builder::new(Vec::new()).into_inner().unwrap();
-        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
-        let body: Pin<Box<dyn tokio::io::AsyncRead + Send>> = Box::pin(std::io::Cursor::new(tar));
-        engine.image_import(&tenant, &request, body).await.unwrap();
-        Self { engine, runtime, network, tenant, _folder: folder }
+        let Fakes { engine, runtime, network, folder, .. } = Fakes::with_box().await;
+        Self { engine, runtime, network, tenant: Tenant::default_tenant(), _folder: folder }
     }
 
     async fn create(&self, name: &str, script: &str, host_config: HostConfig) -> Result<ContainerId> {

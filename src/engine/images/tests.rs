@@ -6,22 +6,18 @@ mod names;
 mod pulls;
 mod pushes;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::load::{Body, ProgressStream};
 use crate::{
-    backend::{
-        images::{fake::FakeImages, samples::Sample},
-        network::fake::FakeNetwork,
-        runtime::fake::FakeRuntime,
-    },
+    backend::images::{fake::FakeImages, samples::Sample},
     engine::{
-        Backends, Engine,
-        config::EngineConfig,
+        Engine,
         images::{LoadOptions, PullRequest},
+        testing::Fakes,
     },
     model::{Error, Result, id::Tenant},
     registry::tests::{fake, publish},
@@ -37,21 +33,8 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = EngineConfig {
-            data_root: folder.path().join("data"),
-            exec_root: folder.path().join("run"),
-            instance: "test".to_owned(),
-            ..EngineConfig::default()
-        };
-        let store = FakeImages::default();
-        let backends = Backends {
-            runtime: Arc::new(FakeRuntime::new(folder.path())),
-            images: Arc::new(store.clone()),
-            network: Arc::new(FakeNetwork::default()),
-        };
-        let engine = Engine::open(config, backends).await.unwrap();
-        Self { engine, store, registry: fake::Registry::start().await, _folder: folder }
+        let Fakes { engine, images, folder, .. } = Fakes::new().await;
+        Self { engine, store: images, registry: fake::Registry::start().await, _folder: folder }
     }
 
     fn publish(&self, repository: &str, sample: &Sample) {

@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    backend::{images::fake::FakeImages, network::fake::FakeNetwork, runtime::fake::FakeRuntime},
-    engine::{Backends, config::EngineConfig, container::Container},
+    backend::network::fake::FakeNetwork,
+    engine::{container::Container, testing::Fakes},
     model::{
         ErrorKind,
         container::{
@@ -18,6 +18,7 @@ use crate::{
         reference::Digest,
         time::Timestamp,
     },
+    oci::host::HostFacts,
 };
 
 struct World {
@@ -32,19 +33,7 @@ impl World {
     }
 
     async fn open(folder: TempDir) -> Self {
-        let network = Arc::new(FakeNetwork::default());
-        let config = EngineConfig {
-            data_root: folder.path().join("data"),
-            exec_root: folder.path().join("run"),
-            instance: "test".to_owned(),
-            ..EngineConfig::default()
-        };
-        let backends = Backends {
-            runtime: Arc::new(FakeRuntime::new(folder.path())),
-            images: Arc::new(FakeImages::default()),
-            network: network.clone(),
-        };
-        let engine = Engine::open(config, backends).await.unwrap();
+        let Fakes { engine, network, folder, .. } = Fakes::open(HostFacts::detect(), folder).await;
         Self { engine, network, folder }
     }
 

@@ -1,0 +1,67 @@
+//! For tests: an engine on fakes.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::{
+    Backends, Engine,
+    config::EngineConfig,
+    images::{Body, ImportRequest},
+};
+use crate::{
+    backend::{
+        images::{fake::FakeImages, samples::tar},
+        network::fake::FakeNetwork,
+        runtime::fake::FakeRuntime,
+    },
+    model::id::Tenant,
+    oci::host::HostFacts,
+};
+
+/// An engine, the fakes below it, and the folders of both, which go with it.
+pub struct Fakes {
+    /// What is tested.
+    pub engine: Engine,
+    /// What its containers run on.
+    pub runtime: Arc<FakeRuntime>,
+    /// What its images lie in.
+    pub images: FakeImages,
+    /// What its networks are made of.
+    pub network: Arc<FakeNetwork>,
+    /// The engine's `data` and `run`, and what the runtime writes.
+    pub folder: TempDir,
+}
+
+impl Fakes {
+    /// Opens one in a folder of its own.
+    pub async fn new() -> Self {
+        Self::open(HostFacts::detect(), tempfile::tempdir().expect("a temporary folder")).await
+    }
+
+    /// Opens one on what an earlier one may have left in the folder, on a host that is described.
+    pub async fn open(host: HostFacts, folder: TempDir) -> Self {
+        let config = EngineConfig {
+            data_root: folder.path().join("data"),
+            exec_root: folder.path().join("run"),
+            instance: "test".to_owned(),
+            ..EngineConfig::default()
+        };
+        let runtime = Arc::new(FakeRuntime::new(folder.path()));
+        let images = FakeImages::default();
+        let network = Arc::new(FakeNetwork::default());
+        let backends =
+            Backends { runtime: runtime.clone(), images: Arc::new(images.clone()), network: network.clone() };
+        let engine = Engine::open_on(host, config, backends).await.expect("an engine on fakes opens");
+        Self { engine, runtime, images, network, folder }
+    }
+
+    /// The same with the image `box`, in whose only layer is nothing.
+    pub async fn with_box() -> Self {
+        let fakes = Self::new().await;
+        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
+        let body: Body = Box::pin(std::io::Cursor::new(tar(&[])));
+        fakes.engine.image_import(&Tenant::default_tenant(), &request, body).await.expect("an empty image is imported");
+        fakes
+    }
+}
