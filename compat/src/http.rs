@@ -145,7 +145,7 @@ fn write_with(stream: &mut UnixStream, head: String, kind: &str, body: &[u8]) ->
 }
 
 /// Reads up to the empty line.
-pub fn read_head(connection: &mut BufReader<UnixStream>) -> anyhow::Result<Head> {
+pub fn read_head(connection: &mut impl BufRead) -> anyhow::Result<Head> {
     let mut line = String::new();
     ensure!(connection.read_line(&mut line)? > 0, "the daemon closed the connection");
     let status = line.split(' ').nth(1).and_then(|word| word.trim().parse().ok());
@@ -176,7 +176,7 @@ pub fn read_head(connection: &mut BufReader<UnixStream>) -> anyhow::Result<Head>
 
 /// Reads what follows the head and writes it to `sink` as it comes.
 pub fn read_body(
-    connection: &mut BufReader<UnixStream>,
+    connection: &mut impl BufRead,
     method: &str,
     head: &Head,
     sink: &mut impl Write,
@@ -196,7 +196,7 @@ pub fn read_body(
     }
 }
 
-fn read_chunks(connection: &mut BufReader<UnixStream>, sink: &mut impl Write) -> anyhow::Result<()> {
+fn read_chunks(connection: &mut impl BufRead, sink: &mut impl Write) -> anyhow::Result<()> {
     let mut line = String::new();
     loop {
         line.clear();
@@ -215,7 +215,7 @@ fn read_chunks(connection: &mut BufReader<UnixStream>, sink: &mut impl Write) ->
     }
 }
 
-fn copy_exactly(connection: &mut BufReader<UnixStream>, length: u64, sink: &mut impl Write) -> anyhow::Result<()> {
+fn copy_exactly(connection: &mut impl BufRead, length: u64, sink: &mut impl Write) -> anyhow::Result<()> {
     let copied = std::io::copy(&mut connection.take(length), sink)?;
     ensure!(copied == length, "the daemon closed the connection inside a body");
     Ok(())

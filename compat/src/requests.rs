@@ -7,6 +7,7 @@ mod deviations;
 mod exchange;
 mod file;
 mod render;
+mod websocket;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -121,6 +121,9 @@ impl Router {
     /// What dockerd sends with every answer of a known route. `Ostype` and `Docker-Experimental` are spelled as
     /// Go's canonical form has them; clients read them without regard to case.
     fn add_headers(&self, response: &mut Response) {
+        if response.extensions().get::<Bare>().is_some() {
+            return;
+        }
         let version = ApiVersion::NEWEST.to_string();
         let headers = response.headers_mut();
         headers.insert(
@@ -132,6 +135,10 @@ impl Router {
         headers.insert(header::SERVER, self.server.clone());
     }
 }
+
+/// Put on an answer that dockerd's WebSocket library writes past its router, without the headers of all others.
+#[derive(Clone, Copy)]
+pub struct Bare;
 
 impl hyper::service::Service<Request<Body>> for Router {
     type Response = Response;

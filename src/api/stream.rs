@@ -138,13 +138,15 @@ impl JsonStream {
         self.respond(JsonFraming::Progress, messages)
     }
 
-    /// For `stats`, objects one after the other.
+    /// For `stats`, objects one after the other, without a type as dockerd sends them.
     pub fn objects<T, S>(self, messages: S) -> Response
     where
         T: Serialize + Send,
         S: Stream<Item = Result<T, Error>> + Send + 'static,
     {
-        self.respond(JsonFraming::Plain, messages)
+        let mut response = self.respond(JsonFraming::Plain, messages);
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response
     }
 
     /// For `events`, framed as the client accepts it.

@@ -3,6 +3,7 @@
 //! tokio-tungstenite frames and masks; the handshake is only an answer, so it is made here.
 
 use axum::{
+    Extension,
     body::Body,
     extract::FromRequestParts,
     response::{IntoResponse, Response},
@@ -23,7 +24,7 @@ use tokio_tungstenite::{
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::{ApiState, compat::ApiVersion, extract::ClientGone};
+use super::{ApiState, compat::ApiVersion, extract::ClientGone, router::Bare};
 use crate::model::{Error, Result};
 
 /// Bytes that may wait for either side, and the longest message that we send.
@@ -54,13 +55,15 @@ impl FromRequestParts<ApiState> for WebSocket {
 
 impl WebSocket {
     /// Answers and runs `serve` on a tracked task with a stream of the messages' bytes. Dropping that stream closes the
-    /// WebSocket.
-    pub fn answer<F, S>(self, serve: S) -> Result<Response>
+    /// WebSocket. A client that asked for none is told so.
+    pub fn answer<F, S>(self, serve: S) -> Response
     where
         S: FnOnce(DuplexStream) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some((upgrade, key)) = self.handshake else { return Err(Error::invalid("not websocket protocol")) };
+        let Some((upgrade, key)) = self.handshake else {
+            return bare((StatusCode::BAD_REQUEST, Body::from("not websocket protocol")));
+        };
         let binary = self.version.has_binary_websockets();
         let gone = self.gone;
         let task = async move {
@@ -76,8 +79,12 @@ impl WebSocket {
             }
         };
         self.tasks.spawn(task.in_current_span());
-        Ok(switching(&key))
+        bare(switching(&key))
     }
+}
+
+fn bare(answer: impl IntoResponse) -> Response {
+    (Extension(Bare), answer).into_response()
 }
 
 fn switching(key: &HeaderValue) -> Response {

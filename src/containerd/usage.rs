@@ -9,6 +9,76 @@ use crate::model::stats::{BlockCounter, BlockUsage, CpuUsage, MemoryUsage, PidsU
 /// The kernel counts `cpuacct.stat` in these.
 const NANOSECONDS_A_TICK: u64 = 10_000_000;
 
+/// What dockerd tells of `memory.stat`, no more and no less, whatever the kernel knows: typed clients want every one.
+const UNIFIED_DETAILS: [&str; 31] = [
+    "anon",
+    "file",
+    "kernel_stack",
+    "slab",
+    "sock",
+    "shmem",
+    "file_mapped",
+    "file_dirty",
+    "file_writeback",
+    "anon_thp",
+    "inactive_anon",
+    "active_anon",
+    "inactive_file",
+    "active_file",
+    "unevictable",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "pgfault",
+    "pgmajfault",
+    "workingset_refault",
+    "workingset_activate",
+    "workingset_nodereclaim",
+    "pgrefill",
+    "pgscan",
+    "pgsteal",
+    "pgactivate",
+    "pgdeactivate",
+    "pglazyfree",
+    "pglazyfreed",
+    "thp_fault_alloc",
+    "thp_collapse_alloc",
+];
+/// The same on cgroup v1.
+const SEPARATE_DETAILS: [&str; 32] = [
+    "cache",
+    "rss",
+    "rss_huge",
+    "mapped_file",
+    "dirty",
+    "writeback",
+    "pgpgin",
+    "pgpgout",
+    "pgfault",
+    "pgmajfault",
+    "inactive_anon",
+    "active_anon",
+    "inactive_file",
+    "active_file",
+    "unevictable",
+    "hierarchical_memory_limit",
+    "hierarchical_memsw_limit",
+    "total_cache",
+    "total_rss",
+    "total_rss_huge",
+    "total_mapped_file",
+    "total_dirty",
+    "total_writeback",
+    "total_pgpgin",
+    "total_pgpgout",
+    "total_pgfault",
+    "total_pgmajfault",
+    "total_inactive_anon",
+    "total_active_anon",
+    "total_inactive_file",
+    "total_active_file",
+    "total_unevictable",
+];
+
 /// Reads everything. What the kernel does not tell stays zero.
 pub(super) fn read(cgroups: &Cgroups, cgroup: &str) -> ResourceUsage {
     let files = |controller: &str| Files(cgroups.place(controller, cgroup));
@@ -35,7 +105,7 @@ fn separate(files: impl Fn(&str) -> Files) -> ResourceUsage {
             max_usage: memory.number("memory.max_usage_in_bytes"),
             failures: memory.number("memory.failcnt"),
             limit: memory.number("memory.limit_in_bytes"),
-            details: memory.table("memory.stat"),
+            details: details(&memory.table("memory.stat"), &SEPARATE_DETAILS),
         },
         pids: PidsUsage { current: pids.number("pids.current"), limit: pids.number("pids.max") },
         block: BlockUsage {
@@ -63,7 +133,7 @@ fn unified(files: &Files) -> ResourceUsage {
             max_usage: 0,
             failures: of(&files.table("memory.events"), "oom"),
             limit: files.limit("memory.max"),
-            details: files.table("memory.stat"),
+            details: details(&files.table("memory.stat"), &UNIFIED_DETAILS),
         },
         pids: PidsUsage { current: files.number("pids.current"), limit: files.limit("pids.max") },
         block: BlockUsage { bytes: io_stat(&files.text("io.stat")), operations: None },
@@ -97,6 +167,10 @@ impl Files {
         let pairs = text.lines().filter_map(|line| line.split_once(' '));
         pairs.filter_map(|(key, value)| Some((key.to_owned(), value.trim().parse().ok()?))).collect()
     }
+}
+
+fn details(table: &BTreeMap<String, u64>, names: &[&str]) -> BTreeMap<String, u64> {
+    names.iter().map(|name| ((*name).to_owned(), of(table, name))).collect()
 }
 
 fn of(table: &BTreeMap<String, u64>, key: &str) -> u64 {
@@ -193,7 +267,7 @@ mod tests {
                 ("memory.current", "548864\n"),
                 ("memory.max", "max\n"),
                 ("memory.events", "low 0\noom 2\noom_kill 1\n"),
-                ("memory.stat", "anon 49152\nfile 0\n"),
+                ("memory.stat", "anon 49152\nfile 0\nzswap 7\n"),
                 ("pids.current", "4\n"),
                 ("pids.max", "100\n"),
                 ("io.stat", "8:0 rbytes=4096 wbytes=512 rios=1 wios=1 dbytes=0 dios=0\n"),
@@ -202,6 +276,8 @@ mod tests {
         let usage = unified(&Files(Some(folder.path().to_owned())));
         assert_eq!((usage.cpu.total, usage.cpu.throttled_time), (31_871_000, 5000));
         assert_eq!((usage.memory.limit, usage.memory.failures), (u64::MAX, 2));
+        assert_eq!((usage.memory.details["anon"], usage.memory.details["workingset_refault"]), (49152, 0));
+        assert!(!usage.memory.details.contains_key("zswap"), "dockerd does not tell it");
         assert_eq!(usage.pids, PidsUsage { current: 4, limit: 100 });
         let bytes: Vec<_> = usage.block.bytes.iter().map(|io| (io.operation.as_str(), io.value)).collect();
         assert_eq!(bytes, [("read", 4096), ("write", 512)]);

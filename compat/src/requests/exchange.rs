@@ -1,6 +1,6 @@
 //! One raw request on a connection of its own, and all of its answer.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::file::Request;
+use super::websocket;
 use crate::http::{read_body, read_head};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -35,35 +36,42 @@ impl Answer {
 pub fn send(socket: &Path, request: &Request, headed: impl FnOnce()) -> anyhow::Result<Answer> {
     let stream = UnixStream::connect(socket).with_context(|| format!("connecting to {}", socket.display()))?;
     let limit = request.timeout.unwrap_or(LIMIT);
-    stream.set_read_timeout(Some(limit))?;
-    let mut connection = BufReader::new(stream);
-    connection.get_mut().write_all(&bytes(request)?)?;
+    let mut connection = BufReader::new(Limited { stream: &stream, deadline: Instant::now() + limit });
+    (&stream).write_all(&bytes(request)?)?;
     let head = read_head(&mut connection)?;
     headed();
     if let Some(input) = &request.input {
-        connection.get_mut().write_all(input.as_bytes())?;
-        connection.get_mut().shutdown(Shutdown::Write)?;
+        if request.websocket {
+            (&stream).write_all(&websocket::message(input))?;
+        } else {
+            (&stream).write_all(input.as_bytes())?;
+            stream.shutdown(Shutdown::Write)?;
+        }
     }
     let mut body = Vec::new();
     let complete = if head.status == 101 {
-        read_to_end(&mut connection, &mut body, limit).is_ok()
+        // What was read before an error stays.
+        connection.read_to_end(&mut body).is_ok()
     } else {
         read_body(&mut connection, &request.method, &head, &mut body).is_ok()
     };
     Ok(Answer { status: head.status, headers: head.headers, body, complete })
 }
 
-/// As `Read::read_to_end`, but what was read before an error stays, and the limit is on the whole.
-fn read_to_end(connection: &mut impl Read, body: &mut Vec<u8>, limit: Duration) -> anyhow::Result<()> {
-    let deadline = Instant::now() + limit;
-    let mut buffer = [0; 4096];
-    loop {
-        let count = connection.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(());
+/// A stream that fails at its deadline, also when there is always something to read.
+struct Limited<'s> {
+    stream: &'s UnixStream,
+    deadline: Instant,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        body.extend_from_slice(&buffer[..count]);
-        anyhow::ensure!(Instant::now() < deadline, "the time is up");
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(buffer)
     }
 }
 
@@ -74,6 +82,9 @@ fn bytes(request: &Request) -> anyhow::Result<Vec<u8>> {
     }
     if request.upgrade {
         head.push_str("Connection: Upgrade\r\nUpgrade: tcp\r\n");
+    }
+    if request.websocket {
+        head.push_str(websocket::HEADERS);
     }
     let (body, kind) = match (&request.tar, &request.body) {
         (Some(entries), _) => (archive(entries)?, "application/x-tar"),

@@ -19,9 +19,11 @@
 //! | `until TEXT` | repeated until the answer has this text, for at most ten seconds |
 //! | `begin NAME`, `end NAME` | sent beside the lines that follow; `[end NAME]` alone on a line is its answer |
 //! | `upgrade`, `input TEXT` | takes the connection over; `input` is then sent, and the sending side closed |
+//! | `websocket` | the same through a WebSocket: its messages, and what it was closed with |
 //! | `header NAME: VALUE`, `type TYPE` | one more header; another Content-Type than JSON |
-//! | `tar NAME=TEXT,NAME/` | the body is an archive with these files and folders |
+//! | `tar NAME=TEXT,NAME/` | the body is an archive with these files and folders; `\\n` in them is a line feed |
 //! | `sorted` | the order of a list, or of a stream's parts, means nothing |
+//! | `shape` | nor do the numbers, nor how many parts there are |
 //! | `timeout N` | seconds after which the answer is cut (10) |
 //! | `later WHAT` | what ringer does not do yet |
 
@@ -53,9 +55,11 @@ pub struct Request {
     pub headers: Vec<String>,
     pub tar: Option<String>,
     pub upgrade: bool,
+    pub websocket: bool,
     pub input: Option<String>,
     pub quiet: bool,
     pub sorted: bool,
+    pub shape: bool,
     /// The word to keep, and the JSON pointer of its value.
     pub keep: Option<(String, String)>,
     pub until: Option<String>,
@@ -131,7 +135,8 @@ fn parse_line(line: &str) -> anyhow::Result<Vec<Request>> {
     let (mut all, mut bare) = (false, false);
     let mut rest = line.trim();
     while let Some(marked) = rest.strip_prefix('[') {
-        let (mark, after) = marked.split_once(']').context("unclosed [")?;
+        let alone = || marked.strip_suffix(']').map(|mark| (mark, ""));
+        let (mark, after) = marked.split_once("] ").or_else(alone).context("unclosed [")?;
         rest = after.trim_start();
         match mark {
             "all" => all = true,
@@ -162,6 +167,8 @@ impl Request {
             None if mark == "quiet" => self.quiet = true,
             None if mark == "sorted" => self.sorted = true,
             None if mark == "upgrade" => self.upgrade = true,
+            None if mark == "websocket" => self.websocket = true,
+            None if mark == "shape" => (self.shape, self.sorted) = (true, true),
             None if mark == "tar" => self.tar = Some(String::new()),
             Some(("keep", kept)) => {
                 let (word, pointer) = kept.split_once(' ').context("keep takes a word and a pointer")?;
@@ -173,7 +180,7 @@ impl Request {
             Some(("input", text)) => self.input = Some(text.replace("\\n", "\n")),
             Some(("header", header)) => self.headers.push(header.to_owned()),
             Some(("type", kind)) => self.kind = Some(kind.to_owned()),
-            Some(("tar", entries)) => self.tar = Some(entries.to_owned()),
+            Some(("tar", entries)) => self.tar = Some(entries.replace("\\n", "\n")),
             Some(("timeout", seconds)) => self.timeout = Some(Duration::from_secs(seconds.parse()?)),
             Some(("later", what)) => self.later = Some(what.to_owned()),
             _ => bail!("unknown mark [{mark}]"),
@@ -194,6 +201,12 @@ mod tests {
         assert_eq!(requests[0].body.as_deref(), Some("{\"c\": 1}"));
         assert_eq!(requests[0].keep, Some(("id".to_owned(), "/Id".to_owned())));
         assert!(requests[0].quiet);
+    }
+
+    #[test]
+    fn a_mark_may_hold_brackets() {
+        let requests = parse("[tar Dockerfile=CMD [\"a\"]\\n] POST /build\n").expect("it is well formed");
+        assert_eq!(requests[0].tar.as_deref(), Some("Dockerfile=CMD [\"a\"]\n"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde_json::{Deserializer, Value};
 
 use super::exchange::Answer;
 use super::file::Request;
+use super::websocket;
 use crate::normal::normal;
 use crate::socket::Socket;
 
@@ -33,8 +34,10 @@ pub fn lines(request: &Request, answer: &Answer, socket: &Socket) -> Vec<String>
         return lines;
     }
     let mut fields = match kind.split(';').next().unwrap_or_default() {
+        _ if request.shape => json(body, true, &clean),
         "application/json" | "application/x-ndjson" | "application/jsonl" => json(body, request.sorted, &clean),
         "application/x-tar" => tar_entries(body),
+        _ if request.websocket => websocket::messages(body).unwrap_or_else(|| text(body)),
         _ => frames(body).or_else(|| tarred(body)).unwrap_or_else(|| text(body)),
     };
     for field in &mut fields {
@@ -42,6 +45,10 @@ pub fn lines(request: &Request, answer: &Answer, socket: &Socket) -> Vec<String>
     }
     if request.sorted {
         fields.sort();
+    }
+    if request.shape {
+        fields.iter_mut().for_each(|field| *field = shape(field));
+        fields.dedup();
     }
     lines.append(&mut fields);
     lines
@@ -170,6 +177,14 @@ fn frames(body: &[u8]) -> Option<Vec<String>> {
     Some(frames.iter().map(line).collect())
 }
 
+/// A field whose number may be any.
+fn shape(field: &str) -> String {
+    match field.split_once(": ") {
+        Some((name, value)) if value.parse::<f64>().is_ok() => format!("{name}: <number>"),
+        _ => field.to_owned(),
+    }
+}
+
 fn tarred(body: &[u8]) -> Option<Vec<String>> {
     (body.get(257..262)? == b"ustar").then(|| tar_entries(body))
 }
@@ -226,6 +241,12 @@ mod tests {
         let body = [&[1, 0, 0, 0, 0, 0, 0, 1][..], b"a", &[1, 0, 0, 0, 0, 0, 0, 1], b"b"].concat();
         assert_eq!(frames(&body), Some(vec!["frame 1: \"ab\"".to_owned()]));
         assert_eq!(frames(b"plain text"), None);
+    }
+
+    #[test]
+    fn a_shape_has_no_numbers() {
+        assert_eq!(shape(".a.b: 1.5"), ".a.b: <number>");
+        assert_eq!(shape(".a.b: \"1\""), ".a.b: \"1\"");
     }
 
     #[test]

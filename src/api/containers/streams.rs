@@ -130,9 +130,9 @@ pub async fn container_attach_websocket(
         detach_keys: query.detach_keys,
     };
     let session = api.engine.container_attach(&tenant, &container, &options)?;
-    websocket.answer(move |messages| async move {
+    Ok(websocket.answer(move |messages| async move {
         if serve(messages, session).await == SessionEnd::Detached {
             api.engine.container_detached(&tenant, &container);
         }
-    })
+    }))
 }

@@ -33,7 +33,7 @@ pub struct AttachOptions {
 impl Engine {
     /// Attaches to this run of a container, or to the next.
     pub fn container_attach(&self, tenant: &Tenant, reference: &str, options: &AttachOptions) -> Result<Session> {
-        let detach_keys = detach_keys(&options.detach_keys)?;
+        let detach_keys = detach_keys(&options.detach_keys, "detach")?;
         let container = self.containers.get(tenant, reference)?;
         let id = container.id().as_str();
         match container.state() {

@@ -130,7 +130,7 @@ impl Engine {
         if request.command.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
-        super::session::detach_keys(&request.detach_keys)?;
+        super::session::detach_keys(&request.detach_keys, "escape")?;
         if !request.user.is_empty() {
             self.resolve_user(&container, &request.user).await?;
         }

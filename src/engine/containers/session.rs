@@ -14,7 +14,7 @@ use crate::{
         },
     },
     logs::LogStream,
-    model::{ErrorKind, Result},
+    model::{Error, ErrorKind, Result},
 };
 
 /// A client's hold on a process's streams.
@@ -86,22 +86,22 @@ impl SessionStdin {
     }
 }
 
-/// `ctrl-p,ctrl-q` unless the client wants others: single characters and `ctrl-x`, with commas.
-pub(crate) fn detach_keys(text: &str) -> Result<Vec<u8>> {
-    use crate::model::Error;
+/// `ctrl-p,ctrl-q` unless the client wants others: single characters and `ctrl-x`, with commas. What they are `called`
+/// in the refusal differs between attach and exec.
+pub(crate) fn detach_keys(text: &str, called: &str) -> Result<Vec<u8>> {
     let text = if text.is_empty() { "ctrl-p,ctrl-q" } else { text };
     let key = |word: &str| match word.as_bytes() {
-        [key] => Ok(*key),
+        [key] => Some(*key),
         [b'c', b't', b'r', b'l', b'-', key] => match key.to_ascii_lowercase() {
-            letter @ b'a'..=b'z' => Ok(letter - b'a' + 1),
-            b'@' => Ok(0),
-            other @ b'['..=b'_' => Ok(other - b'[' + 27),
-            _ => Err(Error::invalid(format!("Unknown character: '{}'", char::from(*key)))),
+            letter @ b'a'..=b'z' => Some(letter - b'a' + 1),
+            b'@' => Some(0),
+            other @ b'['..=b'_' => Some(other - b'[' + 27),
+            _ => None,
         },
-        _ => Err(Error::invalid(format!("Unknown character: '{word}'"))),
+        _ => None,
     };
-    let keys: Result<Vec<u8>> = text.split(',').map(key).collect();
-    keys.map_err(|error| error.context(format!("Invalid detach keys ({text}) provided")))
+    let keys: Option<Vec<u8>> = text.split(',').map(key).collect();
+    keys.ok_or_else(|| Error::invalid(format!("Invalid {called} keys ({text}) provided")))
 }
 
 #[cfg(test)]
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn detach_keys_are_read_as_docker_does() {
-        assert_eq!(detach_keys("").unwrap(), [16, 17]);
-        assert_eq!(detach_keys("a,ctrl-[").unwrap(), [b'a', 27]);
-        assert!(detach_keys("ctrl-1").is_err());
+        assert_eq!(detach_keys("", "detach").unwrap(), [16, 17]);
+        assert_eq!(detach_keys("a,ctrl-[", "detach").unwrap(), [b'a', 27]);
+        assert!(detach_keys("ctrl-1", "detach").is_err());
     }
 }

@@ -109,7 +109,7 @@ impl Engine {
             past: None,
             output,
             stdin: stdin.map(|port| SessionStdin::of_exec(self, exec, port)),
-            detach_keys: detach_keys(&request.detach_keys)?,
+            detach_keys: detach_keys(&request.detach_keys, "escape")?,
         })
     }
 
