@@ -38,6 +38,7 @@ use crate::{
 #[serde(default)]
 pub struct ListQuery {
     filters: Filters,
+    all: bool,
     #[serde(rename = "shared-size")]
     shared_size: bool,
     manifests: bool,
@@ -45,8 +46,7 @@ pub struct ListQuery {
     filter: String,
 }
 
-/// `GET /images/json`. `all` shows intermediate images of builds, and `digests` is what the CLI asks for; both are in
-/// every answer.
+/// `GET /images/json`. `digests` is what the CLI asks for; they are in every answer.
 pub async fn image_list(
     State(api): State<ApiState>,
     tenant: Tenant,
@@ -57,7 +57,7 @@ pub async fn image_list(
         "" => query.filters,
         reference => Filters::parse(&serde_json::json!({ "reference": [reference] }).to_string())?,
     };
-    let options = ListOptions { filters, manifests: query.manifests, shared_size: query.shared_size };
+    let options = ListOptions { filters, all: query.all, manifests: query.manifests, shared_size: query.shared_size };
     let images = api.engine.image_list(&tenant, &options).await?;
     Ok(Json(images.into_iter().map(|image| SummaryBody::new(image, version)).collect()))
 }

@@ -98,6 +98,7 @@ impl Request {
             let word = format!("{{{word}}}");
             request.target = request.target.replace(&word, value);
             request.body = request.body.map(|body| body.replace(&word, value));
+            request.tar = request.tar.map(|tar| tar.replace(&word, value));
             request.headers = request.headers.into_iter().map(|header| header.replace(&word, value)).collect();
         }
         request

@@ -55,6 +55,7 @@ impl Builder<'_> {
             layers.push(layer);
         }
         let image = self.store(document, layers).await?;
+        self.engine.images.set_parent(image.id(), parent.map(BaseImage::id)).await?;
         self.cache.add(self.engine, self.tenant, state, command, &image).await?;
         state.image = Some(image);
         Ok(())

@@ -1,6 +1,6 @@
 //! `POST /commit`: an image of a container as it is. `store_child` is also a build's way from one image to the next.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::tag::{import_name, new_name};
 use crate::{
@@ -23,9 +23,6 @@ use crate::{
         time::Timestamp,
     },
 };
-
-/// Label of a manifest that names the image it was made on; only images made here have it.
-pub const PARENT: &str = "ringer.parent";
 
 /// What to make of a container.
 #[derive(Clone, Debug, Default)]
@@ -196,10 +193,7 @@ impl ImageStore {
         let (target, manifest) = self.store_manifest(lease, &document, layers).await?;
         self.unpack(lease, &manifest, &document).await?;
         self.pin_manifest(&target, &manifest, &document).await?;
-        if let Some(parent) = step.parent {
-            let label = HashMap::from([(PARENT.to_owned(), parent.to_string())]);
-            self.backend.label_blob(&target.digest, label).await?;
-        }
+        self.set_parent(&target.digest, step.parent.as_ref()).await?;
         Ok(target)
     }
 }

@@ -36,7 +36,8 @@ impl Engine {
     /// Takes a name away, and with its last name the image. By id, all names go.
     ///
     /// Conflicts as dockerd has them: the last name while a container uses the image, an id with several repositories, a
-    /// stopped container (these two can be forced), a running container (that cannot).
+    /// stopped container (these two can be forced), an id on which another image was made here, a running container (these
+    /// cannot).
     pub async fn image_delete(&self, tenant: &Tenant, image: &str, options: DeleteOptions) -> Result<Vec<Deleted>> {
         let (engine, tenant, image) = (self.clone(), tenant.clone(), image.to_owned());
         self.run("image_delete", async move {
@@ -68,6 +69,9 @@ impl Engine {
     }
 
     async fn delete_id(&self, tenant: &Tenant, found: &Found, force: bool) -> Result<Vec<Deleted>> {
+        if self.images.is_parent(tenant, found.id()).await? {
+            return Err(Error::image_delete_impossible(found.short_id(), "image has dependent child images"));
+        }
         let users = self.containers_of(tenant, found.id());
         if let Some(running) = users.iter().find(|user| user.state.is_running()) {
             let reason = format!("image is being used by running container {}", running.id.short());

@@ -68,15 +68,16 @@ impl Engine {
         tree: Arc<Tree>,
         lines: &mut [HistoryLine],
     ) -> Result<()> {
-        let all = if tree.parent.is_some() { self.images.all(tenant).await? } else { Vec::new() };
         let mut image = Some((found, tree));
         for line in lines {
             let Some((found, tree)) = image.take() else { break };
             line.id = found.id().to_string();
             line.tags = found.repo_tags();
-            let parent = tree.parent.as_ref().and_then(|parent| all.iter().find(|found| found.id() == parent));
-            if let Some(parent) = parent {
-                image = Some((parent.clone(), self.images.tree(&parent.target).await?));
+            let Some(parent) = &tree.parent else { break };
+            // It may have been removed since.
+            if let Ok(parent) = self.images.find(tenant, parent.as_str()).await {
+                let tree = self.images.tree(&parent.target).await?;
+                image = Some((parent, tree));
             }
         }
         Ok(())

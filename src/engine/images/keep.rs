@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// Label of a manifest that names the image it was made on; only images made here have it.
+pub const PARENT: &str = "ringer.parent";
+
 impl ImageStore {
     /// Stores a document that is in memory, and has the lease keep it.
     pub(crate) async fn store_document(&self, lease: &Lease, descriptor: &Descriptor, bytes: &[u8]) -> Result<()> {
@@ -55,6 +58,13 @@ impl ImageStore {
         let target = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
         self.store_document(lease, &target, &bytes).await?;
         Ok((target, manifest))
+    }
+
+    /// Notes on which image one was made here.
+    pub(crate) async fn set_parent(&self, image: &Digest, parent: Option<&Digest>) -> Result<()> {
+        let Some(parent) = parent else { return Ok(()) };
+        let label = HashMap::from([(PARENT.to_owned(), parent.to_string())]);
+        self.backend.label_blob(image, label).await
     }
 
     /// An index pins the manifests that it names; those that are not here do not matter.

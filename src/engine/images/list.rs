@@ -29,6 +29,8 @@ const FILTERS: [&str; 8] = ["dangling", "label", "label!", "before", "since", "r
 pub struct ListOptions {
     /// Which images.
     pub filters: Filters,
+    /// Also those that the steps of builds left.
+    pub all: bool,
     /// All manifests of each.
     pub manifests: bool,
     /// Bytes that other images have, too.
@@ -65,7 +67,12 @@ impl Engine {
     pub async fn image_list(&self, tenant: &Tenant, options: &ListOptions) -> Result<Vec<ImageSummary>> {
         options.filters.allow_only(&FILTERS)?;
         let dangling = options.filters.boolean("dangling")?;
-        let images = self.images.all(tenant).await?;
+        let mut images = self.images.all(tenant).await?;
+        if options.all {
+            let mut steps = self.images.all(&tenant.of_builds()).await?;
+            steps.retain(|step| images.iter().all(|image| image.id() != step.id()));
+            images.append(&mut steps);
+        }
         let span = self.time_span(&images, &options.filters).await?;
         let mut chains = ChainUse::default();
         let mut list = Vec::new();

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     backend::images::ImageBackend,
-    engine::images::{ImageStore, commit::PARENT},
+    engine::images::{ImageStore, keep::PARENT},
     model::{
         Error, Result,
         image::{

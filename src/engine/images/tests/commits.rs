@@ -3,7 +3,7 @@
 use super::{World, tenant};
 use crate::{
     backend::images::samples::{Packing, Sample, image, tar},
-    engine::images::CommitRequest,
+    engine::images::{CommitRequest, DeleteOptions},
     model::{
         ErrorKind,
         container::{Config, ContainerCreateRequest},
@@ -60,6 +60,9 @@ async fn committed_image_has_a_layer_and_a_step_more_and_knows_its_parent() {
         (image.as_str(), "why", "sh")
     );
     assert_eq!(lines[1].id, sample.target.digest.as_str());
+    let forced = DeleteOptions { force: true };
+    let refused = world.engine.image_delete(&tenant(), sample.target.digest.as_str(), forced).await.unwrap_err();
+    assert!(refused.to_string().ends_with("(cannot be forced) - image has dependent child images"), "{refused}");
 
     let events = world.engine.events.subscribe().0;
     let last: Vec<_> = events.iter().rev().take(3).map(|event| event.event.action.as_str()).collect();
