@@ -60,6 +60,22 @@ fn neighbours_reach_each_other_and_the_outside() {
 }
 
 #[test]
+fn link_local_addresses_are_there_too() {
+    in_a_fresh_world(|| async {
+        let world = World::new().await;
+        let network = world.network(1).await;
+        let container = world.container(&network, 2).await;
+        let mut endpoint = contract::endpoint(&network, 3, "eth1");
+        endpoint.link_local = vec!["169.254.7.7/16".parse().unwrap(), "fe80::77/64".parse().unwrap()];
+        world.network.attach(&container.id, &network, &endpoint).await.unwrap();
+        let addresses = inside(&container.path, || ip("address show eth1"));
+        for address in ["10.200.1.3/24", "169.254.7.7/16", "fe80::77/64"] {
+            assert!(addresses.contains(address), "{addresses}");
+        }
+    });
+}
+
+#[test]
 fn networks_are_apart() {
     in_a_fresh_world(|| async {
         let world = World::new().await;

@@ -172,8 +172,8 @@ fn network_body(view: &NetworkView, version: ApiVersion) -> Value {
     put("Internal", json!(record.internal));
     put("Attachable", json!(record.attachable));
     put("Ingress", json!(false));
-    put("ConfigFrom", json!({"Network": ""}));
-    put("ConfigOnly", json!(false));
+    put("ConfigFrom", json!(record.config_from));
+    put("ConfigOnly", json!(record.config_only));
     put("Containers", members(&view.containers));
     put("Options", json!(record.options));
     put("Labels", json!(record.labels));

@@ -79,22 +79,27 @@ pub fn plan(ipam: &Ipam, families: Families, pools: &[AddressPool], occupied: &O
         plan.take(subnet, pool.clone())?;
     }
     if families.ipv4 && plan.ipv4.is_none() {
-        plan.take(free_subnet(pools, occupied)?, IpamPool::default())?;
+        plan.take_own(free_subnet(pools, occupied)?)?;
     }
     if families.ipv6 && plan.ipv6.is_none() {
-        plan.take(IpNet::V6(random_ula()), IpamPool::default())?;
+        plan.take_own(IpNet::V6(random_ula()))?;
     }
     Ok(plan)
 }
 
 impl Plan {
+    /// Of our own choice; then the gateway is shown too.
+    fn take_own(&mut self, subnet: IpNet) -> Result<()> {
+        let gateway = first_free(&subnet, &IpamPool::default())?.to_string();
+        self.take(subnet, IpamPool { gateway, ..IpamPool::default() })
+    }
+
     fn take(&mut self, subnet: IpNet, mut pool: IpamPool) -> Result<()> {
         let gateway = match pool.gateway.parse().ok() {
             Some(gateway) => gateway,
             None => first_free(&subnet, &pool)?,
         };
         pool.subnet = subnet.to_string();
-        pool.gateway = gateway.to_string();
         match (gateway, subnet) {
             (IpAddr::V4(gateway), IpNet::V4(subnet)) => {
                 self.ipv4 = Ipv4Net::new(gateway, subnet.prefix_len()).ok();
@@ -133,11 +138,8 @@ fn free_subnet(pools: &[AddressPool], occupied: &Occupied) -> Result<IpNet> {
         .filter(|pool| matches!(pool.base, IpNet::V4(_)))
         .filter_map(|pool| pool.base.subnets(pool.size).ok());
     subnets.flatten().find(is_free).ok_or_else(|| {
-        // Old and new dockerds have a text each; clients look for either.
-        Error::invalid(
-            "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: \
-             all predefined address pools have been fully subnetted",
-        )
+        // Clients look for the text; until dockerd 24 it was another.
+        Error::invalid("all predefined address pools have been fully subnetted")
     })
 }
 
@@ -168,6 +170,7 @@ pub fn mac_of(ipv4: Option<Ipv4Addr>) -> [u8; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ErrorKind;
 
     const BOTH: Families = Families { ipv4: true, ipv6: true };
     const FOUR: Families = Families { ipv4: true, ipv6: false };
@@ -191,21 +194,17 @@ mod tests {
         let occupied = Occupied { networks: nets(&["172.17.0.0/16"]), host: nets(&["172.18.0.0/24"]) };
         let plan = plan(&Ipam::default(), FOUR, &default_pools(), &occupied).unwrap();
         assert_eq!(plan.ipv4.unwrap().to_string(), "172.18.1.1/24");
-        assert_eq!(plan.config[0].subnet, "172.18.1.0/24");
+        assert_eq!((plan.config[0].subnet.as_str(), plan.config[0].gateway.as_str()), ("172.18.1.0/24", "172.18.1.1"));
         assert!(!plan.chosen_by_client);
     }
 
     #[test]
-    fn exhausted_pools_are_told_in_both_words() {
+    fn exhausted_pools_are_told_in_dockerds_words() {
         let pools = [AddressPool { base: "10.0.0.0/24".parse().unwrap(), size: 24 }];
         let occupied = Occupied { networks: nets(&["10.0.0.0/16"]), host: Vec::new() };
         let error = plan(&Ipam::default(), FOUR, &pools, &occupied).unwrap_err();
-        assert!(
-            error
-                .message()
-                .contains("could not find an available, non-overlapping IPv4 address pool among the defaults")
-        );
-        assert!(error.message().contains("all predefined address pools have been fully subnetted"));
+        assert_eq!(error.message(), "all predefined address pools have been fully subnetted");
+        assert_eq!(error.kind(), ErrorKind::InvalidParameter);
     }
 
     #[test]
@@ -219,7 +218,8 @@ mod tests {
     #[test]
     fn the_gateway_is_the_first_of_the_range() {
         let first = plan(&with_pool("10.9.0.0/24", "10.9.0.128/25", ""), FOUR, &[], &Occupied::default()).unwrap();
-        assert_eq!(first.config[0].gateway, "10.9.0.128");
+        assert_eq!(first.ipv4.unwrap().addr().to_string(), "10.9.0.128");
+        assert_eq!(first.config[0].gateway, "", "inspect shows what was asked for");
         let wanted = plan(&with_pool("10.9.0.0/24", "", "10.9.0.254"), FOUR, &[], &Occupied::default()).unwrap();
         assert_eq!(wanted.ipv4.unwrap().to_string(), "10.9.0.254/24");
     }

@@ -2,6 +2,7 @@
 //! `runs` wires and unwires a container's run, `names` tells the name servers, `hosts` and `resolv_conf` write files.
 
 mod attachments;
+mod configuration;
 mod connect;
 mod create;
 mod files;
@@ -89,6 +90,7 @@ impl Engine {
             return Err(Error::network_is_predefined(&record.name));
         }
         let changing = self.networks.change().await;
+        self.check_configuration_is_unused(&record)?;
         self.networks.begin_removal(&changing, &record.id)?;
         if let Some(bridge) = &record.bridge
             && let Err(error) = self.backends.network.remove_network(bridge).await

@@ -41,11 +41,16 @@ impl Fakes {
 
     /// Opens one on what an earlier one may have left in the folder, on a host that is described.
     pub async fn open(host: HostFacts, folder: TempDir) -> Self {
+        Self::open_with(host, folder, EngineConfig::default()).await
+    }
+
+    /// The same with a configuration, but for its folders.
+    pub async fn open_with(host: HostFacts, folder: TempDir, config: EngineConfig) -> Self {
         let config = EngineConfig {
             data_root: folder.path().join("data"),
             exec_root: folder.path().join("run"),
             instance: "test".to_owned(),
-            ..EngineConfig::default()
+            ..config
         };
         let runtime = Arc::new(FakeRuntime::new(folder.path()));
         let images = FakeImages::default();

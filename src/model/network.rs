@@ -58,6 +58,15 @@ pub struct Ipam {
     pub config: Vec<IpamPool>,
 }
 
+/// Names a configuration network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ConfigReference {
+    /// Its name; empty is none.
+    #[serde(deserialize_with = "null_is_default")]
+    pub network: String,
+}
+
 /// The body of `POST /networks/create`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -80,11 +89,12 @@ pub struct NetworkCreateRequest {
     /// Refused.
     #[serde(deserialize_with = "null_is_default")]
     pub ingress: bool,
-    /// Refused.
+    /// Only a configuration, for other networks to be made from.
     #[serde(deserialize_with = "null_is_default")]
     pub config_only: bool,
-    /// Refused if set.
-    pub config_from: Option<serde_json::Value>,
+    /// The configuration to make this network from.
+    #[serde(deserialize_with = "null_is_default")]
+    pub config_from: ConfigReference,
     /// `true` if absent.
     #[serde(rename = "EnableIPv4")]
     pub enable_ipv4: Option<bool>,
@@ -147,7 +157,13 @@ pub struct NetworkRecord {
     pub options: IndexMap<String, String>,
     /// Labels.
     pub labels: IndexMap<String, String>,
-    /// How it looks in the kernel; `None` for host and none.
+    /// Whether it is only a configuration, which no container can be on.
+    #[serde(default)]
+    pub config_only: bool,
+    /// The configuration that it was made from.
+    #[serde(default)]
+    pub config_from: ConfigReference,
+    /// How it looks in the kernel; `None` for host, none and configurations.
     pub bridge: Option<BridgeNetwork>,
 }
 
@@ -284,6 +300,9 @@ pub struct Endpoint {
     pub ipv4: Option<Ipv4Net>,
     /// The same for IPv6.
     pub ipv6: Option<Ipv6Net>,
+    /// More addresses that the client chose, which are told to nobody (`LinkLocalIPs`).
+    #[serde(default)]
+    pub link_local: Vec<IpNet>,
     /// The gateway, if the network has a way out.
     pub gateway4: Option<Ipv4Addr>,
     /// The same for IPv6.

@@ -46,10 +46,12 @@ fn configure_inside(endpoint: &Endpoint) -> io::Result<()> {
     let mut inside = Links::open()?;
     let link = inside.require(&endpoint.interface)?;
     // Without an address the link-local one would only cost: router solicitations, duplicate detection.
-    let disabled = if endpoint.ipv6.is_some() { "0" } else { "1" };
+    let has_ipv6 = endpoint.ipv6.is_some() || endpoint.link_local.iter().any(|net| net.addr().is_ipv6());
+    let disabled = if has_ipv6 { "0" } else { "1" };
     sysctl::write_if_there(&format!("net/ipv6/conf/{}/disable_ipv6", endpoint.interface), disabled)?;
     inside.set_up(link)?;
-    for address in [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)].into_iter().flatten() {
+    let of_network = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)].into_iter().flatten();
+    for address in of_network.chain(endpoint.link_local.iter().copied()) {
         inside.add_address(link, address)?;
     }
     if endpoint.default_route {

@@ -104,6 +104,7 @@ mod tests {
             network: NetworkId::random(),
             ipv4: Some("172.18.0.2/16".parse().unwrap()),
             ipv6: ipv6.map(|net| net.parse().unwrap()),
+            link_local: Vec::new(),
             gateway4: None,
             gateway6: None,
             mac: [2; 6],

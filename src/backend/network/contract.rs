@@ -51,6 +51,7 @@ pub fn endpoint(network: &BridgeNetwork, host: u8, interface: &str) -> Endpoint 
             octets[15] = host;
             ipnet::Ipv6Net::new(octets.into(), net.prefix_len()).expect("the network's own length")
         }),
+        link_local: Vec::new(),
         gateway4: gateway.filter(|_| !network.internal),
         gateway6: network.ipv6.map(|net| net.addr()).filter(|_| !network.internal),
         mac: [0x02, 0x42, 10, 200, c, host],

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     engine::{
@@ -170,16 +170,13 @@ pub fn check_endpoint(network: Option<&NetworkRecord>, name: &str, settings: &En
         complaints.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
     }
     for address in ipam.link_local_ips.iter().filter(|address| address.parse::<IpAddr>().is_err()) {
-        complaints.push(format!("invalid link-local IP address: {address}"));
+        complaints.push(format!("invalid link-local IP address: {address}").trim_end().to_owned());
     }
     if let Some(network) = network.filter(|_| wants_address) {
         check_range(network, &[&ipam.ipv4_address, &ipam.ipv6_address], &mut complaints);
     }
     if !settings.mac_address.is_empty() && parse_mac(&settings.mac_address).is_none() {
         complaints.push(format!("invalid MAC address: {}", settings.mac_address));
-    }
-    if complaints.is_empty() && !ipam.link_local_ips.is_empty() {
-        return Err(Error::not_implemented("LinkLocalIPs are not implemented by ringer"));
     }
     if complaints.is_empty() {
         return Ok(());
@@ -205,15 +202,27 @@ fn check_range(network: &NetworkRecord, wanted: &[&String], complaints: &mut Vec
 }
 
 /// What an endpoint should be like, from settings that [`check_endpoint`] has passed.
-pub fn wish(settings: &EndpointSettings, interface: String, default_route: bool) -> Wish {
+pub fn wish(settings: &EndpointSettings, interface: String, default_route: bool) -> Result<Wish> {
     let ipam = settings.ipam_config.as_ref();
-    Wish {
+    let link_local = ipam.into_iter().flat_map(|ipam| &ipam.link_local_ips).map(|text| link_local(text));
+    Ok(Wish {
         ipv4: ipam.and_then(|ipam| ipam.ipv4_address.parse().ok()),
         ipv6: ipam.and_then(|ipam| ipam.ipv6_address.parse().ok()),
+        link_local: link_local.collect::<Result<_>>()?,
         mac: parse_mac(&settings.mac_address),
         interface,
         default_route,
-    }
+    })
+}
+
+/// A link-local address with the prefix length of its kind; dockerd looks at the kind only when it is used.
+fn link_local(text: &str) -> Result<IpNet> {
+    let net = match text.parse() {
+        Ok(IpAddr::V4(address)) if address.is_link_local() => Ipv4Net::new(address, 16).ok().map(IpNet::V4),
+        Ok(IpAddr::V6(address)) if address.is_unicast_link_local() => Ipv6Net::new(address, 64).ok().map(IpNet::V6),
+        _ => None,
+    };
+    net.ok_or_else(|| Error::invalid(format!("invalid link local IP address: {text}")))
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
@@ -247,6 +256,7 @@ pub fn parse_link(entry: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::network::EndpointIpam;
 
     #[test]
     fn modes_are_read() {
@@ -262,6 +272,23 @@ mod tests {
             assert_eq!(parse_link(entry), ("db".to_owned(), "web".to_owned()));
         }
         assert_eq!(parse_link("web"), ("web".to_owned(), "web".to_owned()));
+    }
+
+    #[test]
+    fn link_local_addresses_are_read_when_they_are_used() {
+        let with = |addresses: &[&str]| {
+            let link_local_ips = addresses.iter().map(|&text| text.to_owned()).collect();
+            let ipam = EndpointIpam { link_local_ips, ..EndpointIpam::default() };
+            EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() }
+        };
+        let good = wish(&with(&["169.254.7.7", "fe80::77"]), String::new(), false).unwrap();
+        assert_eq!(good.link_local, ["169.254.7.7/16".parse().unwrap(), "fe80::77/64".parse().unwrap()]);
+        // Texts of dockerd 28.5.
+        check_endpoint(None, "one", &with(&["10.1.2.3"])).unwrap();
+        let error = wish(&with(&["10.1.2.3"]), String::new(), false).unwrap_err();
+        assert_eq!(error.message(), "invalid link local IP address: 10.1.2.3");
+        let error = check_endpoint(None, "one", &with(&[""])).unwrap_err();
+        assert_eq!(error.message(), "invalid endpoint settings:\ninvalid link-local IP address:");
     }
 
     #[test]

@@ -72,11 +72,11 @@ impl Engine {
         let mut attachment = self.attachment(&record.tenant, &network.name, settings);
         if record.state.is_running() {
             self.connect_running(container, network, &mut attachment).await?;
+        } else if record.networking.attachments.iter().any(|other| other.name == attachment.name) {
+            // What was said first holds, as with dockerd.
+            return Ok(());
         }
-        container.update(|record| {
-            record.networking.attachments.retain(|other| other.name != attachment.name);
-            record.networking.attachments.push(attachment);
-        });
+        container.update(|record| record.networking.attachments.push(attachment));
         if record.state.is_running() {
             self.settle(container).await?;
             self.network_event(network, "connect", Some(&record.id));
@@ -226,6 +226,8 @@ fn check_partners(record: &ContainerRecord, network: &NetworkRecord) -> Result<(
         NetworkMode::None | NetworkMode::Network(_) => {
             let has_none = record.networking.attachments.iter().any(|attachment| attachment.name == "none");
             match network.driver {
+                // That no endpoint can be made there turns out when one is.
+                NetworkDriver::Null if network.config_only => Ok(()),
                 NetworkDriver::Host => Err(host_is_at_create()),
                 NetworkDriver::Null => Err(none_is_alone()),
                 NetworkDriver::Bridge if has_none => Err(none_is_alone()),

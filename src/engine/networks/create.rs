@@ -6,7 +6,7 @@ use crate::{
     engine::{
         Engine,
         ipam::{self, Families, Occupied, Plan},
-        networks::{lock::MachineLock, options::BridgeOptions},
+        networks::{configuration, lock::MachineLock, options::BridgeOptions, store::Change},
     },
     model::{
         Error, Result,
@@ -34,6 +34,12 @@ impl Engine {
     }
 
     async fn make_network(&self, tenant: &Tenant, request: NetworkCreateRequest) -> Result<NetworkCreated> {
+        let changing = self.networks.change().await;
+        if request.config_only {
+            return self.make_configuration(&changing, tenant, request).await;
+        }
+        let request = self.configured(tenant, request)?;
+        check_ipam_driver(&request)?;
         let options = BridgeOptions::read(&request.options)?;
         let families = Families {
             ipv4: request.enable_ipv4.or(options.enable_ipv4).unwrap_or(true),
@@ -43,10 +49,7 @@ impl Engine {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
         ipam::validate(&request.ipam.config, families.ipv6)?;
-        let changing = self.networks.change().await;
-        if self.networks.list(tenant).iter().any(|record| record.name == request.name) {
-            return Err(Error::network_exists(&request.name));
-        }
+        self.check_name_is_free(tenant, &request.name)?;
         if let Some(link) = options.link.as_deref().filter(|link| self.networks.has_link(link)) {
             return Err(Error::forbidden(format!(
                 "cannot create network {} ({link}): conflicts with another network: networks have same bridge name",
@@ -60,8 +63,43 @@ impl Engine {
             unknown => format!("options that ringer does not carry out: {}", unknown.join(", ")),
         };
         let bridge = self.bridge(&request, options, &plan).await?;
-        let record = record(tenant, request, families, plan, bridge);
-        let record = self.realise(&changing, record).await?;
+        let mut record = record(tenant, request, families);
+        record.id.clone_from(&bridge.id);
+        record.ipam.config = plan.config;
+        record.chosen_subnet = plan.chosen_by_client;
+        record.bridge = Some(bridge);
+        self.keep_network(&changing, record, warning).await
+    }
+
+    /// Makes a network that is only a configuration: nothing in the kernel, and nothing is looked at before use.
+    async fn make_configuration(
+        &self,
+        changing: &Change<'_>,
+        tenant: &Tenant,
+        request: NetworkCreateRequest,
+    ) -> Result<NetworkCreated> {
+        let families =
+            Families { ipv4: request.enable_ipv4.unwrap_or(true), ipv6: request.enable_ipv6.unwrap_or(false) };
+        ipam::validate(&request.ipam.config, families.ipv6)?;
+        self.check_name_is_free(tenant, &request.name)?;
+        let record = NetworkRecord { driver: NetworkDriver::Null, ..record(tenant, request, families) };
+        self.keep_network(changing, record, String::new()).await
+    }
+
+    pub(super) fn check_name_is_free(&self, tenant: &Tenant, name: &str) -> Result<()> {
+        if self.networks.list(tenant).iter().any(|record| record.name == name) {
+            return Err(Error::network_exists(name));
+        }
+        Ok(())
+    }
+
+    async fn keep_network(
+        &self,
+        changing: &Change<'_>,
+        record: NetworkRecord,
+        warning: String,
+    ) -> Result<NetworkCreated> {
+        let record = self.realise(changing, record).await?;
         self.network_event(&record, "create", None);
         tracing::info!(network.id = %record.id, network.name = record.name, "created network {}", record.name);
         Ok(NetworkCreated { id: record.id.clone(), warning })
@@ -103,11 +141,7 @@ impl Engine {
     }
 
     /// Makes a record true in the kernel and stores it; undone if it cannot be stored.
-    pub(super) async fn realise(
-        &self,
-        changing: &super::store::Change<'_>,
-        record: NetworkRecord,
-    ) -> Result<Arc<NetworkRecord>> {
+    pub(super) async fn realise(&self, changing: &Change<'_>, record: NetworkRecord) -> Result<Arc<NetworkRecord>> {
         let bridge = record.bridge.clone();
         if let Some(bridge) = &bridge {
             self.backends.network.create_network(bridge).await?;
@@ -132,27 +166,30 @@ fn check(request: &NetworkCreateRequest) -> Result<()> {
         return Err(Error::invalid("invalid name: name is empty"));
     }
     match request.driver.as_str() {
+        "overlay" => return Err(not_a_manager()),
         "" | "bridge" | "default" => {}
+        // What a configuration is for turns out when it is used.
+        _ if request.config_only => {}
         driver @ ("host" | "null") => {
             return Err(Error::forbidden(format!("only one instance of \"{driver}\" network is allowed")));
         }
-        "overlay" => return Err(not_a_manager()),
         driver => return Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
     }
     if !matches!(request.scope.as_str(), "" | "local") {
         return Err(Error::forbidden("cannot create a swarm scoped network when swarm is not active"));
     }
-    if !matches!(request.ipam.driver.as_str(), "" | "default") {
-        return Err(Error::not_found(format!("plugin \"{}\" not found", request.ipam.driver)));
-    }
-    let config_from = request.config_from.as_ref().and_then(|value| value.get("Network")?.as_str());
-    if request.config_only || config_from.is_some_and(|name| !name.is_empty()) {
-        return Err(Error::not_implemented("ConfigOnly and ConfigFrom of networks are not implemented by ringer"));
-    }
+    configuration::check(request)?;
     if request.ingress {
         return Err(Error::forbidden("Ingress network can only be global scope network"));
     }
     Ok(())
+}
+
+fn check_ipam_driver(request: &NetworkCreateRequest) -> Result<()> {
+    match request.ipam.driver.as_str() {
+        "" | "default" => Ok(()),
+        driver => Err(Error::not_found(format!("plugin \"{driver}\" not found"))),
+    }
 }
 
 /// 403 here, 503 everywhere else, as with dockerd.
@@ -160,19 +197,15 @@ fn not_a_manager() -> Error {
     Error::forbidden(Error::not_a_swarm_manager().message())
 }
 
-fn record(
-    tenant: &Tenant,
-    request: NetworkCreateRequest,
-    families: Families,
-    plan: Plan,
-    bridge: BridgeNetwork,
-) -> NetworkRecord {
+/// A record as the request alone makes it: without addresses and without a bridge.
+fn record(tenant: &Tenant, request: NetworkCreateRequest, families: Families) -> NetworkRecord {
     let mut ipam = request.ipam;
-    "default".clone_into(&mut ipam.driver);
-    ipam.config = plan.config;
+    if ipam.driver.is_empty() {
+        "default".clone_into(&mut ipam.driver);
+    }
     NetworkRecord {
         tenant: tenant.clone(),
-        id: bridge.id.clone(),
+        id: NetworkId::random(),
         name: request.name,
         created: Timestamp::now(),
         driver: NetworkDriver::Bridge,
@@ -181,9 +214,11 @@ fn record(
         enable_ipv4: families.ipv4,
         enable_ipv6: families.ipv6,
         ipam,
-        chosen_subnet: plan.chosen_by_client,
+        chosen_subnet: false,
         options: request.options,
         labels: request.labels,
-        bridge: Some(bridge),
+        config_only: request.config_only,
+        config_from: request.config_from,
+        bridge: None,
     }
 }

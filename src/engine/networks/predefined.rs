@@ -13,7 +13,7 @@ use crate::{
     model::{
         Result,
         id::{NetworkId, Tenant},
-        network::{BridgeNetwork, Ipam, NetworkDriver, NetworkRecord},
+        network::{BridgeNetwork, ConfigReference, Ipam, NetworkDriver, NetworkRecord},
         time::Timestamp,
     },
 };
@@ -137,6 +137,8 @@ fn bare(tenant: &Tenant, name: &str, driver: NetworkDriver) -> NetworkRecord {
         chosen_subnet: false,
         options: indexmap::IndexMap::new(),
         labels: indexmap::IndexMap::new(),
+        config_only: false,
+        config_from: ConfigReference::default(),
         bridge: None,
     }
 }

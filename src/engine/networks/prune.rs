@@ -23,7 +23,8 @@ impl Engine {
     async fn prune_networks(&self, tenant: &Tenant, filter: &PruneFilter) -> Vec<String> {
         let mut pruned = Vec::new();
         for network in self.networks.list(tenant) {
-            let is_idle = !network.is_predefined() && self.networks.lodgers(&network.id).is_empty();
+            let is_idle =
+                !network.is_predefined() && !network.config_only && self.networks.lodgers(&network.id).is_empty();
             if !is_idle || !filter.matches(network.created, |key| network.label(key)) {
                 continue;
             }

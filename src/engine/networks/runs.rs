@@ -201,7 +201,8 @@ impl Engine {
         network.name.clone_into(&mut attachment.name);
         attachment.network = network.id.clone();
         attachment.dns_names = if network.is_predefined() { Vec::new() } else { guest.dns_names() };
-        let endpoint = self.networks.lease(&network.id, guest, wish(&attachment.settings, interface, default_route))?;
+        let endpoint =
+            self.networks.lease(&network.id, guest, wish(&attachment.settings, interface, default_route)?)?;
         attachment.endpoint = Some(endpoint);
         Ok(())
     }

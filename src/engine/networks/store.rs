@@ -67,6 +67,8 @@ pub struct Wish {
     pub ipv4: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub ipv6: Option<Ipv6Addr>,
+    /// Addresses beside those of the network.
+    pub link_local: Vec<IpNet>,
     /// A hardware address.
     pub mac: Option<[u8; 6]>,
     /// Name of the link inside.
@@ -228,6 +230,9 @@ impl NetworkStore {
             .get_mut(network)
             .filter(|entry| !entry.removing)
             .ok_or_else(|| Error::no_such_network(network.as_str()))?;
+        if entry.record.config_only {
+            return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
+        }
         if entry.lodgers.values().any(|lodger| lodger.guest.container == guest.container) {
             return Err(Error::forbidden(format!(
                 "endpoint with name {} already exists in network {}",
@@ -330,6 +335,7 @@ impl Entry {
             network: self.record.id.clone(),
             ipv4,
             ipv6,
+            link_local: wish.link_local,
             gateway4: bridge.ipv4.map(|net| net.addr()).filter(|_| has_way_out),
             gateway6: bridge.ipv6.map(|net| net.addr()).filter(|_| has_way_out),
             mac: wish.mac.unwrap_or_else(|| ipam::mac_of(ipv4.map(|net| net.addr()))),
@@ -345,6 +351,7 @@ impl Entry {
             network: self.record.id.clone(),
             ipv4: None,
             ipv6: None,
+            link_local: Vec::new(),
             gateway4: None,
             gateway6: None,
             mac: [0; 6],

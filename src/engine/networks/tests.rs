@@ -6,7 +6,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     backend::network::fake::FakeNetwork,
-    engine::{container::Container, testing::Fakes},
+    engine::{
+        config::{AddressPool, EngineConfig},
+        container::Container,
+        testing::Fakes,
+    },
     model::{
         ErrorKind,
         container::{
@@ -14,7 +18,7 @@ use crate::{
             PortBinding,
         },
         image::{Descriptor, Platform},
-        network::{EndpointIpam, EndpointSettings, Ipam, IpamPool, NetworkCreateRequest},
+        network::{ConfigReference, EndpointIpam, EndpointSettings, Ipam, IpamPool, NetworkCreateRequest},
         reference::Digest,
         time::Timestamp,
     },
@@ -33,7 +37,11 @@ impl World {
     }
 
     async fn open(folder: TempDir) -> Self {
-        let Fakes { engine, network, folder, .. } = Fakes::open(HostFacts::detect(), folder).await;
+        Self::open_with(folder, EngineConfig::default()).await
+    }
+
+    async fn open_with(folder: TempDir, config: EngineConfig) -> Self {
+        let Fakes { engine, network, folder, .. } = Fakes::open_with(HostFacts::detect(), folder, config).await;
         Self { engine, network, folder }
     }
 
@@ -341,6 +349,21 @@ async fn a_running_container_is_connected_and_disconnected() {
 }
 
 #[tokio::test]
+async fn before_a_start_the_first_connect_holds() {
+    let world = World::new().await;
+    world.engine.network_create(&tenant(), with_subnet("one", "10.9.0.0/24")).await.unwrap();
+    let web = world.container("web", "default", EndpointSettings::default()).await;
+    for address in ["10.9.0.9", "10.9.0.10"] {
+        // The fake runtime does not know the container, so that the record cannot be stored; all else is done.
+        let _ = world.engine.network_connect(&tenant(), "one", "web", static_address(address)).await;
+    }
+    let run = world.start(&web).await.unwrap();
+    let addresses: Vec<String> =
+        run.attachments.iter().map(|one| one.endpoint.as_ref().unwrap().ipv4.unwrap().to_string()).collect();
+    assert_eq!(addresses, ["172.17.0.2/16", "10.9.0.9/24"]);
+}
+
+#[tokio::test]
 async fn what_does_not_go_together_is_refused() {
     let world = World::new().await;
     world.create("one").await.unwrap();
@@ -397,6 +420,59 @@ async fn lists_are_filtered() {
     assert!(
         count(r#"{"dangling":["x"]}"#).await.unwrap_err().message().starts_with("invalid value for filter 'dangling'")
     );
+}
+
+#[tokio::test]
+async fn networks_are_made_from_configurations() {
+    let world = World::new().await;
+    let make = async |request: NetworkCreateRequest| world.engine.network_create(&tenant(), request).await;
+    let labels = IndexMap::from([("a".to_owned(), "b".to_owned())]);
+    make(NetworkCreateRequest { config_only: true, labels: labels.clone(), ..with_subnet("plan", "10.9.0.0/24") })
+        .await
+        .unwrap();
+    assert_eq!(world.network.state().networks.len(), 1, "a configuration is nothing in the kernel");
+    let from = |name: &str, plan: &str| NetworkCreateRequest {
+        config_from: ConfigReference { network: plan.to_owned() },
+        ..request(name)
+    };
+    make(from("one", "plan")).await.unwrap();
+    let one = world.engine.network_inspect(&tenant(), "one").await.unwrap().record;
+    assert_eq!((&one.labels, one.ipam.config[0].subnet.as_str()), (&labels, "10.9.0.0/24"));
+
+    let refused = async |request| make(request).await.unwrap_err().message().to_owned();
+    assert_eq!(refused(from("two", "nosuch")).await, "configuration network \"nosuch\" does not exist");
+    assert_eq!(refused(from("two", "one")).await, "configuration network \"one\" does not exist");
+    let own = "user specified configurations are not supported if the network depends on a configuration network";
+    assert_eq!(refused(NetworkCreateRequest { labels, ..from("two", "plan") }).await, own);
+    let nested = NetworkCreateRequest { config_only: true, ..from("two", "plan") };
+    assert_eq!(refused(nested).await, "a configuration network cannot depend on another configuration network");
+
+    let error = world.engine.network_delete(&tenant(), "plan").await.unwrap_err();
+    assert_eq!(error.message(), "error while removing network: configuration network \"plan\" is in use");
+    let web = world.container("web", "plan", EndpointSettings::default()).await;
+    let error = world.start(&web).await.unwrap_err();
+    let text = "failed to set up container networking: cannot create endpoint on configuration-only network";
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Forbidden, text));
+    assert_eq!(world.engine.network_prune(&tenant(), Filters::default()).await.unwrap(), ["one"]);
+    world.engine.network_delete(&tenant(), "plan").await.unwrap();
+}
+
+#[tokio::test]
+async fn small_pools_run_out() {
+    let config = EngineConfig {
+        address_pools: vec![
+            AddressPool { base: "10.8.0.0/24".parse().unwrap(), size: 24 },
+            AddressPool { base: "10.9.0.0/30".parse().unwrap(), size: 30 },
+        ],
+        ..EngineConfig::default()
+    };
+    let world = World::open_with(TempDir::new().unwrap(), config).await;
+    world.create("one").await.unwrap();
+    let error = world.create("two").await.unwrap_err();
+    let text = "all predefined address pools have been fully subnetted";
+    assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidParameter, text));
+    world.engine.network_delete(&tenant(), "one").await.unwrap();
+    world.create("two").await.unwrap();
 }
 
 #[tokio::test]
