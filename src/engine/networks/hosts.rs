@@ -53,6 +53,17 @@ pub fn without_address(text: &str, address: IpAddr) -> String {
     text.split_inclusive('\n').filter(is_other).collect()
 }
 
+/// Gives the lines of a link its other container's new address. Only the address changes, as with dockerd.
+pub fn with_address_of(text: &str, alias: &str, address: IpAddr) -> String {
+    let moved = |line: &str| {
+        let (old, names) = line.split_once('\t')?;
+        let is_same_family = old.parse::<IpAddr>().is_ok_and(|old| old.is_ipv4() == address.is_ipv4());
+        let is_of_link = is_same_family && names.split_whitespace().next() == Some(alias);
+        is_of_link.then(|| format!("{address}\t{names}"))
+    };
+    text.split_inclusive('\n').map(|line| moved(line).unwrap_or_else(|| line.to_owned())).collect()
+}
+
 /// What create checks of an entry of `ExtraHosts`.
 pub fn check_extra(entry: &str) -> Result<()> {
     // Whether there is a gateway turns out at start.
@@ -107,6 +118,14 @@ mod tests {
     fn an_address_is_taken_out_with_its_line() {
         let text = "10.0.0.1\ta\n10.0.0.10\tb\n";
         assert_eq!(without_address(text, "10.0.0.1".parse().unwrap()), "10.0.0.10\tb\n");
+    }
+
+    #[test]
+    fn a_link_follows_its_container() {
+        let text = "127.0.0.1\tlocalhost\n172.17.0.2\tdb 0a80b38217dd lka\n172.17.0.3\tlka\n172.17.0.9 db\n";
+        let expected = "127.0.0.1\tlocalhost\n172.17.0.5\tdb 0a80b38217dd lka\n172.17.0.3\tlka\n172.17.0.9 db\n";
+        assert_eq!(with_address_of(text, "db", "172.17.0.5".parse().unwrap()), expected);
+        assert_eq!(with_address_of(text, "db", "fd00::5".parse().unwrap()), text);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{attachments::parse_link, names::addresses};
+use super::{attachments::parse_link, files::own_addresses, hosts::with_address_of, names::addresses};
 use crate::{
     engine::Engine,
     model::{
         Error, Result,
         container::ContainerRecord,
         id::Tenant,
-        network::{Port, Protocol},
+        network::{Endpoint, Port, Protocol},
     },
 };
 
@@ -44,6 +44,32 @@ impl Engine {
             linked.push(Linked { alias, record: other, addresses: addresses(lodger) });
         }
         Ok(linked)
+    }
+
+    /// Tells the running containers that are linked to one where it is now on the default bridge.
+    pub(super) async fn tell_linked(&self, record: &ContainerRecord, endpoint: &Endpoint) {
+        for other in self.containers.list(&record.tenant) {
+            let other = other.record();
+            if !other.state.is_running() {
+                continue;
+            }
+            let aliases =
+                other.host_config.links.iter().flatten().map(|link| parse_link(link)).filter(|(_, target)| {
+                    self.containers.get(&record.tenant, target).is_ok_and(|target| *target.id() == record.id)
+                });
+            let aliases: Vec<String> = aliases.map(|(alias, _)| alias).collect();
+            if aliases.is_empty() {
+                continue;
+            }
+            let addresses = own_addresses(endpoint);
+            let edit = move |text: String| {
+                let pairs = aliases.iter().flat_map(|alias| addresses.iter().map(move |address| (alias, address)));
+                pairs.fold(text, |text, (alias, address)| with_address_of(&text, alias, *address))
+            };
+            if let Err(error) = self.edit_file(&other, "hosts", edit).await {
+                tracing::warn!(container.id = %other.id, "editing the hosts file of {}: {error}", other.name);
+            }
+        }
     }
 
     /// A container's record with the variables of its links below its own, as its processes see them.

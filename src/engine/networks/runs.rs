@@ -182,7 +182,10 @@ impl Engine {
         let hostname = record.config.hostname.clone();
         let files = self.write_network_files(record, &hostname, resolver, &endpoints).await?;
         self.publish_names().await?;
-        for network in &networks {
+        for (network, endpoint) in networks.iter().zip(&endpoints) {
+            if network.name == "bridge" {
+                self.tell_linked(record, endpoint).await;
+            }
             self.network_event(network, "connect", Some(&record.id));
         }
         Ok(RunNetwork { namespace: RunNamespace::Path(namespace), attachments, published, files, hostname })

@@ -287,6 +287,27 @@ async fn the_default_bridge_has_no_names() {
 }
 
 #[tokio::test]
+async fn links_follow_a_container_to_another_address() {
+    let world = World::new().await;
+    let none = EndpointSettings::default;
+    let db = world.container("db", "default", none()).await;
+    world.start(&db).await.unwrap();
+    let web = world.container("web", "default", none()).await;
+    web.update(|record| record.host_config.links = Some(vec!["db:data".to_owned()]));
+    let hosts = world.start(&web).await.unwrap().files.hosts.unwrap();
+    let line = || {
+        let text = std::fs::read_to_string(&hosts).unwrap();
+        text.lines().find(|line| line.contains("\tdata ")).unwrap().to_owned()
+    };
+    assert_eq!(line(), "172.17.0.2\tdata db-host db");
+    world.engine.release_network(&db.record()).await;
+    let other = world.container("other", "default", none()).await;
+    world.start(&other).await.unwrap();
+    world.engine.connect_run(&db.record()).await.unwrap();
+    assert_eq!(line(), "172.17.0.4\tdata db-host db");
+}
+
+#[tokio::test]
 async fn static_addresses_are_checked_at_create() {
     let world = World::new().await;
     world.create("auto").await.unwrap();
