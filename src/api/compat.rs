@@ -106,6 +106,11 @@ impl ApiVersion {
 
 /// Disk usage.
 impl ApiVersion {
+    /// Before 1.42 the build cache had a size of its own in the answer.
+    pub fn has_builder_size(self) -> bool {
+        self < Self::v1(42)
+    }
+
     /// Since 1.42 it can be asked for some kinds of things alone.
     pub fn has_usage_types(self) -> bool {
         self >= Self::v1(42)

@@ -1,7 +1,7 @@
 //! What `/info` and `/version` say about the daemon. Fields stand in the order in which dockerd writes them.
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Version that we call ourselves towards clients. They read it as Docker's and some refuse small numbers
 /// (testcontainers for Java wants 1.6 at least, scripts compare with 20.10), so it begins with that of the Docker
@@ -188,8 +188,14 @@ pub struct SystemInfo {
     /// Folders of CDI specs: none.
     #[serde(rename = "CDISpecDirs")]
     pub cdi_spec_dirs: Vec<String>,
-    /// What people should know of this host.
+    /// What people should know of this host; nothing is `null`, as with dockerd.
+    #[serde(serialize_with = "empty_as_null")]
     pub warnings: Vec<String>,
+}
+
+/// Writes an empty list as `null`: as Go has a list that nothing was ever added to.
+fn empty_as_null<S: Serializer>(list: &Vec<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    Some(list).filter(|list| !list.is_empty()).serialize(serializer)
 }
 
 /// `Plugins`.
@@ -215,7 +221,8 @@ pub struct RegistryConfig {
     /// Networks whose registries may go without TLS.
     #[serde(rename = "InsecureRegistryCIDRs")]
     pub insecure_registry_cidrs: Vec<String>,
-    /// Asked before Docker Hub.
+    /// Asked before Docker Hub; without any it is `null`, as with dockerd 28.
+    #[serde(serialize_with = "empty_as_null")]
     pub mirrors: Vec<String>,
 }
 

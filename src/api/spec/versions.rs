@@ -82,6 +82,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference { since: 25, call: "GET /info", what: "`SecurityOptions` are `name=seccomp,profile=builtin`, not words; no `ExecutionDriver`", is_new: |seen| !seen.has("info", "/ExecutionDriver") },
     Difference { since: 42, call: "GET /containers/{id}/logs, attach, exec", what: "a stream with frames is called `application/vnd.docker.multiplexed-stream`; before every stream is `raw-stream`", is_new: |seen| seen.is_of("logs", "application/vnd.docker.multiplexed-stream") },
     Difference { since: 42, call: "GET /containers/{id}/json", what: "no `KernelMemory`, unless it is set", is_new: |seen| !seen.has("inspect", "/HostConfig/KernelMemory") },
+    Difference { since: 42, call: "GET /system/df", what: "no `BuilderSize`", is_new: |seen| !seen.has("df", "/BuilderSize") },
     Difference { since: 43, call: "GET /images/json", what: "an image without names has empty lists; before `<none>:<none>`", is_new: |seen| !seen.says("images", "<none>:<none>") },
     Difference { since: 44, call: "GET /images/json, GET /images/{name}/json", what: "no `VirtualSize`", is_new: |seen| !seen.has("image", "/VirtualSize") && !seen.has("images", "/0/VirtualSize") },
     Difference { since: 44, call: "GET /containers/{id}/json", what: "`DNSNames` of endpoints, and `MacAddress` beside the wishes", is_new: |seen| seen.has("inspect", "/NetworkSettings/Networks/other/DNSNames") },
@@ -230,6 +231,7 @@ impl World {
         self.ask("stop with a strange signal", Method::POST, &at("/containers/new/stop?t=0&signal=NONE"), Value::Null)
             .await;
         self.get("info", &at("/info")).await;
+        self.get("df", &at("/system/df")).await;
         self.get("image", &at("/images/box/json")).await;
         self.get("images", &at("/images/json")).await;
         self.get("network", &at("/networks/other")).await;

@@ -41,7 +41,7 @@ pub async fn system_data_usage(
     let lists = Lists::new(&usage, version);
     Ok(Json(match version.has_usage_sums() {
         true => sums(&usage, lists, query.verbose),
-        false => lists.into_legacy(usage.layers_size),
+        false => legacy(&usage, lists, version),
     }))
 }
 
@@ -81,16 +81,20 @@ impl Lists {
         let build_cache = usage.build_cache.as_ref().map(|steps| steps.iter().map(build_step).collect());
         Self { images, containers, volumes, build_cache }
     }
+}
 
-    fn into_legacy(self, layers_size: u64) -> Value {
-        json!({
-            "LayersSize": layers_size,
-            "Images": self.images,
-            "Containers": self.containers,
-            "Volumes": self.volumes,
-            "BuildCache": self.build_cache,
-        })
+fn legacy(usage: &DiskUsage, lists: Lists, version: ApiVersion) -> Value {
+    let mut answer = json!({
+        "LayersSize": usage.layers_size,
+        "Images": lists.images,
+        "Containers": lists.containers,
+        "Volumes": lists.volumes,
+        "BuildCache": lists.build_cache,
+    });
+    if version.has_builder_size() {
+        answer["BuilderSize"] = json!(usage.build_cache.iter().flatten().map(|step| step.size).sum::<u64>());
     }
+    answer
 }
 
 /// A step of a build as a record of BuildKit's cache. What an image is made of is shared with it; only a build that runs
@@ -177,7 +181,8 @@ mod tests {
     async fn lists_became_sums_with_1_52() {
         let (state, _folder) = testing::state().await;
         let (status, old) = testing::get(&state, "/v1.41/system/df?type=bogus").await;
-        let nothing = json!({"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []});
+        let nothing = json!({"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": [],
+            "BuilderSize": 0});
         assert_eq!((status, &old), (200, &nothing), "1.41 knows no types");
         let (_, some) = testing::get(&state, "/v1.44/system/df?type=volume").await;
         assert_eq!((&some["Images"], &some["Volumes"]), (&json!(null), &json!([])));

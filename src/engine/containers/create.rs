@@ -58,7 +58,7 @@ impl Engine {
         let mut warnings = std::mem::take(&mut request.warnings);
         warnings.extend(oci::validate(&config, &mut request.host_config, &self.host)?);
         warnings.extend(logs::check(&request.host_config.log_config)?);
-        if request.host_config.network_mode == "host" && !request.host_config.port_bindings.is_empty() {
+        if request.host_config.network_mode == "host" && request.host_config.binds_ports() {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
         if request.host_config.log_config.kind.is_empty() {

@@ -186,7 +186,7 @@ fn exposed_ports(record: &ContainerRecord) -> Vec<Port> {
 
 /// The host's ports that were asked for, which is what dockerd's filter looks at.
 fn published_ports(record: &ContainerRecord) -> Vec<Port> {
-    let bindings = record.host_config.port_bindings.iter();
+    let bindings = record.host_config.port_bindings.iter().flatten();
     let asked = bindings.filter_map(|(port, hosts)| Some((port.parse::<Port>().ok()?, hosts.as_deref()?)));
     asked
         .flat_map(|(port, hosts)| {

@@ -89,17 +89,41 @@ pub(super) struct Pull<'a> {
     job: &'a Arc<Job>,
 }
 
+/// What became of one reference.
+struct Pulled {
+    /// Whether it brought anything.
+    news: bool,
+    /// The image's platform, if it is not the one that was asked for: an image that is alone under its name is taken as
+    /// it is.
+    stranger: Option<Platform>,
+}
+
+/// One manifest's.
+struct Content {
+    /// Whether any of it was missing.
+    brought: bool,
+    /// What it is for.
+    platform: Platform,
+}
+
 impl Pull<'_> {
     async fn run(&self, reference: &Reference) -> Result<()> {
         if reference.tag().is_some() || reference.digest().is_some() {
-            let news = self.pull(reference).await?;
+            let Pulled { news, stranger } = self.pull(reference).await?;
             self.say_status(reference, news);
+            if let (Some(actual), Some(wanted)) = (stranger, &self.request.platform) {
+                self.say(Message::status(format!(
+                    "WARNING: image with reference {} was found but its platform ({actual}) does not match the \
+                     specified platform ({wanted})",
+                    reference.familiar()
+                )));
+            }
             return Ok(());
         }
         let tags = self.engine.images.registry.tags(reference, &self.request.auth).await?;
         let mut news = false;
         for tag in tags {
-            news |= self.pull(&reference.with_tag(&tag)?).await?;
+            news |= self.pull(&reference.with_tag(&tag)?).await?.news;
         }
         self.say_status(reference, news);
         Ok(())
@@ -117,8 +141,8 @@ impl Pull<'_> {
         }));
     }
 
-    /// One reference. Whether it brought anything.
-    async fn pull(&self, reference: &Reference) -> Result<bool> {
+    /// One reference.
+    async fn pull(&self, reference: &Reference) -> Result<Pulled> {
         let images = &self.engine.images;
         let known = images.backend.get_image(self.tenant, &reference.to_string()).await?.map(|record| record.target);
         let have = |digest: &crate::model::reference::Digest| known.clone().filter(|target| target.digest == *digest);
@@ -138,7 +162,7 @@ impl Pull<'_> {
             }
             None => images.read_document(&target).await?,
         };
-        let brought = if media_type::is_index(&target.media_type) {
+        let Content { brought, platform } = if media_type::is_index(&target.media_type) {
             let index = Index::parse(&bytes)?;
             let entry = self.choose(&index)?;
             let manifest = self.manifest(&session, entry).await?;
@@ -159,7 +183,9 @@ impl Pull<'_> {
             &reference.familiar_name(),
             images.labels(&target).await,
         );
-        Ok(brought || moved)
+        let strange =
+            |platform: &Platform| self.request.platform.as_ref().is_some_and(|wanted| !platform.satisfies(wanted));
+        Ok(Pulled { news: brought || moved, stranger: Some(platform).filter(strange) })
     }
 
     fn choose<'i>(&self, index: &'i Index) -> Result<&'i Descriptor> {
@@ -181,8 +207,8 @@ impl Pull<'_> {
         Manifest::parse(&fetched.bytes)
     }
 
-    /// Configuration and layers of one manifest. Whether any of it was missing.
-    async fn content(&self, session: &Arc<Session>, descriptor: &Descriptor, manifest: &Manifest) -> Result<bool> {
+    /// Configuration and layers of one manifest.
+    async fn content(&self, session: &Arc<Session>, descriptor: &Descriptor, manifest: &Manifest) -> Result<Content> {
         if !media_type::is_image_config(&manifest.config.media_type) {
             return Err(Error::system(format!(
                 "Encountered remote \"{}\"(unknown) when fetching",
@@ -193,7 +219,7 @@ impl Pull<'_> {
         super::keep::check_layer_count(manifest, &document)?;
         let brought = self.layers(session, manifest, &document).await?;
         self.engine.images.pin_manifest(descriptor, manifest, &document).await?;
-        Ok(brought)
+        Ok(Content { brought, platform: document.platform })
     }
 
     async fn document(&self, session: &Session, config: &Descriptor) -> Result<ImageDocument> {

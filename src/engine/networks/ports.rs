@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use indexmap::IndexMap;
+
 use crate::model::{
     Error, Result,
     container::{ContainerRecord, HostConfig, PortBinding},
@@ -10,7 +12,7 @@ use crate::model::{
 
 /// What create checks of port bindings.
 pub fn check(config: &HostConfig) -> Result<()> {
-    for binding in config.port_bindings.values().flatten().flatten() {
+    for binding in config.port_bindings.iter().flat_map(IndexMap::values).flatten().flatten() {
         host_ip(binding)?;
         range(&binding.host_port)?;
     }
@@ -39,7 +41,7 @@ pub fn requests(record: &ContainerRecord) -> Result<Vec<PortRequest>> {
 
 /// What is bound to a port. A key that is no port binds nothing, as with dockerd.
 fn bindings(record: &ContainerRecord, port: Port) -> Vec<&PortBinding> {
-    let bindings = record.host_config.port_bindings.iter();
+    let bindings = record.host_config.port_bindings.iter().flatten();
     let of_port = bindings.filter(|(key, _)| key.parse::<Port>().is_ok_and(|bound| bound == port));
     of_port.flat_map(|(_, bindings)| bindings.iter().flatten()).collect()
 }

@@ -10,7 +10,7 @@ use crate::model::{
 
 /// Checks `PortBindings`, `ExtraHosts` and `Dns`; 400 in dockerd's words.
 pub(crate) fn check(host_config: &HostConfig) -> Result<()> {
-    for (port, bindings) in &host_config.port_bindings {
+    for (port, bindings) in host_config.port_bindings.iter().flatten() {
         check_port(port, bindings.as_deref().unwrap_or_default())?;
     }
     for entry in host_config.extra_hosts.iter().flatten() {

@@ -221,7 +221,7 @@ async fn a_run_has_endpoints_names_files_and_ports() {
     web.update(|record| {
         record.config.exposed_ports = Some(IndexMap::from([("80/tcp".to_owned(), serde_json::json!({}))]));
         let binding = PortBinding { host_port: "8080".to_owned(), ..PortBinding::default() };
-        record.host_config.port_bindings.insert("80/tcp".to_owned(), Some(vec![binding]));
+        record.host_config.port_bindings = Some(IndexMap::from([("80/tcp".to_owned(), Some(vec![binding]))]));
     });
     let run = world.start(&web).await.unwrap();
     assert_eq!(run.published[0].host_port, 8080);

@@ -193,8 +193,7 @@ pub struct HostConfig {
     #[serde(deserialize_with = "null_is_default")]
     pub network_mode: String,
     /// Published ports.
-    #[serde(deserialize_with = "null_is_default")]
-    pub port_bindings: IndexMap<String, Option<Vec<PortBinding>>>,
+    pub port_bindings: Option<IndexMap<String, Option<Vec<PortBinding>>>>,
     /// When to start again.
     #[serde(deserialize_with = "null_is_default")]
     pub restart_policy: RestartPolicy,
@@ -374,6 +373,13 @@ pub struct HostConfig {
     /// An init process that reaps; absent is the daemon's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<bool>,
+}
+
+impl HostConfig {
+    /// Whether any port is to be published at one of the host's that was named.
+    pub fn binds_ports(&self) -> bool {
+        self.port_bindings.as_ref().is_some_and(|bindings| !bindings.is_empty())
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]

@@ -64,7 +64,7 @@ fn check_shared_network(config: &Config, host_config: &HostConfig) -> Result<()>
         (has(&host_config.extra_hosts), "custom host-to-IP mapping and the network mode"),
         (!config.mac_address.is_empty(), "mac-address and the network mode"),
         (
-            !host_config.port_bindings.is_empty() || host_config.publish_all_ports,
+            host_config.binds_ports() || host_config.publish_all_ports,
             "port publishing and the container type network mode",
         ),
         (

@@ -184,6 +184,21 @@ async fn index_gives_the_platform_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn an_image_for_another_platform_is_told() {
+    let world = World::new().await;
+    world.publish("lib/x", &sample());
+    let said = lines(world.start_pull("lib/x:latest", "linux/s390x").await.unwrap()).await.unwrap();
+    let expected = format!(
+        "WARNING: image with reference {} was found but its platform (linux/amd64) does not match the specified \
+         platform (linux/s390x)",
+        world.name("lib/x:latest")
+    );
+    assert_eq!(said.last(), Some(&expected));
+    let said = lines(world.start_pull("lib/x:latest", "linux/amd64").await.unwrap()).await.unwrap();
+    assert!(said.last().unwrap().starts_with("Status: Image is up to date"), "{said:?}");
+}
+
+#[tokio::test]
 async fn moved_tag_leaves_the_old_image_without_name() {
     let (world, old) = (World::new().await, sample());
     world.publish("lib/x", &old);
