@@ -100,8 +100,10 @@ impl Engine {
             shutdown: CancellationToken::new(),
         }));
         build::tidy(&engine.config.data_root);
-        engine.restore_containers().await?;
+        engine.take_up_containers().await?;
+        // Before any container starts again; what ran is ended.
         engine.open_networks().await?;
+        engine.settle_containers().await;
         Ok(engine)
     }
 

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+pub(crate) use attachments::parse_link;
 pub use create::NetworkCreated;
 pub(crate) use runs::RunNetwork;
 pub use store::NetworkStore;

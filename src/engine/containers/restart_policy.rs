@@ -64,7 +64,8 @@ impl Engine {
     }
 }
 
-fn wants_restart(record: &ContainerRecord, exit_code: i64) -> bool {
+/// Whether a policy asks for a start after an end with this code.
+pub(super) fn wants_restart(record: &ContainerRecord, exit_code: i64) -> bool {
     let policy = &record.host_config.restart_policy;
     match policy.name.as_str() {
         "always" | "unless-stopped" => true,

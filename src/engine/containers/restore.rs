@@ -6,13 +6,14 @@ use futures_util::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
-use super::run::UNKNOWN_EXIT;
+use super::{restart_policy::wants_restart, run::UNKNOWN_EXIT};
 use crate::{
     backend::runtime::Exit,
     engine::{
         Engine, build,
         container::Container,
         containers::{delete::DeleteOptions, stop::StopOptions},
+        networks::parse_link,
     },
     model::{
         Result,
@@ -31,15 +32,50 @@ impl Engine {
     }
 
     /// Takes up stored containers. What ran when the last daemon ended without a shutdown is ended, as dockerd does
-    /// without live restore; a removal that was under way is finished; restart policies are then served.
-    pub(crate) async fn restore_containers(&self) -> Result<()> {
+    /// without live restore.
+    pub(crate) async fn take_up_containers(&self) -> Result<()> {
         self.tell_of_ooms();
         self.read_containers().await?;
-        self.end_found_tasks().await?;
+        self.end_found_tasks().await
+    }
+
+    /// Finishes what was under way, and starts what starts with the daemon: who can connect finds it running.
+    pub(crate) async fn settle_containers(&self) {
+        let mut starting = Vec::new();
         for container in self.containers.list_all() {
-            self.settle_restored(&container).await;
+            let record = container.record();
+            match &record.state {
+                ContainerState::Exited(ended) if starts_with_daemon(&record, ended.exit_code) => {
+                    starting.push(container)
+                }
+                _ => self.settle_restored(&container).await,
+            }
         }
-        Ok(())
+        while !starting.is_empty() {
+            let (later, now): (Vec<_>, Vec<_>) =
+                starting.iter().cloned().partition(|container| self.needs_one_of(&container.record(), &starting));
+            // Containers that need each other can never start: let them say so.
+            let (now, later) = if now.is_empty() { (later, now) } else { (now, later) };
+            join_all(now.iter().map(|container| async move {
+                if let Err(error) = self.start(container).await {
+                    warn!(container.id = %container.id(), "starting container {}: {}", container.id(), error.chain());
+                }
+            }))
+            .await;
+            starting = later;
+        }
+    }
+
+    /// Whether a container uses what another one that is still to start has: its namespaces, or its address for a link.
+    fn needs_one_of(&self, record: &ContainerRecord, starting: &[Arc<Container>]) -> bool {
+        let config = &record.host_config;
+        let modes = [&config.network_mode, &config.pid_mode, &config.ipc_mode];
+        let joined = modes.into_iter().filter_map(|mode| mode.strip_prefix("container:")).map(str::to_owned);
+        let linked = config.links.iter().flatten().map(|link| parse_link(link).1);
+        joined.chain(linked).any(|name| {
+            let needed = self.containers.get(&record.tenant, &name);
+            needed.is_ok_and(|needed| starting.iter().any(|other| other.id() == needed.id()))
+        })
     }
 
     /// Tells of containers in which the kernel kills for want of memory.
@@ -110,21 +146,8 @@ impl Engine {
                 }
             }
             ContainerState::Restarting(_) => self.restart_later(container, std::time::Duration::ZERO),
-            ContainerState::Exited(_) if self.starts_with_daemon(&record) => {
-                container.update(|record| record.state = record.state.await_restart());
-                self.restart_later(container, std::time::Duration::ZERO);
-            }
             ContainerState::Exited(_) if record.host_config.auto_remove => self.auto_remove(container).await,
             ContainerState::Created(_) | ContainerState::Exited(_) => {}
-        }
-    }
-
-    /// `always` starts with the daemon, `unless-stopped` unless a client stopped it.
-    fn starts_with_daemon(&self, record: &ContainerRecord) -> bool {
-        match record.host_config.restart_policy.name.as_str() {
-            "always" => true,
-            "unless-stopped" => !record.has_been_manually_stopped,
-            _ => false,
         }
     }
 
@@ -147,4 +170,10 @@ impl Engine {
         });
         join_all(stopping).await;
     }
+}
+
+/// As dockerd: by the restart policy alone. Of those that a client stopped only `unless-stopped` stay down.
+fn starts_with_daemon(record: &ContainerRecord, exit_code: i64) -> bool {
+    let stays = record.host_config.restart_policy.name == "unless-stopped" && record.has_been_manually_stopped;
+    wants_restart(record, exit_code) && !stays
 }
