@@ -9,6 +9,7 @@ pub mod exec;
 pub mod export;
 mod failure;
 mod health;
+mod image_mounts;
 mod kill;
 pub mod list;
 mod logs;

@@ -14,7 +14,7 @@ pub use host_config::{
     DeviceMapping, DeviceRequest, HostConfig, LogConfig, MountRequest, PortBinding, RestartPolicy, ThrottleDevice,
     TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
 };
-pub use mounts::{MountKind, MountPoint, ReadOnlyDepth};
+pub use mounts::{MountKind, MountPoint, MountedImage, ReadOnlyDepth};
 pub use state::{ContainerState, Ended, Health, HealthProbe, HealthStatus, Live};
 
 use indexmap::IndexMap;

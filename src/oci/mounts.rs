@@ -149,7 +149,7 @@ fn own_mounts(input: &SpecInput<'_>) -> Result<Vec<Mount>> {
 fn own_mount(point: &MountPoint, input: &SpecInput<'_>) -> Result<Mount> {
     match point.kind {
         MountKind::Tmpfs => Ok(mount(&point.destination, "tmpfs", "tmpfs", tmpfs::merge(&point.tmpfs_options)?)),
-        MountKind::Bind | MountKind::Volume => {
+        MountKind::Bind | MountKind::Volume | MountKind::Image => {
             propagation::check_source(point, input.mountinfo)?;
             Ok(mount(&point.destination, "bind", &point.source, bind_options(point, input)?))
         }

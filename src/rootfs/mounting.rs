@@ -13,7 +13,8 @@ use std::{
 
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
+    io::Errno,
+    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
     thread::UnshareFlags,
 };
 
@@ -48,6 +49,37 @@ pub fn mount_apart(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached
     })
 }
 
+/// Unmounts what is at a folder, and removes the folder; what is not mounted is left.
+pub fn unmount_and_remove(folder: &Path) -> Result<()> {
+    match rustix::mount::unmount(folder, UnmountFlags::DETACH) {
+        Ok(()) => std::fs::remove_dir(folder).context(format!("removing {}", folder.display())),
+        Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).context(format!("unmounting {}", folder.display())),
+    }
+}
+
+/// Mounts the layers of an image at a folder of the host, for nobody to write.
+pub fn mount_read_only(layers: &[RootfsMount], place: &Path) -> Result<()> {
+    let [layer] = layers else {
+        return Err(Error::not_implemented(format!("an image of {} mounts", layers.len())));
+    };
+    let layer = without_upper(layer);
+    let mount = || {
+        // SAFETY: FS changes only what this thread, which ends after this, has as its working folder; long options need
+        // another.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        mount_root(&layer, place)?;
+        let mounted = rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        set_read_only(mounted.as_fd(), true)
+    };
+    thread::scope(|scope| {
+        let mounting = thread::Builder::new().name("image".to_owned()).spawn_scoped(scope, mount);
+        let mounting = mounting.context("starting a thread")?;
+        let failed = || Err(io::Error::other("the thread ended"));
+        mounting.join().unwrap_or_else(|_| failed()).context(format!("mounting an image at {}", place.display()))
+    })
+}
+
 /// Mounts in a namespace that begins here; the thread must end afterwards.
 fn mount_here(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached]) -> Result<Mounted> {
     let [rootfs] = rootfs else {
@@ -72,7 +104,7 @@ fn mount_here(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached]) ->
             Err(error) => return Err(error).context(format!("opening {}", attached.source.display())),
         }
     }
-    mount_root(rootfs).context("mounting the container's root")?;
+    mount_root(rootfs, Path::new(PLACE)).context("mounting the container's root")?;
     let root = rustix::fs::open(PLACE, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context("opening the container's root")?;
     let view = RootView::under_construction(root);
@@ -118,18 +150,18 @@ fn attach(view: &RootView, attached: &Attached, tree: BorrowedFd<'_>) -> io::Res
     Ok(rustix::mount::move_mount(tree, c"", &place, c"", flags)?)
 }
 
-fn mount_root(mount: &RootfsMount) -> io::Result<()> {
+fn mount_root(mount: &RootfsMount, place: &Path) -> io::Result<()> {
     let (flags, mut data) = split_options(&mount.options);
     let is_bind = flags.contains(MountFlags::BIND) || mount.kind == "bind";
     if is_bind {
-        rustix::mount::mount_bind_recursive(mount.source.as_str(), PLACE)?;
+        rustix::mount::mount_bind_recursive(mount.source.as_str(), place)?;
         return Ok(());
     }
     if data.join(",").len() > MAX_OPTIONS {
         shorten_lower_dirs(&mut data)?;
     }
     let data = CString::new(data.join(","))?;
-    Ok(rustix::mount::mount(mount.source.as_str(), PLACE, mount.kind.as_str(), flags, Some(data.as_c_str()))?)
+    Ok(rustix::mount::mount(mount.source.as_str(), place, mount.kind.as_str(), flags, Some(data.as_c_str()))?)
 }
 
 /// Mount flags, and what is left for the file system.

@@ -146,7 +146,7 @@ impl RootView {
     }
 }
 
-fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
+pub(super) fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
     use std::os::fd::AsRawFd;
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -144,6 +144,7 @@ fn mount(mount: &MountPoint) -> Value {
         MountKind::Bind => ("bind", ""),
         MountKind::Volume => ("volume", mount.name.as_str()),
         MountKind::Tmpfs => ("tmpfs", ""),
+        MountKind::Image => ("image", mount.name.as_str()),
     };
     let mut body = Map::new();
     body.insert("Type".into(), json!(kind));

@@ -172,9 +172,14 @@ impl Engine {
         }
         let rootfs = self.backends.runtime.rootfs(&record.id).await?;
         let mounted = self.mount_volumes_for_view(&record).await?;
-        let attached = attached(&record, &self.container_dir(&record.id));
+        let view = self.mount_images(&record).await.map(|points| attached(&points, &self.container_dir(&record.id)));
         let read_only = record.host_config.readonly_rootfs;
-        let view = blocking(move || RootView::stopped(&rootfs, read_only, &attached)).await;
+        let view = match view {
+            Ok(attached) => blocking(move || RootView::stopped(&rootfs, read_only, &attached)).await,
+            Err(error) => Err(error),
+        };
+        // The view has the images in a namespace of its own by now.
+        self.unmount_images(&record).await;
         match view {
             Ok(view) => Ok(HeldView { view, _changing: Some(changing), mounted }),
             Err(error) => {
@@ -191,8 +196,8 @@ impl Engine {
     }
 }
 
-/// Binds and volumes of a container that does not run, and the files that a former run has left.
-fn attached(record: &ContainerRecord, dir: &Path) -> Vec<Attached> {
+/// Binds, volumes and images of a container that does not run, and the files that a former run has left.
+fn attached(points: &[MountPoint], dir: &Path) -> Vec<Attached> {
     let of_mount = |point: &MountPoint| Attached {
         source: point.source.clone().into(),
         destination: point.destination.clone(),
@@ -200,7 +205,7 @@ fn attached(record: &ContainerRecord, dir: &Path) -> Vec<Attached> {
         recursive: !point.non_recursive,
     };
     let mut attached: Vec<Attached> =
-        record.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs).map(of_mount).collect();
+        points.iter().filter(|point| point.kind != MountKind::Tmpfs).map(of_mount).collect();
     for (file, destination) in
         [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")]
     {

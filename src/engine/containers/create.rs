@@ -96,7 +96,7 @@ impl Engine {
     async fn make(&self, tenant: &Tenant, request: ContainerCreateRequest, draft: Draft) -> Result<Created> {
         let request = ContainerCreateRequest { config: draft.config, ..request };
         let attachments = self.resolve_networks(tenant, &request).await?;
-        let resolved = self.resolve_mounts(tenant, &request.config, &request.host_config).await?;
+        let resolved = self.resolve_mounts(tenant, &draft.id, &request.config, &request.host_config).await?;
         let record = ContainerRecord {
             tenant: tenant.clone(),
             id: draft.id,
@@ -143,7 +143,7 @@ impl Engine {
         if let Err(error) = self.backends.runtime.delete_container(&record.id).await {
             warn!(container.id = %record.id, "removing container {} that could not be made: {error}", record.id);
         }
-        self.drop_new_volumes(&record.tenant, mounts).await;
+        self.drop_new_mounts(&record.tenant, mounts).await;
     }
 
     /// A container with its log.

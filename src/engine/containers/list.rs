@@ -150,7 +150,7 @@ impl<'a> Wanted<'a> {
                 record.mounts.iter().any(|mount| {
                     mount.destination == *wanted
                         || match mount.kind {
-                            MountKind::Volume => mount.name == *wanted,
+                            MountKind::Volume | MountKind::Image => mount.name == *wanted,
                             MountKind::Bind | MountKind::Tmpfs => mount.source == *wanted,
                         }
                 })

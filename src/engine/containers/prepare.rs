@@ -167,7 +167,7 @@ impl Engine {
             return;
         }
         let dir = self.shm_dir(&record.id);
-        let released = blocking(move || rootfs::unmount_shm(&dir)).await;
+        let released = blocking(move || rootfs::unmount_and_remove(&dir)).await;
         if let Err(error) = released {
             tracing::warn!(container.id = %record.id, "unmounting /dev/shm of container {}: {error}", record.id);
         }

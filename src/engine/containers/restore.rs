@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
-use super::{restart_policy::wants_restart, run::UNKNOWN_EXIT};
+use super::{image_mounts, restart_policy::wants_restart, run::UNKNOWN_EXIT};
 use crate::{
     backend::runtime::Exit,
     engine::{
@@ -105,16 +105,18 @@ impl Engine {
 
     /// Reads all records. One that cannot be read is left alone and named in the log.
     async fn read_containers(&self) -> Result<()> {
+        let mut layers = Vec::new();
         for stored in self.backends.runtime.list_containers().await? {
             match serde_json::from_slice::<ContainerRecord>(&stored.record) {
                 Ok(record) => self.containers.insert(self.in_memory(record)),
                 Err(_) if build::is_pad(&stored.record) => self.backends.runtime.delete_container(&stored.id).await?,
+                Err(_) if image_mounts::is_layer(&stored.record) => layers.push(stored.id),
                 Err(error) => {
                     warn!(container.id = %stored.id, "reading the record of container {}: {error}", stored.id);
                 }
             }
         }
-        Ok(())
+        self.delete_lost_layers(layers).await
     }
 
     async fn end_found_tasks(&self) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::{
             mount_spec::{VolumesFrom, WantedMount, wanted_mounts},
         },
         error::Context,
-        id::Tenant,
+        id::{ContainerId, Tenant},
         volume::VolumeRequest,
     },
     rootfs,
@@ -32,16 +32,17 @@ impl Engine {
     pub(crate) async fn resolve_mounts(
         &self,
         tenant: &Tenant,
+        container: &ContainerId,
         config: &Config,
         host_config: &HostConfig,
     ) -> Result<ResolvedMounts> {
         let inherited = self.inherited_mounts(tenant, host_config)?;
         let mut resolved = ResolvedMounts { points: Vec::new(), held: Vec::new() };
         for wanted in wanted_mounts(config, host_config, inherited)? {
-            match self.resolve_mount(tenant, wanted, &mut resolved).await {
+            match self.resolve_mount(tenant, container, wanted, &mut resolved).await {
                 Ok(()) => {}
                 Err(error) => {
-                    self.drop_new_volumes(tenant, resolved).await;
+                    self.drop_new_mounts(tenant, resolved).await;
                     return Err(error);
                 }
             }
@@ -64,7 +65,13 @@ impl Engine {
         Ok(inherited)
     }
 
-    async fn resolve_mount(&self, tenant: &Tenant, wanted: WantedMount, into: &mut ResolvedMounts) -> Result<()> {
+    async fn resolve_mount(
+        &self,
+        tenant: &Tenant,
+        container: &ContainerId,
+        wanted: WantedMount,
+        into: &mut ResolvedMounts,
+    ) -> Result<()> {
         let mut point = wanted.point;
         match point.kind {
             MountKind::Bind if !point.create_source && !Path::new(&point.source).exists() => {
@@ -74,6 +81,7 @@ impl Engine {
                 )));
             }
             MountKind::Bind | MountKind::Tmpfs => {}
+            MountKind::Image => self.resolve_image(tenant, container, &mut point).await?,
             // Links in a volume are its container's to make: a folder within it must be held, not named.
             MountKind::Volume if !point.subpath.is_empty() => {
                 return Err(Error::not_implemented("VolumeOptions.Subpath is not implemented by ringer"));
@@ -99,9 +107,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes the anonymous volumes of a container that could not be made.
-    pub(crate) async fn drop_new_volumes(&self, tenant: &Tenant, resolved: ResolvedMounts) {
+    /// Removes the anonymous volumes and the layers of images of a container that could not be made.
+    pub(crate) async fn drop_new_mounts(&self, tenant: &Tenant, resolved: ResolvedMounts) {
         drop(resolved.held);
+        self.delete_image_layers(&resolved.points).await;
         for point in resolved.points.iter().filter(|point| point.anonymous) {
             if let Err(error) = self.volume_delete(tenant, &point.name, true).await {
                 warn!(volume = point.name, "removing volume {}: {}", point.name, error.chain());
@@ -109,7 +118,7 @@ impl Engine {
         }
     }
 
-    /// Makes the sources of a run's mounts ready: missing folders of binds, volumes that have to be mounted.
+    /// Makes the sources of a run's mounts ready: missing folders of binds, volumes and images that have to be mounted.
     /// Returns the mounts with their sources on the host.
     pub(crate) async fn mount_run(&self, record: &ContainerRecord) -> Result<Vec<MountPoint>> {
         for point in record.mounts.iter().filter(|point| point.kind == MountKind::Bind) {
@@ -126,11 +135,12 @@ impl Engine {
                 .context(format!("error while creating mount source path '{}'", point.source))?;
         }
         self.mount_volumes(record).await?;
-        Ok(record.mounts.clone())
+        self.mount_images(record).await
     }
 
     /// Takes back what `mount_run` did; goes on after failures and logs them.
     pub(crate) async fn release_mounts(&self, record: &ContainerRecord) {
+        self.unmount_images(record).await;
         self.unmount_volumes(record).await;
     }
 

@@ -149,10 +149,13 @@ impl Engine {
         }
     }
 
-    /// The tenant's containers that were made from an image.
+    /// The tenant's containers that were made from an image or have it mounted.
     pub(super) fn containers_of(&self, tenant: &Tenant, image: &Digest) -> Vec<Arc<ContainerRecord>> {
         let records = self.containers.list(tenant).into_iter().map(|container| container.record());
-        records.filter(|record| record.image_id == *image).collect()
+        let mounts = |record: &ContainerRecord| {
+            record.mounts.iter().any(|mount| mount.image.as_ref().is_some_and(|mounted| mounted.id == *image))
+        };
+        records.filter(|record| record.image_id == *image || mounts(record)).collect()
     }
 }
 

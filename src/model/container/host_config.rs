@@ -166,7 +166,7 @@ pub struct MountRequest {
     /// For volumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_options: Option<VolumeOptions>,
-    /// For images, refused for now.
+    /// `{"Subpath":…}`, for images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_options: Option<Value>,
     /// For tmpfs.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::{id::ContainerId, reference::Digest};
+
 /// What kind of thing is mounted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -13,6 +15,17 @@ pub enum MountKind {
     Volume,
     /// Memory.
     Tmpfs,
+    /// The files of an image, read-only.
+    Image,
+}
+
+/// The image that a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// Its id.
+    pub id: Digest,
+    /// The layer over it that it is seen through; it keeps the image's files.
+    pub layer: ContainerId,
 }
 
 /// Whether a read-only mount makes what is mounted below it read-only too.
@@ -33,7 +46,7 @@ pub enum ReadOnlyDepth {
 pub struct MountPoint {
     /// What.
     pub kind: MountKind,
-    /// The volume's name; empty for others.
+    /// The volume's name, or the image's as it was asked for; empty for others.
     pub name: String,
     /// Path on the host; empty for tmpfs.
     pub source: String,
@@ -51,7 +64,10 @@ pub struct MountPoint {
     pub anonymous: bool,
     /// Do not fill an empty volume from the image.
     pub no_copy: bool,
-    /// Folder within the volume.
+    /// Which image; `None` for others.
+    #[serde(default)]
+    pub image: Option<MountedImage>,
+    /// Folder within the volume or image.
     #[serde(default)]
     pub subpath: String,
     /// Not recursive (`BindOptions.NonRecursive`).

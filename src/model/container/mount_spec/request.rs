@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{LOCAL_DRIVER, WantedMount, check_absolute, check_destination, clean, mode};
 use crate::model::{
     Error, Result,
-    container::{MountKind, MountPoint, MountRequest, ReadOnlyDepth, TmpfsOptions, VolumeOptions},
+    container::{MountKind, MountPoint, MountRequest, ReadOnlyDepth, TmpfsOptions},
     network::null_is_default,
 };
 
@@ -37,7 +37,15 @@ struct DriverConfig {
     options: IndexMap<String, String>,
 }
 
-/// Reads one mount. Kinds that we have not (`image`, `npipe`, `cluster`) are refused as unknown.
+/// `ImageOptions`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ImageOptions {
+    #[serde(deserialize_with = "null_is_default")]
+    subpath: String,
+}
+
+/// Reads one mount. Kinds that we have not (`npipe`, `cluster`) are refused as unknown.
 pub(super) fn parse(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
     check_options_fit(request)?;
     let config_error = |error: Error| error.context(format!("invalid mount config for type {:?}", request.kind));
@@ -48,10 +56,14 @@ fn read(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
     if request.target.is_empty() {
         return Err(Error::invalid("field Target must not be empty"));
     }
+    if request.image_options.is_some() && request.kind != "image" {
+        return Err(Error::invalid("field ImageOptions must not be specified"));
+    }
     match request.kind.as_str() {
         "bind" => bind(request).map(WantedMount::from),
         "volume" => volume(request, volume_driver),
         "tmpfs" => tmpfs(request).map(WantedMount::from),
+        "image" => image(request).map(WantedMount::from),
         _ => Err(Error::invalid("mount type unknown")),
     }
 }
@@ -61,7 +73,6 @@ fn check_options_fit(request: &MountRequest) -> Result<()> {
     let options = [
         ("bind", "BindOptions", request.bind_options.is_some()),
         ("volume", "VolumeOptions", request.volume_options.is_some()),
-        ("image", "ImageOptions", request.image_options.is_some()),
         ("tmpfs", "TmpfsOptions", request.tmpfs_options.is_some()),
     ];
     for (kind, name, is_there) in options {
@@ -119,7 +130,10 @@ fn volume(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
     check_destination(&request.target)?;
     let options = request.volume_options.clone().unwrap_or_default();
     let anonymous = request.source.is_empty();
-    check_subpath(&options, anonymous)?;
+    if anonymous && !options.subpath.is_empty() {
+        return Err(Error::invalid("must not set Subpath when using anonymous volumes"));
+    }
+    check_subpath(&options.subpath)?;
     if request.read_only && anonymous {
         return Err(Error::invalid("must not set ReadOnly mode when using anonymous volumes"));
     }
@@ -144,15 +158,31 @@ fn volume(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
     Ok(WantedMount { point, volume_labels: options.labels.unwrap_or_default(), volume_options: driver.options })
 }
 
-fn check_subpath(options: &VolumeOptions, anonymous: bool) -> Result<()> {
-    if options.subpath.is_empty() {
-        return Ok(());
+fn image(request: &MountRequest) -> Result<MountPoint> {
+    check_destination(&request.target)?;
+    if request.source.is_empty() {
+        return Err(Error::invalid("field Source must not be empty"));
     }
-    if anonymous {
-        return Err(Error::invalid("must not set Subpath when using anonymous volumes"));
-    }
+    let options: ImageOptions = match request.image_options.clone() {
+        Some(options) => {
+            serde_json::from_value(options).map_err(|cause| Error::invalid(format!("invalid ImageOptions: {cause}")))?
+        }
+        None => ImageOptions::default(),
+    };
+    check_subpath(&options.subpath)?;
+    Ok(MountPoint {
+        kind: MountKind::Image,
+        name: request.source.clone(),
+        destination: clean(&request.target),
+        propagation: "rprivate".to_owned(),
+        subpath: options.subpath,
+        ..MountPoint::default()
+    })
+}
+
+fn check_subpath(subpath: &str) -> Result<()> {
     let mut depth = 0;
-    let is_within = options.subpath.split('/').all(|part| {
+    let is_within = subpath.split('/').all(|part| {
         depth += match part {
             "" | "." => 0,
             ".." => -1,
@@ -160,7 +190,8 @@ fn check_subpath(options: &VolumeOptions, anonymous: bool) -> Result<()> {
         };
         depth >= 0
     });
-    if options.subpath.starts_with('/') || !is_within {
+    if subpath.starts_with('/') || !is_within {
+        // dockerd says so of images too.
         return Err(Error::invalid("subpath must be a relative path within the volume"));
     }
     Ok(())
@@ -275,6 +306,22 @@ mod tests {
             (
                 json!({"Type": "volume", "Source": "v", "Target": "/y", "VolumeOptions": {"Subpath": "../x"}}),
                 "invalid mount config for type \"volume\": subpath must be a relative path within the volume",
+            ),
+            (
+                json!({"Type": "bind", "Source": "/a", "Target": "/y", "ImageOptions": {}}),
+                "invalid mount config for type \"bind\": field ImageOptions must not be specified",
+            ),
+            (
+                json!({"Type": "image", "Target": "/y"}),
+                "invalid mount config for type \"image\": field Source must not be empty",
+            ),
+            (
+                json!({"Type": "image", "Source": "a", "Target": "/y", "ImageOptions": {"Subpath": "/x"}}),
+                "invalid mount config for type \"image\": subpath must be a relative path within the volume",
+            ),
+            (
+                json!({"Type": "image", "Source": "a", "Target": "/y", "BindOptions": {}}),
+                "BindOptions must not be specified on mount type \"image\"",
             ),
             (
                 json!({"Type": "tmpfs", "Target": "/y", "TmpfsOptions": {"Options": [["uid", "5"]]}}),
