@@ -10,6 +10,7 @@ pub mod containers;
 pub mod events;
 pub mod images;
 pub mod ipam;
+mod locks;
 pub mod networks;
 pub mod prune;
 pub mod store;

@@ -14,7 +14,6 @@ mod inspect;
 mod keep;
 mod list;
 mod load;
-mod locks;
 mod look_up;
 pub mod progress;
 pub(crate) mod prune;
@@ -48,7 +47,7 @@ pub(crate) use tag::new_name;
 pub use crate::registry::{Inspected, SearchResult};
 use crate::{
     backend::images::ImageBackend,
-    engine::config::EngineConfig,
+    engine::{config::EngineConfig, locks::KeyedLocks},
     model::Result,
     registry::{Registry, RegistryConfig},
 };
@@ -62,7 +61,7 @@ pub struct ImageStore {
     pub(crate) registry: Registry,
     trees: tree::Trees,
     /// By digest and by chain id: one task at a time fetches a blob or unpacks a layer.
-    locks: locks::KeyedLocks,
+    locks: KeyedLocks,
     /// Taken to change names: a tag that moves leaves its old image without name, which two at once would get wrong.
     names: tokio::sync::Mutex<()>,
     downloads: Arc<Semaphore>,
@@ -86,7 +85,7 @@ impl ImageStore {
             backend,
             registry,
             trees: tree::Trees::default(),
-            locks: locks::KeyedLocks::default(),
+            locks: KeyedLocks::default(),
             names: tokio::sync::Mutex::default(),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             pulls: pull::Pulls::default(),

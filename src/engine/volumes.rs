@@ -76,6 +76,8 @@ impl Engine {
     }
 
     async fn remove_volume(&self, tenant: &Tenant, name: &str) -> Result<()> {
+        // What a container has mounted over the folder must be gone before the folder is.
+        let _mounting = self.volumes.mounting(tenant, name).await;
         let changing = self.volumes.change().await;
         if self.volumes.get(tenant, name).is_none() {
             return Err(Error::no_such_volume(name));

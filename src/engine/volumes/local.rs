@@ -1,14 +1,16 @@
 //! Options of the driver `local`: what is mounted over a volume's folder while a container uses it.
 
-use std::{ffi::CString, io, path::Path};
+use std::{
+    ffi::CString,
+    io,
+    net::{IpAddr, ToSocketAddrs},
+    path::Path,
+};
 
 use indexmap::IndexMap;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use crate::model::{Error, Result};
-
-/// File systems that need more than a mount call, which dockerd does for them.
-const NETWORK_TYPES: [&str; 4] = ["nfs", "nfs4", "cifs", "smb3"];
 
 /// Checks options at create, in dockerd's words.
 pub fn check(options: &IndexMap<String, String>) -> Result<()> {
@@ -23,10 +25,6 @@ pub fn check(options: &IndexMap<String, String>) -> Result<()> {
     }
     if let Some(missing) = ["device", "type"].iter().find(|key| options.get(**key).is_none_or(String::is_empty)) {
         return Err(Error::invalid(format!("missing required option: \"{missing}\"")));
-    }
-    let kind = &options["type"];
-    if NETWORK_TYPES.contains(&kind.as_str()) {
-        return Err(Error::not_implemented(format!("volumes of type {kind} are not implemented by ringer")));
     }
     Ok(())
 }
@@ -50,18 +48,46 @@ pub struct LocalMount {
 impl LocalMount {
     /// Mounts it at `target`.
     pub fn mount(&self, target: &Path) -> Result<()> {
-        self.try_mount(target).map_err(|error| {
-            let (device, target) = (&self.device, target.display());
-            // As Go prints it: flags and data only where there are any.
-            let flags = if self.flags.is_empty() { String::new() } else { format!(", flags: {:#x}", self.flags.bits()) };
-            let data = if self.data.is_empty() { String::new() } else { format!(", data: {}", self.data) };
-            let cause = error.to_string();
-            let cause = cause.split(" (os error").next().unwrap_or_default().to_lowercase();
-            Error::system(format!(
-                "error while mounting volume '{target}': failed to mount local volume: mount {device}:{target}{flags}{data}: {cause}"
-            ))
+        let while_mounting =
+            |error: Error| error.context(format!("error while mounting volume '{}'", target.display()));
+        let resolved = self.with_addresses().map_err(while_mounting)?;
+        resolved.try_mount(target).map_err(|error| while_mounting(resolved.failure(target, error)))
+    }
+
+    /// With addresses in place of names: the kernel resolves none. Which names those are is as with dockerd.
+    fn with_addresses(&self) -> Result<Self> {
+        let mut resolved = self.clone();
+        if !matches!(self.kind.as_str(), "nfs" | "cifs") {
+            return Ok(resolved);
+        }
+        let named = |option: &&str| option.strip_prefix("addr=").is_some_and(|host| !host.is_empty());
+        if let Some(option) = self.data.split(',').find(named) {
+            let address = address_of(&option["addr=".len()..])?;
+            let with_address = |one: &str| if one == option { format!("addr={address}") } else { one.to_owned() };
+            resolved.data = self.data.split(',').map(with_address).collect::<Vec<_>>().join(",");
+        } else if let ("cifs", Some((host, share))) = (
+            self.kind.as_str(),
+            self.device.strip_prefix("//").and_then(|path| path.split_once('/')).filter(|(host, _)| !host.is_empty()),
+        ) {
+            resolved.device = format!("//{}/{share}", address_of(host)?);
+        }
+        Ok(resolved)
+    }
+
+    /// As Go prints it: flags and data only where there are any, passwords never.
+    fn failure(&self, target: &Path, error: io::Error) -> Error {
+        let (device, target) = (&self.device, target.display());
+        let flags = if self.flags.is_empty() { String::new() } else { format!(", flags: {:#x}", self.flags.bits()) };
+        let hidden = |option: &str| match option.starts_with("password=") {
+            true => "password=********".to_owned(),
+            false => option.to_owned(),
+        };
+        let shown = self.data.split(',').map(hidden).collect::<Vec<_>>().join(",");
+        let data = if shown.is_empty() { String::new() } else { format!(", data: {shown}") };
+        let cause = error.to_string();
+        let cause = cause.split(" (os error").next().unwrap_or_default().to_lowercase();
+        Error::system(format!("failed to mount local volume: mount {device}:{target}{flags}{data}: {cause}"))
             .with_source(error)
-        })
     }
 
     fn try_mount(&self, target: &Path) -> io::Result<()> {
@@ -77,6 +103,24 @@ impl LocalMount {
         }
         Ok(rustix::mount::mount_change(target, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
     }
+}
+
+/// An address of a host, IPv4 if it has one.
+fn address_of(host: &str) -> Result<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return Ok(address);
+    }
+    let unknown = |cause: Option<io::Error>| {
+        let error =
+            Error::system(format!("error resolving passed in network volume address: lookup {host}: no such host"));
+        match cause {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        }
+    };
+    let found: Vec<IpAddr> =
+        (host, 0).to_socket_addrs().map_err(|cause| unknown(Some(cause)))?.map(|address| address.ip()).collect();
+    found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().ok_or_else(|| unknown(None))
 }
 
 /// Takes away what is mounted at `target`; nothing there is success.
@@ -108,7 +152,7 @@ fn parse_options(text: &str) -> (MountFlags, String) {
             "strictatime" => flags |= MountFlags::STRICTATIME,
             "sync" => flags |= MountFlags::SYNCHRONOUS,
             "dirsync" => flags |= MountFlags::DIRSYNC,
-            "rw" | "defaults" | "suid" | "dev" | "exec" | "atime" | "async" => {}
+            "rw" | "defaults" | "suid" | "dev" | "exec" | "atime" | "async" | "private" | "rprivate" => {}
             other => data.push(other),
         }
     }
@@ -136,7 +180,7 @@ mod tests {
         }
         check(&options(&[])).unwrap();
         check(&options(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m")])).unwrap();
-        check(&options(&[("type", "nfs"), ("device", ":/x")])).unwrap_err();
+        check(&options(&[("type", "nfs"), ("device", ":/x")])).unwrap();
     }
 
     #[test]
@@ -148,5 +192,56 @@ mod tests {
             "error while mounting volume '{path}': failed to mount local volume: mount /nonexist:{path}, flags: 0x1000: no such file or directory"
         );
         assert_eq!(bind.mount(target.path()).unwrap_err().message(), expected);
+    }
+    fn failure(kind: &str, device: &str, o: &str) -> String {
+        let wanted = mount_of(Some(&options(&[("type", kind), ("device", device), ("o", o)]))).unwrap();
+        let refused =
+            wanted.with_addresses().map(|with| with.failure(Path::new("/t"), io::Error::from_raw_os_error(19)));
+        refused.unwrap_or_else(|error| error).message().replace("failed to mount local volume: mount ", "")
+    }
+
+    /// What dockerd 28 answered where the kernel has neither nfs nor cifs.
+    #[test]
+    fn names_of_servers_are_resolved_and_passwords_hidden() {
+        let none = "no such device";
+        for (kind, device, o, expected) in [
+            ("nfs", ":/x", "addr=127.0.0.1,rw", format!(":/x:/t, data: addr=127.0.0.1: {none}")),
+            (
+                "nfs",
+                ":/x",
+                "mountaddr=1.2.3.4,addr=localhost",
+                format!(":/x:/t, data: mountaddr=1.2.3.4,addr=127.0.0.1: {none}"),
+            ),
+            ("nfs", ":/x", "addr=::1,hard", format!(":/x:/t, data: addr=::1,hard: {none}")),
+            (
+                "nfs",
+                ":/x",
+                "addr=,nolock,soft,nosuid,sync,noatime",
+                format!(":/x:/t, flags: 0x412, data: addr=,nolock,soft: {none}"),
+            ),
+            ("nfs", ":/x", "", format!(":/x:/t: {none}")),
+            ("nfs4", ":/x", "addr=localhost", format!(":/x:/t, data: addr=localhost: {none}")),
+            (
+                "cifs",
+                "//localhost/x",
+                "username=u,password=p,x=y",
+                format!("//127.0.0.1/x:/t, data: username=u,password=********,x=y: {none}"),
+            ),
+            ("cifs", "//1.2.3.4/x", "addr=localhost", format!("//1.2.3.4/x:/t, data: addr=127.0.0.1: {none}")),
+            (
+                "smb3",
+                "//localhost/x",
+                "addr=localhost,password=x",
+                format!("//localhost/x:/t, data: addr=localhost,password=********: {none}"),
+            ),
+            (
+                "nfs",
+                ":/x",
+                "addr=nosuch.invalid",
+                "error resolving passed in network volume address: lookup nosuch.invalid: no such host".to_owned(),
+            ),
+        ] {
+            assert_eq!(failure(kind, device, o), expected, "{kind} {device} {o}");
+        }
     }
 }

@@ -10,14 +10,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::{VolumeInfo, local};
-use crate::model::{
-    Result,
-    error::Context,
-    id::{ContainerId, Tenant},
-    volume::Volume,
+use crate::{
+    engine::locks::KeyedLocks,
+    model::{
+        Result,
+        error::Context,
+        id::{ContainerId, Tenant},
+        volume::Volume,
+    },
 };
 
 /// Folders on their way out; no volume's name begins with a dot.
@@ -32,7 +36,7 @@ struct Entry {
     mounted_for: Vec<ContainerId>,
 }
 
-/// Held while volumes are made, removed, mounted or unmounted.
+/// Held while volumes are made or removed.
 pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::sync::MutexGuard<'a, ()>);
 
 type Tenants = HashMap<Tenant, BTreeMap<String, Entry>>;
@@ -43,6 +47,7 @@ pub struct VolumeStore {
     data_root: PathBuf,
     tenants: Mutex<Tenants>,
     changing: tokio::sync::Mutex<()>,
+    mounting: KeyedLocks,
 }
 
 impl VolumeStore {
@@ -132,6 +137,11 @@ impl VolumeStore {
     /// Waits for other changes.
     pub async fn change(&self) -> Change<'_> {
         Change(self.changing.lock().await)
+    }
+
+    /// Waits for other mounts of one volume, and only of that: a server that does not answer may take minutes.
+    pub async fn mounting(&self, tenant: &Tenant, name: &str) -> OwnedMutexGuard<()> {
+        self.mounting.lock(&format!("{tenant}/{name}")).await
     }
 
     /// Makes a volume; its name must be free.

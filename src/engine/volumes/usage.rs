@@ -86,22 +86,53 @@ impl Engine {
         mounts: &[MountPoint],
         rootfs: Vec<RootfsMount>,
     ) -> Result<()> {
-        let wanted: Vec<&MountPoint> =
-            mounts.iter().filter(|mount| mount.kind == MountKind::Volume && !mount.no_copy).collect();
+        let wanted = self.to_populate(tenant, mounts, &rootfs).await?;
         if wanted.is_empty() {
             return Ok(());
         }
-        let mut targets = Vec::new();
-        for mount in &wanted {
-            let populating = |error: Error| error.context("failed to populate volume");
-            self.mount_volume(tenant, &mount.name, container).await.map_err(populating)?;
-            targets.push((mount.destination.clone(), self.volumes.mountpoint(tenant, &mount.name)));
+        let mut mounted = Vec::new();
+        let filled = async {
+            let mut targets = Vec::new();
+            for mount in &wanted {
+                self.mount_volume(tenant, &mount.name, container).await?;
+                mounted.push(&mount.name);
+                targets.push((mount.destination.clone(), self.volumes.mountpoint(tenant, &mount.name)));
+            }
+            tokio::task::spawn_blocking(move || fill(&rootfs, &targets)).await.context("filling volumes")?
+        };
+        let filled = filled.await;
+        for name in mounted {
+            self.unmount_volume(tenant, name, container).await;
         }
-        let filled = tokio::task::spawn_blocking(move || fill(&rootfs, &targets)).await;
-        for mount in &wanted {
-            self.unmount_volume(tenant, &mount.name, container).await;
+        filled.map_err(|error| error.context("failed to populate volume"))
+    }
+
+    /// The volumes to fill. One that something has to be mounted over is among them only if the image has a folder there: as
+    /// with dockerd, others are mounted at the start, which is when a server that does not answer is told.
+    async fn to_populate<'m>(
+        &self,
+        tenant: &Tenant,
+        mounts: &'m [MountPoint],
+        rootfs: &[RootfsMount],
+    ) -> Result<Vec<&'m MountPoint>> {
+        let mut wanted: Vec<&MountPoint> =
+            mounts.iter().filter(|mount| mount.kind == MountKind::Volume && !mount.no_copy).collect();
+        let has_options = |mount: &&&MountPoint| {
+            let info = self.volumes.get(tenant, &mount.name);
+            info.is_some_and(|info| local::mount_of(info.volume.options.as_ref()).is_some())
+        };
+        let places: Vec<String> = wanted.iter().filter(has_options).map(|mount| mount.destination.clone()).collect();
+        if places.is_empty() {
+            return Ok(wanted);
         }
-        filled.context("filling volumes")?.map_err(|error| error.context("failed to populate volume"))
+        let rootfs = rootfs.to_vec();
+        let look = move || {
+            let view = RootView::stopped(&rootfs, true, &[])?;
+            Ok::<_, Error>(places.into_iter().filter(|place| view.resolve(place).is_err()).collect::<Vec<_>>())
+        };
+        let missing = tokio::task::spawn_blocking(look).await.context("looking into the image")??;
+        wanted.retain(|mount| !missing.contains(&mount.destination));
+        Ok(wanted)
     }
 
     /// Mounts what a container's volumes ask for, at its start.
@@ -170,7 +201,7 @@ impl Engine {
     }
 
     async fn mount_volume(&self, tenant: &Tenant, name: &str, container: &ContainerId) -> Result<()> {
-        let _changing = self.volumes.change().await;
+        let _mounting = self.volumes.mounting(tenant, name).await;
         let info = self.volumes.get(tenant, name).ok_or_else(|| Error::no_such_volume(name))?;
         let is_first = self.volumes.mount_for(tenant, name, container);
         let Some(mount) = local::mount_of(info.volume.options.as_ref()).filter(|_| is_first) else { return Ok(()) };
@@ -182,7 +213,7 @@ impl Engine {
     }
 
     async fn unmount_volume(&self, tenant: &Tenant, name: &str, container: &ContainerId) {
-        let _changing = self.volumes.change().await;
+        let _mounting = self.volumes.mounting(tenant, name).await;
         let Some(info) = self.volumes.get(tenant, name) else { return };
         if !self.volumes.unmount_for(tenant, name, container) || local::mount_of(info.volume.options.as_ref()).is_none()
         {

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::OwnedMutexGuard;
 
 /// A lock for each key.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct KeyedLocks(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLocks {
