@@ -146,6 +146,7 @@ impl ImageConfig {
             healthcheck: self.healthcheck.clone(),
             shell: self.shell.clone(),
             on_build: self.on_build.clone(),
+            args_escaped: self.args_escaped.unwrap_or_default(),
             ..Config::default()
         }
     }

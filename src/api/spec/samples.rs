@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
-/// The calls whose bodies are sent. What needs a swarm is refused as a whole.
-pub const OPERATIONS: [&str; 8] = [
+/// The calls whose bodies are sent: all with a JSON body. What needs a swarm is refused as a whole.
+pub const OPERATIONS: [&str; 10] = [
     "ContainerCreate",
+    "ContainerUpdate",
     "ContainerExec",
     "ExecStart",
+    "ImageCommit",
     "NetworkCreate",
     "NetworkConnect",
     "NetworkDisconnect",
@@ -65,6 +67,20 @@ const ONLY_ANSWERED: &str = "stands in answers only; clients send back what insp
 const VOID: [(&str, &str, &str); 1] =
     [("NetworkDisconnect", "Force", "no endpoint outlives its container, so that there is nothing to force")];
 
+/// Of a container's configuration, what dockerd 28 keeps in no image either.
+const OF_CONTAINERS_ALONE: [&str; 10] = [
+    "Hostname",
+    "Domainname",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "Image",
+    "NetworkDisabled",
+];
+
 const NETWORK_ID: &str = "the network is named already, by the key or by the path";
 
 /// Of an endpoint, below both calls that have one.
@@ -88,6 +104,9 @@ pub fn void(operation: &str, field: &str) -> Option<&'static str> {
     }
     if endpoint == Some("NetworkID") {
         return Some(NETWORK_ID);
+    }
+    if operation == "ImageCommit" && OF_CONTAINERS_ALONE.contains(&field) {
+        return Some("a container's alone: no image has it, as with dockerd since it keeps OCI images");
     }
     VOID.iter().find(|(of, name, _)| (*of, *name) == (operation, field)).map(|(_, _, reason)| *reason)
 }
@@ -155,6 +174,19 @@ pub fn context(operation: &str, field: &str) -> Value {
             "NetworkingConfig": { "EndpointsConfig": { "other": {} } },
         }),
         "ContainerCreate" => json!({ "Image": "box", "Cmd": ["sleep"] }),
+        // Not to be changed: a warning is due for any of it.
+        "ContainerUpdate" if field.contains("[]") => json!({}),
+        // A limit without one for swap is refused, as with dockerd.
+        "ContainerUpdate" if is("Memory") => json!({ "MemorySwap": 1 << 30 }),
+        "ContainerUpdate" if is("MemoryReservation") || is("OomKillDisable") => {
+            json!({ "Memory": 512 << 20, "MemorySwap": 1 << 30 })
+        }
+        "ContainerUpdate" => {
+            let create = context("ContainerCreate", &format!("HostConfig.{field}"));
+            create.get("HostConfig").cloned().unwrap_or_else(|| json!({}))
+        }
+        "ImageCommit" if is("Healthcheck") => json!({ "Healthcheck": { "Test": ["CMD", "true"] } }),
+        "ImageCommit" => json!({}),
         "ContainerExec" if field == "Cmd" => json!({}),
         "ContainerExec" if field == "ConsoleSize" => json!({ "Cmd": ["true"], "Tty": true }),
         "ContainerExec" => json!({ "Cmd": ["true"] }),
@@ -262,6 +294,8 @@ pub fn sample(operation: &str, field: &str, shape: &Value) -> Value {
                 _ => plain(shape),
             },
         },
+        ("ContainerUpdate", _) => sample("ContainerCreate", &format!("HostConfig.{field}"), shape),
+        ("ImageCommit", _) => sample("ContainerCreate", field, shape),
         ("ContainerExec", "Env") => json!(["A=b"]),
         ("ContainerExec", "ConsoleSize") => json!([24, 80]),
         ("ContainerExec", "DetachKeys") => json!("ctrl-a"),
