@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::compat::ApiVersion,
     model::{
-        container::{Attachment, ContainerRecord, ContainerState},
+        container::{Attachment, ContainerRecord, ContainerState, Ended},
         network::{Endpoint, Port},
+        time::Timestamp,
     },
 };
 
@@ -129,6 +130,12 @@ pub(super) fn listed_networks(record: &ContainerRecord, version: ApiVersion) -> 
     networks
 }
 
+/// Whether a container was ever started.
+fn has_run(record: &ContainerRecord) -> bool {
+    let has_ended = |ended: &Ended| ended.started_at != Timestamp::default();
+    record.state.live().is_some() || record.state.ended().is_some_and(has_ended)
+}
+
 fn endpoint_settings(record: &ContainerRecord, attachment: &Attachment, version: ApiVersion) -> Value {
     let settings = &attachment.settings;
     let endpoint = attachment.endpoint.as_ref();
@@ -154,7 +161,9 @@ fn endpoint_settings(record: &ContainerRecord, attachment: &Attachment, version:
         fields.insert("DriverOpts".into(), json!(settings.driver_opts));
         fields.insert("GwPriority".into(), json!(settings.gw_priority));
     }
-    fields.insert("NetworkID".into(), json!(attachment.network));
+    // Until its first start a container only names its networks, as with dockerd.
+    let network = if has_run(record) { attachment.network.as_str() } else { "" };
+    fields.insert("NetworkID".into(), json!(network));
     fields.insert("EndpointID".into(), json!(endpoint.map_or("", |endpoint| endpoint.id.as_str())));
     fields.insert("Gateway".into(), json!(addresses.gateway));
     fields.insert("IPAddress".into(), json!(addresses.ipv4));

@@ -94,6 +94,14 @@ impl Engine {
         }
         for attachment in &attachments {
             let record = self.networks.get(tenant, &attachment.name).ok();
+            let mac = &attachment.settings.mac_address;
+            if !mac.is_empty() && parse_mac(mac).is_none() {
+                // Here dockerd says so before it looks at anything else of the endpoint.
+                return Err(Error::invalid(format!(
+                    "invalid config for network {}: invalid MAC address {mac}",
+                    attachment.name
+                )));
+            }
             check_endpoint(record.as_deref(), &attachment.name, &attachment.settings)
                 .map_err(|error| error.context(format!("invalid config for network {}", attachment.name)))?;
         }
