@@ -55,6 +55,16 @@ impl Hijack {
         self.gone.clone()
     }
 
+    /// Answers a refusal and ends the connection with it, as dockerd does: a client that asked for an upgrade may leave its
+    /// request open (dockerode), and would wait for a connection on which nothing happens any more.
+    pub fn refuse(self, error: Error) -> Response {
+        let mut response = error.into_response();
+        if self.upgrade.is_some() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
     /// Answers and runs `serve` with the connection on a tracked task. Everything that can be refused must
     /// be refused before: after the head there is no status any more. The stream ends when `serve` returns;
     /// dropping it closes both directions.

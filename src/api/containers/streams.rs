@@ -97,7 +97,10 @@ pub async fn container_attach(
         raw: false,
         detach_keys: query.detach_keys,
     };
-    let session = api.engine.container_attach(&tenant, &container, &options)?;
+    let session = match api.engine.container_attach(&tenant, &container, &options) {
+        Ok(session) => session,
+        Err(error) => return Ok(hijack.refuse(error)),
+    };
     let gone = hijack.client_gone();
     Ok(hijack.answer(session.tty, move |connection| async move {
         let end = tokio::select! {

@@ -22,7 +22,7 @@ use crate::{
         router::{Route, Router},
         stream, testing,
     },
-    model::id::Tenant,
+    model::{Error, id::Tenant},
 };
 
 /// Nothing here takes this long.
@@ -43,6 +43,10 @@ async fn echo(hijack: Hijack) -> Response {
         stream.write_all(format!("you said {input:?}").as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
     })
+}
+
+async fn refuses(hijack: Hijack) -> Response {
+    hijack.refuse(Error::invalid("not now"))
 }
 
 async fn who(tenant: Tenant, peer: Peer) -> String {
@@ -103,6 +107,15 @@ async fn hijacked_stream_goes_on_after_a_half_close() {
         assert!(head.lines().any(|told| told.eq_ignore_ascii_case(line)), "{line} is missing in {head}");
     }
     assert_eq!(body, "you said \"hello\"");
+}
+
+#[tokio::test]
+async fn refusal_of_an_upgrade_ends_the_connection() {
+    let world = world(vec![get("/refused").to(refuses)]).await;
+    // dockerode does not end its request, since it means to go on writing.
+    let request = UPGRADE.replace("/echo", "/refused").replace("Host: x", "Host: x\r\nTransfer-Encoding: chunked");
+    let answer = world.talk(&request, false).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not now"), "{answer}");
 }
 
 #[tokio::test]
