@@ -44,6 +44,8 @@ pub struct RegistryConfig {
     pub certs_dir: PathBuf,
     /// How long the first retry of a download waits; the n-th waits n times as long.
     pub retry_delay: Duration,
+    /// How long an answer may stand still before it counts as broken.
+    pub stall_limit: Duration,
 }
 
 impl Default for RegistryConfig {
@@ -53,6 +55,7 @@ impl Default for RegistryConfig {
             insecure: Vec::new(),
             certs_dir: PathBuf::from("/etc/docker/certs.d"),
             retry_delay: Duration::from_secs(2),
+            stall_limit: Duration::from_secs(60),
         }
     }
 }
@@ -70,7 +73,7 @@ impl Registry {
             endpoint::check_mirror(mirror)?;
         }
         insecure::check(&config.insecure)?;
-        let transport = Transport::new(config.certs_dir.clone());
+        let transport = Transport::new(config.certs_dir.clone(), config.stall_limit);
         Ok(Self { config, transport })
     }
 }

@@ -17,6 +17,7 @@ use http::Request;
 use http_body_util::Full;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 /// Mounts a small file system; the daemon's guard unmounts what is below its folder.
 fn mount_small_disk(at: &Path, size: &str) {
@@ -85,6 +86,46 @@ async fn full_disk_is_an_error_and_leaves_nothing() {
         assert!(Instant::now() < deadline, "what the failed import took is not given back: {said}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test]
+async fn a_log_that_fills_the_disk_stops_neither_its_container_nor_the_daemon() {
+    const LINES: usize = 6_000_000;
+    let folder = Daemon::folder_of_its_own();
+    let data = folder.path().join("data");
+    mount_small_disk(&data, "32m");
+    let daemon = Daemon::start_in(folder, &[]).await;
+    daemon.import_box().await;
+    let script = format!("yes 123456789 | head -n {LINES}; exit 7");
+    let id = daemon.create("loud", &script, Value::Null).await;
+    let path = format!("/containers/{id}/attach?stream=1&stdout=1");
+    let (_, mut attached) = daemon.client().hijack(&path, Value::Null).await;
+    daemon.launch(&id).await;
+    let mut seen = Vec::new();
+    attached.read_to_end(&mut seen).await.unwrap();
+    assert_eq!(boxes::unframed(&seen).len(), LINES * 10, "who is attached misses nothing");
+    assert_eq!(daemon.exit_code(&id).await, 7);
+    assert!(daemon.log().contains("No space left on device"), "the daemon tells of it");
+
+    // Now nothing that needs room can be made, and what cannot is not half there.
+    let mut refused = None;
+    for n in 0..200 {
+        let big = json!({"Labels": {"filler": "x".repeat(100_000)}});
+        let answer = daemon.try_create(&format!("next{n}"), "true", big).await;
+        if answer.status != 201 {
+            refused = Some((n, answer));
+            break;
+        }
+    }
+    let (n, answer) = refused.expect("records of 20 MB do not fit");
+    assert!(answer.status == 500 && answer.message().contains("no space left on device"), "{}", answer.text());
+    assert_eq!(daemon.client().get(&format!("/containers/next{n}/json")).await.status, 404);
+
+    for n in 0..n {
+        daemon.remove(&format!("next{n}")).await;
+    }
+    daemon.remove("loud").await;
+    assert_eq!(daemon.run("quiet", "echo fine", Value::Null).await, (0, "fine\n".to_owned()));
 }
 
 #[tokio::test]

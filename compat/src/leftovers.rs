@@ -43,9 +43,11 @@ pub fn sweep(socket: &Path, before: &Holdings) -> anyhow::Result<Vec<String>> {
         ("images", now.images.difference(&before.images), "?force=1"),
     ] {
         for name in new {
-            // One that will not go is seen in the next listing; the run goes on.
-            let _ = client.request("DELETE", &format!("/v1.41/{kind}/{name}{query}"), Body::Empty);
-            removed.push(format!("{kind}/{name}"));
+            let answer = client.request("DELETE", &format!("/v1.41/{kind}/{name}{query}"), Body::Empty);
+            // One that will not go is seen in the next listing; the run goes on. A digest may have gone with its tag.
+            if !answer.is_ok_and(|answer| answer.status == 404) {
+                removed.push(format!("{kind}/{name}"));
+            }
         }
     }
     Ok(removed)

@@ -23,7 +23,11 @@ pub mod fake;
 use fake::Guard;
 
 fn client() -> Registry {
-    let config = RegistryConfig { retry_delay: Duration::from_millis(1), ..RegistryConfig::default() };
+    let config = RegistryConfig {
+        retry_delay: Duration::from_millis(1),
+        stall_limit: Duration::from_secs(2),
+        ..RegistryConfig::default()
+    };
     Registry::new(config).unwrap()
 }
 
@@ -150,6 +154,39 @@ async fn lasting_failures_end_it_after_five_tries() {
     let error = download(&registry, layer).await.0.unwrap_err();
     assert_eq!(error.message(), "received unexpected HTTP status: 500 Internal Server Error");
     assert_eq!(registry.count("GET /v2/lib/x/blobs/"), 5);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_asked_too_often_is_asked_again_and_has_the_last_word() {
+    const TOO_MANY: (u16, &str) = (429, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#);
+    let (registry, sample) = (fake::Registry::start().await, sample());
+    publish(&registry, "lib/x", &sample);
+    let layer = &sample.manifest().layers[0];
+    let path = format!("/v2/lib/x/blobs/{}", layer.digest);
+    registry.fail(&path, &[TOO_MANY; 2]);
+    let (result, _, seen) = download(&registry, layer).await;
+    result.unwrap();
+    assert!(seen.contains(&Progress::Retrying(1)));
+    registry.fail(&path, &[TOO_MANY; 9]);
+    assert_eq!(download(&registry, layer).await.0.unwrap_err().message(), "toomanyrequests: slow down");
+}
+
+#[tokio::test]
+async fn download_that_stands_still_is_taken_up_again() {
+    let (registry, sample) = (fake::Registry::start().await, sample());
+    publish(&registry, "lib/x", &sample);
+    let layer = &sample.manifest().layers[0];
+    let gate = registry.hold_blob("lib/x", layer.digest.as_str());
+    let opens = async {
+        while registry.count("GET /v2/lib/x/blobs/") < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gate.add_permits(2);
+    };
+    let ((result, memory, seen), ()) = tokio::join!(download(&registry, layer), opens);
+    result.unwrap();
+    assert!(seen.contains(&Progress::Retrying(1)));
+    assert_eq!(Digest::of(&memory.0), layer.digest);
 }
 
 #[tokio::test]

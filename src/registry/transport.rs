@@ -17,20 +17,18 @@ use crate::{
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long an answer may stand still before it counts as broken.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Makes clients and keeps them.
 pub struct Transport {
     certs_dir: PathBuf,
+    stall_limit: Duration,
     clients: Mutex<HashMap<(String, bool), Client>>,
 }
 
 impl Transport {
-    /// With certificates of single hosts below `certs_dir`.
-    pub fn new(certs_dir: PathBuf) -> Self {
+    /// With certificates of single hosts below `certs_dir`; an answer that stands still for `stall_limit` is broken.
+    pub fn new(certs_dir: PathBuf, stall_limit: Duration) -> Self {
         install_crypto();
-        Self { certs_dir, clients: Mutex::default() }
+        Self { certs_dir, stall_limit, clients: Mutex::default() }
     }
 
     /// The client for a place. Hosts without certificates of their own share one.
@@ -42,7 +40,7 @@ impl Transport {
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let mut builder = base_client().tls_danger_accept_invalid_certs(endpoint.unverified);
+        let mut builder = self.base_client().tls_danger_accept_invalid_certs(endpoint.unverified);
         if has_own {
             builder = with_certificates(builder, &own)?;
         }
@@ -58,17 +56,17 @@ impl Transport {
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = base_client().build().context("preparing TLS")?;
+        let client = self.base_client().build().context("preparing TLS")?;
         clients.insert(key, client.clone());
         Ok(client)
     }
-}
 
-fn base_client() -> ClientBuilder {
-    Client::builder()
-        .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
+    fn base_client(&self) -> ClientBuilder {
+        Client::builder()
+            .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(self.stall_limit)
+    }
 }
 
 /// rustls is built without a default provider of cryptography, so that aws-lc need not be compiled.
