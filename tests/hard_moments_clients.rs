@@ -7,6 +7,7 @@ mod daemon;
 
 use std::time::{Duration, Instant};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use daemon::Daemon;
 use futures_util::future::join_all;
@@ -15,9 +16,21 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-/// How many come at once, and for how long.
-const CLIENTS: usize = 16;
-const RUSH: Duration = Duration::from_secs(15);
+/// How many come at once.
+const CLIENTS: usize = 64;
+
+/// For how long: `RINGER_TEST_RUSH` seconds, or only so long that each has its turn.
+fn rush() -> Duration {
+    let seconds = std::env::var("RINGER_TEST_RUSH").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(15))
+}
+
+/// The most memory that a process has had so far, in KiB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
 
 /// Everything of a container's life that CI uses, once.
 async fn one_round(daemon: &Daemon, name: &str) {
@@ -43,7 +56,7 @@ async fn one_round(daemon: &Daemon, name: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_clients_at_once_get_what_each_asked_for() {
     let daemon = Daemon::with_box().await;
-    let end = Instant::now() + RUSH;
+    let end = Instant::now() + rush();
     let clients = (0..CLIENTS).map(|client| {
         let daemon = &daemon;
         async move {
@@ -164,4 +177,31 @@ async fn processes_that_run_out_are_refused_and_the_container_stays() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     daemon.remove(&id).await;
+}
+
+#[tokio::test]
+async fn what_is_sent_and_fetched_passes_through_whatever_its_size() {
+    const SIZE: u64 = 512 << 20;
+    let daemon = Daemon::with_box().await;
+    let id = daemon.create("large", "true", Value::Null).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(SIZE).unwrap();
+    let before = peak_memory(daemon.pid());
+
+    let docker = |arguments: &[&str]| {
+        let output = daemon.docker().args(arguments).stdout(std::process::Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    docker(&["cp", file.path().to_str().unwrap(), &format!("{id}:/tmp/large")]);
+    let head = Request::head(format!("/containers/{id}/archive?path=/tmp/large")).body(Full::default()).unwrap();
+    let stat = daemon.client().whole(head).await.headers["x-docker-container-path-stat"].clone();
+    let stat: Value = serde_json::from_slice(&STANDARD.decode(stat).unwrap()).unwrap();
+    assert_eq!(stat["size"], SIZE);
+    docker(&["cp", &format!("{id}:/tmp/large"), "-"]);
+    docker(&["commit", &id, "large"]);
+    docker(&["save", "large"]);
+    docker(&["export", &id]);
+
+    let grown = peak_memory(daemon.pid()) - before;
+    assert!(grown < 64 << 10, "the daemon grew by {grown} KiB");
 }

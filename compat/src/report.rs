@@ -102,9 +102,24 @@ impl Report {
 
     /// The table: one line per client and case, with what each socket did on its steps.
     pub fn table(&self, sockets: &[Socket]) -> String {
-        let mut cells: Vec<((&str, &str), Vec<Counts>)> = Vec::new();
+        self.counted(sockets, ["client", "case"], |row| [&row.client, &row.case])
+    }
+
+    /// Its short form: one line per client.
+    pub fn summary(&self, sockets: &[Socket]) -> String {
+        self.counted(sockets, ["client"], |row| [&row.client])
+    }
+
+    /// A line for all rows in a run that have the same key.
+    fn counted<const N: usize>(
+        &self,
+        sockets: &[Socket],
+        names: [&str; N],
+        key: impl Fn(&Row) -> [&String; N],
+    ) -> String {
+        let mut cells: Vec<([&String; N], Vec<Counts>)> = Vec::new();
         for row in &self.rows {
-            let key = (row.client.as_str(), row.case.as_str());
+            let key = key(row);
             if cells.last().is_none_or(|(last, _)| *last != key) {
                 cells.push((key, vec![Counts::new(); sockets.len()]));
             }
@@ -113,12 +128,11 @@ impl Report {
                 *count.entry(verdict).or_default() += 1;
             }
         }
-        let mut lines = vec![header(sockets)];
-        lines.extend(cells.iter().map(|((client, case), counts)| {
-            let mut line = vec![(*client).to_owned(), (*case).to_owned()];
-            line.extend(counts.iter().map(cell));
-            line
-        }));
+        let daemons = sockets.iter().map(|socket| socket.name.clone());
+        let mut lines = vec![names.map(str::to_owned).into_iter().chain(daemons).collect()];
+        lines.extend(
+            cells.iter().map(|(key, counts)| key.iter().copied().cloned().chain(counts.iter().map(cell)).collect()),
+        );
         aligned(&lines)
     }
 
@@ -307,12 +321,6 @@ fn shortened(line: &str) -> String {
     line.chars().take(300).collect()
 }
 
-fn header(sockets: &[Socket]) -> Vec<String> {
-    let mut line = vec!["client".to_owned(), "case".to_owned()];
-    line.extend(sockets.iter().map(|socket| socket.name.clone()));
-    line
-}
-
 fn cell(counts: &Counts) -> String {
     let parts: Vec<_> = counts.iter().map(|(verdict, count)| format!("{} {count}", verdict.word())).collect();
     parts.join(", ")
@@ -374,6 +382,21 @@ mod tests {
     fn an_answer_as_only_a_failing_reference_differs() {
         let row = row(vec![seen(0, "a"), seen(1, "b"), seen(0, "b")]);
         assert_eq!(verdict(&row, &sockets(), 2), Verdict::Differs);
+    }
+
+    #[test]
+    fn summary_has_a_line_per_client() {
+        let other = || Row { case: "exec".to_owned(), ..row(vec![seen(0, "a"), seen(1, ""), seen(0, "a")]) };
+        let report = Report { rows: vec![row(vec![seen(0, "a"), seen(0, "a"), seen(0, "a")]), other()] };
+        assert_eq!(report.table(&sockets()).lines().count(), 4);
+        assert_eq!(
+            report.summary(&sockets()).lines().collect::<Vec<_>>(),
+            [
+                "| client   | old    | new            | ours   |",
+                "|----------|--------|----------------|--------|",
+                "| docker20 | pass 2 | pass 1, FAIL 1 | pass 2 |"
+            ]
+        );
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub struct RunArguments {
     /// Put the table into this file, between its marks, unless only a part is run
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
+    /// The same with the table's short form, a line for each client
+    #[arg(long, value_name = "FILE")]
+    write_summary: Option<PathBuf>,
 }
 
 /// Something given by its path.
@@ -111,8 +114,12 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     }
     println!("compat: {passed} passed, {failed} failed");
     ensure!(passed + failed + absent > 0, "nothing matched --only");
-    if let Some(path) = arguments.write.as_ref().filter(|_| arguments.only.is_none()) {
+    let whole = arguments.only.is_none();
+    if let Some(path) = arguments.write.as_ref().filter(|_| whole) {
         document::write(path, &report, &sockets)?;
+    }
+    if let Some(path) = arguments.write_summary.as_ref().filter(|_| whole) {
+        document::block(path, "compat", &report.summary(&sockets))?;
     }
     Ok(failed == 0 && wrong.is_empty())
 }
