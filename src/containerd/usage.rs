@@ -43,6 +43,7 @@ const UNIFIED_DETAILS: [&str; 31] = [
     "thp_fault_alloc",
     "thp_collapse_alloc",
 ];
+
 /// The same on cgroup v1.
 const SEPARATE_DETAILS: [&str; 32] = [
     "cache",

@@ -40,12 +40,15 @@ pub struct Mounted {
 
 /// Mounts a root and what belongs on top of it.
 pub fn mount_apart(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached]) -> Result<Mounted> {
+    on_a_thread_of_its_own(|| mount_here(rootfs, read_only, attached))
+}
+
+/// Does what changes the thread that does it; that ends with it.
+fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
-        let mounting = thread::Builder::new()
-            .name("rootfs".to_owned())
-            .spawn_scoped(scope, || mount_here(rootfs, read_only, attached))
-            .context("starting a thread")?;
-        mounting.join().unwrap_or_else(|_| Err(Error::system("mounting the container's root failed")))
+        let worker = thread::Builder::new().name("rootfs".to_owned()).spawn_scoped(scope, work);
+        let worker = worker.context("starting a thread")?;
+        worker.join().unwrap_or_else(|_| Err(Error::system("mounting failed")))
     })
 }
 
@@ -64,7 +67,7 @@ pub fn mount_read_only(layers: &[RootfsMount], place: &Path) -> Result<()> {
         return Err(Error::not_implemented(format!("an image of {} mounts", layers.len())));
     };
     let layer = without_upper(layer);
-    let mount = || {
+    let mount = || -> io::Result<()> {
         // SAFETY: FS changes only what this thread, which ends after this, has as its working folder; long options need
         // another.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
@@ -72,12 +75,7 @@ pub fn mount_read_only(layers: &[RootfsMount], place: &Path) -> Result<()> {
         let mounted = rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         set_read_only(mounted.as_fd(), true)
     };
-    thread::scope(|scope| {
-        let mounting = thread::Builder::new().name("image".to_owned()).spawn_scoped(scope, mount);
-        let mounting = mounting.context("starting a thread")?;
-        let failed = || Err(io::Error::other("the thread ended"));
-        mounting.join().unwrap_or_else(|_| failed()).context(format!("mounting an image at {}", place.display()))
-    })
+    on_a_thread_of_its_own(|| mount().context(format!("mounting an image at {}", place.display())))
 }
 
 /// Mounts in a namespace that begins here; the thread must end afterwards.

@@ -21,7 +21,7 @@
 //! | `upgrade`, `input TEXT` | takes the connection over; `input` is then sent, and the sending side closed |
 //! | `websocket` | the same through a WebSocket: its messages, and what it was closed with |
 //! | `header NAME: VALUE`, `type TYPE` | one more header; another Content-Type than JSON |
-//! | `tar NAME=TEXT,NAME/` | the body is an archive with these files and folders; `\\n` in them is a line feed |
+//! | `tar NAME=TEXT,NAME/` | the body is an archive with these files and folders; `\n` in them is a line feed |
 //! | `sorted` | the order of a list, or of a stream's parts, means nothing |
 //! | `shape` | nor do the numbers, nor how many parts there are |
 //! | `timeout N` | seconds after which the answer is cut (10) |

@@ -5,9 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::compat::ApiVersion,
     model::{
-        container::{Attachment, ContainerRecord, ContainerState, Ended},
+        container::{Attachment, ContainerRecord, ContainerState},
         network::{Endpoint, Port},
-        time::Timestamp,
     },
 };
 
@@ -130,12 +129,6 @@ pub(super) fn listed_networks(record: &ContainerRecord, version: ApiVersion) -> 
     networks
 }
 
-/// Whether a container was ever started.
-fn has_run(record: &ContainerRecord) -> bool {
-    let has_ended = |ended: &Ended| ended.started_at != Timestamp::default();
-    record.state.live().is_some() || record.state.ended().is_some_and(has_ended)
-}
-
 fn endpoint_settings(record: &ContainerRecord, attachment: &Attachment, version: ApiVersion) -> Value {
     let settings = &attachment.settings;
     let endpoint = attachment.endpoint.as_ref();
@@ -162,7 +155,7 @@ fn endpoint_settings(record: &ContainerRecord, attachment: &Attachment, version:
         fields.insert("GwPriority".into(), json!(settings.gw_priority));
     }
     // Until its first start a container only names its networks, as with dockerd.
-    let network = if has_run(record) { attachment.network.as_str() } else { "" };
+    let network = if record.state.has_run() { attachment.network.as_str() } else { "" };
     fields.insert("NetworkID".into(), json!(network));
     fields.insert("EndpointID".into(), json!(endpoint.map_or("", |endpoint| endpoint.id.as_str())));
     fields.insert("Gateway".into(), json!(addresses.gateway));

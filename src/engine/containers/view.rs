@@ -56,9 +56,8 @@ impl Engine {
         let record = container.record();
         let dir = self.container_dir(&record.id);
         let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
-        let ran = record.state.is_running() || record.state.ended().is_some_and(|ended| !ended.started_at.is_zero());
         let mut files = ContainerFiles { log: container.log.path(), ..ContainerFiles::default() };
-        if ran {
+        if record.state.has_run() {
             files.resolv_conf = file("resolv.conf");
             files.hostname = file("hostname");
             files.hosts = file("hosts");

@@ -193,6 +193,7 @@ mod tests {
         );
         assert_eq!(bind.mount(target.path()).unwrap_err().message(), expected);
     }
+
     fn failure(kind: &str, device: &str, o: &str) -> String {
         let wanted = mount_of(Some(&options(&[("type", kind), ("device", device), ("o", o)]))).unwrap();
         let refused =

@@ -99,6 +99,11 @@ impl ContainerState {
         }
     }
 
+    /// Whether there ever was a process.
+    pub fn has_run(&self) -> bool {
+        self.ended().is_none_or(|ended| !ended.started_at.is_zero())
+    }
+
     /// Whether it is being taken away or gone half.
     pub fn is_removing(&self) -> bool {
         matches!(self, Self::Removing(_) | Self::Dead(_))
