@@ -198,6 +198,10 @@ fn ipv6_is_carried_end_to_end() {
         network.ipv6 = Some("fd00:1::1/64".parse().unwrap());
         let network = world.network_with(network).await;
         let (web, client) = (world.container(&network, 2).await, world.container(&network, 3).await);
+        // Not after the seconds in which the kernel asks for duplicates of the address that it gives itself.
+        let unready = |link: &str| ip(&format!("-6 addr show dev {link} tentative"));
+        assert_eq!(unready(&network.link), "");
+        assert_eq!(inside(&web.path, || unready("eth0")), "");
         web.place().serve_tcp(80);
         world.outside().serve_tcp(80);
         assert_eq!(client.place().reach_tcp("[fd00:1::2]:80").await, Some(address("fd00:1::3")));

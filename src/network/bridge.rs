@@ -22,6 +22,7 @@ pub fn create(network: &BridgeNetwork, alias: &str) -> io::Result<()> {
 
 fn set_up(links: &mut Links, index: u32, network: &BridgeNetwork) -> io::Result<()> {
     sysctl::write_if_there(&format!("net/ipv6/conf/{}/accept_ra", network.link), "0")?;
+    sysctl::trust_addresses(&network.link)?;
     for address in [network.ipv4.map(IpNet::V4), network.ipv6.map(IpNet::V6)].into_iter().flatten() {
         links.add_address(index, address)?;
     }

@@ -49,6 +49,7 @@ fn configure_inside(endpoint: &Endpoint) -> io::Result<()> {
     let has_ipv6 = endpoint.ipv6.is_some() || endpoint.link_local.iter().any(|net| net.addr().is_ipv6());
     let disabled = if has_ipv6 { "0" } else { "1" };
     sysctl::write_if_there(&format!("net/ipv6/conf/{}/disable_ipv6", endpoint.interface), disabled)?;
+    sysctl::trust_addresses(&endpoint.interface)?;
     inside.set_up(link)?;
     let of_network = [endpoint.ipv4.map(IpNet::V4), endpoint.ipv6.map(IpNet::V6)].into_iter().flatten();
     for address in of_network.chain(endpoint.link_local.iter().copied()) {

@@ -24,6 +24,13 @@ fn keep_router_advertisements() {
     }
 }
 
+/// Lets a link use the address that the kernel itself gives it at once, not after the up to two seconds in which it
+/// asks for duplicates: until then the link asks for no neighbour, and what is published stays out of reach. To be
+/// called before the link has a carrier. Addresses that we give are trusted one by one (`Links::add_address`).
+pub fn trust_addresses(link: &str) -> io::Result<()> {
+    write_if_there(&format!("net/ipv6/conf/{link}/accept_dad"), "0")
+}
+
 /// Sets a switch; one that this kernel does not have is passed over.
 pub fn write_if_there(name: &str, value: &str) -> io::Result<()> {
     match fs::write(Path::new("/proc/sys").join(name), value) {
