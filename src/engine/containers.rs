@@ -31,4 +31,5 @@ mod tests;
 pub mod top;
 mod update;
 pub mod view;
+mod volume_parts;
 pub mod wait;

@@ -303,6 +303,11 @@ impl Error {
         Self::invalid("mounted volume is marked read-only")
     }
 
+    /// A start with a part of a volume (`VolumeOptions.Subpath`) that is a link to elsewhere.
+    pub fn escapes_volume(volume: &str, subpath: &str) -> Self {
+        Self::invalid(format!("path concatenation escapes the base directory, base: {volume}, subpath: {subpath}"))
+    }
+
     /// 503 of all that needs a swarm.
     pub fn not_a_swarm_manager() -> Self {
         Self::unavailable(

@@ -5,12 +5,11 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps},
+    fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps},
     io::Errno,
 };
 
@@ -21,9 +20,19 @@ use super::{
 };
 use crate::model::{Error, Result, error::Context};
 
+/// Whether this is a folder with nothing in it.
+pub fn is_empty(folder: BorrowedFd<'_>) -> bool {
+    listed(folder).and_then(|folder| tree::names(folder.as_fd())).is_ok_and(|names| names.is_empty())
+}
+
+/// A descriptor for listing a folder and writing into it.
+fn listed(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    beneath(folder, c".", OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
 /// Copies what `view` has at `path` into the folder `volume`, if that is empty: files, folders, links, devices
 /// with their owners, modes, times, attributes; the folder's own too. Nothing at `path` is success.
-pub fn copy_up(view: &RootView, path: &str, volume: &Path) -> Result<()> {
+pub fn copy_up(view: &RootView, path: &str, volume: BorrowedFd<'_>) -> Result<()> {
     let source = match super::resolve::open_in_root(view.root(), path, OFlags::RDONLY | OFlags::NONBLOCK) {
         Ok(source) => source,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -33,11 +42,11 @@ pub fn copy_up(view: &RootView, path: &str, volume: &Path) -> Result<()> {
     if tree::file_type(stat.st_mode) != FileType::Directory {
         return Err(Error::system(format!("source {path} is not a directory")));
     }
-    copy_root(source.as_fd(), &stat, volume).context(format!("copying {path} into {}", volume.display()))
+    copy_root(source.as_fd(), &stat, volume).context(format!("copying {path} into a volume"))
 }
 
-fn copy_root(source: BorrowedFd<'_>, stat: &Stat, volume: &Path) -> io::Result<()> {
-    let target = rustix::fs::openat(CWD, volume, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+fn copy_root(source: BorrowedFd<'_>, stat: &Stat, volume: BorrowedFd<'_>) -> io::Result<()> {
+    let target = listed(volume)?;
     if !tree::names(target.as_fd())?.is_empty() {
         return Ok(());
     }

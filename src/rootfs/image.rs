@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{
     mounting::{mount_read_only, unmount_and_remove},
     resolve::open_in_root,
+    subpath::not_accessible,
     view::path_of,
 };
 use crate::{
@@ -33,12 +34,10 @@ pub fn path_in_image(place: &Path, subpath: &str) -> Result<PathBuf> {
     }
     let wanted = place.join(subpath);
     let refused = |cause: io::Error| {
-        let (place, is_missing) = (wanted.display(), cause.kind() == io::ErrorKind::NotFound);
-        if is_missing {
-            // dockerd's words.
-            return Error::not_found(format!("cannot access path {place}: lstat {place}: no such file or directory"));
+        if cause.kind() == io::ErrorKind::NotFound {
+            return not_accessible(&wanted, &wanted);
         }
-        Error::system(format!("cannot access path {place}")).with_source(cause)
+        Error::system(format!("cannot access path {}", wanted.display())).with_source(cause)
     };
     let open = || -> io::Result<PathBuf> {
         let root = rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

@@ -52,13 +52,22 @@ fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> R
     })
 }
 
-/// Unmounts what is at a folder, and removes the folder; what is not mounted is left.
-pub fn unmount_and_remove(folder: &Path) -> Result<()> {
-    match rustix::mount::unmount(folder, UnmountFlags::DETACH) {
-        Ok(()) => std::fs::remove_dir(folder).context(format!("removing {}", folder.display())),
+/// Unmounts what is at a folder or file, and removes that; what is not mounted is left.
+pub fn unmount_and_remove(place: &Path) -> Result<()> {
+    match rustix::mount::unmount(place, UnmountFlags::DETACH) {
+        Ok(()) => remove_place(place).context(format!("removing {}", place.display())),
         Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        Err(error) => Err(error).context(format!("unmounting {}", folder.display())),
+        Err(error) => Err(error).context(format!("unmounting {}", place.display())),
     }
+}
+
+/// Removes the empty folder or the file that something was mounted at; none is success.
+pub fn remove_place(place: &Path) -> io::Result<()> {
+    let removed = match std::fs::remove_dir(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => std::fs::remove_file(place),
+        other => other,
+    };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Mounts the layers of an image at a folder of the host, for nobody to write.

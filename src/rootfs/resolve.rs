@@ -95,6 +95,11 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: impl Arg + Copy, flags: OFlags) 
     open(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
+/// Opens `path` below `folder`; a link that leads out of it is refused (`EXDEV`), and so is every absolute one.
+pub fn within(folder: BorrowedFd<'_>, path: impl Arg + Copy, flags: OFlags) -> io::Result<OwnedFd> {
+    open(folder, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+}
+
 /// Opens `path` below `folder`, following no link at all.
 pub fn beneath(folder: BorrowedFd<'_>, path: impl Arg + Copy, flags: OFlags) -> io::Result<OwnedFd> {
     open(folder, path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)

@@ -6,7 +6,10 @@ mod extract;
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt, symlink},
+    },
     path::Path,
 };
 
@@ -130,7 +133,8 @@ fn empty_volume_is_filled_with_owners_modes_and_links() {
     fs::set_permissions(&data, fs::Permissions::from_mode(0o711)).unwrap();
 
     let volume = TempDir::new().unwrap();
-    copy_up(&layers.view(), "/data", volume.path()).unwrap();
+    let folder = open_part(volume.path(), "").unwrap();
+    copy_up(&layers.view(), "/data", folder.as_fd()).unwrap();
     let root = fs::metadata(volume.path()).unwrap();
     assert_eq!((root.uid(), root.gid(), root.mode() & 0o7777), (7, 8, 0o711));
     let file = fs::metadata(volume.path().join("file")).unwrap();
@@ -140,9 +144,9 @@ fn empty_volume_is_filled_with_owners_modes_and_links() {
     assert_eq!(fs::read(volume.path().join("sub/hard")).unwrap(), b"content");
 
     fs::write(data.join("file"), "changed").unwrap();
-    copy_up(&layers.view(), "/data", volume.path()).unwrap();
+    copy_up(&layers.view(), "/data", folder.as_fd()).unwrap();
     assert_eq!(fs::read(volume.path().join("file")).unwrap(), b"content", "a volume with content is left alone");
-    copy_up(&layers.view(), "/nowhere", TempDir::new().unwrap().path()).unwrap();
+    copy_up(&layers.view(), "/nowhere", folder.as_fd()).unwrap();
 }
 
 #[test]

@@ -172,14 +172,14 @@ impl Engine {
         }
         let rootfs = self.backends.runtime.rootfs(&record.id).await?;
         let mounted = self.mount_volumes_for_view(&record).await?;
-        let view = self.mount_images(&record).await.map(|points| attached(&points, &self.container_dir(&record.id)));
+        let view = self.show_sources(&record).await.map(|points| attached(&points, &self.container_dir(&record.id)));
         let read_only = record.host_config.readonly_rootfs;
         let view = match view {
             Ok(attached) => blocking(move || RootView::stopped(&rootfs, read_only, &attached)).await,
             Err(error) => Err(error),
         };
-        // The view has the images in a namespace of its own by now.
-        self.unmount_images(&record).await;
+        // The view has them in a namespace of its own by now.
+        self.hide_sources(&record).await;
         match view {
             Ok(view) => Ok(HeldView { view, _changing: Some(changing), mounted }),
             Err(error) => {

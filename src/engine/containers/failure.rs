@@ -21,6 +21,9 @@ pub(crate) struct StartFailure {
 }
 
 impl StartFailure {
+    /// What failed before the runtime was asked is no matter of the command, whatever its text.
+    pub(crate) const BEFORE_TASK: Self = Self { exit_code: OTHER, invalid_request: false };
+
     /// Reads the runtime's text, as dockerd and the CLI do.
     pub(crate) fn of(error: &Error) -> Self {
         let text = error.chain().to_lowercase();

@@ -64,11 +64,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Mounts the images of a container. Answers its mounts with what they are on the host; what a failure leaves,
+    /// Mounts the images among a container's mounts, and puts what they are on the host into these. What a failure leaves,
     /// [`Engine::unmount_images`] takes away.
-    pub(super) async fn mount_images(&self, record: &ContainerRecord) -> Result<Vec<MountPoint>> {
-        let mut points = record.mounts.clone();
-        for point in &mut points {
+    pub(super) async fn mount_images(&self, points: &mut [MountPoint]) -> Result<()> {
+        for point in points {
             let Some(image) = &point.image else { continue };
             let layers = self.backends.runtime.rootfs(&image.layer).await?;
             let (place, subpath) = (point.source.clone(), point.subpath.clone());
@@ -79,7 +78,7 @@ impl Engine {
             });
             point.source = source.await?.to_string_lossy().into_owned();
         }
-        Ok(points)
+        Ok(())
     }
 
     /// Unmounts the images of a container; goes on after failures and logs them.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use oci_spec::runtime::Spec;
 use tracing::{info, warn};
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
         container::Container,
         containers::{delete::DeleteOptions, failure::StartFailure, run::pump},
     },
+    logs::Writer,
     model::{
         Error, Result,
         container::{ContainerRecord, Health},
@@ -58,11 +60,10 @@ impl Engine {
                 record.restart_count = 0;
             });
         }
-        let Err(error) = self.launch(container).await else { return Ok(()) };
+        let Err((failure, error)) = self.launch(container).await else { return Ok(()) };
         let before = container.record();
         self.tear_down(container, &before).await;
         container.console.forget_stdin();
-        let failure = StartFailure::of(&error);
         container.update(|record| {
             record.networking.forget_run();
             record.state = state.cancel_restart().fail_start(failure.exit_code, error.message());
@@ -81,16 +82,26 @@ impl Engine {
     }
 
     /// The steps of a start. Each is undone by `tear_down`, whichever of them failed.
-    async fn launch(&self, container: &Arc<Container>) -> Result<()> {
-        let id = container.id();
-        let runtime = &self.backends.runtime;
+    async fn launch(&self, container: &Arc<Container>) -> Result<(), (StartFailure, Error)> {
+        let (spec, log) = self.prepare_task(container).await.map_err(|error| (StartFailure::BEFORE_TASK, error))?;
+        self.launch_task(container, &spec, log).await.map_err(|error| (StartFailure::of(&error), error))
+    }
+
+    /// What the runtime is to run, and the log for its output.
+    async fn prepare_task(&self, container: &Arc<Container>) -> Result<(Spec, Writer)> {
         let log = container.log.writer()?;
         let prepared = self.prepare_run(container).await?;
         let record = self.with_link_variables(container.record())?;
-        let spec = oci::spec(&prepared.spec_input(&record, &self.host))?;
+        Ok((oci::spec(&prepared.spec_input(&record, &self.host))?, log))
+    }
+
+    async fn launch_task(&self, container: &Arc<Container>, spec: &Spec, log: Writer) -> Result<()> {
+        let id = container.id();
+        let runtime = &self.backends.runtime;
+        let record = container.record();
         let stdio = Stdio { terminal: record.config.tty, stdin: record.config.open_stdin };
         let (pid, io) = runtime
-            .create_task(id, &spec, stdio)
+            .create_task(id, spec, stdio)
             .await
             .map_err(|error| error.context("failed to create task for container"))?;
         let output = pump(self, container, io, log);

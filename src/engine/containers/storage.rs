@@ -82,10 +82,6 @@ impl Engine {
             }
             MountKind::Bind | MountKind::Tmpfs => {}
             MountKind::Image => self.resolve_image(tenant, container, &mut point).await?,
-            // Links in a volume are its container's to make: a folder within it must be held, not named.
-            MountKind::Volume if !point.subpath.is_empty() => {
-                return Err(Error::not_implemented("VolumeOptions.Subpath is not implemented by ringer"));
-            }
             MountKind::Volume => {
                 let request = VolumeRequest {
                     name: point.name.clone(),
@@ -135,12 +131,27 @@ impl Engine {
                 .context(format!("error while creating mount source path '{}'", point.source))?;
         }
         self.mount_volumes(record).await?;
-        self.mount_images(record).await
+        self.show_sources(record).await
+    }
+
+    /// A container's mounts with sources that are there: its images are mounted, parts of its volumes held. What a failure
+    /// leaves, [`Engine::hide_sources`] takes away. Its volumes are mounted before.
+    pub(super) async fn show_sources(&self, record: &ContainerRecord) -> Result<Vec<MountPoint>> {
+        let mut points = record.mounts.clone();
+        self.mount_images(&mut points).await?;
+        self.hold_volume_parts(record, &mut points).await?;
+        Ok(points)
+    }
+
+    /// Undoes [`Engine::show_sources`]; goes on after failures and logs them.
+    pub(super) async fn hide_sources(&self, record: &ContainerRecord) {
+        self.release_volume_parts(record).await;
+        self.unmount_images(record).await;
     }
 
     /// Takes back what `mount_run` did; goes on after failures and logs them.
     pub(crate) async fn release_mounts(&self, record: &ContainerRecord) {
-        self.unmount_images(record).await;
+        self.hide_sources(record).await;
         self.unmount_volumes(record).await;
     }
 

@@ -1,6 +1,6 @@
 //! What containers do with volumes: have them made, filled, mounted while they run, and taken along at removal.
 
-use std::path::PathBuf;
+use std::{os::fd::AsFd, path::PathBuf};
 
 use indexmap::IndexMap;
 use tracing::warn;
@@ -10,7 +10,7 @@ use crate::{
     backend::runtime::RootfsMount,
     engine::Engine,
     model::{
-        Error, Result,
+        Error, ErrorKind, Result,
         container::{ContainerRecord, MountKind, MountPoint},
         error::Context,
         id::{ContainerId, Tenant},
@@ -96,7 +96,11 @@ impl Engine {
             for mount in &wanted {
                 self.mount_volume(tenant, &mount.name, container).await?;
                 mounted.push(&mount.name);
-                targets.push((mount.destination.clone(), self.volumes.mountpoint(tenant, &mount.name)));
+                targets.push(Target {
+                    destination: mount.destination.clone(),
+                    volume: self.volumes.mountpoint(tenant, &mount.name),
+                    subpath: mount.subpath.clone(),
+                });
             }
             tokio::task::spawn_blocking(move || fill(&rootfs, &targets)).await.context("filling volumes")?
         };
@@ -107,8 +111,9 @@ impl Engine {
         filled.map_err(|error| error.context("failed to populate volume"))
     }
 
-    /// The volumes to fill. One that something has to be mounted over is among them only if the image has a folder there: as
-    /// with dockerd, others are mounted at the start, which is when a server that does not answer is told.
+    /// The volumes to fill. One that something has to be mounted over, or of which a part is wanted, is among them only if the
+    /// image has a folder there: as with dockerd, others are mounted at the start, which is when it is told that a server does
+    /// not answer or that a part leads elsewhere.
     async fn to_populate<'m>(
         &self,
         tenant: &Tenant,
@@ -117,11 +122,11 @@ impl Engine {
     ) -> Result<Vec<&'m MountPoint>> {
         let mut wanted: Vec<&MountPoint> =
             mounts.iter().filter(|mount| mount.kind == MountKind::Volume && !mount.no_copy).collect();
-        let has_options = |mount: &&&MountPoint| {
-            let info = self.volumes.get(tenant, &mount.name);
-            info.is_some_and(|info| local::mount_of(info.volume.options.as_ref()).is_some())
+        let may_fail = |mount: &&&MountPoint| {
+            let has_options = |info: VolumeInfo| local::mount_of(info.volume.options.as_ref()).is_some();
+            !mount.subpath.is_empty() || self.volumes.get(tenant, &mount.name).is_some_and(has_options)
         };
-        let places: Vec<String> = wanted.iter().filter(has_options).map(|mount| mount.destination.clone()).collect();
+        let places: Vec<String> = wanted.iter().filter(may_fail).map(|mount| mount.destination.clone()).collect();
         if places.is_empty() {
             return Ok(wanted);
         }
@@ -230,15 +235,30 @@ fn volume_mounts(record: &ContainerRecord) -> impl Iterator<Item = &MountPoint> 
     record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume)
 }
 
-fn fill(rootfs: &[RootfsMount], targets: &[(String, PathBuf)]) -> Result<()> {
-    // Volumes that are used again need no look at the image.
-    let is_empty = |folder: &PathBuf| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    let empty: Vec<_> = targets.iter().filter(|(_, volume)| is_empty(volume)).collect();
+/// A folder to fill with what the image has at `destination`.
+struct Target {
+    destination: String,
+    volume: PathBuf,
+    subpath: String,
+}
+
+fn fill(rootfs: &[RootfsMount], targets: &[Target]) -> Result<()> {
+    let mut empty = Vec::new();
+    for target in targets {
+        match rootfs::open_part(&target.volume, &target.subpath) {
+            // Volumes that are used again need no look at the image.
+            Ok(folder) if rootfs::is_empty(folder.as_fd()) => empty.push((&target.destination, folder)),
+            Ok(_) => {}
+            // The start tells.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
     if empty.is_empty() {
         return Ok(());
     }
     let view = RootView::stopped(rootfs, true, &[])?;
-    empty.into_iter().try_for_each(|(destination, volume)| rootfs::copy_up(&view, destination, volume))
+    empty.iter().try_for_each(|(destination, folder)| rootfs::copy_up(&view, destination, folder.as_fd()))
 }
 
 async fn blocking(target: PathBuf, action: impl FnOnce(PathBuf) -> Result<()> + Send + 'static) -> Result<()> {
