@@ -55,13 +55,12 @@ impl Hijack {
         self.gone.clone()
     }
 
-    /// Answers a refusal and ends the connection with it, as dockerd does: a client that asked for an upgrade may leave its
-    /// request open (dockerode), and would wait for a connection on which nothing happens any more.
+    /// Answers a refusal of an attach and ends the connection with it, as dockerd does with and without an upgrade: a client
+    /// may leave its request open (dockerode), and would wait for a connection on which nothing happens any more. An exec's
+    /// refusal is an answer as any other, after which dockerd keeps the connection.
     pub fn refuse(self, error: Error) -> Response {
         let mut response = error.into_response();
-        if self.upgrade.is_some() {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
 

@@ -1,6 +1,6 @@
 //! One raw request on a connection of its own, and all of its answer.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,6 +23,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Whether the body came to its end.
     pub complete: bool,
+    /// Whether the connection took another request, where that is asked.
+    pub kept: Option<bool>,
 }
 
 impl Answer {
@@ -55,7 +57,13 @@ pub fn send(socket: &Path, request: &Request, headed: impl FnOnce()) -> anyhow::
     } else {
         read_body(&mut connection, &request.method, &head, &mut body).is_ok()
     };
-    Ok(Answer { status: head.status, headers: head.headers, body, complete })
+    let kept = request.again.then(|| takes_another(&stream, &mut connection));
+    Ok(Answer { status: head.status, headers: head.headers, body, complete, kept })
+}
+
+fn takes_another(stream: &UnixStream, connection: &mut impl BufRead) -> bool {
+    let sent = (&*stream).write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n");
+    sent.is_ok() && read_head(connection).is_ok_and(|head| head.status == 200)
 }
 
 /// A stream that fails at its deadline, also when there is always something to read.

@@ -22,6 +22,7 @@
 //! | `websocket` | the same through a WebSocket: its messages, and what it was closed with |
 //! | `header NAME: VALUE`, `type TYPE` | one more header; another Content-Type than JSON |
 //! | `tar NAME=TEXT,NAME/` | the body is an archive with these files and folders; `\n` in them is a line feed |
+//! | `again` | also whether the connection takes another request then |
 //! | `sorted` | the order of a list, or of a stream's parts, means nothing |
 //! | `shape` | nor do the numbers, nor how many parts there are |
 //! | `timeout N` | seconds after which the answer is cut (10) |
@@ -56,6 +57,7 @@ pub struct Request {
     pub tar: Option<String>,
     pub upgrade: bool,
     pub websocket: bool,
+    pub again: bool,
     pub input: Option<String>,
     pub quiet: bool,
     pub sorted: bool,
@@ -169,6 +171,7 @@ impl Request {
             None if mark == "sorted" => self.sorted = true,
             None if mark == "upgrade" => self.upgrade = true,
             None if mark == "websocket" => self.websocket = true,
+            None if mark == "again" => self.again = true,
             None if mark == "shape" => (self.shape, self.sorted) = (true, true),
             None if mark == "tar" => self.tar = Some(String::new()),
             Some(("keep", kept)) => {

@@ -29,6 +29,9 @@ pub fn lines(request: &Request, answer: &Answer, socket: &Socket) -> Vec<String>
     if !answer.complete {
         lines.push("body: cut off".to_owned());
     }
+    if let Some(kept) = answer.kept {
+        lines.push(format!("connection: {}", if kept { "kept" } else { "closed" }));
+    }
     let body = &answer.body;
     if body.is_empty() {
         return lines;

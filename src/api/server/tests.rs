@@ -116,6 +116,8 @@ async fn refusal_of_an_upgrade_ends_the_connection() {
     let request = UPGRADE.replace("/echo", "/refused").replace("Host: x", "Host: x\r\nTransfer-Encoding: chunked");
     let answer = world.talk(&request, false).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not now"), "{answer}");
+    let answer = world.talk("GET /refused HTTP/1.1\r\nHost: x\r\n\r\n", false).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ fn begin(exec: &Exec) -> Result<()> {
             true
         }
         ExecState::Starting | ExecState::Running(_) => {
-            refusal = Some(Error::conflict(format!("exec instance {} is already running", exec.id)));
+            refusal = Some(Error::conflict(format!("exec command {} is already running", exec.id)));
             false
         }
         ExecState::Exited(_) => {
