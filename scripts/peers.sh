@@ -6,6 +6,7 @@ begin_peers() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/ringer-peers.XXXXXX")
     sockets=()
     started=()
+    tls=()
     trap end_peers EXIT
     trap 'exit 130' INT TERM
 }
@@ -55,10 +56,37 @@ registries() {
     done
 }
 
+# listen_on_tcp: what is started from now on listens on tcp://127.0.0.1:2376 too, with TLS, for clients with a certificate.
+# `$work/certificates` gets a folder for each client, as docker CLI wants them: `client`, and `stranger`, whose CA is another.
+listen_on_tcp() {
+    local folder=$work/certificates
+    mkdir "$folder"
+    authority "$folder/daemon" server
+    authority "$folder/client" client "$folder/daemon"
+    authority "$folder/stranger" client
+    mv "$folder/stranger/ca.pem" "$folder/stranger/own-ca.pem"
+    cp "$folder/daemon/ca.pem" "$folder/stranger/ca.pem"
+    tls=(-H tcp://127.0.0.1:2376 --tlsverify "--tlscacert=$folder/daemon/ca.pem" "--tlscert=$folder/daemon/cert.pem" \
+        "--tlskey=$folder/daemon/key.pem")
+}
+
+# authority FOLDER server|client [FOLDER2]: a certificate with its key, by the CA of FOLDER2 or by a new one
+authority() {
+    local ca=${3:-$1} key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+    mkdir "$1"
+    {
+        if [ "$ca" = "$1" ]; then openssl req -x509 "${key[@]}" -keyout "$ca/ca-key.pem" -out "$ca/ca.pem" -days 2 -subj /CN=ca; fi
+        openssl req "${key[@]}" -keyout "$1/key.pem" -out "$1/request" -subj "/CN=$2"
+        openssl x509 -req -in "$1/request" -CA "$ca/ca.pem" -CAkey "$ca/ca-key.pem" -CAcreateserial -out "$1/cert.pem" -days 2 \
+            -extfile <(printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=%sAuth\n' "$2")
+    } 2> "$1/log" || fail "openssl: $(cat "$1/log")"
+    [ "$ca" = "$1" ] || cp "$ca/ca.pem" "$1/ca.pem"
+}
+
 start_dockerd() {
     local name=dockerd$1 pid
     say "starting dockerd $1"
-    "$top/scripts/dockerd" "$work/$name" "$("$top/scripts/parts" "docker-$1")" > "$work/$name.log" 2>&1 &
+    "$top/scripts/dockerd" "$work/$name" "$("$top/scripts/parts" "docker-$1")" "${tls[@]}" > "$work/$name.log" 2>&1 &
     pid=$!
     started+=("$pid")
     answers "$work/$name/docker.sock" "$pid" "$work/$name.log"
@@ -71,7 +99,7 @@ start_ringer() {
     say "starting ringer"
     mkdir "$work/ringer"
     "$top/scripts/apart" "$1" serve -H "unix://$work/ringer/docker.sock" --data-root "$work/ringer/data" \
-        --exec-root "$work/ringer/exec" --pidfile "$work/ringer/pid" > "${RINGER_LOG:-$work/ringer.log}" 2>&1 &
+        --exec-root "$work/ringer/exec" --pidfile "$work/ringer/pid" "${tls[@]}" > "${RINGER_LOG:-$work/ringer.log}" 2>&1 &
     pid=$!
     started+=("$pid")
     answers "$work/ringer/docker.sock" "$pid" "${RINGER_LOG:-$work/ringer.log}"

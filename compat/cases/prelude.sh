@@ -36,3 +36,17 @@ past_events() {
     sleep 1.1
     docker events --since 10m --until 0s "$@"
 }
+
+# tcp CLIENT COMMAND...: a command that finds the daemon over tcp, with the certificates of that client
+tcp() {
+    local folder=${CERTIFICATES:?was not given: compat run --certificates}/$1
+    shift
+    DOCKER_HOST=tcp://127.0.0.1:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=$folder "$@"
+}
+
+# refused CURL...: whether it fails while it greets the daemon, or when it first sends (55) or reads (56) after that
+refused() {
+    local code=0
+    "$@" || code=$?
+    case $code in 35 | 55 | 56) echo refused ;; *) return 1 ;; esac
+}

@@ -46,6 +46,10 @@ pub struct RunArguments {
     /// A registry there that asks for the user `ringer` and the password `secret`
     #[arg(long, default_value = "127.0.0.1:5001")]
     login_registry: String,
+    /// Certificates for tcp://127.0.0.1:2376 in the network namespace of each daemon: the folders `client` and `stranger`,
+    /// whose own CA (`own-ca.pem`) no daemon knows
+    #[arg(long, value_name = "FOLDER")]
+    certificates: Option<PathBuf>,
     /// Print every answer of the reference, to see what a case really shows
     #[arg(long)]
     show: bool,
@@ -213,7 +217,7 @@ fn docker_cli(arguments: &RunArguments, name: String, program: PathBuf) -> Docke
         prelude: arguments.cases.join("prelude.sh"),
         registries: [arguments.registry.clone(), arguments.login_registry.clone()],
         images: arguments.images.clone(),
-        environment: Vec::new(),
+        environment: arguments.certificates.iter().map(|folder| ("CERTIFICATES", folder.clone())).collect(),
     }
 }
 
