@@ -30,7 +30,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Runs the same cases on every socket and prints a table of what differs
-    Run(run::RunArguments),
+    Run(Box<run::RunArguments>),
     /// Times what CI does all day on every socket, interleaved, and prints ratios to the first
     Bench(bench::BenchArguments),
 }
