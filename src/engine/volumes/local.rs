@@ -10,7 +10,7 @@ use std::{
 use indexmap::IndexMap;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, volume::Volume};
 
 /// Checks options at create, in dockerd's words.
 pub fn check(options: &IndexMap<String, String>) -> Result<()> {
@@ -29,13 +29,6 @@ pub fn check(options: &IndexMap<String, String>) -> Result<()> {
     Ok(())
 }
 
-/// What a volume's options ask to mount; `None` for a plain folder.
-pub fn mount_of(options: Option<&IndexMap<String, String>>) -> Option<LocalMount> {
-    let options = options.filter(|options| !options.is_empty())?;
-    let (flags, data) = parse_options(options.get("o").map_or("", String::as_str));
-    Some(LocalMount { kind: options.get("type")?.clone(), device: options.get("device")?.clone(), flags, data })
-}
-
 /// A mount over a volume's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalMount {
@@ -46,6 +39,13 @@ pub struct LocalMount {
 }
 
 impl LocalMount {
+    /// What a volume's options ask to mount; `None` for a plain folder.
+    pub fn of(volume: &Volume) -> Option<Self> {
+        let options = volume.options.as_ref().filter(|options| !options.is_empty())?;
+        let (flags, data) = parse_options(options.get("o").map_or("", String::as_str));
+        Some(Self { kind: options.get("type")?.clone(), device: options.get("device")?.clone(), flags, data })
+    }
+
     /// Mounts it at `target`.
     pub fn mount(&self, target: &Path) -> Result<()> {
         let while_mounting =
@@ -162,9 +162,16 @@ fn parse_options(text: &str) -> (MountFlags, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::Timestamp;
 
     fn options(pairs: &[(&str, &str)]) -> IndexMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn wanted(pairs: &[(&str, &str)]) -> LocalMount {
+        let options = Some(options(pairs));
+        let volume = Volume { name: "v".to_owned(), labels: None, options, created: Timestamp::now() };
+        LocalMount::of(&volume).unwrap()
     }
 
     /// Texts as dockerd 28 answered them.
@@ -185,7 +192,7 @@ mod tests {
 
     #[test]
     fn failed_mount_names_what_was_tried() {
-        let bind = mount_of(Some(&options(&[("type", "none"), ("device", "/nonexist"), ("o", "bind")]))).unwrap();
+        let bind = wanted(&[("type", "none"), ("device", "/nonexist"), ("o", "bind")]);
         let target = tempfile::TempDir::new().unwrap();
         let path = target.path().display();
         let expected = format!(
@@ -195,7 +202,7 @@ mod tests {
     }
 
     fn failure(kind: &str, device: &str, o: &str) -> String {
-        let wanted = mount_of(Some(&options(&[("type", kind), ("device", device), ("o", o)]))).unwrap();
+        let wanted = wanted(&[("type", kind), ("device", device), ("o", o)]);
         let refused =
             wanted.with_addresses().map(|with| with.failure(Path::new("/t"), io::Error::from_raw_os_error(19)));
         refused.unwrap_or_else(|error| error).message().replace("failed to mount local volume: mount ", "")

@@ -13,7 +13,10 @@ use std::{
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
-use super::{VolumeInfo, local};
+use super::{
+    VolumeInfo,
+    local::{self, LocalMount},
+};
 use crate::{
     engine::locks::KeyedLocks,
     model::{
@@ -74,7 +77,7 @@ impl VolumeStore {
             match fs::read(root.join(&name).join("volume.json")) {
                 Ok(json) => match serde_json::from_slice::<Volume>(&json) {
                     Ok(volume) => {
-                        if local::mount_of(volume.options.as_ref()).is_some() {
+                        if LocalMount::of(&volume).is_some() {
                             local::unmount(&self.mountpoint(tenant, &name))?;
                         }
                         self.insert(tenant, Arc::new(volume));

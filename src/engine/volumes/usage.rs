@@ -5,7 +5,11 @@ use std::{os::fd::AsFd, path::PathBuf};
 use indexmap::IndexMap;
 use tracing::warn;
 
-use super::{LOCAL, VolumeInfo, local, names};
+use super::{
+    LOCAL, VolumeInfo,
+    local::{self, LocalMount},
+    names,
+};
 use crate::{
     backend::runtime::RootfsMount,
     engine::Engine,
@@ -123,7 +127,7 @@ impl Engine {
         let mut wanted: Vec<&MountPoint> =
             mounts.iter().filter(|mount| mount.kind == MountKind::Volume && !mount.no_copy).collect();
         let may_fail = |mount: &&&MountPoint| {
-            let has_options = |info: VolumeInfo| local::mount_of(info.volume.options.as_ref()).is_some();
+            let has_options = |info: VolumeInfo| LocalMount::of(&info.volume).is_some();
             !mount.subpath.is_empty() || self.volumes.get(tenant, &mount.name).is_some_and(has_options)
         };
         let places: Vec<String> = wanted.iter().filter(may_fail).map(|mount| mount.destination.clone()).collect();
@@ -209,7 +213,7 @@ impl Engine {
         let _mounting = self.volumes.mounting(tenant, name).await;
         let info = self.volumes.get(tenant, name).ok_or_else(|| Error::no_such_volume(name))?;
         let is_first = self.volumes.mount_for(tenant, name, container);
-        let Some(mount) = local::mount_of(info.volume.options.as_ref()).filter(|_| is_first) else { return Ok(()) };
+        let Some(mount) = LocalMount::of(&info.volume).filter(|_| is_first) else { return Ok(()) };
         let mounted = blocking(info.mountpoint, move |target| mount.mount(&target)).await;
         if mounted.is_err() {
             self.volumes.unmount_for(tenant, name, container);
@@ -220,8 +224,7 @@ impl Engine {
     async fn unmount_volume(&self, tenant: &Tenant, name: &str, container: &ContainerId) {
         let _mounting = self.volumes.mounting(tenant, name).await;
         let Some(info) = self.volumes.get(tenant, name) else { return };
-        if !self.volumes.unmount_for(tenant, name, container) || local::mount_of(info.volume.options.as_ref()).is_none()
-        {
+        if !self.volumes.unmount_for(tenant, name, container) || LocalMount::of(&info.volume).is_none() {
             return;
         }
         let unmounted = blocking(info.mountpoint, |target| local::unmount(&target).context("unmounting")).await;
