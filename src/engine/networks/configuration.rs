@@ -52,7 +52,6 @@ impl Engine {
         if name.is_empty() {
             return Ok(request);
         }
-        self.check_name_is_free(tenant, &request.name)?;
         // Only by its name, as with dockerd.
         let networks = self.networks.list(tenant);
         let Some(configuration) = networks.iter().find(|record| record.config_only && record.name == *name) else {

@@ -35,6 +35,7 @@ impl Engine {
 
     async fn make_network(&self, tenant: &Tenant, request: NetworkCreateRequest) -> Result<NetworkCreated> {
         let changing = self.networks.change().await;
+        self.check_name_is_free(tenant, &request.name)?;
         if request.config_only {
             return self.make_configuration(&changing, tenant, request).await;
         }
@@ -49,7 +50,6 @@ impl Engine {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
         ipam::validate(&request.ipam.config, families.ipv6)?;
-        self.check_name_is_free(tenant, &request.name)?;
         if let Some(link) = options.link.as_deref().filter(|link| self.networks.has_link(link)) {
             return Err(Error::forbidden(format!(
                 "cannot create network {} ({link}): conflicts with another network: networks have same bridge name",
@@ -81,12 +81,11 @@ impl Engine {
         let families =
             Families { ipv4: request.enable_ipv4.unwrap_or(true), ipv6: request.enable_ipv6.unwrap_or(false) };
         ipam::validate(&request.ipam.config, families.ipv6)?;
-        self.check_name_is_free(tenant, &request.name)?;
         let record = NetworkRecord { driver: NetworkDriver::Null, ..record(tenant, request, families) };
         self.keep_network(changing, record, String::new()).await
     }
 
-    pub(super) fn check_name_is_free(&self, tenant: &Tenant, name: &str) -> Result<()> {
+    fn check_name_is_free(&self, tenant: &Tenant, name: &str) -> Result<()> {
         if self.networks.list(tenant).iter().any(|record| record.name == name) {
             return Err(Error::network_exists(name));
         }
