@@ -96,6 +96,36 @@ async fn steps_become_layers_and_are_found_again() {
 }
 
 #[tokio::test]
+async fn heredocs_are_scripts_of_the_shell_or_of_their_own_interpreter() {
+    let daemon = Daemon::with_box().await;
+    let file = "FROM box\nARG A=arg\nUSER worker\nRUN <<-EOF\n\techo shell $A\n\tEOF\n\
+                RUN <<EOF cat\nread by $A\nEOF\nRUN cat <<X - <<'Y' 3<&0\nx\nX\ny $A\nY\n\
+                RUN <<-'run'\n#!/bin/sh -e\n\techo $0 has $A\n\tfalse || ! echo no >>$0\nrun\n";
+    let text = built(&daemon, "t=new", &[("Dockerfile", 0o644, file)]).await;
+    for shown in [
+        "shell arg\n",
+        "read by arg\n",
+        "y $A\n",
+        "/dev/pipes/run has arg\n",
+        "create /dev/pipes/run: Permission denied",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in {text}");
+    }
+    let again = built(&daemon, "t=new", &[("Dockerfile", 0o644, file)]).await;
+    assert_eq!(again.matches("Using cache").count(), 6, "{again}");
+    let other = file.replace("has", "had");
+    assert!(built(&daemon, "t=new", &[("Dockerfile", 0o644, &other)]).await.contains("/dev/pipes/run had arg\n"));
+    let history = daemon.client().get("/images/new/history").await.json();
+    let told = history[0]["CreatedBy"].as_str().unwrap();
+    assert!(
+        told.ends_with("/bin/sh -c <<-'run'\n#!/bin/sh -e\n\techo $0 had $A\n\tfalse || ! echo no >>$0\nrun"),
+        "{told}"
+    );
+    assert_eq!(history[0]["Size"], 0, "the script is not in its layer");
+    assert_nothing_left(&daemon).await;
+}
+
+#[tokio::test]
 async fn stages_copy_from_each_other() {
     let daemon = Daemon::with_box().await;
     let file = "FROM box AS one\nRUN echo first > /f\nFROM scratch\nCOPY --from=one /f /g\nCOPY --from=0 /bin /bin\n\

@@ -31,6 +31,14 @@ impl Heredoc {
             false => self.content.clone(),
         }
     }
+
+    /// The name as a file's, which must not lead out of its folder.
+    pub fn file_name(&self) -> Result<&str> {
+        if self.name.contains('/') || matches!(self.name.as_str(), "." | "..") {
+            return Err(Error::invalid(format!("invalid heredoc name {:?}", self.name)));
+        }
+        Ok(&self.name)
+    }
 }
 
 /// An instruction as it is written.
@@ -246,9 +254,11 @@ pub fn heredoc_of(word: &str) -> Option<Heredoc> {
         Some(raw) => (true, raw),
         None => (false, rest),
     };
-    let name: String = raw.chars().filter(|character| !matches!(character, '"' | '\'')).collect();
-    let is_word = !name.is_empty() && !name.contains(char::is_whitespace);
-    is_word.then(|| Heredoc { expand: name == raw, name, chomp, content: String::new() })
+    let words = words::split(raw, '\\');
+    let [word] = &words[..] else { return None };
+    let is_quote = |character: char| matches!(character, '"' | '\'');
+    let name: String = word.chars().filter(|&character| !is_quote(character) && character != '\\').collect();
+    (!name.is_empty()).then(|| Heredoc { expand: !word.contains(is_quote), name, chomp, content: String::new() })
 }
 
 /// Words with `--` at the beginning, quotes and escapes taken off, and the rest of the line. A `--` alone ends them.
@@ -333,5 +343,9 @@ mod tests {
         assert_eq!((a.text().as_str(), a.expand, a.name.as_str()), ("$a\n", true, "EOF"));
         assert_eq!((b.text().as_str(), b.expand, b.name.as_str()), ("b\n", false, "X"));
         assert_eq!(refused("COPY <<E /x\nhi\n"), "unterminated heredoc");
+        let names = |text| heredoc_of(text).map(|heredoc| (heredoc.name, heredoc.expand));
+        assert_eq!(names("<<- 'a b'"), Some(("a b".to_owned(), false)));
+        assert_eq!(names(r"<<\EOF"), Some(("EOF".to_owned(), true)));
+        assert_eq!(["<<a b", "<<", "<<''", "<<a<<b", "x<<a"].map(names), [const { None }; 5]);
     }
 }

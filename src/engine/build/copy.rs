@@ -16,7 +16,7 @@ use crate::{
         expand::{Variables, expand_document},
     },
     engine::containers::prepare::blocking,
-    model::{Error, Result, error::Context as _},
+    model::{Error, Result},
     rootfs::{Owner, Placing, RootView},
 };
 
@@ -118,17 +118,13 @@ impl Builder<'_> {
             found.extend(blocking(move || look_up(&place, &source, is_add)).await.map_err(failed)?);
         }
         for document in &sources.documents {
-            // The name is a file's, and must not lead out of its folder.
-            if document.name.contains('/') || matches!(document.name.as_str(), "." | "..") {
-                return Err(failed(Error::invalid(format!("invalid heredoc name {:?}", document.name))));
-            }
-            let folder = TempFolder::make(&self.engine.config.data_root)?;
+            let name = document.file_name().map_err(failed)?;
             let text = match document.expand {
                 true => expand_document(&document.text(), self.escape, variables)?,
                 false => document.text(),
             };
-            std::fs::write(folder.path().join(&document.name), text).context(format!("writing {}", document.name))?;
-            found.push(hashed(Place::Made(folder.path().to_owned()), &document.name, false)?);
+            let folder = TempFolder::with_file(&self.engine.config.data_root, name, &text, 0o644)?;
+            found.push(hashed(Place::Made(folder.path().to_owned()), name, false)?);
             made.folders.push(folder);
         }
         if found.is_empty() {

@@ -1,8 +1,9 @@
 //! A folder below the data root that goes with its value.
 
 use std::{
-    fs, io,
-    os::unix::fs::DirBuilderExt,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,15 @@ impl TempFolder {
         fs::create_dir_all(&parent).context(making())?;
         fs::DirBuilder::new().mode(0o700).create(&path).context(making())?;
         Ok(Self(path))
+    }
+
+    /// One with a file in it, which everybody may read who is shown it.
+    pub fn with_file(data_root: &Path, name: &str, text: &str, mode: u32) -> Result<Self> {
+        let folder = Self::make(data_root)?;
+        let path = folder.path().join(name);
+        let written = fs::write(&path, text).and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)));
+        written.context(format!("writing {name}"))?;
+        Ok(folder)
     }
 
     pub fn path(&self) -> &Path {
