@@ -122,11 +122,13 @@ pub async fn image_tag(
 #[serde(default)]
 pub struct DeleteQuery {
     force: bool,
+    /// Parents without names stay.
+    noprune: bool,
     /// Each a platform as JSON: only that part of an image is meant.
     platforms: Vec<String>,
 }
 
-/// `DELETE /images/{name}`. `noprune` keeps parents without names; an image here has no parents.
+/// `DELETE /images/{name}`
 pub async fn image_delete(
     State(api): State<ApiState>,
     tenant: Tenant,
@@ -136,7 +138,8 @@ pub async fn image_delete(
     if !query.platforms.is_empty() {
         return Err(Error::not_implemented("deleting single platforms of an image is not implemented by ringer"));
     }
-    let deleted = api.engine.image_delete(&tenant, &name, DeleteOptions { force: query.force }).await?;
+    let options = DeleteOptions { force: query.force, keep_parents: query.noprune };
+    let deleted = api.engine.image_delete(&tenant, &name, options).await?;
     Ok(Json(deleted.into_iter().map(DeletedBody::from).collect()))
 }
 

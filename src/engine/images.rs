@@ -15,6 +15,7 @@ mod keep;
 mod list;
 mod load;
 mod look_up;
+mod parents;
 pub mod progress;
 pub(crate) mod prune;
 mod pull;

@@ -1,4 +1,4 @@
-//! `POST /build/prune`, what `/system/df` tells of the build cache, and steps that go with their image.
+//! `POST /build/prune`, and what `/system/df` tells of the build cache.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use super::cache::{COMMAND, PARENT};
 use crate::{
     backend::images::ImageRecord,
-    engine::{Engine, images::Deleted},
+    engine::Engine,
     model::{Error, Result, event::EventType, filters::Filters, id::Tenant, reference::Digest, time::Timestamp},
 };
 
@@ -106,34 +106,6 @@ impl Engine {
         let attributes = IndexMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
         self.events.publish(tenant, EventType::Builder, "prune", "", attributes);
         Ok(pruned)
-    }
-
-    /// An image goes: so do the steps that led to it, up to one that something else is made of. dockerd deletes the
-    /// unnamed parents of an image likewise.
-    pub(crate) async fn forget_steps(&self, tenant: &Tenant, image: &Digest) -> Result<Vec<Deleted>> {
-        let records = self.images.backend.list_images(&tenant.of_builds()).await?;
-        let named = self.images.backend.list_images(tenant).await?;
-        let by_id: HashMap<&str, &ImageRecord> = records.iter().map(|record| (record.name.as_str(), record)).collect();
-        let mut children: HashMap<String, usize> = HashMap::new();
-        for record in &records {
-            *children.entry(label(record, PARENT)).or_default() += 1;
-        }
-        let mut deleted = Vec::new();
-        let mut next = image.to_string();
-        while let Some(record) = by_id.get(next.as_str()) {
-            let is_named =
-                next != image.as_str() && named.iter().any(|named| named.target.digest == record.target.digest);
-            if is_named || children.get(&next).is_some_and(|count| *count > 0) {
-                break;
-            }
-            self.images.backend.delete_image(&tenant.of_builds(), &record.name, false).await?;
-            if next != image.as_str() {
-                deleted.push(Deleted::Deleted(record.target.digest.clone()));
-            }
-            next = label(record, PARENT);
-            children.entry(next.clone()).and_modify(|count| *count -= 1);
-        }
-        Ok(deleted)
     }
 
     /// Steps that lead to an image of the tenant.

@@ -21,6 +21,8 @@ use crate::{
 pub struct DeleteOptions {
     /// Also with stopped containers, or with names in several repositories.
     pub force: bool,
+    /// Images without a name that it was made on stay.
+    pub keep_parents: bool,
 }
 
 /// One step of a deletion.
@@ -33,7 +35,7 @@ pub enum Deleted {
 }
 
 impl Engine {
-    /// Takes a name away, and with its last name the image. By id, all names go.
+    /// Takes a name away, and with its last name the image, unless others were made on it. By id, all names go.
     ///
     /// Conflicts as dockerd has them: the last name while a container uses the image, an id with several repositories, a
     /// stopped container (these two can be forced), an id on which another image was made here, a running container (these
@@ -44,32 +46,40 @@ impl Engine {
             let _lock = engine.images.names.lock().await;
             let found = engine.images.find(&tenant, &image).await?;
             match found.named.clone() {
-                Some(name) => engine.delete_name(&tenant, &found, &name, options.force).await,
-                None => engine.delete_id(&tenant, &found, options.force).await,
+                Some(name) => engine.delete_name(&tenant, &found, &name, options).await,
+                None => engine.delete_id(&tenant, &found, options).await,
             }
         })
         .await
     }
 
-    async fn delete_name(&self, tenant: &Tenant, found: &Found, name: &Reference, force: bool) -> Result<Vec<Deleted>> {
+    async fn delete_name(
+        &self,
+        tenant: &Tenant,
+        found: &Found,
+        name: &Reference,
+        options: DeleteOptions,
+    ) -> Result<Vec<Deleted>> {
         let (going, staying): (Vec<&ImageRecord>, Vec<&ImageRecord>) =
             found.records.iter().partition(|record| is_meant(record, name));
         if !staying.is_empty() {
             return self.untag(tenant, found, &going, false).await;
         }
         let users = self.containers_of(tenant, found.id());
-        let Some(user) = users.first() else {
-            return self.delete_all(tenant, found, &going).await;
-        };
-        if !force {
+        if let Some(user) = users.first()
+            && !options.force
+        {
             return Err(Error::image_reference_in_use(&name.familiar(), user.id.short(), found.short_id()));
         }
-        // The container goes on; its image stays without a name, so that it can be found by its id.
+        if users.is_empty() && !self.images.family(tenant).await?.is_parent(found.id()) {
+            return self.delete_all(tenant, found, &going, options.keep_parents).await;
+        }
+        // What needs it goes on; the image stays without a name, so that it can be found by its id.
         self.untag(tenant, found, &going, true).await
     }
 
-    async fn delete_id(&self, tenant: &Tenant, found: &Found, force: bool) -> Result<Vec<Deleted>> {
-        if self.images.is_parent(tenant, found.id()).await? {
+    async fn delete_id(&self, tenant: &Tenant, found: &Found, options: DeleteOptions) -> Result<Vec<Deleted>> {
+        if self.images.family(tenant).await?.is_parent(found.id()) {
             return Err(Error::image_delete_impossible(found.short_id(), "image has dependent child images"));
         }
         let users = self.containers_of(tenant, found.id());
@@ -77,11 +87,11 @@ impl Engine {
             let reason = format!("image is being used by running container {}", running.id.short());
             return Err(Error::image_delete_impossible(found.short_id(), &reason));
         }
-        if !force {
+        if !options.force {
             self.check_unforced(found, &users)?;
         }
         let all: Vec<&ImageRecord> = found.records.iter().collect();
-        self.delete_all(tenant, found, &all).await
+        self.delete_all(tenant, found, &all, options.keep_parents).await
     }
 
     fn check_unforced(&self, found: &Found, users: &[Arc<ContainerRecord>]) -> Result<()> {
@@ -100,7 +110,7 @@ impl Engine {
     }
 
     /// Takes names away from an image that stays, under its other names or without any.
-    async fn untag(
+    pub(super) async fn untag(
         &self,
         tenant: &Tenant,
         found: &Found,
@@ -124,9 +134,15 @@ impl Engine {
         tenant: &Tenant,
         found: &Found,
         records: &[&ImageRecord],
+        keep_parents: bool,
     ) -> Result<Vec<Deleted>> {
         let mut deleted = Vec::new();
-        let steps = self.forget_steps(tenant, found.id()).await?;
+        let parents = match keep_parents {
+            true => self.keep_parent(tenant, found).await.map(|()| Vec::new())?,
+            false => self.delete_parents(tenant, found).await?,
+        };
+        // A build's last step is the image itself.
+        self.images.backend.delete_image(&tenant.of_builds(), found.id().as_str(), false).await?;
         for (n, record) in records.iter().enumerate() {
             // With the last name the collector comes: the answer means that the space is free.
             let last = n + 1 == records.len();
@@ -135,9 +151,10 @@ impl Engine {
             self.report_untagged(tenant, found.id(), record, &mut deleted);
         }
         self.images.forget_tree(found.id());
-        self.image_event(tenant, "delete", found.id().as_str(), found.id().as_str(), indexmap::IndexMap::new());
-        deleted.push(Deleted::Deleted(found.id().clone()));
-        deleted.extend(steps);
+        for id in std::iter::once(found.id().clone()).chain(parents) {
+            self.image_event(tenant, "delete", id.as_str(), id.as_str(), indexmap::IndexMap::new());
+            deleted.push(Deleted::Deleted(id));
+        }
         Ok(deleted)
     }
 

@@ -64,7 +64,9 @@ impl ImageStore {
     pub(crate) async fn set_parent(&self, image: &Digest, parent: Option<&Digest>) -> Result<()> {
         let Some(parent) = parent else { return Ok(()) };
         let label = HashMap::from([(PARENT.to_owned(), parent.to_string())]);
-        self.backend.label_blob(image, label).await
+        self.backend.label_blob(image, label).await?;
+        self.forget_tree(image);
+        Ok(())
     }
 
     /// An index pins the manifests that it names; those that are not here do not matter.
@@ -168,7 +170,8 @@ pub fn check_layer_count(manifest: &Manifest, document: &ImageDocument) -> Resul
     )))
 }
 
-fn record(tenant: &Tenant, name: &str, target: &Descriptor) -> ImageRecord {
+/// Points a name, or its own digest, at an image.
+pub fn record(tenant: &Tenant, name: &str, target: &Descriptor) -> ImageRecord {
     ImageRecord {
         tenant: tenant.clone(),
         name: name.to_owned(),

@@ -8,6 +8,7 @@ use crate::{
         images::{
             inspect::ManifestSummary,
             look_up::{Found, find_in},
+            parents::Family,
             tree::Tree,
         },
     },
@@ -73,6 +74,10 @@ impl Engine {
             steps.retain(|step| images.iter().all(|image| image.id() != step.id()));
             images.append(&mut steps);
         }
+        let family = match images.iter().any(|image| image.references().is_empty()) {
+            true => self.images.family(tenant).await?,
+            false => Family::default(),
+        };
         let span = self.time_span(&images, &options.filters).await?;
         let mut chains = ChainUse::default();
         let mut list = Vec::new();
@@ -83,9 +88,11 @@ impl Engine {
             let created = content.document.created.unwrap_or_default();
             let labels = content.document.config.labels.clone();
             let label = |key: &str| labels.as_ref()?.get(key).map(String::as_str);
-            let is_dangling = found.references().is_empty();
+            let is_nameless = found.references().is_empty();
+            let is_step = is_nameless && family.is_parent(found.id());
             if !span.contains(created)
-                || dangling.is_some_and(|wanted| wanted != is_dangling)
+                || (is_step && !options.all)
+                || dangling.is_some_and(|wanted| wanted != is_nameless || is_step)
                 || !options.filters.matches_labels(label)
             {
                 continue;

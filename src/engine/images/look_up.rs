@@ -105,16 +105,6 @@ impl ImageStore {
             found => found,
         }
     }
-
-    /// Whether one of the tenant's images, or a step of a build, was made on this one.
-    pub(crate) async fn is_parent(&self, tenant: &Tenant, image: &Digest) -> Result<bool> {
-        for found in self.all(tenant).await?.into_iter().chain(self.all(&tenant.of_builds()).await?) {
-            if self.tree(&found.target).await?.parent.as_ref() == Some(image) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }
 
 /// As [`ImageStore::find`], in a list that is at hand.

@@ -11,7 +11,7 @@ use crate::{
             tree::{Content, Tree},
         },
     },
-    model::{Error, Result, event::EventType, filters::Filters, id::Tenant, time::Timestamp},
+    model::{Error, Result, event::EventType, filters::Filters, id::Tenant, reference::Digest, time::Timestamp},
 };
 
 /// What went.
@@ -45,26 +45,44 @@ impl Engine {
         until: Option<Timestamp>,
     ) -> Result<Pruned> {
         let _lock = self.images.names.lock().await;
-        let (mut going, mut staying) = (Vec::new(), SizesByName::default());
+        let mut before = Vec::new();
+        for found in self.images.all_with_steps(tenant).await? {
+            let tree = self.images.tree(&found.target).await?;
+            before.push((found, tree));
+        }
+        let mut pruned = Pruned::default();
         for found in self.images.all(tenant).await? {
             let tree = self.images.tree(&found.target).await?;
-            if self.is_pruned(tenant, &found, &tree, filters, dangling, until) {
-                going.push((found, tree));
-            } else {
-                self.images.add_sizes(&tree, &mut staying).await;
+            // What went before may have taken it along, or have been the last that was made on it.
+            let is_here = self.images.backend.get_image(tenant, &found.records[0].name).await?.is_some();
+            if is_here && self.is_pruned(tenant, &found, &tree, filters, dangling, until) {
+                pruned.deleted.extend(self.prune_image(tenant, &found).await?);
             }
         }
-        let (mut pruned, mut gone) = (Pruned::default(), SizesByName::default());
-        for (found, tree) in going {
-            self.images.add_sizes(&tree, &mut gone).await;
-            let records: Vec<_> = found.records.iter().collect();
-            pruned.deleted.extend(self.delete_all(tenant, &found, &records).await?);
+        let left: HashSet<Digest> =
+            self.images.all_with_steps(tenant).await?.iter().map(|found| found.id().clone()).collect();
+        let (mut staying, mut gone) = (SizesByName::default(), SizesByName::default());
+        for (found, tree) in before {
+            let sizes = if left.contains(found.id()) { &mut staying } else { &mut gone };
+            self.images.add_sizes(&tree, sizes).await;
         }
         let freed = gone.0.iter().filter(|(name, _)| !staying.0.contains_key(*name));
         pruned.reclaimed = freed.map(|(_, size)| size).sum();
         let attributes = indexmap::IndexMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
         self.events.publish(tenant, EventType::Image, "prune", "", attributes);
         Ok(pruned)
+    }
+
+    /// As dockerd deletes it: what others were made on loses its names, and goes with the last of those.
+    async fn prune_image(&self, tenant: &Tenant, found: &Found) -> Result<Vec<Deleted>> {
+        let records: Vec<_> = found.records.iter().collect();
+        if !self.images.family(tenant).await?.is_parent(found.id()) {
+            return self.delete_all(tenant, found, &records, false).await;
+        }
+        match found.references().is_empty() {
+            true => Ok(Vec::new()),
+            false => self.untag(tenant, found, &records, true).await,
+        }
     }
 
     fn is_pruned(

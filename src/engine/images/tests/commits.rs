@@ -3,7 +3,10 @@
 use super::{World, tenant};
 use crate::{
     backend::images::samples::{Packing, Sample, image, tar},
-    engine::images::{CommitRequest, DeleteOptions},
+    engine::{
+        containers::delete::DeleteOptions as RemoveOptions,
+        images::{CommitRequest, DeleteOptions, Deleted, ListOptions},
+    },
     model::{
         ErrorKind,
         container::{Config, ContainerCreateRequest},
@@ -60,7 +63,7 @@ async fn committed_image_has_a_layer_and_a_step_more_and_knows_its_parent() {
         (image.as_str(), "why", "sh")
     );
     assert_eq!(lines[1].id, sample.target.digest.as_str());
-    let forced = DeleteOptions { force: true };
+    let forced = DeleteOptions { force: true, keep_parents: false };
     let refused = world.engine.image_delete(&tenant(), sample.target.digest.as_str(), forced).await.unwrap_err();
     assert!(refused.to_string().ends_with("(cannot be forced) - image has dependent child images"), "{refused}");
 
@@ -69,6 +72,52 @@ async fn committed_image_has_a_layer_and_a_step_more_and_knows_its_parent() {
     assert_eq!(last, ["commit", "tag", "create"]);
     let commit = &events.last().unwrap().event;
     assert_eq!((commit.actor.as_str(), commit.attributes["imageRef"].as_str()), (id.as_str(), "made:1"));
+}
+
+#[tokio::test]
+async fn parent_stays_without_its_name_and_goes_with_the_last_child() {
+    let (world, sample) = (World::new().await, sample());
+    world.publish("base", &sample);
+    world.pull("base:latest").await;
+    let id = container(&world, &[("new", b"new")]).await;
+    let (one, two) = ("one:latest", "two:latest");
+    for name in [one, two] {
+        let made = request(name.split(':').next().unwrap());
+        world.engine.image_commit(&tenant(), CommitRequest { comment: name.into(), ..made }).await.unwrap();
+    }
+    world.engine.container_delete(&tenant(), id.as_str(), RemoveOptions::default()).await.unwrap();
+    let (base, parent) = (world.name("base:latest"), &sample.target.digest);
+    let delete = async |image: &str, keep_parents| {
+        world.engine.image_delete(&tenant(), image, DeleteOptions { force: true, keep_parents }).await.unwrap()
+    };
+    let listed = async |all, filters: &str| {
+        let options = ListOptions { all, filters: Filters::parse(filters).unwrap(), ..ListOptions::default() };
+        world.engine.image_list(&tenant(), &options).await.unwrap().iter().filter(|image| image.id == *parent).count()
+    };
+    assert_eq!(delete(&base, false).await, [Deleted::Untagged(base.clone())]);
+    let dangling = r#"{"dangling":["true"]}"#;
+    assert_eq!((listed(false, "").await, listed(true, "").await, listed(true, dangling).await), (0, 1, 0));
+    assert!(world.engine.image_prune(&tenant(), &Filters::default()).await.unwrap().deleted.is_empty());
+    assert_eq!(delete(one, false).await.len(), 2, "the other child needs it");
+    assert_eq!(delete(two, true).await.len(), 2, "it is to stay");
+    assert_eq!((listed(false, "").await, listed(false, dangling).await), (1, 1));
+
+    world.engine.image_prune(&tenant(), &Filters::default()).await.unwrap();
+    assert_eq!((listed(true, "").await, world.store.counts()), (0, (0, 0)));
+}
+
+#[tokio::test]
+async fn prune_of_all_takes_parents_too() {
+    let world = World::new().await;
+    world.publish("base", &sample());
+    world.pull("base:latest").await;
+    let id = container(&world, &[("new", b"new")]).await;
+    world.engine.image_commit(&tenant(), request("made")).await.unwrap();
+    let all = Filters::parse(r#"{"dangling":["false"]}"#).unwrap();
+    world.engine.container_delete(&tenant(), id.as_str(), RemoveOptions::default()).await.unwrap();
+    let pruned = world.engine.image_prune(&tenant(), &all).await.unwrap();
+    assert_eq!((pruned.deleted.len(), world.store.counts()), (4, (0, 0)), "{pruned:?}");
+    assert!(pruned.reclaimed > 0);
 }
 
 #[tokio::test]
@@ -83,7 +132,7 @@ async fn commit_of_no_changes_has_no_layer_and_prune_takes_it_away() {
     assert!(details.document.history[1].empty_layer && details.repo_tags.is_empty());
 
     let pruned = world.engine.image_prune(&tenant(), &Filters::default()).await.unwrap();
-    assert_eq!(pruned.deleted, [crate::engine::images::Deleted::Deleted(image)]);
+    assert_eq!(pruned.deleted, [Deleted::Deleted(image)]);
     assert!(pruned.reclaimed > 0 && pruned.reclaimed < 5000, "{}", pruned.reclaimed);
     // What a container uses stays, also without `dangling`.
     let all = Filters::parse(r#"{"dangling":["false"]}"#).unwrap();

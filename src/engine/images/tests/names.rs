@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-const FORCE: DeleteOptions = DeleteOptions { force: true };
-const GENTLY: DeleteOptions = DeleteOptions { force: false };
+const FORCE: DeleteOptions = DeleteOptions { force: true, keep_parents: false };
+const GENTLY: DeleteOptions = DeleteOptions { force: false, keep_parents: false };
 
 fn sample(text: &str) -> Sample {
     let config = ImageConfig {
