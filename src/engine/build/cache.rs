@@ -141,21 +141,25 @@ impl Builder<'_> {
         }))
     }
 
-    async fn of_sources(&mut self, state: &StageState, command: &[String]) -> Result<Option<Arc<BaseImage>>> {
-        let parent = state.image.as_ref().map(|image| image.document.clone()).unwrap_or_default();
+    async fn of_sources(&mut self, state: &mut StageState, command: &[String]) -> Result<Option<Arc<BaseImage>>> {
+        let before = state.image.as_ref().map(|image| image.document.clone()).unwrap_or_default();
         let wanted = command.join(" ");
-        let at = parent.history.len();
-        let source = self
-            .cache
-            .sources
-            .iter()
-            .find(|source| goes_on(&source.document, &parent) && source.document.history[at].created_by == wanted);
+        let at = before.history.len();
+        let fits = |source: &&Arc<BaseImage>| {
+            goes_on(&source.document, &before) && source.document.history[at].created_by == wanted
+        };
+        let source = match &state.followed {
+            Some(followed) => Some(followed).filter(fits),
+            None => self.cache.sources.iter().find(fits),
+        };
         let Some(source) = source.cloned() else { return Ok(None) };
-        // Not to jump to another image's history later.
-        self.cache.sources = vec![source.clone()];
+        let images = &self.engine.images;
+        let parent = state.image.as_deref().map(BaseImage::id);
         if source.document.history.len() == at + 1 {
+            images.set_parent(source.id(), parent).await?;
             return Ok(Some(source));
         }
+        state.followed = Some(source.clone());
         let history = source.document.history[..=at].to_vec();
         let layers = history.iter().filter(|entry| !entry.empty_layer).count();
         let mut document = source.document.clone();
@@ -165,6 +169,7 @@ impl Builder<'_> {
         document.rootfs.diff_ids.truncate(layers);
         let layers = source.manifest.layers[..layers.min(source.manifest.layers.len())].to_vec();
         let image = self.store(document, layers).await?;
+        images.set_parent(image.id(), parent).await?;
         self.cache.add(self.engine, self.tenant, state, command, &image).await?;
         Ok(Some(image))
     }

@@ -67,6 +67,8 @@ pub struct StageState {
     pub arguments: BuildArguments,
     /// A step was not found: what follows is not looked for.
     pub is_past_cache: bool,
+    /// Of `cachefrom` the image that has the steps so far, and more: no other one's history is looked into.
+    pub followed: Option<Arc<BaseImage>>,
 }
 
 impl StageState {
@@ -77,7 +79,16 @@ impl StageState {
             config.env.push(DEFAULT_PATH.to_owned());
         }
         let platform = document.map_or(platform, |document| document.platform.clone());
-        Self { image, config, platform, author: String::new(), has_command: false, arguments, is_past_cache: false }
+        Self {
+            image,
+            config,
+            platform,
+            author: String::new(),
+            has_command: false,
+            arguments,
+            is_past_cache: false,
+            followed: None,
+        }
     }
 
     /// The image's id, empty for none.

@@ -167,6 +167,28 @@ async fn stages_and_arguments_have_their_scopes() {
 }
 
 #[tokio::test]
+async fn history_of_named_images_is_the_cache_where_it_is_asked_for() {
+    let bench = Bench::new().await;
+    bench.build("FROM box\nENV A=1\nENV B=1\n", tagged("ab")).await;
+    bench.build("FROM box\nENV C=1\n", tagged("c")).await;
+    let all = PruneRequest { all: true, ..PruneRequest::default() };
+    bench.engine.build_prune(&bench.tenant, &all).await.unwrap();
+    let cached = async |dockerfile: &str, names: &[&str]| {
+        let cache_from = names.iter().map(|name| (*name).to_owned()).collect();
+        let lines = bench.build(dockerfile, BuildRequest { cache_from, ..removing() }).await;
+        lines.iter().filter(|line| *line == " ---> Using cache").count()
+    };
+    assert_eq!(cached("FROM box\nENV C=1\n", &["ab"]).await, 0);
+    assert_eq!(cached("FROM box\nENV C=1\n", &["nosuch"]).await, 0);
+    assert_eq!(cached("FROM box\nENV A=1\nENV C=1\n", &["c", "ab"]).await, 1);
+    let stages = "FROM box AS one\nENV A=1\nENV B=1\nFROM box\nENV C=1\n";
+    assert_eq!(cached(stages, &["ab", "c"]).await, 3, "a whole image leaves the others to the next stage");
+    let last = bench.engine.image_inspect(&bench.tenant, "ab", None, false).await.unwrap();
+    let step = bench.engine.image_inspect(&bench.tenant, last.parent.unwrap().as_str(), None, false).await.unwrap();
+    assert!(step.document.config.env.contains(&"A=1".to_owned()) && step.parent.is_some());
+}
+
+#[tokio::test]
 async fn triggers_of_the_base_are_carried_out() {
     let bench = Bench::new().await;
     bench.build("FROM box\nONBUILD RUN echo triggered\n", tagged("base")).await;
