@@ -7,6 +7,7 @@
 
 mod archive;
 mod changes;
+mod compress;
 mod copyup;
 mod decompress;
 mod extract;
@@ -26,6 +27,7 @@ mod view;
 
 pub use archive::{PathStat, Target};
 pub use changes::Changes;
+pub use compress::gzip;
 pub use copyup::{copy_up, is_empty};
 pub use extract::ExtractOptions;
 pub use image::{mount_image, path_in_image};

@@ -46,6 +46,15 @@ pub struct BlobInfo {
     pub labels: HashMap<String, String>,
 }
 
+/// A layer that was made here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewLayer {
+    /// Its blob, packed.
+    pub blob: Descriptor,
+    /// Digest of the tar in it.
+    pub diff_id: Digest,
+}
+
 /// Keeps what is made under it from the garbage collector until it is released. Dropping it without
 /// `release` leaves it to its expiry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -125,9 +134,9 @@ pub trait ImageBackend: Send + Sync + 'static {
         expected_diff_id: &Digest,
     ) -> Result<()>;
 
-    /// Stores what a container's writable layer changes on its image, as an uncompressed layer: its digest is the diff
-    /// id. A container that changed nothing gives a tar without entries. The container should not write meanwhile.
-    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<Descriptor>;
+    /// Stores what a container's writable layer changes on its image, as a layer with gzip, as it is pushed. A container
+    /// that changed nothing gives a tar without entries. The container should not write meanwhile.
+    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<NewLayer>;
 
     /// What a container's writable layer changes on its image; folders stand before what they hold.
     async fn list_changes(&self, container: &ContainerId) -> Result<Vec<Change>>;

@@ -1,19 +1,24 @@
 //! What a container changed on its image. The comparison is ours (`rootfs::Changes`): of overlayfs it reads the
 //! container's own folder, where containerd's diff service would walk through all of the image twice.
 
+use std::collections::HashMap;
+
 use containerd_client::services::v1::snapshots::{RemoveSnapshotRequest, StatSnapshotRequest, ViewSnapshotRequest};
 use tokio::sync::mpsc;
 
 use super::{Client, Containerd, content, from_status, snapshots};
 use crate::{
-    backend::{images::BlobWriter, runtime::RootfsMount},
+    backend::{
+        images::{BlobWriter, NewLayer},
+        runtime::RootfsMount,
+    },
     model::{
         Error, Result,
         container::Change,
         id::ContainerId,
         image::{Descriptor, documents::media_type},
     },
-    rootfs::Changes,
+    rootfs::{Changes, gzip},
 };
 
 /// Pieces of a layer that wait to be stored.
@@ -24,27 +29,38 @@ pub(super) async fn list(containerd: &Containerd, lease: &str, container: &Conta
     compare(containerd, lease, container, async |changes| blocking(move || changes.list()).await?).await
 }
 
-/// Stores the changes as an uncompressed layer.
-pub(super) async fn store(containerd: &Containerd, lease: &str, container: &ContainerId) -> Result<Descriptor> {
+/// The label by which containerd's tools know the tar in a packed blob.
+const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+
+/// Stores the changes as a packed layer.
+pub(super) async fn store(containerd: &Containerd, lease: &str, container: &ContainerId) -> Result<NewLayer> {
     let client = containerd.client().with_lease(lease)?;
     let store = async |changes: Changes| {
         let writer = content::Writer::open(client, content::Wanted::Anything).await?;
         let mut writer =
             Box::new(writer.ok_or_else(|| Error::system("containerd has a blob that nobody has written yet"))?);
-        let (sender, mut pieces) = mpsc::channel(PIECES);
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let (packed_sender, packed) = mpsc::channel(PIECES);
         let reading = blocking(move || changes.layer(&sender));
-        let writing = async {
+        let packing = blocking(move || gzip(pieces, &packed_sender));
+        let writing = async move {
+            // Gone with the first failure, so that the others end, too.
+            let mut packed = packed;
             let mut size = 0;
-            while let Some(piece) = pieces.recv().await {
-                let piece = piece?;
+            while let Some(piece) = packed.recv().await {
                 size += piece.len() as u64;
                 writer.write(piece).await?;
             }
-            let digest = writer.commit(std::collections::HashMap::new()).await?;
-            Ok(Descriptor { digest, size, ..Descriptor::of(media_type::OCI_LAYER, b"") })
+            Ok::<_, Error>((writer, size))
         };
-        let (read, written) = tokio::join!(reading, writing);
-        read.and(written)
+        let (read, diff_id, written) = tokio::join!(reading, packing, writing);
+        read?;
+        let (writer, size) = written?;
+        let diff_id = diff_id??;
+        let label = HashMap::from([(UNCOMPRESSED.to_owned(), diff_id.to_string())]);
+        let digest = writer.commit(label).await?;
+        let blob = Descriptor { digest, size, ..Descriptor::of(media_type::OCI_LAYER_GZIP, b"") };
+        Ok(NewLayer { blob, diff_id })
     };
     compare(containerd, lease, container, store).await
 }

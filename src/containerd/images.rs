@@ -10,7 +10,7 @@ use containerd_client::services::v1::{
 
 use super::{Containerd, changes, content, from_status, layers, leases};
 use crate::{
-    backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease},
+    backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer},
     model::{
         Error, ErrorKind, Result,
         container::Change,
@@ -114,7 +114,7 @@ impl ImageBackend for Containerd {
         layers::unpack(self, lease, &layers::Layer { blob: layer, parent, chain_id, diff_id: expected_diff_id }).await
     }
 
-    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<Descriptor> {
+    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<NewLayer> {
         changes::store(self, &lease.0, container).await
     }
 

@@ -290,21 +290,24 @@ pub async fn changes(
     let again = backend.store_changes(&lease, &container).await.unwrap();
     assert_eq!(stored, again);
     backend.collect_garbage().await.unwrap();
-    assert_eq!(stored.media_type, "application/vnd.oci.image.layer.v1.tar");
-    let bytes = read_all(backend, &stored.digest).await;
-    assert_eq!((Digest::of(&bytes), bytes.len() as u64), (stored.digest.clone(), stored.size));
-    assert_eq!(names(&bytes), [".wh.gone", "new"]);
+    assert_eq!(stored.blob.media_type, "application/vnd.oci.image.layer.v1.tar+gzip");
+    let bytes = read_all(backend, &stored.blob.digest).await;
+    assert_eq!((Digest::of(&bytes), bytes.len() as u64), (stored.blob.digest.clone(), stored.blob.size));
+    let mut tar = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut tar).unwrap();
+    assert_eq!(Digest::of(&tar), stored.diff_id);
+    assert_eq!(names(&tar), [".wh.gone", "new"]);
     let mut listed: Vec<_> = backend.list_changes(&container).await.unwrap();
     listed.sort_by(|a, b| a.path.cmp(&b.path));
     let listed: Vec<_> = listed.iter().map(|change| (change.path.as_str(), change.kind)).collect();
     assert_eq!(listed, [("/gone", ChangeKind::Deleted), ("/new", ChangeKind::Added)]);
-    let chain = crate::model::image::documents::chain_ids(&[base.clone(), stored.digest.clone()]).remove(1);
-    backend.unpack_layer(&lease, &stored, base.as_str(), &chain, &stored.digest).await.unwrap();
+    let chain = crate::model::image::documents::chain_ids(&[base.clone(), stored.diff_id.clone()]).remove(1);
+    backend.unpack_layer(&lease, &stored.blob, base.as_str(), &chain, &stored.diff_id).await.unwrap();
 
     let untouched = untouched(base.as_str()).await;
     assert!(backend.list_changes(&untouched).await.unwrap().is_empty());
     let stored = backend.store_changes(&lease, &untouched).await.unwrap();
-    assert_eq!(stored.digest.as_str(), EMPTY_LAYER);
+    assert_eq!(stored.diff_id.as_str(), EMPTY_LAYER);
     backend.release(lease).await.unwrap();
 }
 

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, samples};
+use super::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer, samples};
 use crate::model::{
     Error, Result,
     container::{Change, ChangeKind},
@@ -224,13 +224,14 @@ impl ImageBackend for FakeImages {
         Ok(())
     }
 
-    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<Descriptor> {
+    async fn store_changes(&self, lease: &Lease, container: &ContainerId) -> Result<NewLayer> {
         let mut state = self.state();
         let tar = state.changes.get(container).cloned().unwrap_or_else(|| samples::tar(&[]));
-        let layer = Descriptor::of(media_type::OCI_LAYER, &tar);
-        state.hold(lease, &layer.digest)?;
-        state.blobs.entry(layer.digest.clone()).or_insert((tar, HashMap::new()));
-        Ok(layer)
+        let packed = samples::pack(&tar, samples::Packing::Gzip);
+        let blob = Descriptor::of(media_type::OCI_LAYER_GZIP, &packed);
+        state.hold(lease, &blob.digest)?;
+        state.blobs.entry(blob.digest.clone()).or_insert((packed, HashMap::new()));
+        Ok(NewLayer { blob, diff_id: Digest::of(&tar) })
     }
 
     async fn list_changes(&self, container: &ContainerId) -> Result<Vec<Change>> {

@@ -6,14 +6,17 @@ use super::{
     builder::Builder,
     stage::{BaseImage, StageState},
 };
-use crate::model::{
-    Result,
-    image::{
-        Descriptor,
-        documents::{EMPTY_LAYER, HistoryEntry, ImageDocument},
+use crate::{
+    backend::images::NewLayer,
+    model::{
+        Result,
+        image::{
+            Descriptor,
+            documents::{EMPTY_LAYER, HistoryEntry, ImageDocument},
+        },
+        reference::{Digest, Reference},
+        time::Timestamp,
     },
-    reference::{Digest, Reference},
-    time::Timestamp,
 };
 
 /// The first twelve digits.
@@ -28,9 +31,9 @@ impl Builder<'_> {
         &mut self,
         state: &mut StageState,
         command: &[String],
-        layer: Option<Descriptor>,
+        layer: Option<NewLayer>,
     ) -> Result<()> {
-        let layer = layer.filter(|layer| layer.digest.as_str() != EMPTY_LAYER);
+        let layer = layer.filter(|layer| layer.diff_id.as_str() != EMPTY_LAYER);
         let created = Some(Timestamp::now());
         let parent = state.image.as_deref();
         let mut document = ImageDocument {
@@ -51,8 +54,8 @@ impl Builder<'_> {
         });
         let mut layers = parent.map(|parent| parent.manifest.layers.clone()).unwrap_or_default();
         if let Some(layer) = layer {
-            document.rootfs.diff_ids.push(layer.digest.clone());
-            layers.push(layer);
+            document.rootfs.diff_ids.push(layer.diff_id);
+            layers.push(layer.blob);
         }
         let image = self.store(document, layers).await?;
         self.engine.images.set_parent(image.id(), parent.map(BaseImage::id)).await?;

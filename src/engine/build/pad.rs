@@ -7,9 +7,12 @@ use tracing::warn;
 
 use super::{builder::Builder, stage::BaseImage};
 use crate::{
-    backend::runtime::{NewContainer, RootfsMount},
+    backend::{
+        images::NewLayer,
+        runtime::{NewContainer, RootfsMount},
+    },
     engine::containers::prepare::blocking,
-    model::{Result, id::ContainerId, image::Descriptor},
+    model::{Result, id::ContainerId},
     rootfs::RootView,
 };
 
@@ -57,7 +60,7 @@ impl Builder<'_> {
     }
 
     /// Does something with the files of an image, and stores what that changed.
-    pub(super) async fn on_pad<F>(&self, image: Option<&BaseImage>, work: F) -> Result<Descriptor>
+    pub(super) async fn on_pad<F>(&self, image: Option<&BaseImage>, work: F) -> Result<NewLayer>
     where
         F: FnOnce(&RootView) -> Result<()> + Send + 'static,
     {

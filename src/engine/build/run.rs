@@ -9,6 +9,7 @@ use super::{
     stage::{BaseImage, StageState},
 };
 use crate::{
+    backend::images::NewLayer,
     dockerfile::{
         CommandLine, changes,
         parser::{Heredoc, heredoc_of},
@@ -60,7 +61,7 @@ impl Builder<'_> {
         command: &[String],
         arguments: Vec<String>,
         mount: Option<MountRequest>,
-    ) -> Result<Descriptor> {
+    ) -> Result<NewLayer> {
         let image = match &state.image {
             Some(image) => image.for_container(),
             None => nothing(state),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::tag::{import_name, new_name};
 use crate::{
-    backend::images::Lease,
+    backend::images::{Lease, NewLayer},
     dockerfile::changes,
     engine::{
         Engine,
@@ -163,10 +163,10 @@ impl ImageStore {
         &self,
         lease: &Lease,
         base: Option<&Content>,
-        layer: Option<Descriptor>,
+        layer: Option<NewLayer>,
         step: Step,
     ) -> Result<Descriptor> {
-        let layer = layer.filter(|layer| layer.digest.as_str() != EMPTY_LAYER);
+        let layer = layer.filter(|layer| layer.diff_id.as_str() != EMPTY_LAYER);
         let created = Some(Timestamp::now());
         let mut document = base
             .map(|base| base.document.clone())
@@ -187,8 +187,8 @@ impl ImageStore {
             empty_layer: layer.is_none(),
         });
         if let Some(layer) = layer {
-            document.rootfs.diff_ids.push(layer.digest.clone());
-            layers.push(layer);
+            document.rootfs.diff_ids.push(layer.diff_id);
+            layers.push(layer.blob);
         }
         let (target, manifest) = self.store_manifest(lease, &document, layers).await?;
         self.unpack(lease, &manifest, &document).await?;

@@ -1,18 +1,21 @@
 //! Commits and what follows from them: history, parents, prune.
 
-use super::{World, tenant};
+use super::{World, lines, tenant};
 use crate::{
     backend::images::samples::{Packing, Sample, image, tar},
     engine::{
         containers::delete::DeleteOptions as RemoveOptions,
-        images::{CommitRequest, DeleteOptions, Deleted, ListOptions},
+        images::{CommitRequest, DeleteOptions, Deleted, ListOptions, PushRequest},
     },
     model::{
         ErrorKind,
         container::{Config, ContainerCreateRequest},
         filters::Filters,
         id::ContainerId,
-        image::{ImageConfig, documents::media_type},
+        image::{
+            ImageConfig,
+            documents::{Manifest, media_type},
+        },
     },
 };
 
@@ -55,7 +58,7 @@ async fn committed_image_has_a_layer_and_a_step_more_and_knows_its_parent() {
     let tree = world.engine.images.tree(&details.descriptor).await.unwrap();
     let kinds: Vec<_> =
         tree.available().flat_map(|(_, content)| &content.manifest.layers).map(|l| &l.media_type).collect();
-    assert_eq!(kinds, [media_type::OCI_LAYER_GZIP, media_type::OCI_LAYER]);
+    assert_eq!(kinds, [media_type::OCI_LAYER_GZIP, media_type::OCI_LAYER_GZIP]);
 
     let lines = world.engine.image_history(&tenant(), "made:1", None).await.unwrap();
     assert_eq!(
@@ -104,6 +107,30 @@ async fn parent_stays_without_its_name_and_goes_with_the_last_child() {
 
     world.engine.image_prune(&tenant(), &Filters::default()).await.unwrap();
     assert_eq!((listed(true, "").await, world.store.counts()), (0, (0, 0)));
+}
+
+#[tokio::test]
+async fn committed_image_is_pushed_packed_and_comes_back_as_the_same() {
+    let world = World::new().await;
+    world.publish("base", &sample());
+    world.pull("base:latest").await;
+    let container = container(&world, &[("new", &[0; 100_000])]).await;
+    let (engine, name) = (&world.engine, world.name("made:1"));
+    let id = engine.image_commit(&tenant(), request(&world.name("made"))).await.unwrap();
+    engine.image_tag(&tenant(), id.as_str(), &name, "").await.unwrap();
+    let push = async || {
+        let request = PushRequest { image: name.clone(), tag: "1".into(), ..PushRequest::default() };
+        lines(engine.image_push(&tenant(), request).await.unwrap()).await.unwrap()
+    };
+    assert_eq!(push().await.iter().filter(|line| line.ends_with(" Pushed")).count(), 1);
+    assert_eq!(push().await.iter().filter(|line| line.ends_with("Layer already exists")).count(), 2);
+    let manifest = Manifest::parse(&world.registry.page("/v2/made/manifests/1").unwrap()).unwrap();
+    assert!(manifest.layers[1].media_type.ends_with("gzip") && manifest.layers[1].size < 5000, "{manifest:?}");
+
+    engine.container_delete(&tenant(), container.as_str(), RemoveOptions::default()).await.unwrap();
+    engine.image_delete(&tenant(), id.as_str(), DeleteOptions { force: true, keep_parents: false }).await.unwrap();
+    world.pull("made:1").await;
+    assert_eq!(engine.image_inspect(&tenant(), &name, None, false).await.unwrap().id, id);
 }
 
 #[tokio::test]
