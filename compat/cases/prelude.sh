@@ -9,7 +9,8 @@ api() {
     cat api.body
 }
 
-# eventually COMMAND...: until it succeeds, at most ten seconds; prints only what the last try printed
+# eventually COMMAND...: until it succeeds; prints only what the last try printed. After a hundred tries the step is over
+# and has failed, whatever it would have done next: what never came is the same on every daemon.
 eventually() {
     local tries
     for tries in $(seq 100); do
@@ -18,7 +19,7 @@ eventually() {
     done
     cat eventually.out
     cat eventually.err >&2
-    [ "$tries" -lt 100 ]
+    if [ "$tries" = 100 ]; then exit 99; fi
 }
 
 # prints TEXT COMMAND...: whether the command's output contains the text
@@ -31,10 +32,10 @@ prints() {
 # is STATE CONTAINER: whether inspect says so
 is() { [ "$(docker inspect --type container --format '{{.State.Status}}' "$2" 2> /dev/null)" = "$1" ]; }
 
-# past_events ARGUMENTS...: what happened so far. The client knows times only in seconds, so it waits for the next one.
+# past_events ARGUMENTS...: what happened since the subject began, on daemons that may have run it before. The client knows times only in seconds, so it waits for the next one.
 past_events() {
     sleep 1.1
-    docker events --since 10m --until 0s "$@"
+    docker events --since "$(stat -c %.9Y "$HOME/bin")" --until 0s "$@"
 }
 
 # tcp CLIENT COMMAND...: a command that finds the daemon over tcp, with the certificates of that client
