@@ -16,6 +16,35 @@ pub struct Observed {
     pub stderr: String,
 }
 
+/// What one socket has to do with one step.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The client's program was not given.
+    Absent,
+    /// A reference that had nothing to add: another one answered as the daemons under test did.
+    NotAsked,
+    /// It answered.
+    Answer(Observed),
+}
+
+impl Outcome {
+    fn answer(&self) -> Option<&Observed> {
+        match self {
+            Self::Answer(observed) => Some(observed),
+            Self::Absent | Self::NotAsked => None,
+        }
+    }
+}
+
+/// Which sockets a run of a subject is to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The daemons under test and the client's first reference.
+    First,
+    /// All of them.
+    All,
+}
+
 /// One step of one client, with the answer of every socket in the order of the sockets.
 #[derive(Debug)]
 pub struct Row {
@@ -31,8 +60,8 @@ pub struct Row {
     pub deviation: Option<String>,
     /// Whether it is known that only dockerd does this yet.
     pub later: bool,
-    /// `None` where the client is absent.
-    pub observed: Vec<Option<Observed>>,
+    /// One for each socket.
+    pub observed: Vec<Outcome>,
 }
 
 /// How a socket did on one step.
@@ -46,6 +75,8 @@ pub enum Verdict {
     Absent,
     /// Not done yet, as the case says.
     Later,
+    /// A reference that was not needed.
+    NotAsked,
     /// The expected exit code, but another output than any reference's.
     Differs,
     /// Another exit code than expected, or no end at all.
@@ -59,6 +90,7 @@ impl Verdict {
             Self::Deviates => "deviates",
             Self::Absent => "absent",
             Self::Later => "later",
+            Self::NotAsked => "not asked",
             Self::Differs => "differs",
             Self::Fail => "FAIL",
         }
@@ -80,12 +112,19 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds the rows of a subject; those that failed in the first run count as in the second. What differs must differ twice,
-    /// since some steps compare what two daemons do within a moment.
-    pub fn add(&mut self, sockets: &[Socket], mut run: impl FnMut() -> anyhow::Result<Vec<Row>>) -> anyhow::Result<()> {
-        let mut rows = run()?;
-        if rows.iter().any(|row| failed(row, sockets)) {
-            for (row, again) in rows.iter_mut().zip(run()?) {
+    /// Adds the rows of a subject. The first run asks one reference only; what fails then is asked of all, at most twice, since
+    /// some steps compare what two daemons do within a moment, and counts as in the last run of them.
+    pub fn add(
+        &mut self,
+        sockets: &[Socket],
+        mut run: impl FnMut(Asked) -> anyhow::Result<Vec<Row>>,
+    ) -> anyhow::Result<()> {
+        let mut rows = run(Asked::First)?;
+        for _ in 0..2 {
+            if !rows.iter().any(|row| failed(row, sockets)) {
+                break;
+            }
+            for (row, again) in rows.iter_mut().zip(run(Asked::All)?) {
                 if failed(row, sockets) {
                     *row = again;
                 }
@@ -181,6 +220,7 @@ impl Report {
                     Verdict::Pass | Verdict::Deviates => passed += 1,
                     Verdict::Differs | Verdict::Fail => failed += 1,
                     Verdict::Absent | Verdict::Later => absent += 1,
+                    Verdict::NotAsked => {}
                 }
             }
         }
@@ -205,13 +245,15 @@ fn is_wrong(row: &Row, sockets: &[Socket]) -> bool {
     let mut references = (0..sockets.len()).filter(|at| sockets[*at].reference).peekable();
     row.deviation.is_none()
         && references.peek().is_some()
-        && references.all(|at| verdict(row, sockets, at) == Verdict::Fail)
+        && references.all(|at| matches!(verdict(row, sockets, at), Verdict::Fail | Verdict::NotAsked))
 }
 
 /// A reference passes with the expected exit code; any other socket must also answer as one of the references that passed.
 fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
-    let Some(observed) = &row.observed[at] else {
-        return Verdict::Absent;
+    let observed = match &row.observed[at] {
+        Outcome::Absent => return Verdict::Absent,
+        Outcome::NotAsked => return Verdict::NotAsked,
+        Outcome::Answer(observed) => observed,
     };
     let later = row.later && !sockets[at].reference;
     if observed.code != Some(row.exit) {
@@ -230,7 +272,7 @@ fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
 fn passing_references<'a>(row: &'a Row, sockets: &'a [Socket]) -> impl Iterator<Item = &'a Observed> {
     let all = row.observed.iter().zip(sockets);
     all.filter(|(_, socket)| socket.reference)
-        .filter_map(|(observed, _)| observed.as_ref())
+        .filter_map(|(seen, _)| seen.answer())
         .filter(|observed| observed.code == Some(row.exit))
 }
 
@@ -247,7 +289,7 @@ fn closest_reference<'a>(row: &'a Row, sockets: &'a [Socket], observed: &Observe
 fn describe(text: &mut String, row: &Row, sockets: &[Socket], at: usize, verdict: Verdict) {
     let name = &sockets[at].name;
     let _ = writeln!(text, "{} on {name}: {} {}: {}", verdict.word(), row.client, row.case, row.step);
-    let Some(observed) = &row.observed[at] else {
+    let Some(observed) = row.observed[at].answer() else {
         return;
     };
     match observed.code {
@@ -351,11 +393,11 @@ pub fn aligned(lines: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
 
-    fn seen(code: i32, stdout: &str) -> Option<Observed> {
-        Some(Observed { code: Some(code), stdout: stdout.to_owned(), stderr: String::new() })
+    fn seen(code: i32, stdout: &str) -> Outcome {
+        Outcome::Answer(Observed { code: Some(code), stdout: stdout.to_owned(), stderr: String::new() })
     }
 
-    fn row(observed: Vec<Option<Observed>>) -> Row {
+    fn row(observed: Vec<Outcome>) -> Row {
         Row {
             client: "docker20".to_owned(),
             case: "run".to_owned(),
@@ -406,7 +448,7 @@ mod tests {
 
     #[test]
     fn an_absent_client_never_passes() {
-        let report = Report { rows: vec![row(vec![None, None, None])] };
+        let report = Report { rows: vec![row(vec![Outcome::Absent, Outcome::Absent, Outcome::Absent])] };
         assert_eq!(report.counts(&sockets()), (0, 0, 1));
     }
 
@@ -414,6 +456,24 @@ mod tests {
     fn a_step_that_no_reference_passes_is_a_wrong_case() {
         let report = Report { rows: vec![row(vec![seen(1, ""), seen(2, ""), seen(0, "")])] };
         assert_eq!(report.wrong_cases(&sockets()).len(), 1);
+    }
+
+    #[test]
+    fn all_references_are_asked_when_the_first_explains_nothing() {
+        let (mut report, mut runs) = (Report::default(), Vec::new());
+        let run = |asked| {
+            runs.push(asked);
+            let new = if asked == Asked::All { seen(0, "b") } else { Outcome::NotAsked };
+            Ok(vec![
+                row(vec![seen(0, "a"), Outcome::NotAsked, seen(0, "a")]),
+                row(vec![seen(0, "a"), new, seen(0, "b")]),
+            ])
+        };
+        report.add(&sockets(), run).expect("nothing fails here");
+        assert_eq!(runs, [Asked::First, Asked::All]);
+        assert_eq!(report.counts(&sockets()), (2, 0, 0));
+        assert_eq!(report.verdicts(&report.rows[0], &sockets()), [Verdict::Pass, Verdict::NotAsked, Verdict::Pass]);
+        assert!(matches!(report.rows[0].observed[1], Outcome::NotAsked), "what passed stays as it was");
     }
 
     #[test]

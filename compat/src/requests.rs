@@ -22,7 +22,7 @@ pub use file::read_folder;
 
 use crate::docker_cli::load_images;
 use crate::leftovers;
-use crate::report::{Observed, Row};
+use crate::report::{Observed, Outcome, Row};
 use crate::socket::Socket;
 use exchange::Answer;
 use file::Request;
@@ -80,7 +80,7 @@ pub fn rows(set: &Set, seen: &[Vec<Seen>], sockets: &[Socket], deviations: &mut 
             exit: 0,
             deviation: (!reasons.is_empty()).then(|| reasons.join("; ")),
             later: request.later.is_some(),
-            observed: observed.into_iter().map(Some).collect(),
+            observed: observed.into_iter().map(Outcome::Answer).collect(),
         });
     }
     rows

@@ -11,7 +11,7 @@ use crate::agent::{Agent, AgentKind};
 use crate::case_file::{self, Step, Subject};
 use crate::docker_cli::{DockerCli, load_images};
 use crate::document;
-use crate::report::{Observed, Report, Row};
+use crate::report::{Asked, Outcome, Report, Row};
 use crate::requests::{self, Deviations};
 use crate::socket::{Socket, mark_references};
 
@@ -22,14 +22,15 @@ pub struct RunArguments {
     #[arg(required = true)]
     sockets: Vec<Socket>,
     /// A docker CLI to run the cases with: all of them, or only those named behind its path. The last one given is
-    /// also the one that the other clients use
-    #[arg(long = "cli", value_name = "NAME=PATH[,CASE...]")]
+    /// also the one that the other clients use. With `first`, the other references are asked only where an answer is
+    /// not that one's
+    #[arg(long = "cli", value_name = "NAME=PATH[,first=REFERENCE][,CASE...]")]
     clis: Vec<Given>,
     /// What `compat/clients/NAME` needs: the folder of its part
-    #[arg(long = "client", value_name = "NAME=FOLDER")]
+    #[arg(long = "client", value_name = "NAME=FOLDER[,first=REFERENCE]")]
     clients: Vec<Given>,
     /// An agent's program: act, forgejo-runner, gitea-runner, woodpecker-cli or gitlab-runner
-    #[arg(long = "agent", value_name = "NAME=PATH")]
+    #[arg(long = "agent", value_name = "NAME=PATH[,first=REFERENCE]")]
     agents: Vec<Given>,
     /// Only clients, subjects, agents and steps whose name contains this
     #[arg(long)]
@@ -69,8 +70,18 @@ pub struct RunArguments {
 pub struct Given {
     name: String,
     path: PathBuf,
+    /// The reference that is asked before the others.
+    first: Option<String>,
     /// The only cases to run, unless there are none.
     cases: Vec<String>,
+}
+
+impl Given {
+    /// Whether a run asks the socket: in the first one, all references wait for the one that goes first, if it is there.
+    fn asks(&self, asked: Asked, socket: &Socket, sockets: &[Socket]) -> bool {
+        let first = |socket: &Socket| self.first.as_ref().is_some_and(|name| *name == socket.name);
+        asked == Asked::All || !socket.reference || first(socket) || !sockets.iter().any(first)
+    }
 }
 
 impl FromStr for Given {
@@ -78,9 +89,16 @@ impl FromStr for Given {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, rest) = text.split_once('=').context("expected NAME=PATH")?;
-        let mut parts = rest.split(',').map(str::to_owned);
+        let mut parts = rest.split(',');
         let path = PathBuf::from(parts.next().unwrap_or_default());
-        Ok(Self { name: name.to_owned(), path, cases: parts.collect() })
+        let mut given = Self { name: name.to_owned(), path, first: None, cases: Vec::new() };
+        for part in parts {
+            match part.strip_prefix("first=") {
+                Some(reference) => given.first = Some(reference.to_owned()),
+                None => given.cases.push(part.to_owned()),
+            }
+        }
+        Ok(given)
     }
 }
 
@@ -167,7 +185,7 @@ fn run_requests(arguments: &RunArguments, sockets: &[Socket], report: &mut Repor
             continue;
         }
         let _timed = Timed::start(format!("{}: {} ({} requests)", requests::CLIENT, set.name, set.requests.len()));
-        report.add(sockets, || {
+        report.add(sockets, |_| {
             let seen = on_all(sockets, |socket| requests::send(&set, socket, &arguments.registry, &arguments.images))?;
             Ok(requests::rows(&set, &seen, sockets, &mut deviations))
         })?;
@@ -184,7 +202,7 @@ fn run_clis(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -
     for given in &arguments.clis {
         let mut subjects = chosen("docker", case_file::read_folder(&arguments.cases)?, arguments.only.as_deref());
         subjects.retain(|subject| given.cases.is_empty() || given.cases.contains(&subject.name));
-        let cli = given.path.exists().then(|| docker_cli(arguments, given.name.clone(), given.path.clone()));
+        let cli = given.path.exists().then(|| (given, docker_cli(arguments, given.name.clone(), given.path.clone())));
         run_cases(&given.name, cli.as_ref(), &subjects, sockets, report)?;
     }
     Ok(())
@@ -201,9 +219,9 @@ fn run_clients(arguments: &RunArguments, sockets: &[Socket], report: &mut Report
     for name in names {
         let subjects = chosen(&name, case_file::read_folder(&folder.join(&name))?, arguments.only.as_deref());
         let part = arguments.clients.iter().find(|given| given.name == name && given.path.exists());
-        let cli = part.zip(arguments.clis.last()).map(|(part, cli)| DockerCli {
-            environment: vec![("PART", part.path.clone()), ("CLIENT", folder.join(&name))],
-            ..docker_cli(arguments, name.clone(), cli.path.clone())
+        let cli = part.zip(arguments.clis.last()).map(|(part, cli)| {
+            let environment = vec![("PART", part.path.clone()), ("CLIENT", folder.join(&name))];
+            (part, DockerCli { environment, ..docker_cli(arguments, name.clone(), cli.path.clone()) })
         });
         run_cases(&name, cli.as_ref(), &subjects, sockets, report)?;
     }
@@ -223,7 +241,7 @@ fn docker_cli(arguments: &RunArguments, name: String, program: PathBuf) -> Docke
 
 fn run_cases(
     client: &str,
-    cli: Option<&DockerCli>,
+    cli: Option<&(&Given, DockerCli)>,
     subjects: &[Subject],
     sockets: &[Socket],
     report: &mut Report,
@@ -231,13 +249,16 @@ fn run_cases(
     for subject in subjects {
         let absent = if cli.is_none() { ", absent" } else { "" };
         let _timed = Timed::start(format!("{client}: {} ({} steps{absent})", subject.name, subject.steps.len()));
-        report.add(sockets, || {
-            let mut observed = match cli {
-                None => sockets.iter().map(|_| vec![None; subject.steps.len()]).collect(),
-                Some(cli) => {
-                    on_all(sockets, |socket| Ok(cli.run(subject, socket)?.into_iter().map(Some).collect::<Vec<_>>()))?
-                }
-            };
+        report.add(sockets, |asked| {
+            let observed = on_all(sockets, |socket| {
+                Ok(match cli {
+                    None => vec![Outcome::Absent; subject.steps.len()],
+                    Some((given, _)) if !given.asks(asked, socket, sockets) => {
+                        vec![Outcome::NotAsked; subject.steps.len()]
+                    }
+                    Some((_, cli)) => cli.run(subject, socket)?.into_iter().map(Outcome::Answer).collect(),
+                })
+            })?;
             let row = |(at, step): (usize, &Step)| Row {
                 client: client.to_owned(),
                 case: subject.name.clone(),
@@ -245,7 +266,7 @@ fn run_cases(
                 exit: step.exit,
                 deviation: step.deviation.clone(),
                 later: step.later.is_some(),
-                observed: take_column(&mut observed, at),
+                observed: observed.iter().map(|steps| steps[at].clone()).collect(),
             };
             Ok(subject.steps.iter().enumerate().map(row).collect())
         })?;
@@ -259,22 +280,19 @@ fn run_agents(arguments: &RunArguments, sockets: &[Socket], report: &mut Report)
         if arguments.only.as_deref().is_some_and(|only| !name.contains(only)) {
             continue;
         }
-        let given = arguments.agents.iter().find(|given| given.name == name);
-        let agent = given.filter(|given| given.path.exists()).map(|given| Agent {
-            kind,
-            program: given.path.clone(),
-            workflows: beside(&arguments.cases, "workflows"),
-        });
+        let given = arguments.agents.iter().find(|given| given.name == name && given.path.exists());
+        let workflows = beside(&arguments.cases, "workflows");
+        let agent = given.map(|given| (given, Agent { kind, program: given.path.clone(), workflows }));
         for case in kind.cases() {
             let absent = if agent.is_none() { " (absent)" } else { "" };
             let _timed = Timed::start(format!("{name}: {}{absent}", case.name()));
-            report.add(sockets, || {
-                let observed = match &agent {
-                    None => vec![None; sockets.len()],
-                    Some(agent) => {
-                        sockets.iter().map(|socket| agent.run(*case, socket).map(Some)).collect::<Result<_, _>>()?
-                    }
+            report.add(sockets, |asked| {
+                let ask = |socket| match &agent {
+                    None => Ok(Outcome::Absent),
+                    Some((given, _)) if !given.asks(asked, socket, sockets) => Ok(Outcome::NotAsked),
+                    Some((_, agent)) => agent.run(*case, socket).map(Outcome::Answer),
                 };
+                let observed = sockets.iter().map(ask).collect::<Result<_, _>>()?;
                 Ok(vec![Row {
                     client: name.to_owned(),
                     case: "jobs".to_owned(),
@@ -306,6 +324,21 @@ fn on_all<T: Send>(sockets: &[Socket], work: impl Fn(&Socket) -> anyhow::Result<
     })
 }
 
-fn take_column(observed: &mut [Vec<Option<Observed>>], at: usize) -> Vec<Option<Observed>> {
-    observed.iter_mut().map(|steps| steps[at].take()).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_may_go_first() {
+        let mut sockets = ["a=unix:///a,reference", "b=unix:///b,reference", "ours=unix:///c"]
+            .map(|text| text.parse::<Socket>().expect("it is well formed"));
+        let given: Given = "docker=/bin/docker,first=b,run,exec".parse().expect("it is well formed");
+        assert_eq!(given.cases, ["run", "exec"]);
+        let asked =
+            |asked, sockets: &[Socket]| sockets.iter().map(|to| given.asks(asked, to, sockets)).collect::<Vec<_>>();
+        assert_eq!(asked(Asked::First, &sockets), [false, true, true]);
+        assert_eq!(asked(Asked::All, &sockets), [true, true, true]);
+        sockets[1].name = "gone".to_owned();
+        assert_eq!(asked(Asked::First, &sockets), [true, true, true], "nobody is there to go first");
+    }
 }
