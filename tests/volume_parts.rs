@@ -146,3 +146,18 @@ async fn nothing_is_left_of_a_part_after_stop_restart_and_a_killed_daemon() {
     assert_eq!((code, output.as_str()), (0, "kept\n"));
     assert!(daemon.end().success());
 }
+
+#[tokio::test]
+async fn nothing_is_left_of_a_start_that_a_killed_daemon_began() {
+    let mut daemon = Daemon::with_box().await;
+    fill(&daemon, "busybox mkdir /v/part").await;
+    let id = daemon.create("begun", "true", part_of("vol", "part", "/m")).await;
+    let place = daemon.folder().join("run/containers").join(&id).join("volume-0");
+    std::fs::create_dir_all(&place).unwrap();
+    rustix::mount::mount_bind(&place, &place).unwrap();
+    assert_eq!(count(&daemon), 1);
+    daemon.remove(&id).await;
+    // The files of a container go in the background; the end waits for that.
+    assert!(daemon.end().success());
+    assert_eq!((count(&daemon), places(&daemon)), (0, vec![]));
+}

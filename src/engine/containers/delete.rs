@@ -104,7 +104,10 @@ impl Engine {
         if let Err(error) = self.backends.runtime.delete_container(id).await {
             warn!(container.id = %id, "removing container {id}: {}", error.chain());
         }
-        self.delete_image_layers(&container.record().mounts).await;
+        let record = container.record();
+        // Of a start in whose middle a daemon was killed.
+        self.hide_sources(&record).await;
+        self.delete_image_layers(&record.mounts).await;
         let folder = self.container_dir(id);
         match tokio::fs::remove_dir_all(&folder).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
