@@ -121,9 +121,11 @@ impl Report {
     ) -> anyhow::Result<()> {
         let mut rows = run(Asked::First)?;
         for _ in 0..2 {
-            if !rows.iter().any(|row| failed(row, sockets)) {
+            let steps: Vec<_> = rows.iter().filter(|row| failed(row, sockets)).map(|row| row.step.as_str()).collect();
+            if steps.is_empty() {
                 break;
             }
+            eprint!(", again for: {}", steps.join("; "));
             for (row, again) in rows.iter_mut().zip(run(Asked::All)?) {
                 if failed(row, sockets) {
                     *row = again;
