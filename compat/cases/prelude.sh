@@ -1,5 +1,8 @@
 # Functions that every step may call. Sourced by the harness before the step's own lines.
 
+# When the subject began.
+[ -e "$HOME/began" ] || date +%s.%N > "$HOME/began"
+
 # api METHOD PATH [JSON]: the status and the body of an API call, without any docker client
 api() {
     local method=$1 path=$2
@@ -35,7 +38,7 @@ is() { [ "$(docker inspect --type container --format '{{.State.Status}}' "$2" 2>
 # past_events ARGUMENTS...: what happened since the subject began, on daemons that may have run it before. The client knows times only in seconds, so it waits for the next one.
 past_events() {
     sleep 1.1
-    docker events --since "$(stat -c %.9Y "$HOME/bin")" --until 0s "$@"
+    docker events --since "$(cat "$HOME/began")" --until 0s "$@"
 }
 
 # tcp CLIENT COMMAND...: a command that finds the daemon over tcp, with the certificates of that client
