@@ -33,8 +33,13 @@ impl Family {
 impl ImageStore {
     /// Of a tenant's images and the steps of its builds.
     pub(crate) async fn family(&self, tenant: &Tenant) -> Result<Family> {
+        self.family_of(&self.all_with_steps(tenant).await?).await
+    }
+
+    /// The same of a list that is at hand.
+    async fn family_of(&self, images: &[Found]) -> Result<Family> {
         let mut family = Family::default();
-        for image in self.all_with_steps(tenant).await? {
+        for image in images {
             if let Some(parent) = &self.tree(&image.target).await?.parent {
                 family.0.entry(parent.clone()).or_default().insert(image.id().clone());
             }
@@ -53,8 +58,8 @@ impl ImageStore {
 impl Engine {
     /// An image goes: so do the nameless ones that it was made on, up to one that something else needs.
     pub(super) async fn delete_parents(&self, tenant: &Tenant, image: &Found) -> Result<Vec<Digest>> {
-        let mut family = self.images.family(tenant).await?;
         let all = self.images.all_with_steps(tenant).await?;
+        let mut family = self.images.family_of(&all).await?;
         let all: HashMap<&Digest, &Found> = all.iter().map(|found| (found.id(), found)).collect();
         let mut deleted = Vec::new();
         let mut child = image.id().clone();
