@@ -2,13 +2,13 @@
 //!
 //! [`Child`] runs a containerd of our own, [`Containerd`] speaks to it or to one that runs already.
 
+mod begun_execs;
 mod cgroups;
 mod changes;
 mod child;
 mod client;
 mod containers;
 mod content;
-mod exec_pipes;
 mod images;
 mod io;
 mod layers;
@@ -29,7 +29,7 @@ use std::{
     sync::Arc,
 };
 
-use self::{cgroups::Cgroups, exec_pipes::ExecPipes, lost_exits::LostExits, oom::OomWatch, runtimes::Runtimes};
+use self::{begun_execs::BegunExecs, cgroups::Cgroups, lost_exits::LostExits, oom::OomWatch, runtimes::Runtimes};
 use crate::{
     backend::runtime::RuntimeInfo,
     model::{Result, error::Context, id::ContainerId},
@@ -82,7 +82,7 @@ struct Shared {
     runtimes: Runtimes,
     cgroups: Cgroups,
     oom: OomWatch,
-    exec_pipes: ExecPipes,
+    begun_execs: BegunExecs,
     lost_exits: LostExits,
 }
 
@@ -114,7 +114,7 @@ impl Containerd {
             runtimes,
             cgroups: Cgroups::detect(),
             oom,
-            exec_pipes: ExecPipes::default(),
+            begun_execs: BegunExecs::default(),
             lost_exits: LostExits::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -146,8 +146,8 @@ impl Containerd {
         &self.shared.oom
     }
 
-    fn exec_pipes(&self) -> &ExecPipes {
-        &self.shared.exec_pipes
+    fn begun_execs(&self) -> &BegunExecs {
+        &self.shared.begun_execs
     }
 
     fn lost_exits(&self) -> &LostExits {

@@ -75,6 +75,8 @@ pub struct SpecInput<'a> {
     pub init: Option<&'a Path>,
     /// `/proc/self/mountinfo`; only read for binds that are shared or slaves.
     pub mountinfo: &'a str,
+    /// Whether the runtime can make mounts read-only with all below them.
+    pub recursive_read_only: bool,
     /// What the host can do.
     pub host: &'a HostFacts,
 }

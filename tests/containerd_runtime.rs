@@ -170,13 +170,14 @@ mod real {
         for version in ALL {
             let Some(instance) = Instance::start(version).await else { continue };
             let bench = bench(&instance);
-            let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; exit 2";
+            // More than all pipes hold, so that it waits for us.
+            let script = "i=0; while [ $i -lt 60000 ]; do echo line $i; i=$((i+1)); done; exit 2";
             let (id, streams) = bench.run_new(&["sh", "-c", script], Stdio::default()).await;
             drop(streams);
             let second = instance.guard.connect().await;
             let streams = second.reopen_io(&id, Stdio::default()).await.unwrap();
             let (out, _) = read_all(streams).await;
-            assert_eq!(out.lines().count(), 20_000, "{version:?}");
+            assert_eq!(out.lines().count(), 60_000, "{version:?}");
             assert_eq!(second.wait(&id, None).await.unwrap().code, 2);
             bench.remove(&id).await;
         }

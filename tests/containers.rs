@@ -75,25 +75,61 @@ async fn head_of_wait_comes_before_the_start() {
     daemon.create("waited", "true", Value::Null).await;
 }
 
+/// By whichever runtime.
 #[tokio::test]
 async fn commands_that_cannot_run_say_why() {
     let daemon = Daemon::with_box().await;
-    for (command, code, text) in
-        [("nope", 127, "executable file not found in $PATH"), ("/etc", 126, "permission denied")]
-    {
+    for (command, code, text) in [
+        ("nope", 127, r#"exec: "nope": executable file not found in $PATH"#),
+        ("/nope", 127, r#"exec: "/nope": stat /nope: no such file or directory"#),
+        ("/etc", 126, r#"exec: "/etc": permission denied"#),
+        ("/etc/hostname", 126, r#"exec: "/etc/hostname": permission denied"#),
+        ("/etc/hostname/x", 127, "not a directory: Are you trying to mount a directory onto a file (or vice-versa)?"),
+    ] {
         let id = daemon.create("", "", json!({"Cmd": [command]})).await;
         let answer = daemon.client().post(&format!("/containers/{id}/start"), Value::Null).await;
         assert_eq!(answer.status, 400);
-        assert!(answer.message().contains(text), "{}", answer.message());
+        let lead = "OCI runtime create failed: runc create failed: unable to start container process: ";
+        assert!(answer.message().contains(lead) && answer.message().contains(text), "{}", answer.message());
         let state = &daemon.inspect(&id).await["State"];
         assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("created"), Some(code)));
     }
     let id = daemon.create("live", "sleep 100", Value::Null).await;
     daemon.launch(&id).await;
-    let (code, output) = daemon.exec(&id, &["nope"]).await;
-    assert_eq!(code, 127);
-    assert!(output.contains("executable file not found"), "{output}");
+    for (command, wanted, text) in [
+        ("nope", 127, r#"exec: "nope": executable file not found in $PATH"#),
+        ("/etc", 126, r#"exec: "/etc": permission denied"#),
+    ] {
+        let (code, output) = daemon.exec(&id, &[command]).await;
+        assert_eq!(code, wanted);
+        let lead = "OCI runtime exec failed: exec failed: unable to start container process: ";
+        assert!(output.contains(lead) && output.contains(text), "{output}");
+    }
     daemon.remove(&id).await;
+}
+
+/// Of a container's own init some runtimes leave the cgroup when it fails.
+#[tokio::test]
+async fn a_start_that_fails_leaves_no_cgroup() {
+    let daemon = Daemon::with_box().await;
+    let limits = json!([{"Name": "nofile", "Soft": 99_999_999_999_u64, "Hard": 99_999_999_999_u64}]);
+    let id = daemon.create("", "true", json!({"HostConfig": {"Ulimits": limits}})).await;
+    let answer = daemon.client().post(&format!("/containers/{id}/start"), Value::Null).await;
+    assert!(answer.status == 500 && answer.message().contains("operation not permitted"), "{}", answer.text());
+    let left = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &id]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+}
+
+/// A runtime has to be asked for a folder's and for a file's in different ways.
+#[tokio::test]
+async fn read_only_is_kept_of_files_folders_and_roots() {
+    let daemon = Daemon::with_box().await;
+    let host = tempfile::tempdir().unwrap();
+    std::fs::write(host.path().join("file"), "host").unwrap();
+    let binds = [format!("{0}/file:/file:ro", host.path().display()), format!("{}:/folder:ro", host.path().display())];
+    let script = "cat /file; for f in /file /folder/file /etc/resolv.conf /root-file; do echo x 2>/dev/null > $f && echo wrote $f; done; true";
+    let config = json!({"HostConfig": {"Binds": binds, "ReadonlyRootfs": true}});
+    assert_eq!(daemon.run("guarded", script, config).await, (0, "host".to_owned()));
 }
 
 #[tokio::test]

@@ -39,6 +39,10 @@ async fn info_and_version_name_the_parts() {
     let again = daemon.client().get("/info").await.json();
     assert_eq!(again["ID"], info["ID"]);
     assert!(again["RuncCommit"]["Expected"].is_null());
+    // `scripts/test` runs the tests once more with the other runtime, and wants to be sure of it.
+    if let Ok(runtime) = std::env::var("RINGER_TEST_RUNTIME") {
+        assert_eq!(again["DefaultRuntime"], runtime);
+    }
 }
 
 #[tokio::test]

@@ -131,6 +131,9 @@ pub struct RuntimeProgram {
     pub version: String,
     /// Its commit.
     pub commit: String,
+    /// Whether it can make mounts read-only with all below them, of files too: the option `rro` of the OCI
+    /// specification, which older crun does not carry out for files.
+    pub recursive_read_only: bool,
 }
 
 /// Carries out container life cycles.

@@ -3,7 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// How often, and how long apart, the removal of a cgroup is tried whose last process is about to end.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Where the machine's cgroup hierarchies are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +69,17 @@ impl Cgroups {
     /// Whether a cgroup is there.
     pub(super) fn exists(&self, cgroup: &str) -> bool {
         self.place("memory", cgroup).is_some_and(|folder| folder.exists())
+    }
+
+    /// Removes a cgroup as soon as its last process is gone; does not wait long for that.
+    pub(super) async fn remove_soon(&self, cgroup: &str) {
+        for _ in 0..TRIES {
+            self.remove_if_empty(cgroup);
+            if !self.roots.iter().any(|(root, _)| below(root, cgroup).exists()) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Removes a cgroup from every hierarchy if nothing is in it.

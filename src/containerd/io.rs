@@ -63,8 +63,15 @@ impl Fifos {
         Ok((streams, self.hold().context("holding a container's pipe open")?))
     }
 
-    /// Opens our ends of pipes that exist and whose other ends the shim has.
-    pub(super) fn open(&self) -> Result<TaskIo> {
+    /// Opens our ends again, of pipes whose other ends the shim has, or had: then they end at once.
+    pub(super) fn reopen(&self) -> Result<TaskIo> {
+        let streams = self.open()?;
+        // The kernel tells a reader of a pipe's end only if there was a writer in its time.
+        self.hold().map(drop).context("holding a container's pipe open")?;
+        Ok(streams)
+    }
+
+    fn open(&self) -> Result<TaskIo> {
         let open = || -> io::Result<TaskIo> {
             Ok(TaskIo {
                 stdin: self.stdin.as_deref().map(open_input).transpose()?,
@@ -151,6 +158,17 @@ mod tests {
         let mut text = String::new();
         streams.stdout.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
+    }
+
+    #[tokio::test]
+    async fn an_output_whose_other_side_is_gone_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifos = Fifos::new(folder.path().join("io"), "init", Stdio::default());
+        drop(fifos.create().unwrap());
+        let mut streams = fifos.reopen().unwrap();
+        let mut byte = [0];
+        let reading = tokio::time::timeout(std::time::Duration::from_secs(10), streams.stdout.read(&mut byte));
+        assert_eq!(reading.await.expect("an end").unwrap(), 0);
     }
 
     #[tokio::test]

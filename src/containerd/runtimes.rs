@@ -2,6 +2,7 @@
 
 mod probe;
 mod program;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,11 @@ use prost::Message;
 use prost_types::Any;
 use tracing::{info, warn};
 
-use self::program::{find, is_static, version_of};
+pub(super) use self::words::as_of_runc;
+use self::{
+    probe::ReadOnly,
+    program::{find, is_static, version_of},
+};
 use crate::{
     backend::runtime::RuntimeProgram,
     model::{Error, Result},
@@ -54,7 +59,8 @@ pub(super) struct Runtimes {
 impl Runtimes {
     /// Finds runc and crun and tries whether crun works here. `wanted` is the default that was asked for.
     pub(super) async fn detect(exec_root: &Path, namespace: &str, wanted: Option<&str>) -> Result<Self> {
-        let (runc, crun, init) = tokio::join!(describe("runc"), working_crun(exec_root, namespace), find_init());
+        let (runc, crun, init) =
+            tokio::join!(tried_runc(exec_root, namespace), working_crun(exec_root, namespace), find_init());
         // The first is the default: crun runs an exec in a third of runc's time.
         let programs: Vec<_> = [crun, runc].into_iter().flatten().collect();
         let state = exec_root.join("oci");
@@ -125,7 +131,8 @@ async fn describe(name: &str) -> Option<RuntimeProgram> {
     let path = find(name)?;
     match version_of(&path).await {
         Ok((version, commit)) => {
-            Some(RuntimeProgram { name: name.to_owned(), path: path.to_string_lossy().into_owned(), version, commit })
+            let path = path.to_string_lossy().into_owned();
+            Some(RuntimeProgram { name: name.to_owned(), path, version, commit, recursive_read_only: false })
         }
         Err(error) => {
             warn!(%error, "{} does not tell its version and is left out", path.display());
@@ -137,13 +144,30 @@ async fn describe(name: &str) -> Option<RuntimeProgram> {
 /// crun, if it can run a container on this machine: it refuses hybrid cgroups, for one.
 async fn working_crun(exec_root: &Path, namespace: &str) -> Option<RuntimeProgram> {
     let crun = describe("crun").await?;
-    match probe::run(Path::new(&crun.path), exec_root, namespace).await {
-        Ok(()) => Some(crun),
+    let recursion = match probe::run(&crun, exec_root, namespace, ReadOnly::Recursive).await {
+        Ok(()) => return Some(RuntimeProgram { recursive_read_only: true, ..crun }),
+        Err(error) => error,
+    };
+    match probe::run(&crun, exec_root, namespace, ReadOnly::Shallow).await {
+        Ok(()) => {
+            info!("crun does not make mounts read-only with all below them: {}", recursion.chain());
+            Some(crun)
+        }
         Err(error) => {
             info!("crun is here but does not work: {}", error.chain());
             None
         }
     }
+}
+
+/// runc, which is the measure: if it does not work here, nothing does, and its own words will tell.
+async fn tried_runc(exec_root: &Path, namespace: &str) -> Option<RuntimeProgram> {
+    let runc = describe("runc").await?;
+    let tried = probe::run(&runc, exec_root, namespace, ReadOnly::Recursive).await;
+    if let Err(error) = &tried {
+        info!("runc does not make mounts read-only with all below them: {}", error.chain());
+    }
+    Some(RuntimeProgram { recursive_read_only: tried.is_ok(), ..runc })
 }
 
 /// The first that needs no libraries, since it must run inside any image.

@@ -16,7 +16,8 @@ use prost_types::Any;
 use tracing::debug;
 
 use super::{
-    Containerd, containers, from_status, io::Fifos, lost_exits::Lost, snapshots, status::is_lost_connection, usage,
+    Containerd, begun_execs::BegunExec, containers, from_status, io::Fifos, lost_exits::Lost, runtimes::as_of_runc,
+    snapshots, status::is_lost_connection, usage,
 };
 use crate::{
     backend::runtime::{Exit, FoundTask, Stdio, TaskIo},
@@ -67,18 +68,27 @@ pub(super) async fn create(
             Ok((pid, streams))
         }
         Err(status) => {
-            // Pipes of a task that was there before are its own.
+            // What a task that was there before has is its own.
             if status.code() != Code::AlreadyExists {
                 fifos.remove();
+                // crun leaves it when the container's own init fails.
+                if let Some(cgroup) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()) {
+                    containerd.cgroups().remove_soon(&cgroup.to_string_lossy()).await;
+                }
             }
-            Err(from_status(status))
+            Err(as_of_runc(from_status(status), program_of(spec.process().as_ref())))
         }
     }
 }
 
+/// What a process runs.
+fn program_of(process: Option<&Process>) -> &str {
+    process.and_then(|process| process.args().as_ref()?.first()).map_or("", String::as_str)
+}
+
 /// Opens the task's streams again.
 pub(super) fn reopen_io(containerd: &Containerd, id: &ContainerId, stdio: Stdio) -> Result<TaskIo> {
-    Fifos::new(io_folder(containerd, id), "init", stdio).open()
+    Fifos::new(io_folder(containerd, id), "init", stdio).reopen()
 }
 
 /// Lets a process run: the task's without an exec.
@@ -155,7 +165,7 @@ pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<
     }
     containerd.oom().forget(id);
     containerd.lost_exits().forget(id);
-    containerd.exec_pipes().forget_container(id);
+    containerd.begun_execs().forget_container(id);
     // Whatever pipes execs left are there too.
     let _ = std::fs::remove_dir_all(io_folder(containerd, id));
     Ok(())
@@ -265,15 +275,15 @@ pub(super) async fn create_exec(
         fifos.remove();
         return Err(from_status(status));
     }
-    containerd.exec_pipes().keep(id, exec, fifos, hold);
+    containerd.begun_execs().keep(id, exec, BegunExec::new(fifos, hold, program_of(Some(process))));
     Ok(streams)
 }
 
 /// Runs it.
 pub(super) async fn start_exec(containerd: &Containerd, id: &ContainerId, exec: &ExecId) -> Result<u32> {
-    let pid = start(containerd, id, Some(exec)).await;
-    containerd.exec_pipes().release_hold(id, exec);
-    pid
+    let started = start(containerd, id, Some(exec)).await;
+    let program = containerd.begun_execs().release_hold(id, exec).unwrap_or_default();
+    started.map_err(|error| as_of_runc(error, &program))
 }
 
 /// Takes it away.
@@ -281,7 +291,7 @@ pub(super) async fn delete_exec(containerd: &Containerd, id: &ContainerId, exec:
     let request = DeleteProcessRequest { container_id: id.to_string(), exec_id: exec.to_string() };
     let result = containerd.client().tasks().delete_process(request).await.map(drop).map_err(from_status);
     gone_is_fine(result)?;
-    containerd.exec_pipes().remove(id, exec);
+    containerd.begun_execs().remove(id, exec);
     Ok(())
 }
 

@@ -103,6 +103,11 @@ impl Error {
         self.kind
     }
 
+    /// Whether there was no room on a disk: ours or containerd's, of which there is only the text.
+    pub fn is_of_a_full_disk(&self) -> bool {
+        self.chain().to_lowercase().contains("no space left on device")
+    }
+
     /// The text for the client.
     pub fn message(&self) -> &str {
         &self.message

@@ -70,8 +70,6 @@ pub struct HostFacts {
     pub apparmor: AppArmor,
     /// Whether SELinux is on. Labels are not carried out.
     pub selinux: bool,
-    /// Whether mounts can be made read-only with all below them: Linux 5.12, and the runtime knows `rro`.
-    pub recursive_read_only: bool,
     /// Our own score; without CAP_SYS_RESOURCE a container cannot have a lower one.
     pub oom_score_adj: i64,
     /// Files of the CPUs' temperature that must be hidden.
@@ -110,7 +108,6 @@ impl HostFacts {
             arch: go_arch().to_owned(),
             apparmor: detect_apparmor(),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-            recursive_read_only: kernel >= (5, 12),
             oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
             thermal_throttle: thermal_throttle(),
         }
@@ -147,7 +144,6 @@ impl HostFacts {
             arch: "amd64".to_owned(),
             apparmor: AppArmor::Off,
             selinux: false,
-            recursive_read_only: true,
             oom_score_adj: 0,
             thermal_throttle: Vec::new(),
         }

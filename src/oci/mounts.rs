@@ -170,7 +170,7 @@ fn bind_options(point: &MountPoint, input: &SpecInput<'_>) -> Result<Vec<String>
 fn read_only_option(point: &MountPoint, input: &SpecInput<'_>) -> Result<&'static str> {
     match point.read_only_depth {
         ReadOnlyDepth::Shallow => Ok("ro"),
-        ReadOnlyDepth::Forced if !can_recurse(input) => Err(Error::invalid(format!(
+        ReadOnlyDepth::Forced if !input.recursive_read_only => Err(Error::invalid(format!(
             "failed to make {} recursively read-only: not supported by the kernel",
             point.destination
         ))),
@@ -179,12 +179,7 @@ fn read_only_option(point: &MountPoint, input: &SpecInput<'_>) -> Result<&'stati
 }
 
 fn read_only_word(input: &SpecInput<'_>) -> &'static str {
-    if can_recurse(input) { "rro" } else { "ro" }
-}
-
-/// The kernel must know how, and the runtime too: of other runtimes than these nobody knows.
-fn can_recurse(input: &SpecInput<'_>) -> bool {
-    input.host.recursive_read_only && matches!(input.record.runtime.as_str(), "runc" | "crun" | "io.containerd.runc.v2")
+    if input.recursive_read_only { "rro" } else { "ro" }
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -94,6 +94,7 @@ impl FakeRuntime {
             path: "/usr/sbin/runc".to_owned(),
             version: "1.0-fake".to_owned(),
             commit: String::new(),
+            recursive_read_only: true,
         };
         let info = RuntimeInfo {
             containerd_version: "0.0-fake".to_owned(),

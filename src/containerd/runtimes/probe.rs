@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
+    backend::runtime::RuntimeProgram,
     containerd::cgroups::Cgroups,
     model::{Error, Result, error::Context},
 };
@@ -22,13 +23,36 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Folders that a dynamically linked `true` may need.
 const HOST_FOLDERS: [&str; 5] = ["bin", "lib", "lib32", "lib64", "usr"];
 
+/// How deep the probe's read-only mounts are so.
+#[derive(Clone, Copy)]
+pub(super) enum ReadOnly {
+    /// `ro`.
+    Shallow,
+    /// `rro`: with all below them. One of the mounts is a file's, which crun before 1.14.4 takes for a folder.
+    Recursive,
+}
+
+impl ReadOnly {
+    fn option(self) -> &'static str {
+        match self {
+            ReadOnly::Shallow => "ro",
+            ReadOnly::Recursive => "rro",
+        }
+    }
+}
+
 /// Runs the container and cleans up behind it.
-pub(super) async fn run(program: &Path, exec_root: &Path, namespace: &str) -> Result<()> {
-    let name = format!("probe-{}", std::process::id());
+pub(super) async fn run(
+    runtime: &RuntimeProgram,
+    exec_root: &Path,
+    namespace: &str,
+    read_only: ReadOnly,
+) -> Result<()> {
+    let name = format!("probe-{}-{}", runtime.name, std::process::id());
     let bundle = Bundle(exec_root.join(&name));
     let cgroup = format!("/{namespace}-{name}");
-    make_bundle(&bundle.0, &cgroup).context("making the probe's bundle")?;
-    let result = run_bundle(program, &bundle.0, &name).await;
+    make_bundle(&bundle.0, &cgroup, read_only).context("making the probe's bundle")?;
+    let result = run_bundle(Path::new(&runtime.path), &bundle.0, &name).await;
     let cgroups = Cgroups::detect();
     // A runtime that fails half-way leaves the inner one too.
     for left in [format!("{cgroup}/probe"), cgroup] {
@@ -70,12 +94,19 @@ async fn run_bundle(program: &Path, bundle: &Path, name: &str) -> Result<()> {
     Err(Error::system(failure))
 }
 
-fn make_bundle(bundle: &Path, cgroup: &str) -> std::io::Result<()> {
+fn make_bundle(bundle: &Path, cgroup: &str, read_only: ReadOnly) -> std::io::Result<()> {
     let root = bundle.join("rootfs");
     for folder in ["proc", "dev", "sys"] {
         fs::create_dir_all(root.join(folder))?;
     }
-    let mut mounts = vec![json!({"destination": "/proc", "type": "proc", "source": "proc"})];
+    let bind = |destination: &Path, source: &Path| {
+        let options = ["rbind", read_only.option()];
+        json!({"destination": destination, "type": "bind", "source": source, "options": options})
+    };
+    let file = bundle.join("file");
+    fs::write(&file, "")?;
+    let mut mounts =
+        vec![json!({"destination": "/proc", "type": "proc", "source": "proc"}), bind(Path::new("/file"), &file)];
     for name in HOST_FOLDERS {
         let host = Path::new("/").join(name);
         match fs::read_link(&host) {
@@ -83,7 +114,7 @@ fn make_bundle(bundle: &Path, cgroup: &str) -> std::io::Result<()> {
             Ok(target) => symlink(target, root.join(name))?,
             Err(_) if host.is_dir() => {
                 fs::create_dir(root.join(name))?;
-                mounts.push(json!({"destination": host, "type": "bind", "source": host, "options": ["rbind", "ro"]}));
+                mounts.push(bind(&host, &host));
             }
             Err(_) => {}
         }

@@ -55,9 +55,16 @@ impl Engine {
             Ok::<_, Error>(())
         })?;
         // Stored first: a daemon that is killed now goes on with the removal at its next start.
-        if let Err(error) = self.store_record(container).await {
-            container.update(|changed| changed.state = record.state.clone());
-            return Err(error);
+        match self.store_record(container).await {
+            // A removal is what makes room again.
+            Err(error) if error.is_of_a_full_disk() => {
+                warn!(container.id = %container.id(), "storing container {}: {error}", container.id());
+            }
+            Err(error) => {
+                container.update(|changed| changed.state = record.state.clone());
+                return Err(error);
+            }
+            Ok(()) => {}
         }
         self.containers.bury(container);
         self.execs.forget_container(container.id());
@@ -101,9 +108,7 @@ impl Engine {
     /// What nobody waits for: the container object with its writable layer, and its files.
     pub(crate) async fn remove_rest(&self, container: &Container) {
         let id = container.id();
-        if let Err(error) = self.backends.runtime.delete_container(id).await {
-            warn!(container.id = %id, "removing container {id}: {}", error.chain());
-        }
+        let deleted = self.backends.runtime.delete_container(id).await;
         let record = container.record();
         // Of a start in whose middle a daemon was killed.
         self.hide_sources(&record).await;
@@ -114,6 +119,14 @@ impl Engine {
                 warn!(container.id = %id, "removing {}: {error}", folder.display());
             }
             _ => {}
+        }
+        let deleted = match deleted {
+            // Its log is gone, which may be all the room that was wanted.
+            Err(error) if error.is_of_a_full_disk() => self.backends.runtime.delete_container(id).await,
+            other => other,
+        };
+        if let Err(error) = deleted {
+            warn!(container.id = %id, "removing container {id}: {}", error.chain());
         }
     }
 }

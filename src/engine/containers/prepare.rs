@@ -27,6 +27,7 @@ pub(crate) struct Prepared {
     init: Option<PathBuf>,
     cgroups_path: String,
     mountinfo: String,
+    recursive_read_only: bool,
 }
 
 impl Prepared {
@@ -45,6 +46,7 @@ impl Prepared {
             shm: self.shm.as_deref(),
             init: self.init.as_deref(),
             mountinfo: &self.mountinfo,
+            recursive_read_only: self.recursive_read_only,
             host,
         }
     }
@@ -75,7 +77,11 @@ impl Engine {
             };
         let parent = &record.host_config.cgroup_parent;
         let cgroups_path = self.backends.runtime.cgroup_path(container.id(), parent);
-        Ok(Prepared { network, mounts, user, joined, shm, init, cgroups_path, mountinfo })
+        let programs = &self.backends.runtime.info().runtimes;
+        // Of shims of other kinds nobody knows what they can do.
+        let recursive_read_only =
+            programs.iter().any(|program| program.name == record.runtime && program.recursive_read_only);
+        Ok(Prepared { network, mounts, user, joined, shm, init, cgroups_path, mountinfo, recursive_read_only })
     }
 
     /// Where files of a container's own are kept.

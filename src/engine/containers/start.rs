@@ -60,13 +60,13 @@ impl Engine {
                 record.restart_count = 0;
             });
         }
-        let Err((failure, error)) = self.launch(container).await else { return Ok(()) };
+        let Err(failure) = self.launch(container).await else { return Ok(()) };
         let before = container.record();
         self.tear_down(container, &before).await;
         container.console.forget_stdin();
         container.update(|record| {
             record.networking.forget_run();
-            record.state = state.cancel_restart().fail_start(failure.exit_code, error.message());
+            record.state = state.cancel_restart().fail_start(failure.exit_code, failure.error.message());
         });
         if let Err(error) = self.store_record(container).await {
             warn!(container.id = %container.id(), "storing container {}: {error}", container.id());
@@ -78,13 +78,13 @@ impl Engine {
                 warn!(container.id = %container.id(), "removing container {}: {error}", container.id());
             }
         }
-        Err(failure.into_error(error))
+        Err(failure.error)
     }
 
     /// The steps of a start. Each is undone by `tear_down`, whichever of them failed.
-    async fn launch(&self, container: &Arc<Container>) -> Result<(), (StartFailure, Error)> {
-        let (spec, log) = self.prepare_task(container).await.map_err(|error| (StartFailure::BEFORE_TASK, error))?;
-        self.launch_task(container, &spec, log).await.map_err(|error| (StartFailure::of(&error), error))
+    async fn launch(&self, container: &Arc<Container>) -> Result<(), StartFailure> {
+        let (spec, log) = self.prepare_task(container).await.map_err(StartFailure::before_task)?;
+        self.launch_task(container, &spec, log).await.map_err(StartFailure::of_task)
     }
 
     /// What the runtime is to run, and the log for its output.

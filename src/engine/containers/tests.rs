@@ -164,6 +164,18 @@ async fn removal_that_could_not_be_stored_can_be_tried_again() {
 }
 
 #[tokio::test]
+async fn a_full_disk_does_not_stop_the_removal_that_makes_room() {
+    let bench = Bench::new().await;
+    bench.create("one", "true", HostConfig::default()).await.unwrap();
+    for step in [Step::UpdateRecord, Step::DeleteContainer] {
+        bench.runtime.fail_next(step, ErrorKind::System, "write meta.db: no space left on device");
+    }
+    bench.engine.container_delete(&bench.tenant, "one", DeleteOptions::default()).await.unwrap();
+    bench.engine.shutdown().await;
+    assert!(bench.runtime.is_empty());
+}
+
+#[tokio::test]
 async fn auto_removed_container_can_be_waited_for_and_is_gone() {
     let bench = Bench::new().await;
     let auto = HostConfig { auto_remove: true, ..HostConfig::default() };

@@ -148,6 +148,7 @@ impl World {
             shm: shm.map(Path::new),
             init: host_config.init.filter(|init| *init).map(|_| Path::new("/usr/bin/docker-init")),
             mountinfo: MOUNTINFO,
+            recursive_read_only: true,
             host: &self.host,
         })
     }

@@ -66,11 +66,11 @@ impl Engine {
             match engine.launch_exec(&container, &exec, start).await {
                 Ok(session) => Ok(session),
                 Err(error) => {
-                    let failure = StartFailure::of(&error);
+                    let failure = StartFailure::of_task(error);
                     exec.state.send_replace(ExecState::Exited(failure.exit_code));
                     let ids = (container.id().clone(), exec.id.clone());
                     let _not_there = engine.backends.runtime.delete_exec(&ids.0, &ids.1).await;
-                    Err(failure.into_error(error))
+                    Err(failure.error)
                 }
             }
         })

@@ -1,0 +1,127 @@
+//! crun's refusals in runc's words: clients search in them, and docker CLI takes its exit code (126, 127) from them.
+
+use crate::model::Error;
+
+/// Where an OCI runtime's own words begin in containerd's text, and what runc puts in front of the reason.
+const LEADS: [(&str, &str); 2] = [
+    ("OCI runtime create failed: ", "runc create failed: unable to start container process: "),
+    ("OCI runtime exec failed: ", "exec failed: unable to start container process: "),
+];
+
+/// The error with crun's words as runc's; of any other runtime it stays as it is. `program` is what was to run:
+/// crun does not always name it.
+pub(in crate::containerd) fn as_of_runc(error: Error, program: &str) -> Error {
+    match reworded(error.message(), program) {
+        Some(text) => Error::new(error.kind(), text),
+        None => error,
+    }
+}
+
+fn reworded(text: &str, program: &str) -> Option<String> {
+    let (start, lead) = LEADS.iter().find_map(|(start, lead)| Some((text.find(start)? + start.len(), lead)))?;
+    let (what, errno) = text[start..].rsplit_once(": ")?;
+    let errno = as_go_writes(errno)?;
+    Some(format!("{}{lead}{}", &text[..start], reason(what, &errno, program)))
+}
+
+/// C's text of an error number as Go has it: the same, without the capital at its beginning. `None` if it is none.
+fn as_go_writes(errno: &str) -> Option<String> {
+    let mut letters = errno.chars();
+    let first = letters.next().filter(char::is_ascii_uppercase)?;
+    let rest = letters.as_str();
+    let is_plain = rest.chars().all(|c| c.is_ascii_lowercase() || matches!(c, ' ' | '-'));
+    is_plain.then(|| format!("{}{rest}", first.to_ascii_lowercase()))
+}
+
+fn reason(what: &str, errno: &str, program: &str) -> String {
+    let quoted = |start: &str| what.strip_prefix(start)?.split('`').next();
+    if quoted("executable file `").is_some() || what == "open executable" {
+        return match errno {
+            // Of a name with a slash runc has asked the file system.
+            "no such file or directory" if program.contains('/') => {
+                format!("exec: {program:?}: stat {program}: {errno}")
+            }
+            _ if program.is_empty() => format!("exec: {program:?}: executable file not found in $PATH"),
+            "no such file or directory" => format!("exec: {program:?}: executable file not found in $PATH"),
+            // So crun says of a folder.
+            "operation not permitted" | "permission denied" => format!("exec: {program:?}: permission denied"),
+            _ => format!("exec: {program:?}: stat {program}: {errno}"),
+        };
+    }
+    if let Some(folder) = quoted("chdir `") {
+        return format!("chdir to cwd ({folder:?}) set in config.json failed: {errno}");
+    }
+    let in_init = "error during container init";
+    match quoted("mount `").zip(what.split('`').nth(3)) {
+        Some((source, target)) => {
+            let target = format!("/{}", target.trim_start_matches('/'));
+            format!("{in_init}: error mounting {source:?} to rootfs at {target:?}: mount {source}:{target}: {errno}")
+        }
+        None => format!("{in_init}: {what}: {errno}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATE: &str = "failed to create shim task: OCI runtime create failed: ";
+
+    fn created(words: &str, program: &str) -> String {
+        let error = as_of_runc(Error::system(format!("{CREATE}{words}")), program);
+        let lead = format!("{CREATE}runc create failed: unable to start container process: ");
+        error.message().strip_prefix(&lead).unwrap_or_else(|| panic!("{}", error.message())).to_owned()
+    }
+
+    /// Both sides as crun 1.8 and runc 1.1 say it of the same request.
+    #[test]
+    fn a_program_that_cannot_run_is_told_as_runc_tells_it() {
+        let missing = |program: &str| {
+            created(&format!("executable file `{program}` not found in $PATH: No such file or directory"), program)
+        };
+        assert_eq!(missing("nope"), r#"exec: "nope": executable file not found in $PATH"#);
+        assert_eq!(missing("/nope"), r#"exec: "/nope": stat /nope: no such file or directory"#);
+        let unusable = |errno: &str, program: &str| created(&format!("open executable: {errno}"), program);
+        assert_eq!(unusable("Operation not permitted", "/etc"), r#"exec: "/etc": permission denied"#);
+        assert_eq!(unusable("Permission denied", "/etc/passwd"), r#"exec: "/etc/passwd": permission denied"#);
+        assert_eq!(unusable("Not a directory", "/f/x"), r#"exec: "/f/x": stat /f/x: not a directory"#);
+        assert_eq!(unusable("Operation not permitted", ""), r#"exec: "": executable file not found in $PATH"#);
+        assert_eq!(
+            created("executable file `/nope` not found: No such file or directory", "/nope"),
+            missing("/nope"),
+            "as crun has it since 1.15"
+        );
+    }
+
+    #[test]
+    fn the_rest_is_told_as_of_the_init() {
+        assert_eq!(
+            created("mount `/opt` to `etc/passwd`: Not a directory", "true"),
+            r#"error during container init: error mounting "/opt" to rootfs at "/etc/passwd": mount /opt:/etc/passwd: not a directory"#
+        );
+        assert_eq!(
+            created("open /proc/sys/net/nosuch: No such file or directory", "true"),
+            "error during container init: open /proc/sys/net/nosuch: no such file or directory"
+        );
+    }
+
+    #[test]
+    fn an_exec_has_a_lead_of_its_own() {
+        let error = Error::system("OCI runtime exec failed: chdir `/nosuch`: No such file or directory");
+        assert_eq!(
+            as_of_runc(error, "true").message(),
+            r#"OCI runtime exec failed: exec failed: unable to start container process: chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#
+        );
+    }
+
+    #[test]
+    fn words_of_other_runtimes_stay() {
+        for text in [
+            "OCI runtime create failed: runc create failed: unable to start container process: exec: \"x\": permission denied",
+            "OCI runtime create failed: creating container: cannot create sandbox",
+            "No such container: x",
+        ] {
+            assert_eq!(as_of_runc(Error::system(text), "x").message(), text);
+        }
+    }
+}
