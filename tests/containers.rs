@@ -120,6 +120,23 @@ async fn a_start_that_fails_leaves_no_cgroup() {
     assert_eq!(String::from_utf8_lossy(&left.stdout), "");
 }
 
+/// Some runtimes make the container's user the owner of its input, which must not be the host's `/dev/null` then.
+#[tokio::test]
+async fn the_hosts_devices_stay_the_hosts() {
+    use std::os::unix::fs::MetadataExt;
+    let owner = || std::fs::metadata("/dev/null").map(|null| (null.uid(), null.gid())).unwrap();
+    let daemon = Daemon::with_box().await;
+    let before = owner();
+    let config = json!({"User": "65534:65534"});
+    assert_eq!(daemon.run("nobody", "cat; id -u", config.clone()).await, (0, "65534\n".to_owned()));
+    assert_eq!(owner(), before);
+    let id = daemon.create("long", "sleep 100", config).await;
+    daemon.launch(&id).await;
+    assert_eq!(daemon.exec(&id, &["sh", "-c", "cat; id -u"]).await, (0, "65534\n".to_owned()));
+    assert_eq!(owner(), before);
+    daemon.remove(&id).await;
+}
+
 /// A runtime has to be asked for a folder's and for a file's in different ways.
 #[tokio::test]
 async fn read_only_is_kept_of_files_folders_and_roots() {

@@ -8,11 +8,20 @@ use std::{
 use super::io::{Fifos, Hold};
 use crate::model::id::{ContainerId, ExecId};
 
-type Begun = HashMap<(ContainerId, ExecId), BegunExec>;
+type Execs = HashMap<(ContainerId, ExecId), BegunExec>;
 
 /// By container and exec.
 #[derive(Default)]
-pub(super) struct BegunExecs(Mutex<Begun>);
+pub(super) struct BegunExecs(Mutex<Execs>);
+
+/// What its start has to know.
+#[derive(Default)]
+pub(super) struct Begun {
+    /// What it runs.
+    pub(super) program: String,
+    /// Whether its input is to be closed.
+    pub(super) has_empty_stdin: bool,
+}
 
 /// One of them.
 pub(super) struct BegunExec {
@@ -34,13 +43,12 @@ impl BegunExecs {
         self.lock().insert((id.clone(), exec.clone()), begun);
     }
 
-    /// The shim has opened its ends, or will not: from now on the outputs end when it closes them. What the exec
-    /// runs, if it is known.
-    pub(super) fn release_hold(&self, id: &ContainerId, exec: &ExecId) -> Option<String> {
-        let mut begun = self.lock();
-        let begun = begun.get_mut(&(id.clone(), exec.clone()))?;
+    /// The shim has opened its ends, or will not: from now on the outputs end when it closes them.
+    pub(super) fn release_hold(&self, id: &ContainerId, exec: &ExecId) -> Option<Begun> {
+        let mut execs = self.lock();
+        let begun = execs.get_mut(&(id.clone(), exec.clone()))?;
         begun.hold = None;
-        Some(begun.program.clone())
+        Some(Begun { program: begun.program.clone(), has_empty_stdin: begun.fifos.has_empty_stdin() })
     }
 
     /// Takes the pipes' names away.
@@ -56,7 +64,7 @@ impl BegunExecs {
         self.lock().retain(|(container, _), _| container != id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Begun> {
+    fn lock(&self) -> MutexGuard<'_, Execs> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,12 +30,15 @@ const PIPE_SIZE: usize = 256 << 10;
 pub(super) struct Fifos {
     folder: PathBuf,
     stdin: Option<PathBuf>,
+    /// Whether nobody writes to `stdin`: it is there to be at its end.
+    stdin_is_empty: bool,
     stdout: PathBuf,
     stderr: Option<PathBuf>,
 }
 
-/// Writing ends of the outputs, held until the shim has its own.
+/// Writing ends, held until the shim has its own.
 pub(super) struct Hold {
+    _stdin: Option<File>,
     _stdout: File,
     _stderr: Option<File>,
 }
@@ -46,11 +49,27 @@ impl Fifos {
         let path = |stream: &str| folder.join(format!("{process}-{stream}"));
         Self {
             stdin: stdio.stdin.then(|| path("stdin")),
+            stdin_is_empty: false,
             stdout: path("stdout"),
             // With a terminal everything comes through one stream. Without, the shim wants both or none.
             stderr: (!stdio.terminal).then(|| path("stderr")),
             folder,
         }
+    }
+
+    /// Gives a process that has neither input nor terminal an empty pipe, where the shim would open `/dev/null` for it.
+    /// The shim's end has to be closed once it is open ([`has_empty_stdin`](Self::has_empty_stdin)).
+    pub(super) fn with_empty_stdin(mut self, process: &str) -> Self {
+        if self.stdin.is_none() && self.stderr.is_some() {
+            self.stdin = Some(self.folder.join(format!("{process}-stdin")));
+            self.stdin_is_empty = true;
+        }
+        self
+    }
+
+    /// Whether there is an input to which nobody writes.
+    pub(super) fn has_empty_stdin(&self) -> bool {
+        self.stdin_is_empty
     }
 
     /// Makes the pipes and opens our ends.
@@ -74,7 +93,7 @@ impl Fifos {
     fn open(&self) -> Result<TaskIo> {
         let open = || -> io::Result<TaskIo> {
             Ok(TaskIo {
-                stdin: self.stdin.as_deref().map(open_input).transpose()?,
+                stdin: self.stdin.as_deref().filter(|_| !self.stdin_is_empty).map(open_input).transpose()?,
                 stdout: open_output(&self.stdout)?,
                 stderr: self.stderr.as_deref().map(open_output).transpose()?,
             })
@@ -83,8 +102,18 @@ impl Fifos {
     }
 
     fn hold(&self) -> io::Result<Hold> {
-        let writer = |path: &Path| OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
-        Ok(Hold { _stdout: writer(&self.stdout)?, _stderr: self.stderr.as_deref().map(writer).transpose()? })
+        let open = |path: &Path, read: bool| {
+            OpenOptions::new().read(read).write(true).custom_flags(libc::O_NONBLOCK).open(path)
+        };
+        let writer = |path: &Path| open(path, false);
+        // For reading too, or the kernel would refuse it until the shim opens its end.
+        let input = |path: &Path| open(path, true);
+        let empty = self.stdin.as_deref().filter(|_| self.stdin_is_empty);
+        Ok(Hold {
+            _stdin: empty.map(input).transpose()?,
+            _stdout: writer(&self.stdout)?,
+            _stderr: self.stderr.as_deref().map(writer).transpose()?,
+        })
     }
 
     fn paths(&self) -> impl Iterator<Item = &Path> {

@@ -52,6 +52,7 @@ pub(super) struct Runtimes {
     default: String,
     programs: Vec<RuntimeProgram>,
     init: Option<RuntimeProgram>,
+    give_devices_away: bool,
     /// Where runc or crun keep the state of this instance's containers.
     state: PathBuf,
 }
@@ -62,9 +63,11 @@ impl Runtimes {
         let (runc, crun, init) =
             tokio::join!(tried_runc(exec_root, namespace), working_crun(exec_root, namespace), find_init());
         // The first is the default: crun runs an exec in a third of runc's time.
+        let (crun, give_devices_away) = crun.unzip();
+        let give_devices_away = give_devices_away.unwrap_or(false);
         let programs: Vec<_> = [crun, runc].into_iter().flatten().collect();
         let state = exec_root.join("oci");
-        let mut runtimes = Self { default: String::new(), programs, init, state };
+        let mut runtimes = Self { default: String::new(), programs, init, give_devices_away, state };
         runtimes.default = match wanted {
             Some(name) => runtimes.resolve(name)?,
             None => runtimes.first()?,
@@ -100,6 +103,12 @@ impl Runtimes {
         };
         let options = Any { type_url: "containerd.runc.v1.Options".to_owned(), value: options.encode_to_vec() };
         Ok(Shim { name: RUNC_SHIM.to_owned(), options: Some(options) })
+    }
+
+    /// Whether one of them makes a container's user the owner of a device that it was given as input. `/dev/null` of the
+    /// host must not be one then.
+    pub(super) fn give_devices_away(&self) -> bool {
+        self.give_devices_away
     }
 
     /// Where the OCI runtimes keep state.
@@ -141,23 +150,22 @@ async fn describe(name: &str) -> Option<RuntimeProgram> {
     }
 }
 
-/// crun, if it can run a container on this machine: it refuses hybrid cgroups, for one.
-async fn working_crun(exec_root: &Path, namespace: &str) -> Option<RuntimeProgram> {
+/// crun, if it can run a container on this machine: it refuses hybrid cgroups, for one. And whether it gives devices away.
+async fn working_crun(exec_root: &Path, namespace: &str) -> Option<(RuntimeProgram, bool)> {
     let crun = describe("crun").await?;
-    let recursion = match probe::run(&crun, exec_root, namespace, ReadOnly::Recursive).await {
-        Ok(()) => return Some(RuntimeProgram { recursive_read_only: true, ..crun }),
-        Err(error) => error,
-    };
-    match probe::run(&crun, exec_root, namespace, ReadOnly::Shallow).await {
-        Ok(()) => {
-            info!("crun does not make mounts read-only with all below them: {}", recursion.chain());
-            Some(crun)
-        }
-        Err(error) => {
+    let recursion = probe::run(&crun, exec_root, namespace, ReadOnly::Recursive).await;
+    if let Err(recursion) = &recursion {
+        if let Err(error) = probe::run(&crun, exec_root, namespace, ReadOnly::Shallow).await {
             info!("crun is here but does not work: {}", error.chain());
-            None
+            return None;
         }
+        info!("crun does not make mounts read-only with all below them: {}", recursion.chain());
     }
+    let gives_away = probe::gives_devices_away(&crun, exec_root, namespace).await.unwrap_or_else(|error| {
+        warn!("whether crun gives devices away is not known, so it is given none: {}", error.chain());
+        true
+    });
+    Some((RuntimeProgram { recursive_read_only: recursion.is_ok(), ..crun }, gives_away))
 }
 
 /// runc, which is the measure: if it does not work here, nothing does, and its own words will tell.
@@ -200,7 +208,13 @@ mod tests {
     fn runtimes() -> Runtimes {
         let runc =
             RuntimeProgram { name: "runc".to_owned(), path: "/usr/sbin/runc".to_owned(), ..RuntimeProgram::default() };
-        Runtimes { default: "runc".to_owned(), programs: vec![runc], init: None, state: "/run/x/oci".into() }
+        Runtimes {
+            default: "runc".to_owned(),
+            programs: vec![runc],
+            init: None,
+            give_devices_away: false,
+            state: "/run/x/oci".into(),
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use containerd_client::{
 };
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use prost_types::Any;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     Containerd, begun_execs::BegunExec, containers, from_status, io::Fifos, lost_exits::Lost, runtimes::as_of_runc,
@@ -49,7 +49,7 @@ pub(super) async fn create(
         tokio::join!(snapshots::mounts(containerd, id.as_str()), containers::update_spec(containerd, id, spec),);
     stored?;
     containerd.oom().forget(id);
-    let fifos = Fifos::new(io_folder(containerd, id), "init", stdio);
+    let fifos = fifos(containerd, id, "init", stdio);
     let (streams, hold) = fifos.create()?;
     let request = CreateTaskRequest {
         container_id: id.to_string(),
@@ -65,6 +65,9 @@ pub(super) async fn create(
             drop(hold);
             let pid = answer.into_inner().pid;
             containerd.lost_exits().watch(id, pid);
+            if fifos.has_empty_stdin() {
+                close_stdin(containerd, id, None).await?;
+            }
             Ok((pid, streams))
         }
         Err(status) => {
@@ -79,6 +82,12 @@ pub(super) async fn create(
             Err(as_of_runc(from_status(status), program_of(spec.process().as_ref())))
         }
     }
+}
+
+/// The pipes of a new process.
+fn fifos(containerd: &Containerd, id: &ContainerId, process: &str, stdio: Stdio) -> Fifos {
+    let fifos = Fifos::new(io_folder(containerd, id), process, stdio);
+    if containerd.runtimes().give_devices_away() { fifos.with_empty_stdin(process) } else { fifos }
 }
 
 /// What a process runs.
@@ -260,7 +269,7 @@ pub(super) async fn create_exec(
     stdio: Stdio,
 ) -> Result<TaskIo> {
     let value = serde_json::to_vec(process).context("writing the process's spec")?;
-    let fifos = Fifos::new(io_folder(containerd, id), exec.as_str(), stdio);
+    let fifos = fifos(containerd, id, exec.as_str(), stdio);
     let (streams, hold) = fifos.create()?;
     let request = ExecProcessRequest {
         container_id: id.to_string(),
@@ -282,8 +291,15 @@ pub(super) async fn create_exec(
 /// Runs it.
 pub(super) async fn start_exec(containerd: &Containerd, id: &ContainerId, exec: &ExecId) -> Result<u32> {
     let started = start(containerd, id, Some(exec)).await;
-    let program = containerd.begun_execs().release_hold(id, exec).unwrap_or_default();
-    started.map_err(|error| as_of_runc(error, &program))
+    let begun = containerd.begun_execs().release_hold(id, exec).unwrap_or_default();
+    let pid = started.map_err(|error| as_of_runc(error, &begun.program))?;
+    // A process that has ended meanwhile needs no end of its input.
+    if begun.has_empty_stdin
+        && let Err(error) = gone_is_fine(close_stdin(containerd, id, Some(exec)).await)
+    {
+        warn!(container.id = %id, "closing the input of an exec: {error}");
+    }
+    Ok(pid)
 }
 
 /// Takes it away.

@@ -48,11 +48,13 @@ const OTHERS: [&str; 27] = [
 ];
 
 /// Where we answer otherwise on purpose: case, part of our answer.
-const DELIBERATE: [(&str, &str); 12] = [
+const DELIBERATE: [(&str, &str); 13] = [
     // dockerd mounts both, one above the other.
     ("mount_tmpfs_twice", "Duplicate mount point: /y"),
     // dockerd shows no name for the volume of a bind that is a mere destination.
     ("bind_one_part", "ANONYMOUS"),
+    // dockerd names a group twice that is asked for twice, and crun takes it twice.
+    ("user_groups", "\"additionalGids\":[1002,1003,777]"),
     // dockerd drops these without a word.
     ("kernel_memory", "Kernel memory limits are not carried out any more. KernelMemory discarded."),
     ("kernel_memory_small", "Kernel memory limits are not carried out any more. KernelMemory discarded."),

@@ -54,13 +54,19 @@ pub fn resolve(spec: &str, group_add: &[String], files: UserFiles<'_>) -> Result
     if !group.is_empty() {
         resolved.gid = find_group(group, &groups)?;
     }
-    resolved.additional_gids.push(resolved.gid);
+    let mut gids = vec![resolved.gid];
     if let (Some(entry), "") = (&entry, group) {
         let supplementary = groups.iter().filter(|group| group.members.contains(&entry.name));
-        resolved.additional_gids.extend(supplementary.map(|group| group.gid));
+        gids.extend(supplementary.map(|group| group.gid));
     }
     for group in group_add {
-        resolved.additional_gids.push(find_group(group, &groups)?);
+        gids.push(find_group(group, &groups)?);
+    }
+    // runc takes a group once however often it is named, crun does not.
+    for gid in gids {
+        if !resolved.additional_gids.contains(&gid) {
+            resolved.additional_gids.push(gid);
+        }
     }
     Ok(resolved)
 }
@@ -154,7 +160,7 @@ mod tests {
         assert_eq!(ids("worker", &[]), (1001, 1002, vec![1002, 1003]));
         assert_eq!(ids("1001", &[]), (1001, 1002, vec![1002, 1003]));
         assert_eq!(ids("worker:crew", &[]), (1001, 1003, vec![1003]));
-        assert_eq!(ids("worker", &["crew", "777"]), (1001, 1002, vec![1002, 1003, 1003, 777]));
+        assert_eq!(ids("worker", &["crew", "777"]), (1001, 1002, vec![1002, 1003, 777]));
         assert_eq!(ids(":crew", &[]), (0, 1003, vec![1003]));
     }
 

@@ -1,14 +1,15 @@
-//! A real container as the question whether a runtime works here: the host's `true` with the host's programs
+//! A real container as the question whether a runtime works here, and how: one of the host's programs with the host's programs
 //! mounted read-only, in namespaces and a cgroup as our containers have them.
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -18,9 +19,12 @@ use crate::{
     model::{Error, Result, error::Context},
 };
 
+/// Who the exec runs as.
+const NOBODY: u32 = 65534;
+
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Folders that a dynamically linked `true` may need.
+/// Folders that a dynamically linked program may need.
 const HOST_FOLDERS: [&str; 5] = ["bin", "lib", "lib32", "lib64", "usr"];
 
 /// How deep the probe's read-only mounts are so.
@@ -41,92 +45,151 @@ impl ReadOnly {
     }
 }
 
-/// Runs the container and cleans up behind it.
+/// Runs a container and cleans up behind it.
 pub(super) async fn run(
     runtime: &RuntimeProgram,
     exec_root: &Path,
     namespace: &str,
     read_only: ReadOnly,
 ) -> Result<()> {
-    let name = format!("probe-{}-{}", runtime.name, std::process::id());
-    let bundle = Bundle(exec_root.join(&name));
-    let cgroup = format!("/{namespace}-{name}");
-    make_bundle(&bundle.0, &cgroup, read_only).context("making the probe's bundle")?;
-    let result = run_bundle(Path::new(&runtime.path), &bundle.0, &name).await;
-    let cgroups = Cgroups::detect();
-    // A runtime that fails half-way leaves the inner one too.
-    for left in [format!("{cgroup}/probe"), cgroup] {
-        cgroups.remove_if_empty(&left);
-    }
+    let trial = Trial::new(runtime, exec_root, namespace);
+    trial.make_bundle("true", read_only).context("making the probe's bundle")?;
+    let result = trial.call(&["run", "--bundle", &trial.bundle.to_string_lossy(), &trial.name], Stdio::null()).await;
+    trial.end().await;
     result
 }
 
-/// Removed when dropped. Nothing of the host is mounted in it outside the container's own mount namespace.
-struct Bundle(PathBuf);
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        // What remains is a folder of ours under the exec root, which the next probe does not mind.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// Whether the user of an exec becomes the owner of a device that is its input. crun before 1.24 does that to whatever
+/// it is given, and a shim gives `/dev/null` of the host.
+pub(super) async fn gives_devices_away(runtime: &RuntimeProgram, exec_root: &Path, namespace: &str) -> Result<bool> {
+    let trial = Trial::new(runtime, exec_root, namespace);
+    trial.make_bundle("sleep", ReadOnly::Shallow).context("making the probe's bundle")?;
+    let result = trial.exec_with_device().await;
+    trial.end().await;
+    result
 }
 
-async fn run_bundle(program: &Path, bundle: &Path, name: &str) -> Result<()> {
-    let state = bundle.join("state");
-    let command = |arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.arg("--root").arg(&state).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+/// One container of a runtime.
+struct Trial {
+    program: PathBuf,
+    name: String,
+    bundle: PathBuf,
+    cgroup: String,
+}
+
+impl Trial {
+    fn new(runtime: &RuntimeProgram, exec_root: &Path, namespace: &str) -> Self {
+        let name = format!("probe-{}-{}", runtime.name, std::process::id());
+        Self {
+            program: PathBuf::from(&runtime.path),
+            bundle: exec_root.join(&name),
+            cgroup: format!("/{namespace}-{name}"),
+            name,
+        }
+    }
+
+    async fn exec_with_device(&self) -> Result<bool> {
+        // The container keeps them, so they must not be pipes that somebody reads to their end.
+        let mut run = self.command(&["run", "--detach", "--bundle", &self.bundle.to_string_lossy(), &self.name]);
+        run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = tokio::time::timeout(LIMIT, run.status()).await.map_err(|_| hangs())?;
+        if !status.context("starting the probe")?.success() {
+            return Err(Error::system("the probe cannot be detached"));
+        }
+        let null = Null::make(&self.name).context("making the probe's input")?;
+        let input = fs::File::open(&null.0).context("opening the probe's input")?;
+        let user = format!("{NOBODY}:{NOBODY}");
+        self.call(&["exec", "--user", &user, &self.name, "/bin/true"], input.into()).await?;
+        Ok(fs::metadata(&null.0).context("looking at the probe's input")?.uid() == NOBODY)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(self.bundle.join("state")).args(arguments).kill_on_drop(true);
         command
-    };
-    let run = command(&["run", "--bundle", &bundle.to_string_lossy(), name]).output();
-    let failure = match tokio::time::timeout(LIMIT, run).await {
-        Ok(output) => {
-            let output = output.context("starting the probe")?;
-            if output.status.success() {
-                return Ok(());
-            }
-            String::from_utf8_lossy(&output.stderr).trim().to_owned()
+    }
+
+    async fn call(&self, arguments: &[&str], input: Stdio) -> Result<()> {
+        let output = self.command(arguments).stdin(input).output();
+        let output = tokio::time::timeout(LIMIT, output).await.map_err(|_| hangs())?.context("starting the probe")?;
+        if output.status.success() {
+            return Ok(());
         }
-        Err(_) => "it hangs".to_owned(),
-    };
-    // Usually there is nothing to delete any more.
-    let _ = command(&["delete", "-f", name]).output().await;
-    Err(Error::system(failure))
+        Err(Error::system(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
+
+    fn make_bundle(&self, program: &str, read_only: ReadOnly) -> std::io::Result<()> {
+        let root = self.bundle.join("rootfs");
+        for folder in ["proc", "dev", "sys"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        let bind = |destination: &Path, source: &Path| {
+            let options = ["rbind", read_only.option()];
+            json!({"destination": destination, "type": "bind", "source": source, "options": options})
+        };
+        let file = self.bundle.join("file");
+        fs::write(&file, "")?;
+        let mut mounts =
+            vec![json!({"destination": "/proc", "type": "proc", "source": "proc"}), bind(Path::new("/file"), &file)];
+        for name in HOST_FOLDERS {
+            let host = Path::new("/").join(name);
+            match fs::read_link(&host) {
+                // A merged /usr: `bin` is a link to `usr/bin`.
+                Ok(target) => symlink(target, root.join(name))?,
+                Err(_) if host.is_dir() => {
+                    fs::create_dir(root.join(name))?;
+                    mounts.push(bind(&host, &host));
+                }
+                Err(_) => {}
+            }
+        }
+        fs::write(self.bundle.join("config.json"), config(program, mounts, &self.cgroup).to_string())
+    }
+
+    /// Takes away what there is.
+    async fn end(self) {
+        // Usually there is nothing to delete any more.
+        let _ = self.call(&["delete", "-f", &self.name], Stdio::null()).await;
+        let cgroups = Cgroups::detect();
+        // A runtime that fails half-way leaves the inner one too.
+        for left in [format!("{}/probe", self.cgroup), self.cgroup] {
+            cgroups.remove_if_empty(&left);
+        }
+        // What remains is a folder of ours under the exec root, which the next probe does not mind. Nothing of the
+        // host is mounted in it outside the container's own mount namespace.
+        let _ = fs::remove_dir_all(&self.bundle);
+    }
 }
 
-fn make_bundle(bundle: &Path, cgroup: &str, read_only: ReadOnly) -> std::io::Result<()> {
-    let root = bundle.join("rootfs");
-    for folder in ["proc", "dev", "sys"] {
-        fs::create_dir_all(root.join(folder))?;
-    }
-    let bind = |destination: &Path, source: &Path| {
-        let options = ["rbind", read_only.option()];
-        json!({"destination": destination, "type": "bind", "source": source, "options": options})
-    };
-    let file = bundle.join("file");
-    fs::write(&file, "")?;
-    let mut mounts =
-        vec![json!({"destination": "/proc", "type": "proc", "source": "proc"}), bind(Path::new("/file"), &file)];
-    for name in HOST_FOLDERS {
-        let host = Path::new("/").join(name);
-        match fs::read_link(&host) {
-            // A merged /usr: `bin` is a link to `usr/bin`.
-            Ok(target) => symlink(target, root.join(name))?,
-            Err(_) if host.is_dir() => {
-                fs::create_dir(root.join(name))?;
-                mounts.push(bind(&host, &host));
-            }
-            Err(_) => {}
-        }
-    }
-    fs::write(bundle.join("config.json"), config(mounts, cgroup).to_string())
+fn hangs() -> Error {
+    Error::system("it hangs")
 }
 
-fn config(mounts: Vec<Value>, cgroup: &str) -> Value {
+/// A device of our own like `/dev/null`. Removed when dropped.
+struct Null(PathBuf);
+
+impl Null {
+    /// Below `/dev`, since other places may not let devices be opened.
+    fn make(name: &str) -> std::io::Result<Self> {
+        let path = Path::new("/dev").join(format!("ringer-{name}"));
+        mknodat(CWD, &path, FileType::CharacterDevice, Mode::RUSR | Mode::WUSR, makedev(1, 3))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Null {
+    fn drop(&mut self) {
+        // What remains is a device that does no harm.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Of a container that runs `true` or, for a moment, `sleep`.
+fn config(program: &str, mounts: Vec<Value>, cgroup: &str) -> Value {
     let namespaces: Vec<_> = ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({"type": kind})).into();
     json!({
         "ociVersion": "1.0.2",
-        "process": {"cwd": "/", "args": ["/bin/true"], "user": {"uid": 0, "gid": 0}, "env": ["PATH=/usr/bin:/bin"]},
+        "process": {"cwd": "/", "args": [format!("/bin/{program}"), "20"], "user": {"uid": 0, "gid": 0}, "env": ["PATH=/usr/bin:/bin"]},
         "root": {"path": "rootfs"},
         "mounts": mounts,
         "linux": {

@@ -1,5 +1,7 @@
 //! crun's refusals in runc's words: clients search in them, and docker CLI takes its exit code (126, 127) from them.
 
+use std::path::Path;
+
 use crate::model::Error;
 
 /// Where an OCI runtime's own words begin in containerd's text, and what runc puts in front of the reason.
@@ -34,37 +36,50 @@ fn as_go_writes(errno: &str) -> Option<String> {
 }
 
 fn reason(what: &str, errno: &str, program: &str) -> String {
-    let quoted = |start: &str| what.strip_prefix(start)?.split('`').next();
-    if quoted("executable file `").is_some() || what == "open executable" {
+    if is_of_program(what, program) {
         return match errno {
-            // Of a name with a slash runc has asked the file system.
-            "no such file or directory" if program.contains('/') => {
-                format!("exec: {program:?}: stat {program}: {errno}")
-            }
             _ if program.is_empty() => format!("exec: {program:?}: executable file not found in $PATH"),
-            "no such file or directory" => format!("exec: {program:?}: executable file not found in $PATH"),
-            // So crun says of a folder.
+            // Of a name with a slash runc has asked the file system.
+            "no such file or directory" if !program.contains('/') => {
+                format!("exec: {program:?}: executable file not found in $PATH")
+            }
+            // crun says the former of a folder.
             "operation not permitted" | "permission denied" => format!("exec: {program:?}: permission denied"),
             _ => format!("exec: {program:?}: stat {program}: {errno}"),
         };
     }
-    if let Some(folder) = quoted("chdir `") {
+    if let Some(folder) = quoted(what, &["chdir `", "chdir to `"]) {
         return format!("chdir to cwd ({folder:?}) set in config.json failed: {errno}");
     }
     let in_init = "error during container init";
-    match quoted("mount `").zip(what.split('`').nth(3)) {
+    match quoted(what, &["mount `"]).zip(what.split('`').nth(3)) {
         Some((source, target)) => {
             let target = format!("/{}", target.trim_start_matches('/'));
             format!("{in_init}: error mounting {source:?} to rootfs at {target:?}: mount {source}:{target}: {errno}")
         }
-        None => format!("{in_init}: {what}: {errno}"),
+        None => format!("{in_init}: {}: {errno}", what.replace('`', "")),
     }
+}
+
+/// Whether crun speaks of what was to run. It may have made a path of the name.
+fn is_of_program(what: &str, program: &str) -> bool {
+    let is_program = |path: &str| {
+        path == program || program.contains('/') && Path::new(path).ends_with(program.trim_start_matches("./"))
+    };
+    what == "open executable"
+        || quoted(what, &["executable file `", "cannot find `", "the path `"]).is_some()
+        || quoted(what, &["open `", "cannot open `"]).is_some_and(is_program)
+}
+
+fn quoted<'a>(what: &'a str, starts: &[&str]) -> Option<&'a str> {
+    starts.iter().find_map(|start| what.strip_prefix(start))?.split('`').next()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const EXEC: &str = r#"OCI runtime exec failed: exec failed: unable to start container process: chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#;
     const CREATE: &str = "failed to create shim task: OCI runtime create failed: ";
 
     fn created(words: &str, program: &str) -> String {
@@ -73,7 +88,7 @@ mod tests {
         error.message().strip_prefix(&lead).unwrap_or_else(|| panic!("{}", error.message())).to_owned()
     }
 
-    /// Both sides as crun 1.8 and runc 1.1 say it of the same request.
+    /// Both sides as crun 1.8 and 1.21, and runc 1.1, say it of the same request.
     #[test]
     fn a_program_that_cannot_run_is_told_as_runc_tells_it() {
         let missing = |program: &str| {
@@ -86,11 +101,18 @@ mod tests {
         assert_eq!(unusable("Permission denied", "/etc/passwd"), r#"exec: "/etc/passwd": permission denied"#);
         assert_eq!(unusable("Not a directory", "/f/x"), r#"exec: "/f/x": stat /f/x: not a directory"#);
         assert_eq!(unusable("Operation not permitted", ""), r#"exec: "": executable file not found in $PATH"#);
+        // As newer crun has it.
+        assert_eq!(created("executable file `/nope` not found: No such file or directory", "/nope"), missing("/nope"));
+        let folder = "the path `/etc` is not a regular file: Operation not permitted";
+        assert_eq!(created(folder, "/etc"), r#"exec: "/etc": permission denied"#);
+        let file = "the path `/x/run` exists but it is not executable: Operation not permitted";
+        assert_eq!(created(file, "./run"), r#"exec: "./run": permission denied"#);
         assert_eq!(
-            created("executable file `/nope` not found: No such file or directory", "/nope"),
-            missing("/nope"),
-            "as crun has it since 1.15"
+            created("cannot open `/f/x`: Not a directory", "/f/x"),
+            r#"exec: "/f/x": stat /f/x: not a directory"#
         );
+        let empty = "cannot find `` in $PATH: No such file or directory";
+        assert_eq!(created(empty, ""), r#"exec: "": executable file not found in $PATH"#);
     }
 
     #[test]
@@ -100,18 +122,17 @@ mod tests {
             r#"error during container init: error mounting "/opt" to rootfs at "/etc/passwd": mount /opt:/etc/passwd: not a directory"#
         );
         assert_eq!(
-            created("open /proc/sys/net/nosuch: No such file or directory", "true"),
+            created("open `/proc/sys/net/nosuch`: No such file or directory", "true"),
             "error during container init: open /proc/sys/net/nosuch: no such file or directory"
         );
     }
 
     #[test]
     fn an_exec_has_a_lead_of_its_own() {
-        let error = Error::system("OCI runtime exec failed: chdir `/nosuch`: No such file or directory");
-        assert_eq!(
-            as_of_runc(error, "true").message(),
-            r#"OCI runtime exec failed: exec failed: unable to start container process: chdir to cwd ("/nosuch") set in config.json failed: no such file or directory"#
-        );
+        for chdir in ["chdir", "chdir to"] {
+            let error = Error::system(format!("OCI runtime exec failed: {chdir} `/nosuch`: No such file or directory"));
+            assert_eq!(as_of_runc(error, "true").message(), EXEC);
+        }
     }
 
     #[test]
