@@ -129,8 +129,12 @@ impl Trial {
         };
         let file = self.bundle.join("file");
         fs::write(&file, "")?;
-        let mut mounts =
-            vec![json!({"destination": "/proc", "type": "proc", "source": "proc"}), bind(Path::new("/file"), &file)];
+        let mut mounts = vec![
+            json!({"destination": "/proc", "type": "proc", "source": "proc"}),
+            // Where the bundle is, devices may not be opened.
+            json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]}),
+            bind(Path::new("/file"), &file),
+        ];
         for name in HOST_FOLDERS {
             let host = Path::new("/").join(name);
             match fs::read_link(&host) {
@@ -196,7 +200,11 @@ fn config(program: &str, mounts: Vec<Value>, cgroup: &str) -> Value {
             "namespaces": namespaces,
             "cgroupsPath": format!("{cgroup}/probe"),
             // On the unified tree crun lifts its limit of locked memory for these, which takes CAP_SYS_RESOURCE.
-            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "resources": {"devices": [
+                {"allow": false, "access": "rwm"},
+                // runc opens the container's own when it was given the host's.
+                {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"},
+            ]},
         },
     })
 }
