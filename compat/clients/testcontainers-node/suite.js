@@ -66,7 +66,10 @@ async function waits() {
   while (lines.length < 2) await new Promise((resolve) => setTimeout(resolve, 20));
   show('for a line of the log', lines);
   const logs = await talker.logs({ tail: 1 });
+  // The library lets Node end while it waits for this stream.
+  const awake = setInterval(() => {}, 1000);
   show('the last line', await new Promise((resolve) => logs.once('data', (line) => resolve(line.toString()))));
+  clearInterval(awake);
   const web = await new GenericContainer('ringer/web').withExposedPorts(8080).start();
   show('for its ports', await fetched(web, '/files/note'));
   const well = await new GenericContainer('busybox').withCommand(['sh', '-c', 'sleep 0.5; touch /tmp/well; sleep 300'])

@@ -1,4 +1,4 @@
-//! A real container as the question whether a runtime works here, and how: one of the host's programs with the host's programs
+//! A real container as the question whether a runtime works here, and how: one of the host's programs, with its folders
 //! mounted read-only, in namespaces and a cgroup as our containers have them.
 
 use std::{
@@ -53,8 +53,7 @@ pub(super) async fn run(
     read_only: ReadOnly,
 ) -> Result<()> {
     let trial = Trial::new(runtime, exec_root, namespace);
-    trial.make_bundle("true", read_only).context("making the probe's bundle")?;
-    let result = trial.call(&["run", "--bundle", &trial.bundle.to_string_lossy(), &trial.name], Stdio::null()).await;
+    let result = trial.run(read_only).await;
     trial.end().await;
     result
 }
@@ -63,7 +62,6 @@ pub(super) async fn run(
 /// it is given, and a shim gives `/dev/null` of the host.
 pub(super) async fn gives_devices_away(runtime: &RuntimeProgram, exec_root: &Path, namespace: &str) -> Result<bool> {
     let trial = Trial::new(runtime, exec_root, namespace);
-    trial.make_bundle("sleep", ReadOnly::Shallow).context("making the probe's bundle")?;
     let result = trial.exec_with_device().await;
     trial.end().await;
     result
@@ -88,7 +86,13 @@ impl Trial {
         }
     }
 
+    async fn run(&self, read_only: ReadOnly) -> Result<()> {
+        self.make_bundle("true", read_only).context("making the probe's bundle")?;
+        self.call(&["run", "--bundle", &self.bundle.to_string_lossy(), &self.name], Stdio::null()).await
+    }
+
     async fn exec_with_device(&self) -> Result<bool> {
+        self.make_bundle("sleep", ReadOnly::Shallow).context("making the probe's bundle")?;
         // The container keeps them, so they must not be pipes that somebody reads to their end.
         let mut run = self.command(&["run", "--detach", "--bundle", &self.bundle.to_string_lossy(), &self.name]);
         run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
