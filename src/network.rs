@@ -42,7 +42,7 @@ use crate::{
 
 /// The kernel of this machine, for one daemon instance.
 pub struct LinuxNetwork {
-    /// Starts the alias of every link of ours, so that a later life finds them.
+    /// Starts the alias of every bridge that we made, so that a later life finds them and no others.
     mark: String,
     netns_dir: PathBuf,
     firewall: Arc<Mutex<Firewall>>,
@@ -70,6 +70,11 @@ impl LinuxNetwork {
         network.with_firewall("installing nf_tables rules", |firewall| firewall.install()).await?;
         warn_of_others().await;
         Ok(network)
+    }
+
+    /// What stands on the bridge that we made for a network.
+    fn note(&self, network: &BridgeNetwork) -> String {
+        format!("{}network {}", self.mark, network.id)
     }
 
     fn sandbox(&self, container: &ContainerId) -> Option<Arc<Sandbox>> {
@@ -138,9 +143,18 @@ impl NetworkBackend for LinuxNetwork {
         blocking("reading routes", move || uplink::used_subnets(&mark)).await
     }
 
+    async fn find_bridge(&self, link: &str) -> Result<Option<Vec<ipnet::IpNet>>> {
+        let name = link.to_owned();
+        match tokio::task::spawn_blocking(move || bridge::find(&name)).await {
+            // dockerd says no more than this.
+            Ok(found) => found.map_err(|error| Error::system(error.to_string())),
+            Err(panicked) => Err(Error::system(format!("looking for bridge {link} panicked")).with_source(panicked)),
+        }
+    }
+
     async fn create_network(&self, network: &BridgeNetwork) -> Result<()> {
-        let (wanted, alias) = (network.clone(), format!("{}network {}", self.mark, network.id));
-        blocking(&format!("making bridge {}", network.link), move || bridge::create(&wanted, &alias)).await?;
+        let (wanted, note) = (network.clone(), self.note(network));
+        blocking(&format!("making bridge {}", network.link), move || bridge::create(&wanted, &note)).await?;
         let rules = network.clone();
         let added = self.with_firewall("adding rules", move |firewall| firewall.add_network(&rules)).await;
         match added {
@@ -156,8 +170,9 @@ impl NetworkBackend for LinuxNetwork {
     async fn remove_network(&self, network: &BridgeNetwork) -> Result<()> {
         let link = network.link.clone();
         self.with_firewall("removing rules", move |firewall| firewall.remove_network(&link)).await?;
-        let link = network.link.clone();
-        let retired = blocking(&format!("removing bridge {}", network.link), move || bridge::retire(&link)).await?;
+        let (wanted, note) = (network.clone(), self.note(network));
+        let doing = format!("removing bridge {}", network.link);
+        let retired = blocking(&doing, move || bridge::retire(&wanted, &note)).await?;
         if let Some(index) = retired {
             self.delete_in_background(move || links::Links::open()?.delete(index));
         }

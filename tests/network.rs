@@ -1,5 +1,7 @@
 //! The network adapter with real packets. Each test has a network namespace of its own that plays the host.
 
+#[path = "network/bridges.rs"]
+mod bridges;
 #[path = "network/world.rs"]
 mod world;
 

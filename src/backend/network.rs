@@ -59,10 +59,14 @@ pub trait NetworkBackend: Send + Sync + 'static {
     /// Subnets that the host's routes and links already use, so that pools can avoid them.
     async fn used_subnets(&self) -> Result<Vec<ipnet::IpNet>>;
 
-    /// Makes the bridge, its addresses and its rules.
+    /// The addresses of a bridge of that name, if somebody has made one. A link of another kind is an error in dockerd's
+    /// words.
+    async fn find_bridge(&self, link: &str) -> Result<Option<Vec<ipnet::IpNet>>>;
+
+    /// Makes the bridge, its addresses and its rules. A bridge that somebody else has made is used as it is.
     async fn create_network(&self, network: &BridgeNetwork) -> Result<()>;
 
-    /// Takes bridge and rules away.
+    /// Takes bridge and rules away; of a bridge that somebody else has made only the addresses that were put on it.
     async fn remove_network(&self, network: &BridgeNetwork) -> Result<()>;
 
     /// Makes the network namespace of a container with loopback up; with `dns`, its name server runs in it.

@@ -1,9 +1,11 @@
 //! Address management: which subnet a network gets, which address an endpoint gets. Pure; the store keeps the results.
 
 mod leases;
+mod reach;
 mod validate;
 
 pub use leases::Leases;
+pub use reach::check_reach;
 pub use validate::{joined, validate};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -95,10 +97,7 @@ impl Plan {
     }
 
     fn take(&mut self, subnet: IpNet, mut pool: IpamPool) -> Result<()> {
-        let gateway = match pool.gateway.parse().ok() {
-            Some(gateway) => gateway,
-            None => first_free(&subnet, &pool)?,
-        };
+        let gateway = first_free(&subnet, &pool)?;
         pool.subnet = subnet.to_string();
         match (gateway, subnet) {
             (IpAddr::V4(gateway), IpNet::V4(subnet)) => {
@@ -114,12 +113,22 @@ impl Plan {
     }
 }
 
-/// The gateway is the first address of the range, or of the subnet.
+/// The gateway is the wanted address, or the first of the range or of the subnet. It comes before the auxiliary
+/// addresses: all of them must be different, in dockerd's words.
 fn first_free(subnet: &IpNet, pool: &IpamPool) -> Result<IpAddr> {
     let range = pool.ip_range.parse().unwrap_or(*subnet);
     let mut leases = Leases::new(*subnet, range);
-    pool.auxiliary_addresses.values().filter_map(|text| text.parse().ok()).for_each(|taken| leases.reserve(taken));
-    leases.lease(None)
+    let gateway = leases.lease(pool.gateway.parse().ok()).map_err(|error| {
+        Error::system(format!("failed to allocate gateway ({}): {}", pool.gateway, error.message()))
+    })?;
+    for (name, address) in &pool.auxiliary_addresses {
+        let Ok(wanted) = address.parse() else { continue };
+        leases.lease(Some(wanted)).map_err(|error| {
+            let reason = error.message();
+            Error::system(format!("failed to allocate secondary ip address ({name}:{address}): {reason}"))
+        })?;
+    }
+    Ok(gateway)
 }
 
 fn several_subnets() -> Error {
@@ -222,6 +231,42 @@ mod tests {
         assert_eq!(first.config[0].gateway, "", "inspect shows what was asked for");
         let wanted = plan(&with_pool("10.9.0.0/24", "", "10.9.0.254"), FOUR, &[], &Occupied::default()).unwrap();
         assert_eq!(wanted.ipv4.unwrap().to_string(), "10.9.0.254/24");
+    }
+
+    /// Answers of dockerd 28.5.
+    #[test]
+    fn gateway_and_auxiliary_addresses_are_all_different() {
+        let refusal = |pool: IpamPool| {
+            let ipam = Ipam { config: vec![pool], ..Ipam::default() };
+            let error = plan(&ipam, FOUR, &[], &Occupied::default()).unwrap_err();
+            (error.kind() == ErrorKind::System).then(|| error.message().to_owned()).unwrap()
+        };
+        let pool = |gateway: &str, auxiliary: &[(&str, &str)]| IpamPool {
+            subnet: "10.70.0.0/24".to_owned(),
+            gateway: gateway.to_owned(),
+            auxiliary_addresses: auxiliary.iter().map(|(name, ip)| ((*name).to_owned(), (*ip).to_owned())).collect(),
+            ..IpamPool::default()
+        };
+        let gateway = |address| format!("failed to allocate gateway ({address}): Address already in use");
+        let other = |name, ip| format!("failed to allocate secondary ip address ({name}:{ip}): Address already in use");
+        assert_eq!(refusal(pool("10.70.0.0", &[])), gateway("10.70.0.0"));
+        assert_eq!(refusal(pool("10.70.0.255", &[])), gateway("10.70.0.255"));
+        assert_eq!(refusal(pool("", &[("a", "10.70.0.1")])), other("a", "10.70.0.1"));
+        assert_eq!(refusal(pool("10.70.0.1", &[("a", "10.70.0.1")])), other("a", "10.70.0.1"));
+        assert_eq!(refusal(pool("", &[("a", "10.70.0.5"), ("b", "10.70.0.5")])), other("b", "10.70.0.5"));
+        assert_eq!(refusal(pool("", &[("a", "10.70.0.255")])), other("a", "10.70.0.255"));
+        let range = with_pool("10.70.0.0/24", "10.70.0.255/32", "").config.remove(0);
+        assert_eq!(refusal(range), "failed to allocate gateway (): no available addresses on this pool");
+    }
+
+    #[test]
+    fn the_smallest_subnets_have_a_gateway() {
+        for (subnet, gateway) in
+            [("10.68.0.0/32", "10.68.0.0/32"), ("10.68.0.0/31", "10.68.0.0/31"), ("10.68.0.0/30", "10.68.0.1/30")]
+        {
+            let plan = plan(&with_pool(subnet, "", ""), FOUR, &[], &Occupied::default()).unwrap();
+            assert_eq!(plan.ipv4.unwrap().to_string(), gateway);
+        }
     }
 
     #[test]

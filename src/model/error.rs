@@ -170,6 +170,14 @@ impl Error {
         Self::conflict(format!("network with name {name} already exists"))
     }
 
+    /// A bridge that another network has.
+    pub fn same_bridge_name(link: &str, network: &str, other: &str) -> Self {
+        Self::forbidden(format!(
+            "cannot create network {network} ({link}): conflicts with network {other} ({link}): networks have same bridge \
+             name"
+        ))
+    }
+
     /// `DELETE /networks/{id}` while containers are attached; each is `name:"…" id:"…"`.
     pub fn network_in_use(name: &str, endpoints: &[String]) -> Self {
         Self::forbidden(format!(

@@ -214,6 +214,10 @@ pub struct BridgeNetwork {
     pub masquerade: bool,
     /// Where ports are published when no host address is given (`com.docker.network.bridge.host_binding_ipv4`).
     pub default_host_ip: Option<IpAddr>,
+    /// The addresses that the bridge had when the network was made, if it was there already: then it is somebody else's,
+    /// and stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Vec<ipnet::IpNet>>,
 }
 
 /// Wanted addresses of an endpoint (`EndpointSettings.IPAMConfig`).

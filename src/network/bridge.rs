@@ -1,20 +1,35 @@
 //! Bridges: one per network.
+//!
+//! Which bridge is ours is written on it, in its alias, when we make it: the daemon's instance and the network's id. A
+//! bridge without that very note was made by somebody else. It is used as it is, gets the network's addresses, and
+//! is left at the end without them.
 
 use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{links::Links, sysctl};
+use super::{
+    links::{Link, Links},
+    sysctl,
+};
 use crate::{backend::network::Keep, model::network::BridgeNetwork};
 
-/// Makes the bridge of a network, with its gateway addresses, and lets the kernel forward packets.
-pub fn create(network: &BridgeNetwork, alias: &str) -> io::Result<()> {
+/// Makes the bridge of a network, or takes one that is there, gives it the gateway's addresses, and lets the kernel
+/// forward packets.
+pub fn create(network: &BridgeNetwork, note: &str) -> io::Result<()> {
     let mut links = Links::open()?;
-    let was_there = links.index(&network.link)?.is_some();
-    let made = links
-        .create_bridge(&network.link, mac_of(network), network.mtu, alias)
-        .and_then(|index| set_up(&mut links, index, network));
-    if let (Err(_), false, Ok(Some(index))) = (&made, was_there, links.index(&network.link)) {
+    match links.get(&network.link)? {
+        None => make(&mut links, network, note),
+        Some(link) if !link.is_bridge() => Err(not_a_bridge(&link.name)),
+        Some(link) if link.alias == note => set_up(&mut links, link.index, network),
+        Some(link) => take(&mut links, &link, network),
+    }
+}
+
+fn make(links: &mut Links, network: &BridgeNetwork, note: &str) -> io::Result<()> {
+    let index = links.create_bridge(&network.link, mac_of(network), network.mtu, note)?;
+    let made = set_up(links, index, network);
+    if made.is_err() {
         links.delete(index)?;
     }
     made
@@ -23,7 +38,30 @@ pub fn create(network: &BridgeNetwork, alias: &str) -> io::Result<()> {
 fn set_up(links: &mut Links, index: u32, network: &BridgeNetwork) -> io::Result<()> {
     sysctl::write_if_there(&format!("net/ipv6/conf/{}/accept_ra", network.link), "0")?;
     sysctl::trust_addresses(&network.link)?;
-    for address in [network.ipv4.map(IpNet::V4), network.ipv6.map(IpNet::V6)].into_iter().flatten() {
+    add_addresses(links, index, network)
+}
+
+/// Nothing of somebody else's bridge is changed but that it is up and has our addresses.
+fn take(links: &mut Links, link: &Link, network: &BridgeNetwork) -> io::Result<()> {
+    tracing::info!(link = %link.name, network.id = %network.id, "using bridge {}, which was there already", link.name);
+    links.set_up(link.index)?;
+    let taken = add_addresses(links, link.index, network);
+    if taken.is_err() {
+        leave(links, link, network)?;
+    }
+    taken
+}
+
+/// Takes our addresses off somebody else's bridge: those that it did not have when the network was made.
+fn leave(links: &mut Links, link: &Link, network: &BridgeNetwork) -> io::Result<()> {
+    // Without a record of what was there nothing is known to be ours.
+    let Some(there) = &network.found else { return Ok(()) };
+    let ours = gateways(network).filter(|address| !there.contains(address));
+    ours.map(|address| links.remove_address(link.index, address)).fold(Ok(()), io::Result::and)
+}
+
+fn add_addresses(links: &mut Links, index: u32, network: &BridgeNetwork) -> io::Result<()> {
+    for address in gateways(network) {
         links.add_address(index, address)?;
     }
     if !network.internal {
@@ -32,20 +70,44 @@ fn set_up(links: &mut Links, index: u32, network: &BridgeNetwork) -> io::Result<
     Ok(())
 }
 
-/// Takes a bridge down and frees its name; the answer is the link that is left to delete.
-pub fn retire(name: &str) -> io::Result<Option<u32>> {
-    let mut links = Links::open()?;
-    let Some(index) = links.index(name)? else { return Ok(None) };
-    links.retire(index, &format!("rngdel{index}"))?;
-    Ok(Some(index))
+fn gateways(network: &BridgeNetwork) -> impl Iterator<Item = IpNet> {
+    [network.ipv4.map(IpNet::V4), network.ipv6.map(IpNet::V6)].into_iter().flatten()
 }
 
-/// Deletes the bridges that carry our mark and are not to be kept.
+/// The addresses of a bridge that is there already; an error in dockerd's words if it is another kind of link.
+pub fn find(name: &str) -> io::Result<Option<Vec<IpNet>>> {
+    let mut links = Links::open()?;
+    let Some(link) = links.get(name)? else { return Ok(None) };
+    if !link.is_bridge() {
+        return Err(not_a_bridge(name));
+    }
+    let addresses = links.addresses()?.into_iter().filter(|(index, _)| *index == link.index);
+    Ok(Some(addresses.map(|(_, address)| address).collect()))
+}
+
+fn not_a_bridge(name: &str) -> io::Error {
+    io::Error::other(format!("existing interface {name} is not a bridge"))
+}
+
+/// Takes our bridge down and frees its name; the answer is the link that is left to delete. Somebody else's stays.
+pub fn retire(network: &BridgeNetwork, note: &str) -> io::Result<Option<u32>> {
+    let mut links = Links::open()?;
+    match links.get(&network.link)? {
+        Some(link) if link.is_bridge() && link.alias == note => {
+            links.retire(link.index, &format!("rngdel{}", link.index))?;
+            Ok(Some(link.index))
+        }
+        Some(link) if link.is_bridge() => leave(&mut links, &link, network).map(|()| None),
+        _ => Ok(None),
+    }
+}
+
+/// Deletes the bridges that this daemon made, as the note on them says, and that are not to be kept.
 pub fn sweep(mark: &str, keep: &Keep) -> io::Result<()> {
     let mut links = Links::open()?;
     let mut result = Ok(());
     for link in links.list()? {
-        if link.alias.starts_with(mark) && !keep.links.contains(&link.name) {
+        if link.is_bridge() && link.alias.starts_with(mark) && !keep.links.contains(&link.name) {
             tracing::info!(link = %link.name, "removing left-over link {}", link.name);
             result = result.and(links.delete(link.index));
         }

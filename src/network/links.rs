@@ -25,6 +25,8 @@ pub struct Link {
     pub name: String,
     /// The note that its maker left, if any.
     pub alias: String,
+    /// What kind it is (`bridge`, `veth` …); empty for hardware and loopback.
+    pub kind: String,
     /// Bytes.
     pub mtu: u32,
     /// Number of the bridge it belongs to; 0 if none.
@@ -59,6 +61,13 @@ pub struct VethPair<'a> {
 /// A route socket of one network namespace.
 pub struct Links(Socket);
 
+impl Link {
+    /// Whether it is a bridge. Networks are nothing else.
+    pub fn is_bridge(&self) -> bool {
+        self.kind == "bridge"
+    }
+}
+
 impl Links {
     /// Opens the socket in the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
@@ -79,7 +88,12 @@ impl Links {
         self.index(name)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no link {name}")))
     }
 
-    /// Makes a bridge that is up; one that is already there is kept.
+    /// A link as it is now, if there is one of that name.
+    pub fn get(&mut self, name: &str) -> io::Result<Option<Link>> {
+        Ok(self.list()?.into_iter().find(|link| link.name == name))
+    }
+
+    /// Makes a bridge that is up and carries a note. A link that is already there is an error: nothing of it is touched.
     pub fn create_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32, alias: &str) -> io::Result<u32> {
         let make = Message::new(libc::RTM_NEWLINK, ACK | CREATE | EXCLUSIVE)
             .fixed(&link_header(libc::AF_UNSPEC, 0, UP))
@@ -87,14 +101,20 @@ impl Links {
             .attr(libc::IFLA_ADDRESS, &mac)
             .attr_u32(libc::IFLA_MTU, mtu)
             .nest(libc::IFLA_LINKINFO, |info| info.attr_str(libc::IFLA_INFO_KIND, "bridge"));
-        exists_is_fine(self.0.request(make))?;
+        self.0.request(make)?;
         let index = self.require(name)?;
         // The kernel ignores an alias in the message that makes a link.
         let mark = Message::new(libc::RTM_SETLINK, ACK)
             .fixed(&link_header(libc::AF_UNSPEC, index, UP))
             .attr(libc::IFLA_IFALIAS, alias.as_bytes());
-        self.0.request(mark)?;
-        Ok(index)
+        match self.0.request(mark) {
+            Ok(()) => Ok(index),
+            Err(error) => {
+                // Without its note nobody would know later whose it is.
+                self.delete(index)?;
+                Err(error)
+            }
+        }
     }
 
     /// Makes a veth pair in one message: our end in its bridge and up, the other end born in `namespace`.
@@ -165,6 +185,18 @@ impl Links {
         let request = Message::new(libc::RTM_DELLINK, ACK).fixed(&link_header(libc::AF_UNSPEC, link, 0));
         match self.0.request(request) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes an address from a link; one that it does not have is fine.
+    pub fn remove_address(&mut self, link: u32, address: IpNet) -> io::Result<()> {
+        let (family, bytes) = family_and_bytes(address.addr());
+        let mut header = [family, address.prefix_len(), 0, 0, 0, 0, 0, 0];
+        header[4..8].copy_from_slice(&link.to_ne_bytes());
+        let message = Message::new(libc::RTM_DELADDR, ACK).fixed(&header).attr(libc::IFA_LOCAL, &bytes);
+        match self.0.request(message) {
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
             other => other,
         }
     }
@@ -263,6 +295,10 @@ fn parse_link(body: &[u8]) -> Link {
             libc::IFLA_IFALIAS => link.alias = read_str(value),
             libc::IFLA_MTU => link.mtu = read_u32(value),
             libc::IFLA_MASTER => link.master = read_u32(value),
+            libc::IFLA_LINKINFO => {
+                let kind = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
+                link.kind = kind.map(|(_, value)| read_str(value)).unwrap_or_default();
+            }
             _ => {}
         }
     }

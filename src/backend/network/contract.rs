@@ -11,6 +11,7 @@ use crate::model::{
 /// Runs the whole suite against a backend that holds nothing yet.
 pub async fn all(backend: &dyn NetworkBackend) {
     creating_and_removing_may_be_repeated(backend).await;
+    a_bridge_can_be_found(backend).await;
     attaching_needs_sandbox_and_network(backend).await;
     attaching_and_detaching_may_be_repeated(backend).await;
     ephemeral_ports_differ(backend).await;
@@ -31,6 +32,7 @@ pub fn network(number: u8) -> BridgeNetwork {
         icc: true,
         masquerade: true,
         default_host_ip: None,
+        found: None,
     }
 }
 
@@ -80,6 +82,16 @@ async fn creating_and_removing_may_be_repeated(backend: &dyn NetworkBackend) {
         backend.remove_sandbox(&container).await.expect("a sandbox is removed");
         backend.remove_network(&network).await.expect("a network is removed");
     }
+}
+
+async fn a_bridge_can_be_found(backend: &dyn NetworkBackend) {
+    let network = network(8);
+    assert_eq!(backend.find_bridge(&network.link).await.expect("nobody's"), None);
+    backend.create_network(&network).await.expect("a network is created");
+    let found = backend.find_bridge(&network.link).await.expect("a bridge").expect("it is there");
+    assert!(found.contains(&network.ipv4.expect("it has IPv4").into()), "{found:?}");
+    backend.remove_network(&network).await.expect("a network is removed");
+    assert_eq!(backend.find_bridge(&network.link).await.expect("nobody's again"), None);
 }
 
 async fn attaching_needs_sandbox_and_network(backend: &dyn NetworkBackend) {

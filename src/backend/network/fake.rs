@@ -32,6 +32,8 @@ pub struct State {
     pub published: BTreeMap<(ContainerId, NetworkId), Vec<PublishedPort>>,
     /// The names last published.
     pub names: NameTable,
+    /// Links of the host: bridges with their addresses, `None` for another kind.
+    pub links: BTreeMap<String, Option<Vec<ipnet::IpNet>>>,
     /// What the host uses already.
     pub used_subnets: Vec<ipnet::IpNet>,
     failing: BTreeSet<&'static str>,
@@ -52,6 +54,12 @@ impl FakeNetwork {
     /// Says what the host's routes use.
     pub fn use_subnets(&self, subnets: &[&str]) {
         self.lock().used_subnets = subnets.iter().map(|net| net.parse().expect("a subnet")).collect();
+    }
+
+    /// Gives the host a link: a bridge with these addresses, or another kind.
+    pub fn add_link(&self, name: &str, bridge: Option<&[&str]>) {
+        let addresses = bridge.map(|nets| nets.iter().map(|net| net.parse().expect("an address")).collect());
+        self.lock().links.insert(name.to_owned(), addresses);
     }
 
     /// A copy of what it holds.
@@ -102,6 +110,19 @@ impl NetworkBackend for FakeNetwork {
 
     async fn used_subnets(&self) -> Result<Vec<ipnet::IpNet>> {
         Ok(self.enter("used_subnets")?.used_subnets.clone())
+    }
+
+    async fn find_bridge(&self, link: &str) -> Result<Option<Vec<ipnet::IpNet>>> {
+        let state = self.enter("find_bridge")?;
+        if let Some(network) = state.networks.get(link) {
+            let addresses = [network.ipv4.map(ipnet::IpNet::V4), network.ipv6.map(ipnet::IpNet::V6)];
+            return Ok(Some(addresses.into_iter().flatten().collect()));
+        }
+        match state.links.get(link) {
+            Some(Some(addresses)) => Ok(Some(addresses.clone())),
+            Some(None) => Err(Error::system(format!("existing interface {link} is not a bridge"))),
+            None => Ok(None),
+        }
     }
 
     async fn create_network(&self, network: &BridgeNetwork) -> Result<()> {

@@ -15,12 +15,14 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// All free, but for the subnet's own and its broadcast address. Unwanted addresses come from `range`.
+    /// All free, but for the subnet's own and its broadcast address, which IPv4 has not in the smallest subnets.
+    /// Unwanted addresses come from `range`.
     pub fn new(subnet: IpNet, range: IpNet) -> Self {
-        let mut taken = BTreeSet::from([subnet.network()]);
-        if subnet.addr().is_ipv4() {
-            taken.insert(subnet.broadcast());
-        }
+        let taken = match subnet {
+            IpNet::V4(net) if net.prefix_len() >= 31 => BTreeSet::new(),
+            IpNet::V4(_) => BTreeSet::from([subnet.network(), subnet.broadcast()]),
+            IpNet::V6(_) => BTreeSet::from([subnet.network()]),
+        };
         Self { subnet, range, taken }
     }
 

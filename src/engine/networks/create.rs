@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::{
     engine::{
         Engine,
@@ -50,12 +52,6 @@ impl Engine {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
         ipam::validate(&request.ipam.config, families.ipv6)?;
-        if let Some(link) = options.link.as_deref().filter(|link| self.networks.has_link(link)) {
-            return Err(Error::forbidden(format!(
-                "cannot create network {} ({link}): conflicts with another network: networks have same bridge name",
-                request.name
-            )));
-        }
         let _alone = MachineLock::take().await;
         let plan = self.plan_addresses(&request, families).await?;
         let warning = match options.unknown.as_slice() {
@@ -108,7 +104,9 @@ impl Engine {
         let pools = self.address_pools();
         let occupied =
             Occupied { networks: self.networks.subnets(None), host: self.backends.network.used_subnets().await? };
-        ipam::plan(&request.ipam, families, &pools, &occupied)
+        let plan = ipam::plan(&request.ipam, families, &pools, &occupied)?;
+        ipam::check_reach(&request.ipam.config, families, &occupied.host)?;
+        Ok(plan)
     }
 
     async fn bridge(
@@ -118,9 +116,14 @@ impl Engine {
         plan: &Plan,
     ) -> Result<BridgeNetwork> {
         let id = NetworkId::random();
+        let found = match options.link.as_deref() {
+            Some(link) => self.find_bridge(&id, link).await?,
+            None => None,
+        };
         Ok(BridgeNetwork {
             link: options.link.unwrap_or_else(|| format!("br-{}", id.short())),
             id,
+            found,
             ipv4: plan.ipv4,
             ipv6: plan.ipv6,
             internal: request.internal,
@@ -129,6 +132,14 @@ impl Engine {
             masquerade: options.masquerade,
             default_host_ip: options.default_host_ip,
         })
+    }
+
+    /// What a bridge that is there already has for addresses: the network will use it. Not one of another network.
+    async fn find_bridge(&self, id: &NetworkId, link: &str) -> Result<Option<Vec<IpNet>>> {
+        match self.networks.owner_of_link(link) {
+            Some(other) => Err(Error::same_bridge_name(link, id.as_str(), other.as_str())),
+            None => self.backends.network.find_bridge(link).await,
+        }
     }
 
     /// The wanted MTU, the configured one, or the uplink's.

@@ -110,10 +110,16 @@ fn host_binding(options: &IndexMap<String, String>) -> Result<Option<IpAddr>> {
     }
 }
 
+/// What the kernel refuses as a link's name, in the words in which dockerd passes the kernel's on. `%` is more than
+/// dockerd refuses: the kernel would put a number there, and the link would have another name than its network says.
 fn checked_link(name: &str) -> Result<String> {
-    let fits = |c: char| !c.is_whitespace() && c != '/' && !c.is_control();
-    if name.len() > LINK_NAME || !name.chars().all(fits) || matches!(name, "." | "..") {
-        return Err(Error::invalid(format!("invalid bridge name {name:?}: at most {LINK_NAME} bytes without spaces")));
+    if name.len() > LINK_NAME {
+        return Err(Error::system("numerical result out of range"));
+    }
+    // 0xa0 is a space to the kernel, whatever character it is a part of.
+    let fits = |byte: &u8| !byte.is_ascii_whitespace() && !byte.is_ascii_control() && !b"/:%\xa0".contains(byte);
+    if !name.as_bytes().iter().all(fits) || matches!(name, "." | ".." | "all" | "default") {
+        return Err(Error::system("invalid argument"));
     }
     Ok(name.to_owned())
 }
@@ -121,6 +127,7 @@ fn checked_link(name: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ErrorKind;
 
     fn read(key: &str, value: &str) -> Result<BridgeOptions> {
         BridgeOptions::read(&IndexMap::from([(key.to_owned(), value.to_owned())]))
@@ -133,6 +140,22 @@ mod tests {
             "failed to parse com.docker.network.driver.mtu value: abc (strconv.Atoi: parsing \"abc\": invalid syntax)"
         );
         assert!(read(ICC, "maybe").unwrap_err().message().contains("strconv.ParseBool"));
+    }
+
+    /// Answers of dockerd 28.5, which come from the kernel. It takes `a%d`, makes `a0`, and loses it.
+    #[test]
+    fn names_that_no_link_can_have_are_refused() {
+        for name in [
+            "a/b", "a b", "a\nb", "a\tb", "a\u{b}b", "a:b", ".", "..", "all", "default", "lo ", "a\u{a0}b", "a\0b",
+            "a%d",
+        ] {
+            let error = read(NAME, name).unwrap_err();
+            assert_eq!((error.kind(), error.message()), (ErrorKind::System, "invalid argument"), "{name:?}");
+        }
+        assert_eq!(read(NAME, "abcdefghijklmnop").unwrap_err().message(), "numerical result out of range");
+        for name in ["abcdefghijklmno", "ü", "-x", "a.b"] {
+            assert_eq!(read(NAME, name).unwrap().link.as_deref(), Some(name));
+        }
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Engine {
             icc: true,
             masquerade: true,
             default_host_ip: None,
+            found: self.backends.network.find_bridge(&link).await?,
         };
         Ok(NetworkRecord {
             id,

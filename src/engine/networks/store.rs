@@ -174,9 +174,11 @@ impl NetworkStore {
         of_bridge.flatten().map(|net| net.trunc()).collect()
     }
 
-    /// Whether a bridge's link is somebody's already.
-    pub fn has_link(&self, link: &str) -> bool {
-        self.lock().values().filter_map(|entry| entry.record.bridge.as_ref()).any(|bridge| bridge.link == link)
+    /// Whose bridge a link is: no two networks share one.
+    pub fn owner_of_link(&self, link: &str) -> Option<NetworkId> {
+        let entries = self.lock();
+        let mut bridges = entries.values().filter_map(|entry| entry.record.bridge.as_ref());
+        bridges.find(|bridge| bridge.link == link).map(|bridge| bridge.id.clone())
     }
 
     /// Stores a network, new or changed.

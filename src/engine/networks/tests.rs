@@ -1,5 +1,7 @@
 //! The engine's networks on fakes.
 
+mod bridges;
+
 use indexmap::IndexMap;
 use tempfile::TempDir;
 
