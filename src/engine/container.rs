@@ -1,4 +1,6 @@
-//! A container in memory: its record as a published snapshot, its streams, and the lock its verbs take.
+//! A container in memory: its record as a published snapshot, its streams, and the turn its verbs take.
+
+mod turn;
 
 use std::{
     sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
@@ -7,11 +9,12 @@ use std::{
 
 use tokio::sync::{Mutex, RwLock, watch};
 
+pub(crate) use turn::Turn;
+
 use crate::{
     engine::containers::console::Console,
     logs::ContainerLog,
     model::{
-        Error, Result,
         container::{ContainerRecord, ContainerState},
         id::ContainerId,
     },
@@ -22,8 +25,8 @@ use crate::{
 struct Notes {
     /// A `DELETE` is under way.
     removing: bool,
-    /// A restart is under way: its end must not remove the container.
-    auto_remove_held: bool,
+    /// Restarts that are under way: their ends must not remove the container.
+    restarts: usize,
     /// The latest pause of the restart policy.
     pause: Duration,
     /// The task that runs health checks.
@@ -41,13 +44,20 @@ pub struct Snapshot {
     pub removed: bool,
 }
 
+impl Snapshot {
+    /// Whether the run is over that was under way when so many had ended.
+    pub(crate) fn is_past(&self, exits: u64) -> bool {
+        self.exits > exits || !self.record.state.is_running() || self.removed
+    }
+}
+
 /// A container; shared by all verbs that work on it.
 pub struct Container {
     id: ContainerId,
     snapshot: watch::Sender<Snapshot>,
-    /// Taken by verbs that change the container, and while its exit is recorded.
-    pub(crate) lock: Arc<Mutex<()>>,
-    /// Held, longer than `lock`, while the task of an ended run is deleted: a second start waits for it, and the
+    /// Whose turn it is: [`Turn`].
+    lock: Arc<Mutex<()>>,
+    /// Held, longer than the turn, while the task of an ended run is deleted: a second start waits for it, and the
     /// end of a removal that is answered already.
     pub(crate) teardown: Arc<Mutex<()>>,
     /// Read while an exec is being started, written while it is frozen: a half-made exec in a frozen container holds
@@ -100,66 +110,8 @@ impl Container {
         self.snapshot.subscribe()
     }
 
-    /// Changes the record and publishes it. Storing it is the caller's: [`crate::engine::Engine::store_record`].
-    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut ContainerRecord) -> T) -> T {
-        let mut result = None;
-        self.snapshot.send_modify(|snapshot| result = Some(change(Arc::make_mut(&mut snapshot.record))));
-        result.expect("send_modify calls its closure")
-    }
-
-    /// Changes the record if the change succeeds; otherwise nothing is published.
-    pub(crate) fn try_update<T, E>(&self, change: impl FnOnce(&mut ContainerRecord) -> Result<T, E>) -> Result<T, E> {
-        let mut result = None;
-        self.snapshot.send_if_modified(|snapshot| {
-            let mut record = (*snapshot.record).clone();
-            let changed = change(&mut record);
-            let success = changed.is_ok();
-            if success {
-                snapshot.record = Arc::new(record);
-            }
-            result = Some(changed);
-            success
-        });
-        result.expect("send_if_modified calls its closure")
-    }
-
-    /// Publishes that the first process has ended.
-    pub(crate) fn publish_exit(&self, change: impl FnOnce(&mut ContainerRecord)) {
-        self.snapshot.send_modify(|snapshot| {
-            change(Arc::make_mut(&mut snapshot.record));
-            snapshot.exits += 1;
-        });
-    }
-
-    /// Publishes that it is gone.
-    pub(crate) fn publish_removed(&self) {
-        self.snapshot.send_modify(|snapshot| snapshot.removed = true);
-    }
-
-    /// Takes the lock when the last run is torn down. Never holds the one while it waits for the other: an ended run
-    /// that removes itself needs both the other way round.
-    pub(crate) async fn lock_torn_down(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        loop {
-            let changing = self.lock.lock().await;
-            if self.teardown.try_lock().is_ok() {
-                return changing;
-            }
-            drop(changing);
-            drop(self.teardown.lock().await);
-        }
-    }
-
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says that a removal has begun. Conflict if one has begun before; undone when the guard is dropped unfinished.
-    pub(crate) fn begin_removal(self: &Arc<Self>) -> Result<Removal> {
-        let mut notes = self.notes();
-        if std::mem::replace(&mut notes.removing, true) {
-            return Err(Error::removal_in_progress(self.id.as_str()));
-        }
-        Ok(Removal(Some(self.clone())))
     }
 
     /// Whether a removal has begun.
@@ -167,14 +119,15 @@ impl Container {
         self.notes().removing
     }
 
-    /// Keeps the container over an end that is part of a restart.
-    pub(crate) fn hold_auto_remove(&self, hold: bool) {
-        self.notes().auto_remove_held = hold;
+    /// Keeps the container over an end that is part of a restart, as long as what this returns is held.
+    pub(crate) fn hold_auto_remove(self: &Arc<Self>) -> AutoRemoveHeld {
+        self.notes().restarts += 1;
+        AutoRemoveHeld(self.clone())
     }
 
     /// Whether it is kept over its end.
     pub(crate) fn is_auto_remove_held(&self) -> bool {
-        self.notes().auto_remove_held
+        self.notes().restarts > 0
     }
 
     /// Chooses the next pause of the restart policy from the latest one.
@@ -214,5 +167,14 @@ impl Drop for Removal {
         if let Some(container) = &self.0 {
             container.notes().removing = false;
         }
+    }
+}
+
+/// A restart that is under way.
+pub(crate) struct AutoRemoveHeld(Arc<Container>);
+
+impl Drop for AutoRemoveHeld {
+    fn drop(&mut self) {
+        self.0.notes().restarts -= 1;
     }
 }

@@ -106,7 +106,7 @@ pub async fn exec_start(
     let body = body.value;
     // Without a terminal there is no size.
     let console_size = body.console_size.filter(|_| body.tty && version.reads_console_size());
-    let exec = api.engine.exec_startable(&tenant, &exec)?;
+    let exec = api.engine.exec_startable(&tenant, &exec).await?;
     let start = ExecStart { detach: body.detach, console_size: size(console_size) };
     if start.detach {
         api.engine.exec_start(&exec, start).await?;

@@ -281,7 +281,7 @@ pub async fn container_wait(
         "removed" => WaitCondition::Removed,
         other => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
     };
-    let outcome = api.engine.container_wait(&tenant, &container, condition)?;
+    let outcome = api.engine.container_wait(&tenant, &container, condition).await?;
     let body = futures_util::stream::once(async move {
         let mut line = serde_json::to_vec(&WaitAnswer::from(outcome.await)).expect("numbers and strings are JSON");
         line.push(b'\n');

@@ -97,7 +97,7 @@ pub async fn container_attach(
         raw: false,
         detach_keys: query.detach_keys,
     };
-    let session = match api.engine.container_attach(&tenant, &container, &options) {
+    let session = match api.engine.container_attach(&tenant, &container, &options).await {
         Ok(session) => session,
         Err(error) => return Ok(hijack.refuse(error)),
     };
@@ -132,7 +132,7 @@ pub async fn container_attach_websocket(
         raw: true,
         detach_keys: query.detach_keys,
     };
-    let session = api.engine.container_attach(&tenant, &container, &options)?;
+    let session = api.engine.container_attach(&tenant, &container, &options).await?;
     Ok(websocket.answer(move |messages| async move {
         if serve(messages, session).await == SessionEnd::Detached {
             api.engine.container_detached(&tenant, &container);

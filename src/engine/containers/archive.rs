@@ -10,16 +10,17 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedMutexGuard, mpsc},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
-    engine::{Engine, container::Container, containers::prepare::blocking},
+    engine::{
+        Engine,
+        container::{Container, Turn},
+        containers::prepare::blocking,
+    },
     model::{
-        Error, Result,
+        Result,
         container::{ContainerRecord, MountKind, MountPoint},
         id::Tenant,
     },
@@ -50,7 +51,7 @@ pub struct PutOptions {
 struct HeldView {
     view: RootView,
     /// Of a container that does not run: it cannot be started while its layers are mounted here.
-    _changing: Option<OwnedMutexGuard<()>>,
+    _turn: Option<Turn>,
     /// Its volumes whose options are mounted for this view.
     mounted: Vec<String>,
 }
@@ -146,7 +147,7 @@ impl Engine {
                 let lives = |record: &ContainerRecord| record.state.live().is_some_and(|live| live.pid == pid);
                 match opened {
                     Ok(view) if lives(&container.record()) => {
-                        return Ok(HeldView { view, _changing: None, mounted: Vec::new() });
+                        return Ok(HeldView { view, _turn: None, mounted: Vec::new() });
                     }
                     // The number may be another process's already.
                     Ok(_) => {}
@@ -158,18 +159,15 @@ impl Engine {
                 }
                 continue;
             }
-            let changing = container.lock.clone().lock_owned().await;
-            if container.record().state.live().is_none() {
-                return self.stopped_view(container, changing).await;
+            let turn = container.turn().await?;
+            if turn.state().live().is_none() {
+                return self.stopped_view(turn).await;
             }
         }
     }
 
-    async fn stopped_view(&self, container: &Container, changing: OwnedMutexGuard<()>) -> Result<HeldView> {
-        let record = container.record();
-        if container.snapshot().removed {
-            return Err(Error::no_such_container(record.id.as_str()));
-        }
+    async fn stopped_view(&self, turn: Turn) -> Result<HeldView> {
+        let record = turn.record();
         let rootfs = self.backends.runtime.rootfs(&record.id).await?;
         let mounted = self.mount_volumes_for_view(&record).await?;
         let view = self.show_sources(&record).await.map(|points| attached(&points, &self.container_dir(&record.id)));
@@ -181,7 +179,7 @@ impl Engine {
         // The view has them in a namespace of its own by now.
         self.hide_sources(&record).await;
         match view {
-            Ok(view) => Ok(HeldView { view, _changing: Some(changing), mounted }),
+            Ok(view) => Ok(HeldView { view, _turn: Some(turn), mounted }),
             Err(error) => {
                 self.unmount_volumes_of_view(&record, &mounted).await;
                 Err(error)
@@ -190,7 +188,7 @@ impl Engine {
     }
 
     async fn let_go(&self, container: &Container, held: HeldView) {
-        let HeldView { view, _changing, mounted } = held;
+        let HeldView { view, _turn, mounted } = held;
         drop(view);
         self.unmount_volumes_of_view(&container.record(), &mounted).await;
     }

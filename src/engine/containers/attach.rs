@@ -32,11 +32,19 @@ pub struct AttachOptions {
 
 impl Engine {
     /// Attaches to this run of a container, or to the next.
-    pub fn container_attach(&self, tenant: &Tenant, reference: &str, options: &AttachOptions) -> Result<Session> {
+    pub async fn container_attach(&self, tenant: &Tenant, reference: &str, options: &AttachOptions) -> Result<Session> {
         let detach_keys = detach_keys(&options.detach_keys, "detach")?;
         let container = self.containers.get(tenant, reference)?;
+        let attach = || match options.stream {
+            true => container.console.attach(options.stdout, options.stderr),
+            false => mpsc::channel(1).1,
+        };
+        // Before the turn, so that of a start that is under way nothing is missed; behind the log, what it has would
+        // come twice.
+        let early = (!options.logs).then(attach);
         let id = container.id().as_str();
-        match container.state() {
+        let state = container.turn().await?.state();
+        match state {
             ContainerState::Paused(_) => {
                 return Err(Error::conflict(format!("container {id} is paused, unpause the container before attach")));
             }
@@ -60,10 +68,7 @@ impl Engine {
                 })
             })
             .transpose()?;
-        let output = match options.stream {
-            true => container.console.attach(options.stdout, options.stderr),
-            false => mpsc::channel(1).1,
-        };
+        let output = early.unwrap_or_else(attach);
         let stdin = (options.stream && options.stdin && record.config.open_stdin)
             .then(|| SessionStdin::of_container(self, &container));
         self.events.container(&record, "attach", &[]);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, container::Container},
+    engine::{
+        Engine,
+        container::{Container, Turn},
+    },
     model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant},
 };
 
@@ -40,28 +43,22 @@ impl Engine {
     }
 
     pub(crate) async fn remove(&self, container: &Arc<Container>, options: DeleteOptions) -> Result<()> {
-        let removal = container.begin_removal()?;
-        // A start that was under way when the removal began may have made it run meanwhile.
-        let changing = loop {
-            self.end_for_removal(container, options.force).await?;
-            let changing = container.lock.clone().lock_owned().await;
-            if !container.state().counts_as_running() {
-                break changing;
-            }
-        };
-        let record = container.record();
-        container.try_update(|record| {
+        let turn = container.turn().await?;
+        let removal = turn.begin_removal()?;
+        let turn = self.end_for_removal(turn, options.force).await?;
+        let record = turn.record();
+        turn.try_update(|record| {
             record.state = record.state.begin_removal(container.id().as_str())?;
             Ok::<_, Error>(())
         })?;
         // Stored first: a daemon that is killed now goes on with the removal at its next start.
-        match self.store_record(container).await {
+        match turn.store(&*self.backends.runtime).await {
             // A removal is what makes room again.
             Err(error) if error.is_of_a_full_disk() => {
                 warn!(container.id = %container.id(), "storing container {}: {error}", container.id());
             }
             Err(error) => {
-                container.update(|changed| changed.state = record.state.clone());
+                turn.update(|changed| changed.state = record.state.clone());
                 return Err(error);
             }
             Ok(()) => {}
@@ -72,11 +69,10 @@ impl Engine {
         self.refresh_names().await;
         self.events.container(&record, "destroy", &[]);
         removal.finish();
-        container.publish_removed();
+        turn.publish_removed();
         let engine = self.clone();
         let container = container.clone();
         self.spawn("remove", async move {
-            let _changing = changing;
             let _torn_down = container.teardown.lock().await;
             engine.remove_rest(&container).await;
         });
@@ -84,24 +80,32 @@ impl Engine {
     }
 
     /// Sees that the container does not run: with `force` by killing it, else it is an error that it does.
-    async fn end_for_removal(&self, container: &Arc<Container>, force: bool) -> Result<()> {
-        let name = container.record().name.clone();
-        match container.state() {
-            ContainerState::Running(_) if !force => Err(Error::remove_running(&name, false)),
-            ContainerState::Paused(_) if !force => Err(Error::remove_running(&name, true)),
-            ContainerState::Restarting(_) if !force => Err(Error::conflict(format!(
-                "cannot remove container \"{name}\": container is restarting: \
-                 stop the container before removing or force remove"
-            ))),
-            ContainerState::Running(_) | ContainerState::Paused(_) => self.kill_and_wait(container).await,
-            ContainerState::Restarting(_) => {
-                self.cancel_restart(container).await;
-                Ok(())
+    async fn end_for_removal(&self, mut turn: Turn, force: bool) -> Result<Turn> {
+        loop {
+            let name = turn.record().name.clone();
+            match turn.state() {
+                ContainerState::Running(_) if !force => return Err(Error::remove_running(&name, false)),
+                ContainerState::Paused(_) if !force => return Err(Error::remove_running(&name, true)),
+                ContainerState::Restarting(_) if !force => {
+                    return Err(Error::conflict(format!(
+                        "cannot remove container \"{name}\": container is restarting: \
+                         stop the container before removing or force remove"
+                    )));
+                }
+                ContainerState::Running(_) | ContainerState::Paused(_) => {
+                    let container = turn.clone();
+                    self.kill_and_wait(turn).await?;
+                    turn = container.turn().await?;
+                }
+                ContainerState::Restarting(_) => {
+                    self.cancel_restart(&turn).await;
+                    return Ok(turn);
+                }
+                ContainerState::Created(_)
+                | ContainerState::Exited(_)
+                | ContainerState::Removing(_)
+                | ContainerState::Dead(_) => return Ok(turn),
             }
-            ContainerState::Created(_)
-            | ContainerState::Exited(_)
-            | ContainerState::Removing(_)
-            | ContainerState::Dead(_) => Ok(()),
         }
     }
 

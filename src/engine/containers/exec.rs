@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, container::Turn},
     model::{
         Error, Result,
         container::ContainerState,
@@ -116,17 +116,8 @@ impl Engine {
     /// Prepares an exec; nothing runs yet. A user of the request's own must be known in the container.
     pub async fn container_exec(&self, tenant: &Tenant, reference: &str, request: ExecRequest) -> Result<ExecId> {
         let container = self.containers.get(tenant, reference)?;
-        let id = container.id().as_str();
-        match container.state() {
-            ContainerState::Running(_) => {}
-            ContainerState::Paused(_) => return Err(Error::is_paused(reference)),
-            ContainerState::Restarting(_) => {
-                return Err(Error::conflict(format!(
-                    "Container {id} is restarting, wait until the container is running"
-                )));
-            }
-            _ => return Err(Error::not_running(id)),
-        }
+        // A turn for the look alone: what holds it up long is no matter of an exec that is under way.
+        can_exec(&container.turn().await?, reference)?;
         if request.command.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
@@ -146,6 +137,19 @@ impl Engine {
         self.events.container(&container.record(), action, &[("execID", exec_id.to_string())]);
         self.execs.insert(Arc::new(exec));
         Ok(exec_id)
+    }
+}
+
+/// Whether the container is one in which something can be run, as dockerd says it of a container called `name`.
+fn can_exec(turn: &Turn, name: &str) -> Result<()> {
+    let id = turn.id();
+    match turn.state() {
+        ContainerState::Running(_) => Ok(()),
+        ContainerState::Paused(_) => Err(Error::is_paused(name)),
+        ContainerState::Restarting(_) => {
+            Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")))
+        }
+        _ => Err(Error::not_running(id.as_str())),
     }
 }
 

@@ -125,9 +125,10 @@ impl Engine {
     }
 
     async fn record_probe(&self, container: &Arc<Container>, check: &HealthConfig, probe: HealthProbe, forgiven: bool) {
-        let before = status(container);
+        let Ok(turn) = container.turn().await else { return };
+        let before = status(&turn);
         let retries = if check.retries > 0 { check.retries } else { DEFAULT_RETRIES };
-        container.update(|record| {
+        turn.update(|record| {
             let runs = matches!(record.state, ContainerState::Running(_));
             let Some(health) = record.health.as_mut().filter(|_| runs) else { return };
             if probe.exit_code == 0 {
@@ -144,11 +145,11 @@ impl Engine {
             }
             health.log.push(probe);
         });
-        let after = status(container);
+        let after = status(&turn);
         if before != after
             && let Some(after) = after
         {
-            self.events.container(&container.record(), format!("health_status: {}", after.as_str()), &[]);
+            self.events.container(&turn.record(), format!("health_status: {}", after.as_str()), &[]);
         }
     }
 }

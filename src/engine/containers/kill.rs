@@ -1,9 +1,10 @@
 //! `POST /containers/{id}/kill`, and signals for other verbs.
 
-use std::sync::Arc;
-
 use crate::{
-    engine::{Engine, container::Container},
+    engine::{
+        Engine,
+        container::{Container, Turn},
+    },
     model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant, signal::Signal},
 };
 
@@ -16,45 +17,62 @@ impl Engine {
         let found = self.containers.get(tenant, reference);
         let container = found.map_err(|error| error.context(format!("cannot kill container: {reference}")))?;
         let engine = self.clone();
-        let name = reference.to_owned();
         let verb = async move {
-            let sent = engine.send_signal(&container, signal).await;
-            sent.map_err(|error| error.context(format!("cannot kill container: {name}")))?;
+            let turn = container.turn().await?;
+            let exits = turn.snapshot().exits;
+            engine.send_signal(&turn, signal).await?;
+            drop(turn);
             if signal == Signal::KILL {
-                container.wait_for(|snapshot| !snapshot.record.state.is_running()).await;
+                container.wait_for(|snapshot| snapshot.is_past(exits)).await;
             }
             Ok(())
         };
-        self.run("container_kill", verb).await
+        let killed = self.run("container_kill", verb).await;
+        killed.map_err(|error| error.context(format!("cannot kill container: {reference}")))
     }
 
     /// Sends a signal to the first process and tells the restart policy to hold still.
-    pub(crate) async fn send_signal(&self, container: &Arc<Container>, signal: Signal) -> Result<()> {
-        let not_running = || Error::not_running(container.id().as_str());
-        let paused = match container.state() {
+    pub(crate) async fn send_signal(&self, turn: &Turn, signal: Signal) -> Result<()> {
+        let id = turn.id();
+        let not_running = || Error::not_running(id.as_str());
+        let paused = match turn.state() {
             ContainerState::Running(_) => false,
             ContainerState::Paused(_) => true,
             ContainerState::Restarting(_) => {
-                self.cancel_restart(container).await;
+                self.note_stop(turn);
+                self.cancel_restart(turn).await;
                 return Ok(());
             }
             _ => return Err(not_running()),
         };
-        let stop_signal = stop_signal(container)?;
-        if signal == Signal::KILL || signal == stop_signal {
-            container.update(|record| record.has_been_manually_stopped = true);
+        let ends = means_end(turn, signal)?;
+        if ends {
+            self.note_stop(turn);
         }
-        let sent = self.backends.runtime.kill(container.id(), None, signal.number(), false).await;
+        let sent = self.backends.runtime.kill(id, None, signal.number(), false).await;
         sent.map_err(|error| if error.kind() == ErrorKind::NotFound { not_running() } else { error })?;
-        if paused && (signal == Signal::KILL || signal == stop_signal) {
+        self.events.container(&turn.record(), "kill", &[("signal", signal.number().to_string())]);
+        if paused && ends {
             // A frozen process gets its signal when it thaws. It may be gone by now: SIGKILL thaws by itself.
-            if let Err(error) = self.backends.runtime.resume(container.id()).await {
-                tracing::debug!(container.id = %container.id(), "thawing container {}: {error}", container.id());
+            if let Err(error) = self.unpause(turn).await {
+                tracing::debug!(container.id = %id, "thawing container {id}: {error}");
             }
         }
-        self.events.container(&container.record(), "kill", &[("signal", signal.number().to_string())]);
         Ok(())
     }
+
+    /// Tells the restart policy that the end which comes is a client's wish; that of a daemon that ends is none.
+    pub(crate) fn note_stop(&self, turn: &Turn) {
+        if !self.stopping().is_cancelled() {
+            turn.update(|record| record.has_been_manually_stopped = true);
+        }
+    }
+}
+
+/// Whether dockerd takes a signal for the wish that the container end: any, where none is named for that.
+fn means_end(turn: &Turn, signal: Signal) -> Result<bool> {
+    let named = turn.record().config.stop_signal.as_ref().is_some_and(|text| !text.is_empty());
+    Ok(!named || signal == Signal::KILL || signal == stop_signal(turn)?)
 }
 
 /// The signal that asks this container to end.

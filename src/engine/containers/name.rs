@@ -94,15 +94,15 @@ impl Engine {
         let engine = self.clone();
         let tenant = tenant.clone();
         self.run("container_rename", async move {
-            let _changing = container.lock.lock().await;
-            let old = container.record().name.clone();
+            let turn = container.turn().await?;
+            let old = turn.record().name.clone();
             if old == name {
                 return Err(Error::invalid("Renaming a container with the same name as its current name"));
             }
             engine.containers.reserve_name(&tenant, &name, container.id()).map_err(refused)?;
-            container.update(|record| record.name.clone_from(&name));
-            if let Err(error) = engine.store_record(&container).await {
-                container.update(|record| record.name.clone_from(&old));
+            turn.update(|record| record.name.clone_from(&name));
+            if let Err(error) = turn.store(&*engine.backends.runtime).await {
+                turn.update(|record| record.name.clone_from(&old));
                 engine.containers.release_name(&tenant, &name, container.id());
                 return Err(error);
             }

@@ -6,7 +6,11 @@ use std::{
 };
 
 use crate::{
-    engine::{Engine, container::Container, networks::RunNetwork},
+    engine::{
+        Engine,
+        container::{Container, Turn},
+        networks::RunNetwork,
+    },
     model::{
         Error, Result,
         container::{ContainerRecord, MountPoint},
@@ -54,15 +58,15 @@ impl Prepared {
 
 impl Engine {
     /// Sets a run up. Whatever a failure leaves is taken back by the run's tear-down.
-    pub(crate) async fn prepare_run(&self, container: &Arc<Container>) -> Result<Prepared> {
-        let record = container.record();
+    pub(crate) async fn prepare_run(&self, turn: &Turn) -> Result<Prepared> {
+        let record = turn.record();
         let record = self.with_link_variables(record)?;
         let joined = self.joined_namespaces(&record)?;
         let init = self.init_program(&record)?;
-        let user = self.resolve_user(container, &record.config.user).await?;
+        let user = self.resolve_user(turn, &record.config.user).await?;
         let mounts = self.mount_run(&record).await?;
         let network = self.connect_run(&record).await?;
-        container.update(|record| {
+        turn.update(|record| {
             record.networking.attachments.clone_from(&network.attachments);
             record.networking.published.clone_from(&network.published);
             record.networking.sandbox = network.sandbox_path();
@@ -76,7 +80,7 @@ impl Engine {
                 false => String::new(),
             };
         let parent = &record.host_config.cgroup_parent;
-        let cgroups_path = self.backends.runtime.cgroup_path(container.id(), parent);
+        let cgroups_path = self.backends.runtime.cgroup_path(turn.id(), parent);
         let programs = &self.backends.runtime.info().runtimes;
         // Of shims of other kinds nobody knows what they can do.
         let recursive_read_only =

@@ -13,7 +13,7 @@ impl Engine {
     pub async fn container_resize(&self, tenant: &Tenant, reference: &str, width: u32, height: u32) -> Result<()> {
         let container = self.containers.get(tenant, reference)?;
         let id = container.id();
-        if !container.state().is_running() {
+        if !container.turn().await?.state().is_running() {
             return Err(Error::not_running(id.as_str()));
         }
         self.backends.runtime.resize(id, None, width, height).await?;

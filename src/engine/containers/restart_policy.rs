@@ -6,7 +6,10 @@ use tracing::warn;
 
 use crate::{
     backend::runtime::Exit,
-    engine::{Engine, container::Container},
+    engine::{
+        Engine,
+        container::{Container, Turn},
+    },
     model::container::{ContainerRecord, ContainerState},
 };
 
@@ -21,16 +24,16 @@ const STEADY: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Whether and after which pause the container is to be started again.
-    pub(crate) fn restart_after(&self, container: &Container, exit: &Exit) -> Option<Duration> {
-        let record = container.record();
-        if self.stopping().is_cancelled() || record.has_been_manually_stopped || container.is_being_removed() {
+    pub(crate) fn restart_after(&self, turn: &Turn, exit: &Exit) -> Option<Duration> {
+        let record = turn.record();
+        if self.stopping().is_cancelled() || record.has_been_manually_stopped || turn.is_being_removed() {
             return None;
         }
         if !wants_restart(&record, exit.code) {
             return None;
         }
         let lasted = record.state.live().map(|live| live.started_at.elapsed()).unwrap_or_default();
-        Some(container.next_pause(|last| {
+        Some(turn.next_pause(|last| {
             if lasted >= STEADY || last.is_zero() { FIRST_PAUSE } else { (last * 2).min(LONGEST_PAUSE) }
         }))
     }
@@ -46,9 +49,13 @@ impl Engine {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = called_off => return,
-                () = stopping.cancelled() => return engine.cancel_restart(&container).await,
+                () = stopping.cancelled() => {
+                    if let Ok(turn) = container.turn().await {
+                        engine.cancel_restart(&turn).await;
+                    }
+                    return;
+                }
             }
-            container.update(|record| record.restart_count += 1);
             if let Err(error) = engine.start_again(&container).await {
                 warn!(container.id = %container.id(), "starting container {} again: {}", container.id(), error.chain());
             }
@@ -56,10 +63,10 @@ impl Engine {
     }
 
     /// Calls off a start that the restart policy has planned.
-    pub(crate) async fn cancel_restart(&self, container: &Container) {
-        container.update(|record| record.state = record.state.cancel_restart());
-        if let Err(error) = self.store_record(container).await {
-            warn!(container.id = %container.id(), "storing container {}: {error}", container.id());
+    pub(crate) async fn cancel_restart(&self, turn: &Turn) {
+        turn.update(|record| record.state = record.state.cancel_restart());
+        if let Err(error) = turn.store(&*self.backends.runtime).await {
+            warn!(container.id = %turn.id(), "storing container {}: {error}", turn.id());
         }
     }
 }

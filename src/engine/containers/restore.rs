@@ -16,7 +16,7 @@ use crate::{
         networks::parse_link,
     },
     model::{
-        Result,
+        ErrorKind, Result,
         container::{ContainerRecord, ContainerState},
         id::ContainerId,
         signal::Signal,
@@ -25,12 +25,6 @@ use crate::{
 };
 
 impl Engine {
-    /// Stores a container's record as it now is.
-    pub(crate) async fn store_record(&self, container: &Container) -> Result<()> {
-        let record = serde_json::to_vec(&*container.record()).expect("a record is always valid JSON");
-        self.backends.runtime.update_record(container.id(), record).await
-    }
-
     /// Takes up stored containers. What ran when the last daemon ended without a shutdown is ended, as dockerd does
     /// without live restore.
     pub(crate) async fn take_up_containers(&self) -> Result<()> {
@@ -141,7 +135,9 @@ impl Engine {
                 self.end_run(container, exit, None).await;
             }
             ContainerState::Removing(_) | ContainerState::Dead(_) => {
-                container.update(|record| record.state = record.state.reopen_removal());
+                if let Ok(turn) = container.turn().await {
+                    turn.update(|record| record.state = record.state.reopen_removal());
+                }
                 let options = DeleteOptions { force: true, volumes: record.host_config.auto_remove };
                 if let Err(error) = self.remove(container, options).await {
                     warn!(container.id = %record.id, "removing container {}: {}", record.id, error.chain());
@@ -157,17 +153,12 @@ impl Engine {
     pub(crate) async fn stop_all_containers(&self) {
         let running = self.containers.list_all().into_iter().filter(|container| container.state().counts_as_running());
         let stopping = running.map(|container| async move {
-            let was_stopped = container.record().has_been_manually_stopped;
-            if let Err(error) = self.stop(&container, &StopOptions::default()).await {
-                warn!(container.id = %container.id(), "stopping container {}: {}", container.id(), error.chain());
-            }
-            // Behind the tear-down, which stores the record too.
-            let _settled = container.lock.lock().await;
-            container.update(|record| record.has_been_manually_stopped = was_stopped);
-            if !container.snapshot().removed
-                && let Err(error) = self.store_record(&container).await
-            {
-                warn!(container.id = %container.id(), "storing container {}: {error}", container.id());
+            match self.stop(&container, &StopOptions::default()).await {
+                Err(error) if error.kind() != ErrorKind::NotModified => {
+                    warn!(container.id = %container.id(), "stopping container {}: {}", container.id(), error.chain());
+                }
+                // Ended by itself meanwhile.
+                Ok(()) | Err(_) => {}
             }
         });
         join_all(stopping).await;

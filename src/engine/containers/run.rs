@@ -107,11 +107,12 @@ impl Engine {
     /// Records an exit, answers who waits for it, and takes away what the run had. Nobody but a second start waits for
     /// the task's deletion, which takes the runtime its time.
     pub(crate) async fn end_run(&self, container: &Arc<Container>, exit: Exit, output: Option<JoinHandle<()>>) {
-        let changing = container.lock.lock().await;
-        let restart = self.restart_after(container, &exit);
-        let started_at = container.state().live().map(|live| live.started_at).unwrap_or_default();
+        // Nobody removes what runs.
+        let Ok(turn) = container.turn().await else { return };
+        let restart = self.restart_after(&turn, &exit);
+        let started_at = turn.state().live().map(|live| live.started_at).unwrap_or_default();
         self.stop_health_checks(container);
-        let before = container.record();
+        let before = turn.record();
         // The output is whole before the exit is known: who waits and then reads the log misses nothing.
         if let Some(output) = output
             && timeout(OUTPUT_PATIENCE, output).await.is_err()
@@ -120,7 +121,7 @@ impl Engine {
         }
         // Ports and addresses are free when `wait` answers: the next container may want them at once.
         self.release_network(&before).await;
-        container.publish_exit(|record| {
+        turn.publish_exit(|record| {
             record_exit(record, &exit);
             if restart.is_some() {
                 record.state = record.state.await_restart();
@@ -132,13 +133,13 @@ impl Engine {
         let lasted = (exit.at.unix() - started_at.unix()).max(0);
         let facts = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];
         self.events.container(&before, "die", &facts);
-        if let Err(error) = self.store_record(container).await {
+        if let Err(error) = turn.store(&*self.backends.runtime).await {
             warn!(container.id = %container.id(), "storing the exit of container {}: {error}", container.id());
         }
         self.release_mounts(&before).await;
         self.release_shm(&before).await;
         let tearing_down = container.teardown.lock().await;
-        drop(changing);
+        drop(turn);
         if restart.is_none() && before.host_config.auto_remove {
             self.auto_remove(container).await;
         }

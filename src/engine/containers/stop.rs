@@ -3,8 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    engine::{Engine, container::Container, containers::kill::stop_signal},
-    model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant, signal::Signal},
+    engine::{
+        Engine,
+        container::{Container, Turn},
+        containers::kill::stop_signal,
+    },
+    model::{Error, ErrorKind, Result, id::Tenant, signal::Signal},
 };
 
 /// Seconds between the stop signal and SIGKILL where nobody says otherwise.
@@ -26,15 +30,8 @@ impl Engine {
     /// Asks the container to end, then makes it. `NotModified` if it does not run.
     pub async fn container_stop(&self, tenant: &Tenant, reference: &str, options: StopOptions) -> Result<()> {
         let container = self.containers.get(tenant, reference)?;
-        if !container.state().counts_as_running() {
-            return Err(Error::not_modified("container is already stopped"));
-        }
         let engine = self.clone();
-        self.run("container_stop", async move {
-            engine.stop(&container, &options).await?;
-            Ok(())
-        })
-        .await
+        self.run("container_stop", async move { engine.stop(&container, &options).await }).await
     }
 
     /// Stops the container if it runs, and starts it.
@@ -43,15 +40,13 @@ impl Engine {
         let engine = self.clone();
         self.run("container_restart", async move {
             // The container outlives its own AutoRemove here, as with dockerd.
-            container.hold_auto_remove(true);
+            let _kept = container.hold_auto_remove();
             let restarted = async {
-                if container.state().counts_as_running() {
-                    engine.stop(&container, &options).await?;
-                }
-                engine.start(&container).await
+                unless_so_already(engine.stop(&container, &options).await)?;
+                // Another restart may have been faster.
+                unless_so_already(engine.start(&container).await)
             }
             .await;
-            container.hold_auto_remove(false);
             restarted
                 .map_err(|error| error.context(format!("Cannot restart container {}", container.record().name)))?;
             engine.events.container(&container.record(), "restart", &[]);
@@ -60,26 +55,30 @@ impl Engine {
         .await
     }
 
-    /// Stops and waits until the exit is recorded.
+    /// Stops and waits until the exit is recorded. `NotModified` if it does not run.
     pub(crate) async fn stop(&self, container: &Arc<Container>, options: &StopOptions) -> Result<()> {
+        let turn = container.turn().await?;
+        if !turn.state().counts_as_running() {
+            return Err(Error::not_modified("container is already stopped"));
+        }
         let signal = match options.signal.as_deref() {
-            None | Some("") => stop_signal(container)?,
+            None | Some("") => stop_signal(&turn)?,
             Some(text) => Signal::parse(text)?,
         };
-        container.update(|record| record.has_been_manually_stopped = true);
-        if matches!(container.state(), ContainerState::Restarting(_)) {
-            self.cancel_restart(container).await;
-        }
-        match self.send_signal(container, signal).await {
-            Err(error) if error.kind() == ErrorKind::Conflict && !container.state().is_running() => {}
+        let timeout = options.timeout.or(turn.record().config.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
+        let exits = turn.snapshot().exits;
+        self.note_stop(&turn);
+        match self.send_signal(&turn, signal).await {
+            // Its process has ended already, which is about to be recorded.
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
             sent => sent?,
         }
-        let timeout = options.timeout.or(container.record().config.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
-        let ended = container.wait_for(|snapshot| !snapshot.record.state.is_running());
+        drop(turn);
+        let ended = container.wait_for(|snapshot| snapshot.is_past(exits));
         match u64::try_from(timeout) {
             Ok(seconds) => {
                 if tokio::time::timeout(Duration::from_secs(seconds), ended).await.is_err() {
-                    self.kill_and_wait(container).await?;
+                    self.kill_run(container, exits).await?;
                 }
             }
             Err(_) => {
@@ -90,13 +89,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Kills the run that was under way when so many had ended, if it still is.
+    async fn kill_run(&self, container: &Arc<Container>, exits: u64) -> Result<()> {
+        match container.turn().await {
+            Ok(turn) if !turn.snapshot().is_past(exits) => self.kill_and_wait(turn).await,
+            // Ended or gone meanwhile.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Sends SIGKILL until the exit is recorded.
-    pub(crate) async fn kill_and_wait(&self, container: &Arc<Container>) -> Result<()> {
-        match self.send_signal(container, Signal::KILL).await {
+    pub(crate) async fn kill_and_wait(&self, turn: Turn) -> Result<()> {
+        let exits = turn.snapshot().exits;
+        match self.send_signal(&turn, Signal::KILL).await {
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             sent => sent?,
         }
-        let ended = || container.wait_for(|snapshot| !snapshot.record.state.is_running());
+        let container = turn.release();
+        let ended = || container.wait_for(|snapshot| snapshot.is_past(exits));
         if tokio::time::timeout(KILL_PATIENCE, ended()).await.is_err() {
             self.backends.runtime.kill(container.id(), None, Signal::KILL.number(), true).await?;
             tokio::time::timeout(KILL_PATIENCE, ended())
@@ -104,5 +114,13 @@ impl Engine {
                 .map_err(|_| Error::system(format!("container {} did not end after SIGKILL", container.id())))?;
         }
         Ok(())
+    }
+}
+
+/// That the container was as it should be is no failure of a restart.
+fn unless_so_already(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotModified => Ok(()),
+        other => other,
     }
 }

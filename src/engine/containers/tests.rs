@@ -1,5 +1,7 @@
 //! Verbs on fakes: what happens when a step in the middle fails, and what must be left then.
 
+mod turns;
+
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -61,14 +63,13 @@ impl Bench {
     }
 
     async fn wait(&self, name: &str, condition: WaitCondition) -> i64 {
-        self.engine.container_wait(&self.tenant, name, condition).unwrap().await.status_code
+        self.engine.container_wait(&self.tenant, name, condition).await.unwrap().await.status_code
     }
 
     /// Ends when the tear-down of a container's run is over.
     async fn settled(&self, name: &str) {
         if let Ok(container) = self.engine.containers.get(&self.tenant, name) {
-            drop(container.lock.lock().await);
-            drop(container.teardown.lock().await);
+            drop(container.turn_torn_down().await);
         }
     }
 
@@ -180,7 +181,7 @@ async fn auto_removed_container_can_be_waited_for_and_is_gone() {
     let bench = Bench::new().await;
     let auto = HostConfig { auto_remove: true, ..HostConfig::default() };
     bench.create("one", "exit 4", auto).await.unwrap();
-    let removed = bench.engine.container_wait(&bench.tenant, "one", WaitCondition::Removed).unwrap();
+    let removed = bench.engine.container_wait(&bench.tenant, "one", WaitCondition::Removed).await.unwrap();
     bench.start("one").await.unwrap();
     assert_eq!(removed.await.status_code, 4);
     assert!(bench.engine.containers.get(&bench.tenant, "one").is_err());
@@ -194,7 +195,7 @@ async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["nope".to_owned()], attach_stdout: true, ..ExecRequest::default() };
     let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).unwrap();
+    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).await.unwrap();
     let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("there is no such program");
     assert_eq!(error.kind(), ErrorKind::InvalidParameter);
     assert_eq!(*exec.state.borrow(), crate::engine::containers::exec::ExecState::Exited(127));
@@ -316,7 +317,7 @@ async fn no_exec_begins_in_a_paused_container() {
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["true".to_owned()], ..ExecRequest::default() };
     let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).unwrap();
+    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).await.unwrap();
     bench.engine.container_pause(&bench.tenant, "one").await.unwrap();
     assert_eq!(bench.engine.exec_start(&exec, ExecStart::default()).await.err().unwrap().kind(), ErrorKind::Conflict);
 }

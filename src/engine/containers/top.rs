@@ -23,7 +23,8 @@ impl Engine {
     pub async fn container_top(&self, tenant: &Tenant, reference: &str, arguments: &str) -> Result<Top> {
         let container = self.containers.get(tenant, reference)?;
         let id = container.id().as_str();
-        match container.state() {
+        let state = container.turn().await?.state();
+        match state {
             ContainerState::Running(_) | ContainerState::Paused(_) => {}
             ContainerState::Restarting(_) => {
                 return Err(Error::conflict(format!(

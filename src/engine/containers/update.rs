@@ -34,19 +34,19 @@ impl Engine {
     }
 
     async fn update(&self, container: &Arc<Container>, wanted: &HostConfig) -> Result<()> {
-        let _changing = container.lock.lock().await;
-        if container.is_being_removed() || container.state().is_removing() {
+        let turn = container.turn().await?;
+        if turn.is_being_removed() || turn.state().is_removing() {
             return Err(Error::system("container is marked for removal and cannot be \"update\""));
         }
-        let mut changed: ContainerRecord = (*container.record()).clone();
+        let mut changed: ContainerRecord = (*turn.record()).clone();
         apply(wanted, &mut changed.host_config)?;
         if changed.state.is_running() {
             let resources = oci::updated_resources(wanted)?;
-            self.backends.runtime.update_resources(container.id(), &resources).await?;
+            self.backends.runtime.update_resources(turn.id(), &resources).await?;
         }
-        container.update(|record| record.host_config = changed.host_config);
-        self.store_record(container).await?;
-        self.events.container(&container.record(), "update", &[]);
+        turn.update(|record| record.host_config = changed.host_config);
+        turn.store(&*self.backends.runtime).await?;
+        self.events.container(&turn.record(), "update", &[]);
         Ok(())
     }
 }

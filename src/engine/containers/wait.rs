@@ -44,14 +44,18 @@ impl WaitOutcome {
 impl Engine {
     /// Finds the container, then waits. The answer's headers go out between the two: clients start the
     /// container only when they have them.
-    pub fn container_wait(
+    pub async fn container_wait(
         &self,
         tenant: &Tenant,
         reference: &str,
         condition: WaitCondition,
     ) -> Result<impl Future<Output = WaitOutcome> + Send + use<>> {
         let container = match self.containers.get(tenant, reference) {
-            Ok(container) => Some(container),
+            // Of a start that is under way the end is waited for.
+            Ok(container) => {
+                drop(container.turn().await);
+                Some(container)
+            }
             // Gitea's runner waits for a container that may have removed itself already.
             Err(missing) => match self.containers.last_words(tenant, reference) {
                 Some(outcome) => return Ok(wait(None, 0, condition, Some(outcome))),
@@ -76,7 +80,8 @@ async fn wait(
         .wait_for(|snapshot| {
             snapshot.removed
                 || match condition {
-                    WaitCondition::NotRunning => !snapshot.record.state.counts_as_running(),
+                    // One that is started again and again has ended at its first end.
+                    WaitCondition::NotRunning => !snapshot.record.state.counts_as_running() || snapshot.exits > exits,
                     WaitCondition::NextExit => snapshot.exits > exits,
                     WaitCondition::Removed => false,
                 }

@@ -78,11 +78,10 @@ impl Engine {
         request: &CommitRequest,
         name: Option<&Reference>,
     ) -> Result<Digest> {
-        // A container that goes on running may end meanwhile, for which the lock is needed; any other stays as it is.
-        let runs_on = !request.pause && container.state().counts_as_running();
-        let _changing = if runs_on { None } else { Some(container.lock.lock().await) };
+        // One that runs may end meanwhile, for which a turn is needed; any other stays as it is.
+        let turn = container.turn().await?;
         let id = container.id();
-        match container.state() {
+        match turn.state() {
             ContainerState::Dead(_) => {
                 return Err(Error::conflict(format!("You cannot commit container {id} which is Dead")));
             }
@@ -91,14 +90,28 @@ impl Engine {
             }
             _ => {}
         }
-        let pausing = request.pause && matches!(container.state(), ContainerState::Running(_));
-        // As with dockerd one that cannot be paused is committed all the same.
-        let paused = pausing && self.pause_held(container).await.is_ok();
-        let committed = self.commit_still(tenant, container, request, name).await;
-        if paused && let Err(error) = self.unpause_held(container).await {
-            tracing::warn!(container.id = %id, "unpausing container {id} after its commit: {}", error.chain());
+        if !request.pause && turn.state().counts_as_running() {
+            drop(turn);
+            return self.commit_still(tenant, container, request, name).await;
         }
+        if !matches!(turn.state(), ContainerState::Running(_)) || self.pause(&turn).await.is_err() {
+            // As with dockerd one that cannot be paused is committed all the same.
+            return self.commit_still(tenant, container, request, name).await;
+        }
+        drop(turn);
+        let committed = self.commit_still(tenant, container, request, name).await;
+        self.unpause_if_paused(container).await;
         committed
+    }
+
+    /// After a commit, in which somebody else may have thawed, ended or removed the container.
+    async fn unpause_if_paused(&self, container: &Arc<Container>) {
+        let Ok(turn) = container.turn().await else { return };
+        if matches!(turn.state(), ContainerState::Paused(_))
+            && let Err(error) = self.unpause(&turn).await
+        {
+            tracing::warn!(container.id = %turn.id(), "unpausing container {} after its commit: {}", turn.id(), error.chain());
+        }
     }
 
     async fn commit_still(

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use crate::{
     engine::{
         Engine,
-        container::Container,
+        container::{Container, Turn},
         networks::{
             attachments::{NetworkMode, check_endpoint, host_is_at_create, none_is_alone},
             files::{Resolver, own_addresses},
@@ -62,8 +62,8 @@ impl Engine {
         network: &Arc<NetworkRecord>,
         settings: EndpointSettings,
     ) -> Result<()> {
-        let _changing = container.lock.lock().await;
-        let record = container.record();
+        let turn = container.turn().await?;
+        let record = turn.record();
         if record.state.is_removing() {
             return Err(marked_for_removal(&record));
         }
@@ -71,27 +71,27 @@ impl Engine {
         check_endpoint(Some(network), &network.name, &settings)?;
         let mut attachment = self.attachment(&record.tenant, &network.name, settings);
         if record.state.is_running() {
-            self.connect_running(container, network, &mut attachment).await?;
+            self.connect_running(&turn, network, &mut attachment).await?;
         } else if record.networking.attachments.iter().any(|other| other.name == attachment.name) {
             // What was said first holds, as with dockerd.
             return Ok(());
         }
-        container.update(|record| record.networking.attachments.push(attachment));
+        turn.update(|record| record.networking.attachments.push(attachment));
         if record.state.is_running() {
-            self.settle(container).await?;
+            self.settle(&turn).await?;
             self.network_event(network, "connect", Some(&record.id));
         }
-        self.store_record(container).await
+        turn.store(&*self.backends.runtime).await
     }
 
     /// Wires one more endpoint; undone if it fails half way.
     async fn connect_running(
         &self,
-        container: &Container,
+        turn: &Turn,
         network: &Arc<NetworkRecord>,
         attachment: &mut Attachment,
     ) -> Result<()> {
-        let record = container.record();
+        let record = turn.record();
         let interface = free_interface(&record, network);
         self.lease(&record, attachment, network, interface, false)?;
         let endpoint = attachment.endpoint.clone().expect("lease has set it");
@@ -123,8 +123,8 @@ impl Engine {
     }
 
     async fn disconnect(&self, container: &Arc<Container>, name: &str) -> Result<()> {
-        let _changing = container.lock.lock().await;
-        let record = container.record();
+        let turn = container.turn().await?;
+        let record = turn.record();
         if record.state.is_removing() {
             return Err(marked_for_removal(&record));
         }
@@ -141,12 +141,12 @@ impl Engine {
         if let (Some(network), Some(endpoint)) = (&network, &attachment.endpoint) {
             self.unwire_one(&record, network, endpoint).await;
         }
-        container.update(|record| record.networking.attachments.retain(|attachment| attachment.name != name));
+        turn.update(|record| record.networking.attachments.retain(|attachment| attachment.name != name));
         if let (true, Some(network)) = (record.state.is_running(), &network) {
-            self.settle(container).await?;
+            self.settle(&turn).await?;
             self.network_event(network, "disconnect", Some(&record.id));
         }
-        self.store_record(container).await
+        turn.store(&*self.backends.runtime).await
     }
 
     /// Takes one endpoint away; goes on after failures and logs them.
@@ -165,16 +165,16 @@ impl Engine {
     }
 
     /// After a change of a running container's networks: the default route and the published ports follow.
-    async fn settle(&self, container: &Container) -> Result<()> {
+    async fn settle(&self, turn: &Turn) -> Result<()> {
         self.publish_names().await?;
-        let record = container.record();
+        let record = turn.record();
         let networks = self.networks_now(&record.tenant, &record.networking.attachments)?;
         let way_out = way_out(&networks, &record.networking.attachments);
         let before = with_default_route(&record);
         if before == way_out {
             return Ok(());
         }
-        container.update(|record| {
+        turn.update(|record| {
             for attachment in &mut record.networking.attachments {
                 if let Some(endpoint) = &mut attachment.endpoint {
                     endpoint.default_route = way_out.as_ref() == Some(&attachment.network);
@@ -188,11 +188,11 @@ impl Engine {
         if let Some(before) = &before {
             self.backends.network.unpublish(&record.id, before).await?;
         }
-        self.move_way_out(container, &networks).await
+        self.move_way_out(turn, &networks).await
     }
 
-    async fn move_way_out(&self, container: &Container, networks: &[Arc<NetworkRecord>]) -> Result<()> {
-        let record = container.record();
+    async fn move_way_out(&self, turn: &Turn, networks: &[Arc<NetworkRecord>]) -> Result<()> {
+        let record = turn.record();
         let endpoints: Vec<Endpoint> =
             record.networking.attachments.iter().filter_map(|attachment| attachment.endpoint.clone()).collect();
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.default_route) {
@@ -202,7 +202,7 @@ impl Engine {
             }
         }
         let published = self.publish_ports(&record, networks, &endpoints).await?;
-        container.update(|record| record.networking.published = published);
+        turn.update(|record| record.networking.published = published);
         Ok(())
     }
 }

@@ -66,9 +66,9 @@ impl World {
     }
 
     /// Starts as far as networks go.
-    async fn start(&self, container: &Container) -> Result<RunNetwork> {
+    async fn start(&self, container: &Arc<Container>) -> Result<RunNetwork> {
         let run = self.engine.connect_run(&container.record()).await?;
-        container.update(|record| {
+        container.turn().await?.update(|record| {
             record.networking.attachments.clone_from(&run.attachments);
             record.networking.published.clone_from(&run.published);
             record.state = ContainerState::created().start(1, Timestamp::now()).unwrap();
@@ -220,7 +220,7 @@ async fn a_run_has_endpoints_names_files_and_ports() {
     world.create("one").await.unwrap();
     let settings = EndpointSettings { aliases: Some(vec!["www".to_owned()]), ..EndpointSettings::default() };
     let web = world.container("web", "one", settings).await;
-    web.update(|record| {
+    web.turn().await.unwrap().update(|record| {
         record.config.exposed_ports = Some(IndexMap::from([("80/tcp".to_owned(), serde_json::json!({}))]));
         let binding = PortBinding { host_port: "8080".to_owned(), ..PortBinding::default() };
         record.host_config.port_bindings = Some(IndexMap::from([("80/tcp".to_owned(), Some(vec![binding]))]));
@@ -295,7 +295,7 @@ async fn links_follow_a_container_to_another_address() {
     let db = world.container("db", "default", none()).await;
     world.start(&db).await.unwrap();
     let web = world.container("web", "default", none()).await;
-    web.update(|record| record.host_config.links = Some(vec!["db:data".to_owned()]));
+    web.turn().await.unwrap().update(|record| record.host_config.links = Some(vec!["db:data".to_owned()]));
     let hosts = world.start(&web).await.unwrap().files.hosts.unwrap();
     let line = || {
         let text = std::fs::read_to_string(&hosts).unwrap();
@@ -413,7 +413,7 @@ async fn joining_a_network_needs_a_running_container() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(error.message(), "cannot join network namespace of a non running container: container web is created");
     let run = world.start(&web).await.unwrap();
-    web.update(|record| record.networking.sandbox = run.sandbox_path());
+    web.turn().await.unwrap().update(|record| record.networking.sandbox = run.sandbox_path());
     let joined = world.start(&side).await.unwrap();
     assert_eq!(joined.sandbox_path(), run.sandbox_path());
     assert_eq!((joined.hostname, joined.files.hosts), ("web-host".to_owned(), run.files.hosts));

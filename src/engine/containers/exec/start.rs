@@ -45,14 +45,11 @@ pub struct ExecStart {
 
 impl Engine {
     /// Whether the exec can be started: what dockerd answers before it takes the connection over.
-    pub fn exec_startable(&self, tenant: &Tenant, id: &str) -> Result<Arc<Exec>> {
+    pub async fn exec_startable(&self, tenant: &Tenant, id: &str) -> Result<Arc<Exec>> {
         let exec = self.execs.get(tenant, id)?;
         let container = self.containers.get(tenant, exec.container.as_str())?;
-        match container.state() {
-            ContainerState::Running(_) => Ok(exec),
-            ContainerState::Paused(_) => Err(Error::is_paused(exec.container.as_str())),
-            _ => Err(Error::not_running(exec.container.as_str())),
-        }
+        super::can_exec(&container.turn().await?, exec.container.as_str())?;
+        Ok(exec)
     }
 
     /// Runs an exec. Its session's output ends when its exit code can be read. An exec that cannot be started
