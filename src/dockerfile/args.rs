@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::{Result, limits};
+
 /// Arguments that need no `ARG`, and are not told in the history.
 const PREDEFINED: [&str; 10] = [
     "HTTP_PROXY",
@@ -49,15 +51,18 @@ impl BuildArguments {
     }
 
     /// `ARG` in a stage.
-    pub fn declare(&mut self, name: &str, default: Option<String>) {
+    pub fn declare(&mut self, name: &str, default: Option<String>) -> Result<()> {
         self.declared.insert(name.to_owned(), default);
         self.used.insert(name.to_owned());
+        let sizes = self.declared.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len));
+        limits::configuration(sizes)
     }
 
     /// `ARG` before the first `FROM`.
-    pub fn declare_global(&mut self, name: &str, default: Option<String>) {
-        self.declare(name, default.clone());
+    pub fn declare_global(&mut self, name: &str, default: Option<String>) -> Result<()> {
+        self.declare(name, default.clone())?;
         self.global.insert(name.to_owned(), default);
+        Ok(())
     }
 
     /// `KEY=value` for `FROM`.
@@ -106,13 +111,13 @@ mod tests {
             ("U".to_owned(), None),
         ]);
         let mut all = BuildArguments::new(given);
-        all.declare_global("G", Some("1".to_owned()));
+        all.declare_global("G", Some("1".to_owned())).unwrap();
         assert_eq!(all.of_globals(), ["G=1", "http_proxy=p"]);
         let mut stage = all.for_stage();
         assert_eq!(stage.beside(&[]), ["http_proxy=p"]);
-        stage.declare("G", None);
-        stage.declare("A", Some("default".to_owned()));
-        stage.declare("X", None);
+        stage.declare("G", None).unwrap();
+        stage.declare("A", Some("default".to_owned())).unwrap();
+        stage.declare("X", None).unwrap();
         assert_eq!(stage.beside(&["http_proxy=".to_owned()]), ["A=given", "G=1"]);
         assert!(!stage.is_told("http_proxy") && stage.is_told("A"));
         all.merge_used(&stage);

@@ -5,7 +5,7 @@ use super::{
     instruction::{self, CommandLine, Instruction},
     parser, ports,
 };
-use crate::model::{Error, Result, image::ImageConfig, signal::Signal};
+use crate::model::{Error, Result, image::ImageConfig, limits, signal::Signal};
 
 /// Instructions that `--change` may have.
 const ALLOWED: [&str; 11] = [
@@ -55,6 +55,28 @@ pub fn change(
     escape: char,
     has_command: &mut bool,
 ) -> Result<Option<String>> {
+    let told = carry_out(config, instruction, variables, escape, has_command)?;
+    limits::configuration(sizes(config))?;
+    Ok(told)
+}
+
+/// Of the texts that instructions make longer.
+fn sizes(config: &ImageConfig) -> impl Iterator<Item = usize> {
+    let lists = [&config.cmd, &config.entrypoint, &config.on_build, &config.shell];
+    let lists = lists.into_iter().flatten().flatten().chain(&config.env).map(String::len);
+    let labels = config.labels.iter().flatten().map(|(key, value)| key.len() + value.len());
+    let places = config.volumes.iter().flatten().map(|(place, _)| place.len());
+    let ports = config.exposed_ports.iter().flatten().map(|(port, _)| port.len());
+    lists.chain(labels).chain(places).chain(ports)
+}
+
+fn carry_out(
+    config: &mut ImageConfig,
+    instruction: &Instruction,
+    variables: &Variables,
+    escape: char,
+    has_command: &mut bool,
+) -> Result<Option<String>> {
     Ok(Some(match instruction {
         Instruction::Cmd(line) => {
             config.cmd = command(config, line);
@@ -83,12 +105,24 @@ pub fn change(
         Instruction::Label(pairs) => labels(config, pairs),
         Instruction::LiteralLabel(pair) => labels(config, std::slice::from_ref(pair)),
         Instruction::Expose(words) => {
-            let mut told = Vec::new();
+            let (mut told, mut length) = (Vec::new(), 0);
             for word in words {
-                told.extend(expand_words(word, escape, variables)?);
+                let expanded = expand_words(word, escape, variables)?;
+                length += expanded.iter().map(String::len).sum::<usize>();
+                told.extend(expanded);
+                if length > limits::EXPANDED {
+                    let most = limits::mib(limits::EXPANDED);
+                    return Err(Error::invalid(format!("variables become more than {most}")));
+                }
             }
+            let mut exposed = 0;
             for port in &told {
-                config.exposed_ports.get_or_insert_default().extend(ports::exposed(port)?);
+                let ports = ports::exposed(port)?;
+                exposed += ports.len();
+                if exposed > limits::EXPOSED {
+                    return Err(Error::invalid(format!("EXPOSE names more than {} ports", limits::EXPOSED)));
+                }
+                config.exposed_ports.get_or_insert_default().extend(ports);
             }
             format!("EXPOSE {}", told.join(" "))
         }

@@ -1,15 +1,25 @@
 //! `$name`, `${name:-word}` and their like, quotes and escapes, in the words of an instruction.
+//!
+//! Whoever wrote the text may be a stranger: how deep substitutions go, what they become and what they cost is bounded.
 
-use std::{iter::Peekable, str::Chars};
+use std::{
+    iter::Peekable,
+    str::Chars,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use indexmap::IndexMap;
-use regex::Regex;
+use regex::{Captures, Regex, RegexBuilder};
 
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, limits};
 
-/// Variables by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Variables(IndexMap<String, String>);
+/// Variables by name, as one instruction sees them.
+#[derive(Debug, Default)]
+pub struct Variables {
+    values: IndexMap<String, String>,
+    /// What their replacement has cost so far.
+    spent: AtomicUsize,
+}
 
 impl Variables {
     /// From `KEY=value` lines; later ones win.
@@ -18,11 +28,20 @@ impl Variables {
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
             (key.to_owned(), value.to_owned())
         };
-        Self(lines.into_iter().map(pair).collect())
+        Self { values: lines.into_iter().map(pair).collect(), spent: AtomicUsize::new(0) }
     }
 
     fn get(&self, name: &str) -> Option<&String> {
-        self.0.get(name)
+        self.values.get(name)
+    }
+
+    /// Counts bytes that are moved or looked through: a few letters may ask for a value of a MiB, again and again.
+    fn spend(&self, bytes: usize) -> Result<()> {
+        let before = self.spent.fetch_add(bytes, Ordering::Relaxed);
+        match before.saturating_add(bytes) > limits::EXPANDING {
+            true => Err(Error::invalid(format!("variables take more than {}", limits::mib(limits::EXPANDING)))),
+            false => Ok(()),
+        }
     }
 }
 
@@ -38,11 +57,12 @@ pub fn expand_words(text: &str, escape: char, variables: &Variables) -> Result<V
 
 /// The text with variables replaced and nothing else: quotes and escapes stay.
 pub fn expand_document(text: &str, escape: char, variables: &Variables) -> Result<String> {
-    let mut scan = Scan { rest: text.chars().peekable(), escape, variables };
+    let mut scan = Scan::new(text, escape, variables);
     let mut whole = String::new();
     while let Some(&character) = scan.rest.peek() {
         if character == '$' {
             whole.push_str(&scan.dollar()?);
+            fits(whole.len(), text.len() + limits::EXPANDED)?;
             continue;
         }
         scan.rest.next();
@@ -55,10 +75,16 @@ pub fn expand_document(text: &str, escape: char, variables: &Variables) -> Resul
 }
 
 fn run(text: &str, escape: char, variables: &Variables) -> Result<(String, Vec<String>)> {
-    let mut scan = Scan { rest: text.chars().peekable(), escape, variables };
-    let (whole, words) =
-        scan.until(None, false).map_err(|error| error.context(format!("failed to process {text:?}")))?;
+    let failed = |error: Error| error.context(format!("failed to process {:?}", limits::shown(text, limits::SHOWN)));
+    let (whole, words) = Scan::new(text, escape, variables).until(None, false).map_err(failed)?;
     Ok((whole, words.finish()))
+}
+
+fn fits(length: usize, longest: usize) -> Result<()> {
+    match length > longest {
+        true => Err(Error::invalid(format!("variables become more than {}", limits::mib(limits::EXPANDED)))),
+        false => Ok(()),
+    }
 }
 
 /// Text that is cut into words as it comes.
@@ -93,9 +119,15 @@ struct Scan<'a> {
     rest: Peekable<Chars<'a>>,
     escape: char,
     variables: &'a Variables,
+    /// Substitutions around this place.
+    depth: usize,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(text: &'a str, escape: char, variables: &'a Variables) -> Self {
+        Self { rest: text.chars().peekable(), escape, variables, depth: 0 }
+    }
+
     /// Up to `stop`, which is taken; `None` is the end. `raw` leaves escapes as they are, for patterns.
     fn until(&mut self, stop: Option<char>, raw: bool) -> Result<(String, Words)> {
         let (mut whole, mut words) = (String::new(), Words::default());
@@ -117,6 +149,7 @@ impl Scan<'_> {
                 }
                 '$' => {
                     let text = self.dollar()?;
+                    fits(whole.len() + text.len(), limits::EXPANDED)?;
                     words.push_splitting(&text);
                     whole.push_str(&text);
                 }
@@ -165,7 +198,10 @@ impl Scan<'_> {
                     self.rest.next();
                     return Ok(text);
                 }
-                Some('$') => text.push_str(&self.dollar()?),
+                Some('$') => {
+                    text.push_str(&self.dollar()?);
+                    fits(text.len(), limits::EXPANDED)?;
+                }
                 Some(character) if character == self.escape => {
                     self.rest.next();
                     if raw {
@@ -189,21 +225,40 @@ impl Scan<'_> {
         }
     }
 
+    /// What stands for a `$` and its name or braces.
     fn dollar(&mut self) -> Result<String> {
         self.rest.next();
-        if self.rest.peek() != Some(&'{') {
+        if self.rest.next_if_eq(&'{').is_none() {
             let name = self.name();
-            let value = if name.is_empty() { Some("$".to_owned()) } else { self.variables.get(&name).cloned() };
+            let value = if name.is_empty() { Some("$".to_owned()) } else { self.value(&name)? };
             return Ok(value.unwrap_or_default());
         }
-        self.rest.next();
+        if self.depth == limits::SUBSTITUTIONS {
+            let deepest = limits::SUBSTITUTIONS;
+            return Err(Error::invalid(format!("substitutions are nested more than {deepest} deep")));
+        }
+        self.depth += 1;
+        let text = self.braces();
+        self.depth -= 1;
+        text
+    }
+
+    fn value(&self, name: &str) -> Result<Option<String>> {
+        let value = self.variables.get(name);
+        // A word that only asks costs something as well.
+        self.variables.spend(1 + value.map_or(0, String::len))?;
+        Ok(value.cloned())
+    }
+
+    /// What stands for `{…}`; its beginning is taken.
+    fn braces(&mut self) -> Result<String> {
         match self.rest.peek() {
             None => return Err(Error::invalid("syntax error: missing '}'")),
             Some('{' | '}' | ':') => return Err(Error::invalid("syntax error: bad substitution")),
             Some(_) => {}
         }
         let name = self.name();
-        let value = self.variables.get(&name).cloned();
+        let value = self.value(&name)?;
         match self.rest.next() {
             Some('}') => Ok(value.unwrap_or_default()),
             Some(':') => {
@@ -259,17 +314,16 @@ impl Scan<'_> {
             Some(pattern) => (pattern, true),
             None => (word.as_str(), false),
         };
-        let whole = pattern_regex(pattern, "^", "$")?;
-        let mut cuts: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
-        if (end == '#') == longest {
-            cuts.reverse();
-        }
-        let kept = cuts.into_iter().find_map(|at| {
-            let (before, after) = value.split_at(at);
-            let (part, kept) = if end == '#' { (before, after) } else { (after, before) };
-            whole.is_match(part).then_some(kept)
-        });
-        Ok(kept.unwrap_or(value).to_owned())
+        // Of several cuts the pattern's own greed takes the one that is meant, in one pass.
+        let regex = match (end, longest) {
+            ('#', false) => pattern_regex(pattern, ".*?", "^", "(?P<kept>.*)$"),
+            ('#', true) => pattern_regex(pattern, ".*", "^", "(?P<kept>.*?)$"),
+            (_, false) => pattern_regex(pattern, ".*", "^(?P<kept>.*)", "$"),
+            (_, true) => pattern_regex(pattern, ".*", "^(?P<kept>.*?)", "$"),
+        }?;
+        self.variables.spend(value.len().saturating_mul(1 + pattern.len()))?;
+        let kept = regex.captures(value).and_then(|cut: Captures<'_>| cut.name("kept"));
+        Ok(kept.map_or(value, |kept| kept.as_str()).to_owned())
     }
 
     /// `${name/pattern/word}`, `${name//pattern/word}`.
@@ -281,9 +335,18 @@ impl Scan<'_> {
             Err(error) => return Err(error),
         };
         let word = self.braced_word(true)?;
-        let pattern = pattern_regex(&pattern, "", "")?;
-        let word = regex::NoExpand(&word);
-        Ok(if all { pattern.replace_all(value, word) } else { pattern.replace(value, word) }.into_owned())
+        let regex = pattern_regex(&pattern, ".*", "", "")?;
+        self.variables.spend(value.len().saturating_mul(1 + pattern.len()))?;
+        let (mut text, mut done) = (String::new(), 0);
+        for found in regex.find_iter(value).take(if all { usize::MAX } else { 1 }) {
+            text.push_str(&value[done..found.start()]);
+            text.push_str(&word);
+            done = found.end();
+            self.variables.spend(word.len())?;
+            fits(text.len(), limits::EXPANDED)?;
+        }
+        text.push_str(&value[done..]);
+        Ok(text)
     }
 
     /// A name, a number, or one of the shell's special signs.
@@ -306,13 +369,16 @@ impl Scan<'_> {
     }
 }
 
-/// `*` and `?` as in a shell; `\` takes the next character as it is.
-fn pattern_regex(pattern: &str, before: &str, after: &str) -> Result<Regex> {
+/// `*` and `?` as in a shell; `\` takes the next character as it is. `any` is what a `*` becomes.
+fn pattern_regex(pattern: &str, any: &str, before: &str, after: &str) -> Result<Regex> {
+    if pattern.len() > limits::PATTERN {
+        return Err(Error::invalid(format!("a pattern is longer than {}", limits::mib(limits::PATTERN))));
+    }
     let mut text = format!("(?s){before}");
     let mut characters = pattern.chars();
     while let Some(character) = characters.next() {
         match character {
-            '*' => text.push_str(".*"),
+            '*' => text.push_str(any),
             '?' => text.push('.'),
             '\\' => {
                 let escaped = characters
@@ -324,7 +390,10 @@ fn pattern_regex(pattern: &str, before: &str, after: &str) -> Result<Regex> {
         }
     }
     text.push_str(after);
-    Regex::new(&text)
+    RegexBuilder::new(&text)
+        .size_limit(1 << 20)
+        .dfa_size_limit(1 << 20)
+        .build()
         .map_err(|error| Error::invalid(format!("invalid pattern ({pattern}) in substitution")).with_source(error))
 }
 
@@ -381,6 +450,68 @@ mod tests {
             let said = expand(text, '\\', &variables()).unwrap_err();
             assert_eq!(said.message(), format!("failed to process {text:?}: {error}"));
         }
+    }
+
+    #[test]
+    fn cuts_are_as_short_or_as_long_as_was_asked_for() {
+        let variables = Variables::of_lines(&["V=a.b.a.c".to_owned()]);
+        for (text, expanded) in [
+            ("${V#*.}", "b.a.c"),
+            ("${V##*.}", "c"),
+            ("${V%.*}", "a.b.a"),
+            ("${V%%.*}", "a"),
+            ("${V#a*a}", ".c"),
+            ("${V##a*a}", ".c"),
+            ("${V%a*c}", "a.b."),
+            ("${V%%a*c}", ""),
+            ("${V#?}", ".b.a.c"),
+            ("${V#x}", "a.b.a.c"),
+            ("${V#}", "a.b.a.c"),
+            ("${V%*}", "a.b.a.c"),
+            ("${V##*}", ""),
+            ("${V/a*b/X}", "X.a.c"),
+            ("${V//?./-}", "---c"),
+            ("${V//./}", "abac"),
+        ] {
+            assert_eq!(expand(text, '\\', &variables).unwrap(), expanded, "{text}");
+        }
+    }
+
+    fn nested(depth: usize) -> String {
+        format!("{}x{}", "${N:-".repeat(depth), "}".repeat(depth))
+    }
+
+    #[test]
+    fn nesting_has_an_end_and_no_stack_is_needed_for_it() {
+        assert_eq!(expand(&nested(limits::SUBSTITUTIONS), '\\', &variables()).unwrap(), "x");
+        let quoted = format!("{}x{}", "\"${N:-".repeat(5_000), "}\"".repeat(5_000));
+        for text in
+            [nested(limits::SUBSTITUTIONS + 1), nested(13_000), "${N#".repeat(16_000), "${N/".repeat(9_000), quoted]
+        {
+            let said = expand(&text, '\\', &variables()).unwrap_err();
+            assert!(said.message().ends_with(": substitutions are nested more than 100 deep"), "{}", said.message());
+            assert!(said.message().len() < 2 * limits::SHOWN, "{}", said.message().len());
+        }
+    }
+
+    #[test]
+    fn what_variables_become_and_what_that_costs_is_bounded() {
+        let large = |name: &str| format!("{name}={}", "a".repeat(limits::EXPANDED - 8));
+        let told = |text: &str| {
+            let variables = Variables::of_lines(&[large("L"), "S=aaaa".to_owned()]);
+            let document = expand_document(text, '\\', &variables).err();
+            let said = document.or_else(|| expand(text, '\\', &variables).err()).expect("refused");
+            said.message().rsplit(": ").next().unwrap_or_default().to_owned()
+        };
+        for text in ["$L$L".to_owned(), "\"$L$L\"".to_owned(), "${L//a/$S}".to_owned(), "$L".repeat(30_000)] {
+            assert_eq!(told(&text), "variables become more than 1 MiB");
+        }
+        // Words that are thrown away, and values that are only looked through.
+        for text in ["${S:+}${L:+}", "${S:-$L}", "${L#b*b}", "${S:-${L:-$L$L}}"] {
+            let said = told(&text.repeat(5_000));
+            assert!(said.starts_with("variables take") || said.starts_with("variables become"), "{said}");
+        }
+        assert_eq!(told(&format!("${{S#{}}}", "?".repeat(5_000))), "a pattern is longer than 1 KiB");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `--name=value` of an instruction.
 
 use super::suggest::suggestion;
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, limits};
 
 /// What an instruction's flags may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ impl Flags {
             let bare = &name[2..];
             let Some((_, kind)) = known.iter().find(|(known, _)| *known == bare) else {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+                let name = limits::shown(name, limits::SHOWN);
                 return Err(Error::invalid(format!("unknown flag: {name}{}", suggestion(bare, &names))));
             };
             if *kind != Kind::List && flags.0.iter().any(|(used, _)| used == bare) {

@@ -7,7 +7,7 @@ use super::{
     suggest::suggestion,
     words::{self, Pair},
 };
-use crate::model::{Error, Result, container::HealthConfig};
+use crate::model::{Error, Result, container::HealthConfig, limits};
 
 /// All that there are.
 const KEYWORDS: [&str; 18] = [
@@ -232,8 +232,8 @@ pub fn instruction(node: &Node, escape: char) -> Result<Instruction> {
             Instruction::Workdir(node.rest.clone())
         }
         _ => {
-            let known = suggestion(&node.keyword, &KEYWORDS);
-            return Err(Error::invalid(format!("unknown instruction: {}{known}", node.keyword)));
+            let (keyword, known) = (shown(&node.keyword), suggestion(&node.keyword, &KEYWORDS));
+            return Err(Error::invalid(format!("unknown instruction: {keyword}{known}")));
         }
     })
 }
@@ -241,9 +241,14 @@ pub fn instruction(node: &Node, escape: char) -> Result<Instruction> {
 impl Instruction {
     /// Replaces variables where this instruction has them replaced.
     pub fn expand(&mut self, expand: &dyn Fn(&str) -> Result<String>) -> Result<()> {
+        let whole = std::cell::Cell::new(0);
         let one = |text: &mut String| -> Result<()> {
             *text = expand(text)?;
-            Ok(())
+            whole.set(whole.get() + text.len());
+            match whole.get() > limits::EXPANDED {
+                true => Err(Error::invalid(format!("variables become more than {}", limits::mib(limits::EXPANDED)))),
+                false => Ok(()),
+            }
         };
         match self {
             Self::Env(pairs) | Self::Label(pairs) => {
@@ -314,7 +319,7 @@ fn copy(node: &Node, keyword: &str) -> Result<Instruction> {
         return Err(Error::invalid(format!("{keyword} cannot accept a heredoc as a destination")));
     }
     let is_document =
-        |word: &String| node.heredocs.iter().any(|doc| heredoc_of(word).is_some_and(|w| w.name == doc.name));
+        |word: &String| heredoc_of(word).is_some_and(|word| node.heredocs.iter().any(|doc| word.name == doc.name));
     let sources = CopySources {
         from: flags.text("from"),
         chown: flags.text("chown"),
@@ -361,6 +366,10 @@ fn on_build(outer: &Node, escape: char) -> Result<Instruction> {
         text.push_str(&format!("\n{}{}", heredoc.content, heredoc.name));
     }
     Ok(Instruction::OnBuild(text))
+}
+
+fn shown(word: &str) -> std::borrow::Cow<'_, str> {
+    limits::shown(word, limits::SHOWN)
 }
 
 fn at_least_one(keyword: &str) -> Error {

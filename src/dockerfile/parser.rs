@@ -2,7 +2,7 @@
 //! [`super::instruction`].
 
 use super::words::{self, is_blank};
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, limits};
 
 /// Longer lines are refused; dockerd's number.
 const LONGEST_LINE: usize = 64 * 1024 - 1;
@@ -95,6 +95,9 @@ pub fn parse(text: &str) -> Result<Parsed> {
             }
             let (part, further) = lines.continued(next);
             line.push_str(part);
+            if line.len() > limits::INSTRUCTION {
+                return Err(too_much(begin, &format!("is longer than {}", limits::mib(limits::INSTRUCTION))));
+            }
             goes_on = further;
         }
         if has_empty {
@@ -102,12 +105,19 @@ pub fn parse(text: &str) -> Result<Parsed> {
         }
         let mut node = node(&line, lines.escape, begin)?;
         if node.may_have_heredocs(lines.escape)? && line.contains("<<") {
-            for announced in announced_heredocs(&line, lines.escape) {
+            let announced = announced_heredocs(&line, lines.escape);
+            if announced.len() > limits::HEREDOCS {
+                return Err(too_much(begin, &format!("names more than {} documents", limits::HEREDOCS)));
+            }
+            for announced in announced {
                 let heredoc = lines.heredoc(announced)?;
                 node.heredocs.push(heredoc);
             }
         }
         nodes.push(node);
+        if nodes.len() > limits::INSTRUCTIONS {
+            return Err(Error::invalid(format!("there are more than {} instructions", limits::INSTRUCTIONS)));
+        }
     }
     if nodes.is_empty() {
         return Err(Error::invalid("file with no instructions"));
@@ -118,22 +128,23 @@ pub fn parse(text: &str) -> Result<Parsed> {
     Ok(Parsed { nodes, escape: lines.escape, warnings })
 }
 
+fn too_much(line: usize, text: &str) -> Error {
+    Error::invalid(format!("the instruction on line {line} {text}"))
+}
+
 /// One line as an instruction.
 pub fn node(line: &str, escape: char, number: usize) -> Result<Node> {
+    let node = cut(line, escape, number);
+    node.check_words(escape)?;
+    Ok(node)
+}
+
+fn cut(line: &str, escape: char, number: usize) -> Node {
     let trimmed = line.trim();
     let (keyword, rest) = trimmed.split_once(is_blank).unwrap_or((trimmed, ""));
     let (flags, rest) = split_flags(rest.trim_start_matches(is_blank), escape);
     let rest = rest.trim().to_owned();
-    let node = Node {
-        keyword: keyword.to_owned(),
-        original: line.to_owned(),
-        flags,
-        rest,
-        heredocs: Vec::new(),
-        line: number,
-    };
-    node.check_words(escape)?;
-    Ok(node)
+    Node { keyword: keyword.to_owned(), original: line.to_owned(), flags, rest, heredocs: Vec::new(), line: number }
 }
 
 impl Node {
@@ -145,15 +156,27 @@ impl Node {
             "add" | "copy" | "cmd" | "entrypoint" | "run" | "shell" | "volume" => {
                 words::json_list(&self.rest).map(drop)
             }
-            "onbuild" if !self.rest.is_empty() => node(&self.rest, escape, self.line).map(drop),
+            "onbuild" => match self.trigger(escape) {
+                // A trigger of a trigger is refused as such, whatever it says.
+                Some(inner) if !inner.is_trigger() => inner.check_words(escape),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }
 
+    fn is_trigger(&self) -> bool {
+        self.keyword.eq_ignore_ascii_case("onbuild")
+    }
+
+    /// What follows `ONBUILD`.
+    fn trigger(&self, escape: char) -> Option<Self> {
+        (self.is_trigger() && !self.rest.is_empty()).then(|| cut(&self.rest, escape, self.line))
+    }
+
     fn may_have_heredocs(&self, escape: char) -> Result<bool> {
-        if self.keyword.eq_ignore_ascii_case("onbuild") && !self.rest.is_empty() {
-            let inner = node(&self.rest, escape, self.line)?;
-            return Ok(!inner.keyword.eq_ignore_ascii_case("onbuild") && inner.may_have_heredocs(escape)?);
+        if let Some(inner) = self.trigger(escape) {
+            return Ok(!inner.is_trigger() && inner.may_have_heredocs(escape)?);
         }
         let reads = WITH_HEREDOCS.iter().any(|keyword| self.keyword.eq_ignore_ascii_case(keyword));
         Ok(reads && words::json_list(&self.rest)?.is_none())
@@ -334,6 +357,18 @@ mod tests {
         let parsed = parse("COPY --from=a --chown=\"b c\" -- --x y").unwrap();
         assert_eq!(parsed.nodes[0].flags, ["--from=a", "--chown=b c"]);
         assert_eq!(parsed.nodes[0].rest, "--x y");
+    }
+
+    #[test]
+    fn what_nobody_writes_is_refused() {
+        let chained = parse(&format!("FROM x\n{}RUN x\n", "ONBUILD ".repeat(8_000))).unwrap();
+        let said = crate::dockerfile::instruction::instruction(&chained.nodes[1], '\\').unwrap_err();
+        assert_eq!(said.message(), "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed");
+        let long = format!("RUN {}\n", "x \\\n".repeat(1 << 20));
+        assert_eq!(refused(&long), "the instruction on line 1 is longer than 1 MiB");
+        assert_eq!(refused(&"USER a\n".repeat(20_000)), "there are more than 10000 instructions");
+        let many = format!("COPY {}/x\n", "<<a ".repeat(1_000));
+        assert_eq!(refused(&many), "the instruction on line 1 names more than 256 documents");
     }
 
     #[test]

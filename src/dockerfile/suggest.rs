@@ -5,6 +5,9 @@ const FARTHEST: usize = 3;
 
 /// What follows the sentence: the known word that is nearest, if one is near, in the case of the unknown one.
 pub fn suggestion(word: &str, known: &[&str]) -> String {
+    if known.iter().all(|candidate| candidate.len() + FARTHEST < word.len()) {
+        return String::new();
+    }
     let lower = word.to_lowercase();
     let near = known.iter().map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate));
     match near.filter(|(far, _)| *far < FARTHEST).min_by_key(|(far, _)| *far) {

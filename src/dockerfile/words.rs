@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, limits};
 
 /// Words with their quotes; space inside quotes does not split. An empty pair of quotes is a word.
 pub fn split(text: &str, escape: char) -> Vec<String> {
@@ -86,6 +86,7 @@ pub fn pairs(instruction: &str, text: &str, escape: char) -> Result<Vec<Pair>> {
     let pair = |word: &String| match word.split_once('=') {
         Some((key, value)) => Ok(Pair { key: key.to_owned(), value: value.to_owned() }),
         None => {
+            let word = limits::shown(word, limits::SHOWN);
             Err(Error::invalid(format!("Syntax error - can't find = in {word:?}. Must be of the form: name=value")))
         }
     };

@@ -4,6 +4,8 @@
 
 use std::{error::Error as StdError, fmt};
 
+use super::limits;
+
 /// Shorthand for results of engine and backend calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -41,7 +43,7 @@ pub struct Error {
 impl Error {
     /// An error of `kind` with the text that the client is shown.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: bounded(message.into()), source: None }
     }
 
     /// 404 with a text of one's own.
@@ -94,7 +96,7 @@ impl Error {
     /// Puts `context` in front of the text and keeps kind and cause: `context: text`.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
-        self.message = format!("{context}: {}", self.message);
+        self.message = bounded(format!("{context}: {}", self.message));
         self
     }
 
@@ -124,7 +126,15 @@ impl Error {
             }
             cause = error.source();
         }
-        text
+        bounded(text)
+    }
+}
+
+/// What a stranger wrote into a name must not fill answers and logs.
+fn bounded(text: String) -> String {
+    match text.len() > limits::MESSAGE {
+        true => limits::shown(&text, limits::MESSAGE).into_owned(),
+        false => text,
     }
 }
 

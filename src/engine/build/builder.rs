@@ -96,13 +96,16 @@ impl<'a> Builder<'a> {
         self.steps = dockerfile.len();
         self.escape = dockerfile.escape;
         for step in dockerfile.arguments {
+            if self.cancelled.is_cancelled() {
+                return Err(cancelled_error());
+            }
             self.announce(&step.shown).await;
             let mut instruction = step.instruction;
             let variables = Variables::of_lines(&self.arguments.beside(&[]));
             instruction.expand(&|text| expand(text, self.escape, &variables))?;
             if let Instruction::Arg(arguments) = instruction {
                 for (name, default) in arguments {
-                    self.arguments.declare_global(&name, default);
+                    self.arguments.declare_global(&name, default)?;
                 }
             }
         }

@@ -17,12 +17,9 @@ use super::{
 use crate::{
     dockerfile::{Dockerfile, ignore::Ignore},
     engine::{Engine, containers::prepare::blocking, images::Body},
-    model::{Error, Result, error::Context as _},
+    model::{Error, Result, error::Context as _, limits},
     rootfs::{ExtractOptions, RootView},
 };
-
-/// Larger Dockerfiles are refused: they are held in memory.
-const LARGEST_DOCKERFILE: u64 = 16 << 20;
 
 /// The files of a build.
 pub struct Context {
@@ -141,9 +138,9 @@ fn read(view: &RootView, path: &str) -> io::Result<Vec<u8>> {
     let cleaned = format!("/{path}");
     let file = view.open(&cleaned, OFlags::RDONLY | OFlags::NONBLOCK)?;
     let mut bytes = Vec::new();
-    file.take(LARGEST_DOCKERFILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_DOCKERFILE {
-        return Err(io::Error::other(format!("larger than {LARGEST_DOCKERFILE} bytes")));
+    file.take(limits::DOCKERFILE as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limits::DOCKERFILE {
+        return Err(io::Error::other(format!("larger than {}", limits::mib(limits::DOCKERFILE))));
     }
     Ok(bytes)
 }

@@ -18,12 +18,9 @@ use crate::{
         Engine,
         images::{Body, progress::Message},
     },
-    model::{Error, Result, error::Context as _},
+    model::{Error, Result, error::Context as _, limits},
     rootfs::RootView,
 };
-
-/// A text that is sent as a Dockerfile.
-const LARGEST_TEXT: usize = 16 << 20;
 
 impl Engine {
     pub(super) async fn fetch_context(&self, request: &BuildRequest, body: Body, output: &Output) -> Result<Fetched> {
@@ -74,8 +71,9 @@ impl Engine {
         let mut whole = Box::pin(whole);
         while let Some(piece) = whole.try_next().await.context("downloading the Dockerfile")? {
             text.extend_from_slice(&piece);
-            if text.len() > LARGEST_TEXT {
-                return Err(Error::invalid(format!("the Dockerfile is larger than {LARGEST_TEXT} bytes")));
+            if text.len() > limits::DOCKERFILE {
+                let largest = limits::mib(limits::DOCKERFILE);
+                return Err(Error::invalid(format!("the Dockerfile is larger than {largest}")));
             }
         }
         Ok(Fetched::Dockerfile(text))

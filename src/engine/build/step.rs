@@ -26,7 +26,7 @@ impl Builder<'_> {
                         Some(default) => format!("{name}={default}"),
                         None => name.clone(),
                     });
-                    state.arguments.declare(name, default.clone());
+                    state.arguments.declare(name, default.clone())?;
                 }
                 self.configure(state, &format!("ARG {}", told.join(" "))).await
             }

@@ -12,6 +12,7 @@ use crate::{
             Descriptor,
             documents::{ImageDocument, Index, Manifest, media_type},
         },
+        limits,
         reference::{Digest, Reference},
         time::Timestamp,
     },
@@ -45,6 +46,10 @@ impl ImageStore {
             .into_iter()
             .map(|layer| Descriptor { media_type: media_type::of_oci_layer(&layer.media_type).to_owned(), ..layer });
         let bytes = serde_json::to_vec(document).expect("documents are plain data");
+        if bytes.len() > limits::DOCUMENT {
+            let largest = limits::mib(limits::DOCUMENT);
+            return Err(Error::invalid(format!("the image's configuration and history are larger than {largest}")));
+        }
         let config = Descriptor::of(media_type::OCI_CONFIG, &bytes);
         self.store_document(lease, &config, &bytes).await?;
         let manifest = Manifest {

@@ -16,12 +16,13 @@ use crate::{
             Descriptor, Platform,
             documents::{ImageDocument, Index, Manifest, media_type},
         },
+        limits,
         reference::Digest,
     },
 };
 
 /// Documents larger than this are refused: they are held in memory.
-pub const DOCUMENT_LIMIT: u64 = 8 << 20;
+pub const DOCUMENT_LIMIT: u64 = limits::DOCUMENT as u64;
 
 /// Trees that are kept for the next look-up.
 const CACHED: usize = 512;
@@ -70,6 +71,12 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Bytes of the documents that it was read from.
+    fn weight(&self) -> u64 {
+        let of = |(variant, content): (&Variant, &Content)| variant.descriptor.size + content.manifest.config.size;
+        self.target.size + self.available().map(of).sum::<u64>()
+    }
+
     /// The variants that are here.
     pub fn available(&self) -> impl Iterator<Item = (&Variant, &Content)> {
         self.variants.iter().filter_map(|variant| Some((variant, variant.content.as_ref()?)))
@@ -110,7 +117,8 @@ impl Trees {
 
     fn put(&self, tree: Arc<Tree>) {
         let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if trees.len() >= CACHED {
+        let weight: u64 = trees.values().map(|tree| tree.weight()).sum();
+        if trees.len() >= CACHED || weight + tree.weight() > limits::DOCUMENTS_KEPT {
             trees.clear();
         }
         trees.insert(tree.target.digest.clone(), tree);

@@ -1,0 +1,95 @@
+//! How much one request, one document or one line may be. Whoever reads what strangers wrote asks here: each number has
+//! its unit, and why it is far above what anybody needs and far below what hurts. Limits that are dockerd's own
+//! (64 KiB for a line of a Dockerfile, 127 layers) stand where their words stand.
+//!
+//! The sum is what counts: a daemon within 128 MiB of its own lives on, whatever comes over its sockets (`tests/bombs`).
+
+use super::{Error, Result};
+
+/// Bytes of a Dockerfile; those of real projects have a few KiB, generated ones some 100 KiB.
+pub const DOCKERFILE: usize = 4 << 20;
+
+/// Instructions of a Dockerfile or of `changes`; each is an image of its own.
+pub const INSTRUCTIONS: usize = 10_000;
+
+/// Bytes of one instruction, its continued lines joined.
+pub const INSTRUCTION: usize = 1 << 20;
+
+/// Documents (`<<EOF`) of one instruction.
+pub const HEREDOCS: usize = 256;
+
+/// `${a:-${b:-…}}` within each other; people write two or three.
+pub const SUBSTITUTIONS: usize = 100;
+
+/// Bytes that all words of one instruction may become. The kernel takes 128 KiB for a variable, and 2 MiB for all.
+pub const EXPANDED: usize = 1 << 20;
+
+/// Bytes of values that may be moved, looked through or thrown away while one instruction's variables are replaced.
+pub const EXPANDING: usize = 16 << 20;
+
+/// Bytes of a pattern in `${name#pattern}`.
+pub const PATTERN: usize = 1 << 10;
+
+/// Bytes of a configuration's texts (`ENV`, `LABEL` and their like), and of a stage's arguments.
+pub const CONFIGURATION: usize = 4 << 20;
+
+/// Ports that one `EXPOSE` may name: all there are, in three protocols.
+pub const EXPOSED: usize = 3 << 16;
+
+/// Bytes of an image's manifest, index or configuration; dockerd's number for manifests is 4 MiB.
+pub const DOCUMENT: usize = 8 << 20;
+
+/// Bytes of documents whose contents are kept in memory for the next look-up.
+pub const DOCUMENTS_KEPT: u64 = 16 << 20;
+
+/// Bytes of an error's text; what is longer loses its middle. `RUN` repeats its script there.
+pub const MESSAGE: usize = 16 << 10;
+
+/// Bytes of a stranger's name or word that is shown in an error's text.
+pub const SHOWN: usize = 1 << 10;
+
+/// Adds up what a configuration or a stage's arguments hold.
+pub fn configuration(sizes: impl IntoIterator<Item = usize>) -> Result<()> {
+    match sizes.into_iter().sum::<usize>() > CONFIGURATION {
+        true => Err(Error::invalid(format!("the configuration is larger than {}", mib(CONFIGURATION)))),
+        false => Ok(()),
+    }
+}
+
+/// A text as it is shown: a long one loses its middle, so that its beginning and its end can be read.
+pub fn shown(text: &str, longest: usize) -> std::borrow::Cow<'_, str> {
+    if text.len() <= longest {
+        return text.into();
+    }
+    let head = text.floor_char_boundary(longest / 4 * 3);
+    let tail = text.ceil_char_boundary(text.len() - longest / 4);
+    format!("{}… ({} bytes) …{}", &text[..head], tail - head, &text[tail..]).into()
+}
+
+/// `4 MiB`, for sentences.
+pub fn mib(bytes: usize) -> String {
+    match bytes >> 20 {
+        0 => format!("{} KiB", bytes >> 10),
+        whole => format!("{whole} MiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_lose_their_middle() {
+        assert_eq!(shown("short", 16), "short");
+        let long = format!("begin{}end", "ä".repeat(1 << 20));
+        let cut = shown(&long, 64);
+        assert!(cut.starts_with("begin") && cut.ends_with("end") && cut.len() < 128, "{cut}");
+        let error = Error::invalid(long.clone()).context(long);
+        assert!(error.message().len() < 2 * MESSAGE, "{}", error.message().len());
+    }
+
+    #[test]
+    fn sizes_are_told_in_whole_numbers() {
+        assert_eq!((mib(1 << 20).as_str(), mib(1 << 14).as_str()), ("1 MiB", "16 KiB"));
+    }
+}
