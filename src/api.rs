@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod body;
 mod build;
+mod buildkit;
 pub mod compat;
 pub mod containers;
 pub mod error;

@@ -60,12 +60,10 @@ async fn head_of_events_comes_at_once_and_stream_ends_with_until() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_unbuilt_calls_are_told_apart() {
+async fn unknown_paths_are_told() {
     let daemon = Daemon::start().await;
     let unknown = daemon.client().get("/v1.41/foo").await;
     assert_eq!((unknown.status, unknown.text().as_str()), (404, "{\"message\":\"page not found\"}\n"));
-    let unbuilt = daemon.client().post("/session", serde_json::Value::Null).await;
-    assert_eq!((unbuilt.status, unbuilt.message().as_str()), (501, "POST /session is not implemented by ringer"));
 }
 
 #[tokio::test]

@@ -71,12 +71,7 @@ impl BuildQuery {
     fn refuse(&self) -> Result<(), Error> {
         match self.version.as_str() {
             "" | "1" => {}
-            "2" => {
-                return Err(Error::not_implemented(
-                    "building with BuildKit (version=2) is not implemented by ringer: set DOCKER_BUILDKIT=0 to build with \
-                     the classic builder",
-                ));
-            }
+            "2" => return Err(Error::no_buildkit()),
             other => return Err(Error::invalid(format!("invalid version {other:?}"))),
         }
         if !self.securityopt.is_empty() {
@@ -89,7 +84,7 @@ impl BuildQuery {
             return Err(Error::invalid(format!("unsupported isolation: {:?}", self.isolation)));
         }
         if !matches!(self.outputs.as_str(), "" | "null" | "[]") {
-            return Err(Error::not_implemented("build outputs need BuildKit, which is not implemented by ringer"));
+            return Err(Error::no_buildkit().context("build outputs"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use super::{build, containers, images, networks, plugins, router::Route, swarm, system, volumes};
+use super::{build, buildkit, containers, images, networks, plugins, router::Route, swarm, system, volumes};
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
@@ -90,8 +90,8 @@ pub fn routes() -> Vec<Route> {
         get("/distribution/{name}/json", "DistributionInspect").to(images::transfer::distribution_inspect),
 
         // Session
-        post("/session", "Session"),
-        post("/grpc", "Grpc"),
+        post("/session", "Session").to(buildkit::session),
+        post("/grpc", "Grpc").to(buildkit::grpc),
 
         // Plugin
         get("/plugins", "PluginList").to(plugins::plugin_list),

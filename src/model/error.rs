@@ -354,6 +354,13 @@ impl Error {
         Self::conflict("a prune operation is already running")
     }
 
+    /// Whatever is asked of BuildKit. Plain ASCII without a percent sign: it is also said in a gRPC header.
+    pub fn no_buildkit() -> Self {
+        Self::not_implemented(
+            "ringer has no BuildKit yet: set DOCKER_BUILDKIT=0, with which `docker build` uses the classic builder",
+        )
+    }
+
     /// An option of a Dockerfile's instruction that the classic builder has not.
     pub fn requires_buildkit(option: &str) -> Self {
         Self::invalid(format!(

@@ -100,10 +100,15 @@ impl Client {
 
     /// Takes the connection over, as attach and exec do: the head of the answer and the raw stream.
     pub async fn hijack(&self, path: &str, body: Value) -> (Response<()>, TokioIo<Upgraded>) {
+        self.upgrade(path, "tcp", body).await
+    }
+
+    /// The same for another protocol.
+    pub async fn upgrade(&self, path: &str, protocol: &str, body: Value) -> (Response<()>, TokioIo<Upgraded>) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = Request::post(path)
             .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "tcp")
+            .header(header::UPGRADE, protocol)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::from(body))
             .expect("a test's path is a URI");
