@@ -6,10 +6,12 @@
 //! blocks; the engine calls it on blocking threads.
 
 mod archive;
+mod attributes;
 mod changes;
 mod compress;
 mod copyup;
 mod decompress;
+mod descent;
 mod extract;
 mod header;
 mod image;
@@ -24,6 +26,7 @@ mod transfer;
 mod tree;
 mod users;
 mod view;
+mod walk;
 
 pub use archive::{PathStat, Target};
 pub use changes::Changes;
@@ -38,6 +41,7 @@ pub use shm::mount_shm;
 pub use size::folder_size;
 pub use subpath::{hold_part, open_part};
 pub use transfer::{ContentHash, Placing};
+pub use tree::remove_folder;
 pub use users::{UserFiles, user_files};
 pub use view::{Attached, RootView};
 

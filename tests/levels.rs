@@ -141,3 +141,40 @@ fn groups_are_read() {
     );
     assert!(names_after("mycrate::x $crate::y", "crate::").contains(&"y".to_owned()));
 }
+
+/// Files in which a job may put a link under any name: what describes one goes by its descriptor.
+#[test]
+fn files_of_containers_are_described_by_descriptor() {
+    const BY_NAME: [&str; 14] = [
+        "chmodat(",
+        "chownat(",
+        "utimensat(",
+        "getxattr(",
+        "setxattr(",
+        "listxattr(",
+        "removexattr(",
+        "chmod(",
+        "chown(",
+        "fs::metadata(",
+        "set_permissions(",
+        "fs::read(",
+        "read_to_string(",
+        "read_dir(",
+    ];
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let path = source.path.to_string_lossy();
+        if source.module != "rootfs" || path.contains("/tests") || path.ends_with("/attributes.rs") {
+            continue;
+        }
+        let code = source.text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            // `fgetxattr(` and `fchmod(` take a descriptor.
+            let by_name = |call: &&&str| line.match_indices(**call).any(|(at, _)| !line[..at].ends_with('f'));
+            if let Some(call) = BY_NAME.iter().find(by_name) {
+                wrong.push(format!("{path}: {call}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "calls by name, see src/rootfs/attributes.rs:\n{}", wrong.join("\n"));
+}

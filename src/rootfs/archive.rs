@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use rustix::{
-    fs::{AtFlags, FileType, OFlags, Stat, major, minor},
+    fs::{FileType, OFlags, Stat, major, minor},
     io::Errno,
 };
 use serde::Serialize;
@@ -19,9 +19,10 @@ use tokio::sync::mpsc;
 use super::{
     header::{BLOCK, Header, kind_of},
     path::{clean_absolute, split_last},
-    resolve::{beneath, open_in_root},
-    tree::{self, MAX_DEPTH},
+    resolve::{open_entry, open_in_root},
+    tree,
     view::{RootView, reopen},
+    walk::Walk,
 };
 use crate::model::{Error, Result, error::Context, time::Timestamp};
 
@@ -107,9 +108,7 @@ impl RootView {
     pub fn export(&self, sender: &mpsc::Sender<Result<Bytes>>) {
         let mut writer = ArchiveWriter { view: self, sink: Sink::new(sender), links: HashMap::new() };
         let written = (|| {
-            let root = reopen(self.root(), OFlags::RDONLY | OFlags::DIRECTORY)?;
-            let device = rustix::fs::fstat(&root)?.st_dev;
-            writer.contents(root.as_fd(), b"", device, 0)?;
+            writer.contents(self.root(), b"")?;
             writer.sink.finish()
         })();
         tell(written, sender);
@@ -236,74 +235,51 @@ impl ArchiveWriter<'_> {
     fn target(&mut self, target: &Target) -> io::Result<()> {
         let name = target.path_stat.name.as_bytes();
         let file = target.file.as_fd();
-        match tree::file_type(target.stat.st_mode) {
-            FileType::Directory => {
-                let opened = beneath(file, c".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-                let name = if name == b"/" { b"/".to_vec() } else { [name, b"/"].concat() };
-                self.header(&name, &target.stat, b"", None)?;
-                if self.view.is_kernel_interface(file)? {
-                    return Ok(());
-                }
-                self.contents(opened.as_fd(), &name, target.stat.st_dev, 0)
-            }
-            FileType::RegularFile => self.file(name, File::from(reopen(file, OFlags::RDONLY | OFlags::NONBLOCK)?)),
-            FileType::Symlink => {
-                let link = rustix::fs::readlinkat(file, c"", Vec::new())?;
-                self.header(name, &target.stat, link.to_bytes(), None)
-            }
-            _ => self.header(name, &target.stat, b"", None),
+        if tree::file_type(target.stat.st_mode) != FileType::Directory {
+            return self.file(name.to_vec(), file, &target.stat);
         }
+        let name = if name == b"/" { b"/".to_vec() } else { [name, b"/"].concat() };
+        self.header(&name, &target.stat, b"", None)?;
+        if self.view.is_kernel_interface(file)? {
+            return Ok(());
+        }
+        self.contents(file, &name)
     }
 
-    fn contents(&mut self, folder: BorrowedFd<'_>, prefix: &[u8], device: u64, depth: usize) -> io::Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(Errno::NAMETOOLONG.into());
-        }
-        for name in tree::names(folder)? {
-            let path = [prefix, name.to_bytes()].concat();
-            match self.entry(folder, &name, path, device, depth) {
+    fn contents(&mut self, folder: BorrowedFd<'_>, prefix: &[u8]) -> io::Result<()> {
+        let mut walk = Walk::new(folder, prefix)?;
+        while let Some(found) = walk.next()? {
+            match self.file(walk.path().to_vec(), found.file.as_fd(), &found.stat) {
                 // It went away meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
+                Err(error) if tree::is_gone(&error) => continue,
+                written => written?,
+            }
+            let is_folder = tree::file_type(found.stat.st_mode) == FileType::Directory;
+            if is_folder && !(found.is_mount && self.view.is_kernel_interface(found.file.as_fd())?) {
+                walk.enter(found)?;
             }
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        folder: BorrowedFd<'_>,
-        name: &CStr,
-        mut path: Vec<u8>,
-        device: u64,
-        depth: usize,
-    ) -> io::Result<()> {
-        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if tree::file_type(stat.st_mode) != FileType::Directory {
-            return self.single(folder, name, path, &stat);
-        }
-        let inner = beneath(folder, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
-        path.push(b'/');
-        self.header(&path, &stat, b"", None)?;
-        if stat.st_dev != device && self.view.is_kernel_interface(inner.as_fd())? {
-            return Ok(());
-        }
-        self.contents(inner.as_fd(), &path, stat.st_dev, depth + 1)
+    /// One entry of a folder; of a folder not what it holds.
+    pub fn single(&mut self, folder: BorrowedFd<'_>, name: &CStr, path: Vec<u8>) -> io::Result<()> {
+        let file = open_entry(folder, name)?;
+        let stat = rustix::fs::fstat(&file)?;
+        self.file(path, file.as_fd(), &stat)
     }
 
-    /// One entry of a folder; of a folder not what it holds.
-    pub fn single(&mut self, folder: BorrowedFd<'_>, name: &CStr, mut path: Vec<u8>, stat: &Stat) -> io::Result<()> {
+    /// One file by its `O_PATH` descriptor; of a folder not what it holds. Nothing but a regular file is opened: opening a
+    /// device may do something, and a FIFO waits.
+    fn file(&mut self, mut path: Vec<u8>, file: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
         match tree::file_type(stat.st_mode) {
             FileType::Directory => {
                 path.push(b'/');
                 self.header(&path, stat, b"", None)
             }
-            FileType::RegularFile => {
-                let file = beneath(folder, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
-                self.file(&path, File::from(file))
-            }
+            FileType::RegularFile => self.regular(&path, file, stat),
             FileType::Symlink => {
-                let link = rustix::fs::readlinkat(folder, name, Vec::new())?;
+                let link = rustix::fs::readlinkat(file, c"", Vec::new())?;
                 self.header(&path, stat, link.to_bytes(), None)
             }
             _ => self.header(&path, stat, b"", None),
@@ -327,19 +303,19 @@ impl ArchiveWriter<'_> {
         self.write_header(&header)
     }
 
-    fn file(&mut self, path: &[u8], file: File) -> io::Result<()> {
-        let stat = rustix::fs::fstat(&file)?;
+    fn regular(&mut self, path: &[u8], file: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
         if stat.st_nlink > 1 {
             let id = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&id).cloned() {
-                return self.write_header(&Header { kind: b'1', link: &first, ..header_of(path, &stat) });
+                return self.write_header(&Header { kind: b'1', link: &first, ..header_of(path, stat) });
             }
             self.links.insert(id, path.to_vec());
         }
+        let content = File::from(reopen(file, OFlags::RDONLY | OFlags::NONBLOCK)?);
         let mut value = [0; 64];
-        let capability = rustix::fs::fgetxattr(&file, c"security.capability", &mut value[..]).ok();
-        self.header(path, &stat, b"", capability.map(|length| &value[..length]))?;
-        self.sink.copy(&file, u64::try_from(stat.st_size).unwrap_or(0))
+        let capability = rustix::fs::fgetxattr(&content, c"security.capability", &mut value[..]).ok();
+        self.header(path, stat, b"", capability.map(|length| &value[..length]))?;
+        self.sink.copy(&content, u64::try_from(stat.st_size).unwrap_or(0))
     }
 
     /// Writes a header; sockets have none, they are left out.

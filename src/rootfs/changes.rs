@@ -102,7 +102,7 @@ fn upper_folder(mounts: &[RootfsMount]) -> Option<&str> {
 /// Hands an entry over as a tar has it: deleted ones as `.wh.NAME`.
 fn write(writer: &mut ArchiveWriter<'_>, entry: &Entry<'_>) -> io::Result<()> {
     match entry.own {
-        Some((folder, name, stat)) => match writer.single(folder, name, entry.path.to_vec(), stat) {
+        Some((folder, name, _)) => match writer.single(folder, name, entry.path.to_vec()) {
             // It went away meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -250,7 +250,7 @@ fn is_whiteout(stat: &Stat) -> bool {
 }
 
 fn is_opaque(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
-    for attribute in ["trusted.overlay.opaque", "user.overlay.opaque"] {
+    for attribute in [c"trusted.overlay.opaque", c"user.overlay.opaque"] {
         if tree::xattr(folder, name, attribute)?.is_some_and(|value| value == b"y") {
             return Ok(true);
         }

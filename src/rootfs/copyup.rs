@@ -6,17 +6,17 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    vec,
 };
 
-use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps},
-    io::Errno,
-};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use super::{
-    resolve::{Owner, beneath, chown},
-    tree::{self, MAX_DEPTH},
-    view::RootView,
+    attributes,
+    descent::Descent,
+    resolve::{beneath, open_entry, open_made},
+    tree,
+    view::{RootView, reopen},
 };
 use crate::model::{Error, Result, error::Context};
 
@@ -33,7 +33,7 @@ fn listed(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// Copies what `view` has at `path` into the folder `volume`, if that is empty: files, folders, links, devices
 /// with their owners, modes, times, attributes; the folder's own too. Nothing at `path` is success.
 pub fn copy_up(view: &RootView, path: &str, volume: BorrowedFd<'_>) -> Result<()> {
-    let source = match super::resolve::open_in_root(view.root(), path, OFlags::RDONLY | OFlags::NONBLOCK) {
+    let source = match view.resolve(path) {
         Ok(source) => source,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).context(format!("opening {path}")),
@@ -50,75 +50,109 @@ fn copy_root(source: BorrowedFd<'_>, stat: &Stat, volume: BorrowedFd<'_>) -> io:
     if !tree::names(target.as_fd())?.is_empty() {
         return Ok(());
     }
-    let mut copy = Copy { volume: target.as_fd(), links: HashMap::new(), path: Vec::new() };
-    copy.contents(source, target.as_fd(), 0)?;
-    describe(source, c".", target.as_fd(), c".", stat)
+    let names = tree::names(source)?.into_iter();
+    let source = source.try_clone_to_owned()?;
+    let copy = Copy {
+        volume: target.as_fd(),
+        links: HashMap::new(),
+        source: Descent::new(source, Level { names, stat: *stat })?,
+        target: Descent::new(target.try_clone()?, ())?,
+        path: Vec::new(),
+    };
+    copy.run()
 }
 
+/// What is copied at this moment.
 struct Copy<'a> {
     volume: BorrowedFd<'a>,
-    /// Where in the volume the first of several names of a file is.
-    links: HashMap<(u64, u64), CString>,
+    /// Where in the volume the first of several names of a file is, and which file that is.
+    links: HashMap<FileId, (CString, FileId)>,
+    source: Descent<Level>,
+    target: Descent<()>,
     /// Names of the folders that are being copied, from the volume down.
     path: Vec<CString>,
 }
 
+type FileId = (u64, u64);
+
+/// A folder that is being copied.
+struct Level {
+    names: vec::IntoIter<CString>,
+    stat: Stat,
+}
+
 impl Copy<'_> {
-    fn contents(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(Errno::NAMETOOLONG.into());
+    fn run(mut self) -> io::Result<()> {
+        loop {
+            if let Some(name) = self.source.known().names.next() {
+                self.entry(name)?;
+                continue;
+            }
+            // What is put into a folder changes its times.
+            let stat = self.source.known().stat;
+            attributes::copy_all(self.source.here(), &stat, self.target.here())?;
+            self.path.pop();
+            self.target.leave()?;
+            if self.source.leave()?.is_none() {
+                return Ok(());
+            }
         }
-        for name in tree::names(source)? {
-            self.entry(source, target, &name, depth)?;
-        }
-        Ok(())
     }
 
-    fn entry(
-        &mut self,
-        source: BorrowedFd<'_>,
-        target: BorrowedFd<'_>,
-        name: &CString,
-        depth: usize,
-    ) -> io::Result<()> {
-        let stat = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-        match tree::file_type(stat.st_mode) {
-            FileType::Directory => {
-                rustix::fs::mkdirat(target, name, Mode::RWXU)?;
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-                let (from, to) = (beneath(source, name, flags)?, beneath(target, name, flags)?);
-                self.path.push(name.clone());
-                self.contents(from.as_fd(), to.as_fd(), depth + 1)?;
-                self.path.pop();
-            }
-            FileType::RegularFile => {
-                if self.link(target, name, &stat)? {
-                    return Ok(());
-                }
-                let from = File::from(beneath(source, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?);
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-                let to = File::from(rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?);
-                io::copy(&mut &from, &mut &to)?;
-                if stat.st_nlink > 1 {
-                    self.links.insert((stat.st_dev, stat.st_ino), self.path_of(name));
-                }
-            }
+    fn entry(&mut self, name: CString) -> io::Result<()> {
+        let from = open_entry(self.source.here(), &name)?;
+        let stat = rustix::fs::fstat(&from)?;
+        let target = self.target.here();
+        let made = match tree::file_type(stat.st_mode) {
+            FileType::Directory => return self.folder(name, from, stat),
+            FileType::RegularFile => match self.link(target, &name, &stat)? {
+                true => return Ok(()),
+                false => self.regular(&name, from.as_fd(), &stat)?,
+            },
             FileType::Symlink => {
-                rustix::fs::symlinkat(rustix::fs::readlinkat(source, name, Vec::new())?, target, name)?;
+                rustix::fs::symlinkat(rustix::fs::readlinkat(&from, c"", Vec::new())?, target, &name)?;
+                open_made(target, &name, FileType::Symlink)?
             }
             FileType::Socket | FileType::Unknown => return Ok(()),
             kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
-                rustix::fs::mknodat(target, name, kind, mode, stat.st_rdev)?;
+                rustix::fs::mknodat(target, &name, kind, Mode::RUSR | Mode::WUSR, stat.st_rdev)?;
+                open_made(target, &name, kind)?
             }
-        }
-        describe(source, name, target, name, &stat)
+        };
+        attributes::copy_all(from.as_fd(), &stat, made.as_fd())
     }
 
-    /// Gives a further name to a file that was copied before.
+    fn folder(&mut self, name: CString, from: OwnedFd, stat: Stat) -> io::Result<()> {
+        rustix::fs::mkdirat(self.target.here(), &name, Mode::RWXU)?;
+        let made = open_made(self.target.here(), &name, FileType::Directory)?;
+        let names = tree::names(from.as_fd())?.into_iter();
+        self.path.push(name.clone());
+        self.source.push(name.clone(), from, Level { names, stat })?;
+        self.target.push(name, made, ())
+    }
+
+    fn regular(&mut self, name: &CString, from: BorrowedFd<'_>, stat: &Stat) -> io::Result<OwnedFd> {
+        let from = File::from(reopen(from, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = File::from(rustix::fs::openat(self.target.here(), name, flags, Mode::RUSR | Mode::WUSR)?);
+        io::copy(&mut &from, &mut &to)?;
+        if stat.st_nlink > 1 {
+            self.links.insert(id(stat), (self.path_of(name), id(&rustix::fs::fstat(&to)?)));
+        }
+        Ok(to.into())
+    }
+
+    /// Gives a further name to a file that was copied before, if that is still where it was put: who has the volume already
+    /// may have put a link there.
     fn link(&self, target: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<bool> {
-        let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) else { return Ok(false) };
-        rustix::fs::linkat(self.volume, first, target, name, AtFlags::empty())?;
+        let Some((path, copied)) = self.links.get(&id(stat)) else { return Ok(false) };
+        let Ok(first) = beneath(self.volume, path.as_c_str(), OFlags::PATH | OFlags::NOFOLLOW) else {
+            return Ok(false);
+        };
+        if id(&rustix::fs::fstat(&first)?) != *copied {
+            return Ok(false);
+        }
+        attributes::link(first.as_fd(), target, name)?;
         Ok(true)
     }
 
@@ -128,27 +162,6 @@ impl Copy<'_> {
     }
 }
 
-/// Copies owner, mode, times and attributes. The owner first, since changing it takes set-id bits and capabilities.
-fn describe(
-    source: BorrowedFd<'_>,
-    name: &CStr,
-    target: BorrowedFd<'_>,
-    as_name: &CStr,
-    stat: &Stat,
-) -> io::Result<()> {
-    chown(target, as_name, Owner { uid: stat.st_uid, gid: stat.st_gid })?;
-    tree::copy_xattrs((source, name), (target, as_name))?;
-    if tree::file_type(stat.st_mode) != FileType::Symlink {
-        rustix::fs::chmodat(target, as_name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
-    }
-    let times = Timestamps { last_access: access_time(stat), last_modification: modification_time(stat) };
-    Ok(rustix::fs::utimensat(target, as_name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
-}
-
-fn access_time(stat: &Stat) -> Timespec {
-    Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec.cast_signed() }
-}
-
-fn modification_time(stat: &Stat) -> Timespec {
-    Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() }
+fn id(stat: &Stat) -> FileId {
+    (stat.st_dev, stat.st_ino)
 }

@@ -8,7 +8,6 @@ use std::{
     fs::File,
     io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    rc::Rc,
 };
 
 use rustix::{
@@ -19,10 +18,12 @@ use tar::EntryType;
 
 use super::{
     archive::not_found,
+    attributes,
     decompress::decompress,
+    descent::Descent,
     header::parse_number,
     path::clean_absolute,
-    resolve::{Owner, beneath, chown, is_dir},
+    resolve::{Owner, beneath, is_dir, make_dir, open_entry, open_made},
     tree,
     view::RootView,
 };
@@ -51,8 +52,8 @@ impl RootView {
         }
         self.check_writable(folder.as_fd())?;
         let body = decompress(body).map_err(|error| bad_archive(&error))?;
-        Extraction { view: self, folder: Rc::new(folder), path, options, parent: None, folder_times: Vec::new() }
-            .run(body)
+        let way = Descent::new(folder, ()).context("looking at the folder")?;
+        Extraction { view: self, way, is_stale: false, path, options, folder_times: Vec::new() }.run(body)
     }
 }
 
@@ -70,11 +71,12 @@ fn bad_archive(error: &io::Error) -> Error {
 
 struct Extraction<'a> {
     view: &'a RootView,
-    folder: Rc<OwnedFd>,
+    /// To the folder that the last entry went into; the next one mostly goes there too, or not far from it.
+    way: Descent<()>,
+    /// Something was replaced that may have been on the way.
+    is_stale: bool,
     path: &'a str,
     options: ExtractOptions,
-    /// The folder that the last entry went into; the next one mostly goes there too.
-    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Set at the end, since what is put into a folder changes its time.
     folder_times: Vec<(Vec<u8>, Timespec)>,
 }
@@ -113,76 +115,74 @@ impl Extraction<'_> {
         let Some((last, above)) = parts.split_last() else { return Ok(()) };
         let last = CString::new(*last).map_err(|_| Error::system(format!("invalid entry name \"{shown}\"")))?;
         let failed = |error: io::Error| Error::system(format!("unpacking {shown}: {error}")).with_source(error);
-        let parent = self.parent(&above.join(&b'/')).map_err(failed)?;
-        let is_there = self.make_room(parent.as_fd(), &last, meta.kind, &parts.join(&b'/'), failed)?;
-        match meta.kind {
-            EntryType::Directory => {
-                if !is_there {
-                    rustix::fs::mkdirat(&parent, &last, Mode::RWXU).map_err(|error| failed(error.into()))?;
-                }
-                self.folder_times.push((parts.join(&b'/'), meta.mtime));
-            }
-            EntryType::Link => self.hard_link(entry, parent.as_fd(), &last, failed)?,
-            EntryType::Symlink => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                rustix::fs::symlinkat(target, &parent, &last).map_err(|error| failed(error.into()))?;
-            }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let kind = match meta.kind {
-                    EntryType::Char => FileType::CharacterDevice,
-                    EntryType::Block => FileType::BlockDevice,
-                    _ => FileType::Fifo,
-                };
-                rustix::fs::mknodat(&parent, &last, kind, Mode::RUSR | Mode::WUSR, meta.device)
-                    .map_err(|error| failed(error.into()))?;
-            }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                return write_file(entry, parent.as_fd(), &last, meta).map_err(failed);
-            }
-            other => return Err(Error::system(format!("unhandled tar header type {}", other.as_byte()))),
+        let source = if meta.kind == EntryType::Link { Some(self.link_source(entry, failed)?) } else { None };
+        self.go_to(above, Missing::IsMade).map_err(failed)?;
+        let is_there = self.make_room(&last, meta.kind, &parts.join(&b'/'), failed)?;
+        if meta.kind == EntryType::Directory {
+            self.folder_times.push((parts.join(&b'/'), meta.mtime));
         }
-        describe(parent.as_fd(), &last, meta).map_err(failed)
+        let parent = self.way.here();
+        let made = match meta.kind {
+            EntryType::Directory if is_there => beneath(parent, &last, FOLDER),
+            EntryType::Directory => make_folder(parent, &last),
+            EntryType::Link => {
+                let source = source.expect("it was opened above");
+                attributes::link(source.as_fd(), parent, &last).map(|()| source)
+            }
+            EntryType::Symlink => make_link(parent, &last, &entry.link_name_bytes().unwrap_or_default()),
+            EntryType::Char => make_node(parent, &last, FileType::CharacterDevice, meta.device),
+            EntryType::Block => make_node(parent, &last, FileType::BlockDevice, meta.device),
+            EntryType::Fifo => make_node(parent, &last, FileType::Fifo, meta.device),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => write_file(entry, parent, &last),
+            other => return Err(Error::system(format!("unhandled tar header type {}", other.as_byte()))),
+        };
+        made.and_then(|made| describe(made.as_fd(), meta)).map_err(failed)
     }
 
-    /// The folder of an entry, links on the way followed inside the container, made where it is missing.
-    fn parent(&mut self, path: &[u8]) -> io::Result<Rc<OwnedFd>> {
-        if path.is_empty() {
-            return Ok(self.folder.clone());
+    /// Goes to a folder, links on the way followed inside the container.
+    fn go_to(&mut self, parts: &[&[u8]], missing: Missing) -> io::Result<()> {
+        let shared = if std::mem::take(&mut self.is_stale) { 0 } else { self.way.shared(parts.iter().copied()) };
+        self.way.back_to(shared);
+        for part in &parts[self.way.depth()..] {
+            let name = CString::new(*part)?;
+            let folder = match beneath(self.way.here(), &name, FOLDER) {
+                Ok(folder) => folder,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => match missing {
+                    Missing::IsMade => make_dir(self.way.here(), &name, Owner::default())?,
+                    Missing::IsError => return Err(error),
+                },
+                Err(_) => self.behind_link(part, missing)?,
+            };
+            self.way.push(name, folder, ())?;
         }
-        if let Some((known, folder)) = &self.parent
-            && known == path
-        {
-            return Ok(folder.clone());
+        Ok(())
+    }
+
+    fn behind_link(&self, part: &[u8], missing: Missing) -> io::Result<OwnedFd> {
+        let part = std::str::from_utf8(part).map_err(|_| Errno::ILSEQ)?;
+        let whole = format!("{}/{part}", self.view.container_path(self.way.here())?);
+        match missing {
+            Missing::IsMade => self.view.ensure_dir(&whole, Owner::default()),
+            Missing::IsError => self.view.resolve(&whole),
         }
-        let folder = match beneath(self.folder.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(folder) => folder,
-            Err(_) => {
-                let path = std::str::from_utf8(path).map_err(|_| Errno::ILSEQ)?;
-                let whole = format!("{}/{path}", self.view.container_path(self.folder.as_fd())?);
-                self.view.ensure_dir(&whole, Owner::default())?
-            }
-        };
-        let folder = Rc::new(folder);
-        self.parent = Some((path.to_vec(), folder.clone()));
-        Ok(folder)
     }
 
     /// Removes what an entry replaces; answers whether a folder is there that may stay.
     fn make_room(
         &mut self,
-        parent: BorrowedFd<'_>,
         last: &CStr,
         kind: EntryType,
         shown: &[u8],
         failed: impl Fn(io::Error) -> Error,
     ) -> Result<bool> {
         let flags = StatxFlags::TYPE;
-        let there = match rustix::fs::statx(parent, last, AtFlags::SYMLINK_NOFOLLOW, flags) {
+        let there = match rustix::fs::statx(self.way.here(), last, AtFlags::SYMLINK_NOFOLLOW, flags) {
             Ok(there) => there,
             Err(Errno::NOENT) => return Ok(false),
             Err(error) => return Err(failed(error.into())),
         };
-        let is_folder = FileType::from_raw_mode(there.stx_mode.into()) == FileType::Directory;
+        let there_kind = tree::file_type(there.stx_mode.into());
+        let is_folder = there_kind == FileType::Directory;
         let becomes_folder = kind == EntryType::Directory;
         if is_folder && becomes_folder {
             return Ok(true);
@@ -198,46 +198,51 @@ impl Extraction<'_> {
         if there.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
             return Err(failed(Errno::BUSY.into()));
         }
-        // What was replaced, a folder or a link to one, must not be written into any more.
-        self.parent = None;
-        tree::remove_all(parent, last).map_err(failed)?;
+        self.is_stale |= matches!(there_kind, FileType::Directory | FileType::Symlink);
+        tree::remove_all(self.way.here(), last).map_err(failed)?;
         Ok(false)
     }
 
-    fn hard_link<R: Read>(
+    /// What an entry is a further name of. It is opened before the entry's own folder, and before what is there is removed.
+    fn link_source<R: Read>(
         &mut self,
         entry: &tar::Entry<'_, R>,
-        parent: BorrowedFd<'_>,
-        last: &CStr,
         failed: impl Fn(io::Error) -> Error,
-    ) -> Result<()> {
+    ) -> Result<OwnedFd> {
         let target = entry.link_name_bytes().unwrap_or_default().into_owned();
         let invalid = || Error::system(format!("invalid hardlink target \"{}\"", String::from_utf8_lossy(&target)));
         let parts = clean_relative(&target).ok_or_else(invalid)?;
         let (name, above) = parts.split_last().ok_or_else(invalid)?;
         let name = CString::new(*name).map_err(|_| invalid())?;
-        let folder = self.parent(&above.join(&b'/')).map_err(&failed)?;
-        rustix::fs::linkat(&folder, &name, parent, last, AtFlags::empty()).map_err(|error| failed(error.into()))
+        self.go_to(above, Missing::IsMade).and_then(|()| open_entry(self.way.here(), &name)).map_err(&failed)
     }
 
     fn set_folder_times(mut self) -> Result<()> {
-        for (path, mtime) in std::mem::take(&mut self.folder_times) {
-            let mut set = || -> io::Result<()> {
-                let (above, last) = match path.iter().rposition(|byte| *byte == b'/') {
-                    Some(slash) => (&path[..slash], &path[slash + 1..]),
-                    None => (&path[..0], &path[..]),
-                };
-                let parent = self.parent(above)?;
-                Ok(rustix::fs::utimensat(&parent, last, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
-            };
-            match set() {
-                // A later entry took the folder away.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Backwards, since the last ones are nearest.
+        for (path, mtime) in std::mem::take(&mut self.folder_times).into_iter().rev() {
+            match self.set_folder_time(&path, mtime) {
+                // A later entry took the folder away, or it was moved meanwhile.
+                Err(error) if tree::is_gone(&error) || error.kind() == io::ErrorKind::NotADirectory => {}
                 other => other.context("setting times")?,
             }
         }
         Ok(())
     }
+
+    fn set_folder_time(&mut self, path: &[u8], mtime: Timespec) -> io::Result<()> {
+        let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        let (last, above) = parts.split_last().expect("a split gives one part at least");
+        self.go_to(above, Missing::IsError)?;
+        let folder = beneath(self.way.here(), *last, FOLDER)?;
+        attributes::set_times(folder.as_fd(), &times(mtime))
+    }
+}
+
+/// What becomes of folders that are not there.
+#[derive(Clone, Copy)]
+enum Missing {
+    IsMade,
+    IsError,
 }
 
 impl Meta {
@@ -314,20 +319,29 @@ fn clean_relative(name: &[u8]) -> Option<Vec<&[u8]>> {
     Some(parts)
 }
 
-fn write_file(content: &mut impl Read, parent: BorrowedFd<'_>, name: &CStr, meta: &Meta) -> io::Result<()> {
+/// How folders on the way to an entry are opened.
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
+
+fn make_folder(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+    open_made(parent, name, FileType::Directory)
+}
+
+fn make_link(parent: BorrowedFd<'_>, name: &CStr, target: &[u8]) -> io::Result<OwnedFd> {
+    rustix::fs::symlinkat(target, parent, name)?;
+    open_made(parent, name, FileType::Symlink)
+}
+
+fn make_node(parent: BorrowedFd<'_>, name: &CStr, kind: FileType, device: u64) -> io::Result<OwnedFd> {
+    rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)?;
+    open_made(parent, name, kind)
+}
+
+fn write_file(content: &mut impl Read, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
     io::copy(content, &mut file)?;
-    let Owner { uid, gid } = meta.owner;
-    std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
-    for (attribute, value) in &meta.xattrs {
-        match rustix::fs::fsetxattr(&file, attribute, value, rustix::fs::XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(meta.mode))?;
-    Ok(rustix::fs::futimens(&file, &times(meta.mtime))?)
+    Ok(file.into())
 }
 
 /// Writes a file that is not there yet, with time and capabilities of the file it is a copy of.
@@ -339,38 +353,27 @@ pub(super) fn put_file(
     owner: Owner,
     mode: Option<u32>,
 ) -> io::Result<()> {
-    let mut value = [0; 64];
-    let capability = rustix::fs::fgetxattr(&content, c"security.capability", &mut value[..]).ok();
+    let capability = attributes::xattr(content.as_fd(), c"security.capability")?;
     let meta = Meta {
         kind: EntryType::Regular,
         mode: mode.unwrap_or(stat.st_mode & 0o7777),
         owner,
         mtime: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() },
         device: 0,
-        xattrs: capability
-            .map(|length| (c"security.capability".to_owned(), value[..length].to_vec()))
-            .into_iter()
-            .collect(),
+        xattrs: capability.map(|value| (c"security.capability".to_owned(), value)).into_iter().collect(),
     };
-    write_file(&mut content, parent, name, &meta)
+    let made = write_file(&mut content, parent, name)?;
+    describe(made.as_fd(), &meta)
 }
 
 /// Owner first, since changing it takes set-id bits and capabilities.
-fn describe(parent: BorrowedFd<'_>, name: &CStr, meta: &Meta) -> io::Result<()> {
-    chown(parent, name, meta.owner)?;
+fn describe(file: BorrowedFd<'_>, meta: &Meta) -> io::Result<()> {
+    attributes::set_owner(file, meta.owner)?;
     for (attribute, value) in &meta.xattrs {
-        tree::set_xattr(parent, name, attribute, value)?;
+        attributes::set_xattr(file, attribute, value)?;
     }
-    let is_link = meta.kind == EntryType::Symlink || meta.kind == EntryType::Link && is_symlink(parent, name)?;
-    if !is_link {
-        rustix::fs::chmodat(parent, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())?;
-    }
-    Ok(rustix::fs::utimensat(parent, name, &times(meta.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
-}
-
-fn is_symlink(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
-    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(tree::file_type(stat.st_mode) == FileType::Symlink)
+    attributes::set_mode(file, meta.mode)?;
+    attributes::set_times(file, &times(meta.mtime))
 }
 
 fn times(mtime: Timespec) -> Timestamps {

@@ -1,17 +1,20 @@
 //! Paths of a container to descriptors. The kernel resolves inside the root; nothing is looked at twice.
 
 use std::{
+    collections::VecDeque,
+    ffi::{CStr, CString},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid},
+    fs::{FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
     path::Arg,
 };
 
 use super::{
+    attributes,
     path::{clean_absolute, split_last},
     view::RootView,
 };
@@ -39,38 +42,36 @@ impl RootView {
         open_in_root(self.root(), path, OFlags::PATH | OFlags::NOFOLLOW)
     }
 
-    /// Makes the folder `path` and those above it, mode 0755, owned by `owner`, where they are missing. Answers an
-    /// `O_PATH` descriptor of it; `NotADirectory` if something else is there.
+    /// Makes the folder `path` and those above it, mode 0755, owned by `owner`, where they are missing. Answers a
+    /// descriptor of it; `NotADirectory` if something else is there.
     pub fn ensure_dir(&self, path: &str, owner: Owner) -> io::Result<OwnedFd> {
-        self.ensure_dir_following(&clean_absolute(path), owner, MAX_LINKS)
-    }
-
-    fn ensure_dir_following(&self, path: &str, owner: Owner, links: u32) -> io::Result<OwnedFd> {
         match open_in_root(self.root(), path, OFlags::PATH | OFlags::DIRECTORY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other,
         }
-        let Some((folder, name)) = split_last(path) else { return Err(Errno::NOENT.into()) };
-        let folder_fd = self.ensure_dir_following(folder, owner, links)?;
-        match rustix::fs::mkdirat(&folder_fd, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => {
-                let made = beneath(folder_fd.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
-                // The process's mask may have cut the mode.
-                rustix::fs::chmodat(&folder_fd, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-                chown(folder_fd.as_fd(), name, owner)?;
-                Ok(made)
+        let mut way = Way::new(self, path, owner)?;
+        while let Some(part) = way.rest.pop_front() {
+            way.go_into(&part)?;
+        }
+        Ok(way.here)
+    }
+
+    /// Where a file at `path` is to be written: its folder, made where it is missing, and its name there, at which there
+    /// is no link. Links at the end are followed even if they lead nowhere yet. A name with a slash after it, and `/`, have none.
+    pub fn ensure_place(&self, path: &str, owner: Owner) -> io::Result<(OwnedFd, CString)> {
+        let mut way = Way::new(self, path, owner)?;
+        loop {
+            let part = way.rest.pop_front().ok_or(Errno::ISDIR)?;
+            if !way.rest.is_empty() || part == ".." {
+                way.go_into(&part)?;
+                continue;
             }
-            // A link to nowhere: what it names is made.
-            Err(Errno::EXIST) if links > 0 => {
-                let target = rustix::fs::readlinkat(&folder_fd, name, Vec::new())?;
-                let target = target.to_string_lossy();
-                let target = match target.starts_with('/') {
-                    true => clean_absolute(&target),
-                    false => clean_absolute(&format!("{}/{target}", self.container_path(folder_fd.as_fd())?)),
-                };
-                self.ensure_dir_following(&target, owner, links - 1)
+            let name = CString::new(part).map_err(|_| Errno::INVAL)?;
+            match rustix::fs::readlinkat(&way.here, &name, Vec::new()) {
+                Ok(link) => way.follow(&link)?,
+                Err(Errno::NOENT | Errno::INVAL) => return Ok((way.here, name)),
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -87,6 +88,100 @@ impl RootView {
         // dockerd and runc leave such files executable.
         drop(rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o755))?);
         beneath(folder.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW)
+    }
+}
+
+/// A path that is gone step by step, since parts of it are missing.
+struct Way<'v> {
+    view: &'v RootView,
+    here: OwnedFd,
+    rest: VecDeque<String>,
+    /// Links that may still be followed.
+    links: u32,
+    /// Who gets what is made.
+    owner: Owner,
+}
+
+impl<'v> Way<'v> {
+    fn new(view: &'v RootView, path: &str, owner: Owner) -> io::Result<Self> {
+        let here = view.root().try_clone_to_owned()?;
+        let rest = parts(&clean_absolute(path)).map(str::to_owned).collect();
+        Ok(Self { view, here, rest, links: MAX_LINKS, owner })
+    }
+
+    fn go_into(&mut self, part: &str) -> io::Result<()> {
+        if part == ".." {
+            // By its path, which the root bounds.
+            let above = format!("{}/..", self.view.container_path(self.here.as_fd())?);
+            self.here = open_in_root(self.view.root(), above.as_str(), OFlags::PATH | OFlags::DIRECTORY)?;
+            return Ok(());
+        }
+        let name = CString::new(part).map_err(|_| Errno::INVAL)?;
+        let opened = match open_entry(self.here.as_fd(), &name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.make(&name, part),
+            other => other?,
+        };
+        match FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode) {
+            FileType::Directory => self.here = opened,
+            FileType::Symlink => self.follow(&rustix::fs::readlinkat(&opened, c"", Vec::new())?)?,
+            _ => return Err(Errno::NOTDIR.into()),
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, name: &CStr, part: &str) -> io::Result<()> {
+        match make_dir(self.here.as_fd(), name, self.owner) {
+            // Somebody was faster; that may be a link.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.links > 0 => {
+                self.links -= 1;
+                self.rest.push_front(part.to_owned());
+            }
+            made => self.here = made?,
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, link: &CStr) -> io::Result<()> {
+        self.links = self.links.checked_sub(1).ok_or(Errno::LOOP)?;
+        let link = link.to_str().map_err(|_| Errno::ILSEQ)?;
+        if link.starts_with('/') {
+            self.here = self.view.root().try_clone_to_owned()?;
+        }
+        for part in parts(link).rev() {
+            self.rest.push_front(part.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn parts(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+/// Makes a folder, mode 0755, owned by `owner`, and opens it.
+pub fn make_dir(parent: BorrowedFd<'_>, name: &CStr, owner: Owner) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+    // Not `O_PATH`, whose mode is set by a path below `/proc`: a root under construction hides that.
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let made = open(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, how)?;
+    attributes::set_owner(made.as_fd(), owner)?;
+    // The process's mask may have cut the mode.
+    attributes::set_mode(made.as_fd(), 0o755)?;
+    Ok(made)
+}
+
+/// An `O_PATH` descriptor of an entry of a folder; a link is itself the result.
+pub fn open_entry(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    open(folder, name, OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::BENEATH)
+}
+
+/// An `O_PATH` descriptor of what was just made. `ESTALE` if somebody put something of another kind there meanwhile; what is
+/// mounted there is refused as well.
+pub fn open_made(folder: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<OwnedFd> {
+    let made = open(folder, name, OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::BENEATH | ResolveFlags::NO_XDEV)?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&made)?.st_mode) == kind {
+        true => Ok(made),
+        false => Err(Errno::STALE.into()),
     }
 }
 
@@ -114,12 +209,6 @@ fn open(from: BorrowedFd<'_>, path: impl Arg + Copy, flags: OFlags, how: Resolve
             other => return Ok(other?),
         }
     }
-}
-
-/// Gives an entry of a folder to `owner`, without following a link.
-pub fn chown(folder: BorrowedFd<'_>, name: impl Arg, owner: Owner) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-    Ok(rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Whether a descriptor names a folder.

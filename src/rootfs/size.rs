@@ -1,64 +1,27 @@
 //! How much is in a folder.
 
-use std::{
-    collections::HashSet,
-    ffi::CStr,
-    io,
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
-};
+use std::{collections::HashSet, io, os::fd::AsFd, path::Path};
 
-use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags},
-    io::Errno,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
-use super::{
-    resolve::beneath,
-    tree::{MAX_DEPTH, file_type, names},
-};
+use super::{tree::file_type, walk::Walk};
 
 /// Bytes of all files below `folder`, each once however many names it has; nothing for folders, as dockerd counts. What
 /// goes away meanwhile is not counted.
 pub fn folder_size(folder: &Path) -> io::Result<u64> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(CWD, folder, flags, Mode::empty())?;
-    let mut sum = Sum::default();
-    sum.add_folder(folder.as_fd(), 0)?;
-    Ok(sum.bytes)
-}
-
-#[derive(Default)]
-struct Sum {
-    bytes: u64,
-    seen: HashSet<(u64, u64)>,
-}
-
-impl Sum {
-    fn add_folder(&mut self, folder: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
-        for name in names(folder)? {
-            match self.add(folder, &name, depth) {
-                Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
-                other => other?,
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, folder: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
-        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut walk = Walk::new(folder.as_fd(), b"")?;
+    let (mut bytes, mut seen) = (0, HashSet::new());
+    while let Some(found) = walk.next()? {
+        let stat = found.stat;
         if file_type(stat.st_mode) == FileType::Directory {
-            if depth >= MAX_DEPTH {
-                return Ok(());
-            }
-            let inner = beneath(folder, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
-            return self.add_folder(inner.as_fd(), depth + 1);
+            walk.enter(found)?;
+        } else if stat.st_nlink < 2 || seen.insert((stat.st_dev, stat.st_ino)) {
+            bytes += u64::try_from(stat.st_size).unwrap_or(0);
         }
-        if stat.st_nlink < 2 || self.seen.insert((stat.st_dev, stat.st_ino)) {
-            self.bytes += u64::try_from(stat.st_size).unwrap_or(0);
-        }
-        Ok(())
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 mod archive;
 mod changes;
+mod deep;
 mod extract;
+mod races;
 
 use std::{
     fs,

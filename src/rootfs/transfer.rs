@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat},
+    fs::{CWD, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 use sha2::{Digest as _, Sha256};
@@ -21,8 +21,9 @@ use super::{
     extract::ExtractOptions,
     path::{clean_absolute, split_last},
     resolve::{Owner, is_dir},
-    tree::{self, MAX_DEPTH},
+    tree,
     view::{RootView, reopen},
+    walk::Walk,
 };
 use crate::model::{Error, Result, error::Context};
 
@@ -69,18 +70,28 @@ impl RootView {
         if tree::file_type(stat.st_mode) != FileType::Directory {
             return Ok(ContentHash::File(hash_entry(&cleaned, &stat, b"", file.as_fd())?));
         }
-        let mut hashes = Vec::new();
-        hash_folder(file.as_fd(), &cleaned, 0, &mut hashes)?;
+        let mut hashes = hash_folder(file.as_fd(), &cleaned)?;
         hashes.sort_unstable();
         Ok(ContentHash::Folder(hex(&Sha256::digest(hashes.join(",")))))
     }
 
     /// Paths that `pattern` matches whole, as Go's walk has them; `depth` is how many parts a match has.
     pub fn matching(&self, depth: usize, is_match: &dyn Fn(&str) -> bool) -> io::Result<Vec<String>> {
-        let mut found = Vec::new();
-        let root = super::resolve::beneath(self.root(), c".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        match_folder(root.as_fd(), "", depth, is_match, &mut found)?;
-        Ok(found)
+        let mut matches = Vec::new();
+        let mut walk = Walk::new(self.root(), b"")?;
+        while let Some(found) = walk.next()? {
+            if walk.depth() + 1 < depth {
+                if tree::file_type(found.stat.st_mode) == FileType::Directory {
+                    walk.enter(found)?;
+                }
+                continue;
+            }
+            let path = String::from_utf8_lossy(walk.path());
+            if is_match(&path) {
+                matches.push(path.into_owned());
+            }
+        }
+        Ok(matches)
     }
 
     /// The first bytes of a file say whether `ADD` unpacks it: a tar, perhaps compressed.
@@ -134,22 +145,20 @@ impl RootView {
         if tree::file_type(stat.st_mode) != FileType::RegularFile {
             return Err(Error::system(format!("{from} is neither a file nor a folder")));
         }
-        let named = clean_absolute(from);
-        let name = split_last(&named).map_or("", |(_, name)| name);
-        let there = self.resolve(to).ok();
-        let is_folder = to.ends_with('/') || there.as_ref().is_some_and(|there| is_dir(there.as_fd()).unwrap_or(false));
-        let path = match (is_folder, &there) {
-            (true, _) => clean_absolute(&format!("{to}/{name}")),
-            // Through a link to a file.
-            (false, Some(there)) => self.container_path(there.as_fd()).context(format!("resolving {to}"))?,
-            (false, None) => clean_absolute(to),
-        };
-        let Some((folder, name)) = split_last(&path) else {
-            return Err(Error::system(format!("cannot copy to {path}")));
+        let path = match self.is_folder(to) {
+            true => {
+                let named = clean_absolute(from);
+                format!("{}/{}", to.trim_end_matches('/'), split_last(&named).map_or("", |(_, name)| name))
+            }
+            false => to.to_owned(),
         };
         let owner = placing.owner.unwrap_or(Owner { uid: stat.st_uid, gid: stat.st_gid });
-        let folder = self.ensure_dir(folder, placing.owner.unwrap_or_default()).context(format!("making {folder}"))?;
-        let name = CString::new(name).map_err(|_| Error::invalid(format!("invalid file name {name:?}")))?;
+        // Through links, also to what is not there yet.
+        let place = self.ensure_place(&path, placing.owner.unwrap_or_default());
+        let (folder, name) = place.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::LOOP) => Error::system(format!("too many links in {path}")).with_source(error),
+            _ => Error::system(format!("making the folder of {path}: {error}")).with_source(error),
+        })?;
         match tree::remove_all(folder.as_fd(), &name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).context(format!("replacing {path}"));
@@ -160,33 +169,26 @@ impl RootView {
         super::extract::put_file(content, folder.as_fd(), &name, &stat, owner, placing.mode)
             .context(format!("writing {path}"))
     }
+
+    /// Whether a file that is copied to `path` goes into it.
+    fn is_folder(&self, path: &str) -> bool {
+        path.ends_with('/') || self.resolve(path).and_then(|there| is_dir(there.as_fd())).unwrap_or(false)
+    }
 }
 
-fn hash_folder(folder: BorrowedFd<'_>, path: &str, depth: usize, hashes: &mut Vec<String>) -> io::Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(Errno::NAMETOOLONG.into());
-    }
-    for name in tree::names(folder)? {
-        let stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let path = format!("{}/{}", path.trim_end_matches('/'), name.to_string_lossy());
-        match tree::file_type(stat.st_mode) {
-            FileType::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-                let inner = super::resolve::beneath(folder, &name, flags)?;
-                hashes.push(hash_entry(&path, &stat, b"", inner.as_fd())?);
-                hash_folder(inner.as_fd(), &path, depth + 1, hashes)?;
-            }
-            FileType::Symlink => {
-                let link = rustix::fs::readlinkat(folder, &name, Vec::new())?;
-                hashes.push(hash_entry(&path, &stat, link.to_bytes(), folder)?);
-            }
-            _ => {
-                let file = super::resolve::beneath(folder, &name, OFlags::PATH | OFlags::NOFOLLOW)?;
-                hashes.push(hash_entry(&path, &stat, b"", file.as_fd())?);
-            }
+fn hash_folder(folder: BorrowedFd<'_>, path: &str) -> io::Result<Vec<String>> {
+    let mut hashes = Vec::new();
+    let mut walk = Walk::new(folder, format!("{}/", path.trim_end_matches('/')).as_bytes())?;
+    while let Some(found) = walk.next()? {
+        let path = String::from_utf8_lossy(walk.path());
+        let kind = tree::file_type(found.stat.st_mode);
+        let link = if kind == FileType::Symlink { found.link()? } else { CString::default() };
+        hashes.push(hash_entry(&path, &found.stat, link.to_bytes(), found.file.as_fd())?);
+        if kind == FileType::Directory {
+            walk.enter(found)?;
         }
     }
-    Ok(())
+    Ok(hashes)
 }
 
 /// Name, kind, mode, owner, link and content; times do not count, since a checkout makes them anew.
@@ -203,31 +205,6 @@ fn hash_entry(path: &str, stat: &Stat, link: &[u8], file: BorrowedFd<'_>) -> io:
         io::copy(&mut content, &mut hash)?;
     }
     Ok(hex(&hash.finalize()))
-}
-
-fn match_folder(
-    folder: BorrowedFd<'_>,
-    prefix: &str,
-    depth: usize,
-    is_match: &dyn Fn(&str) -> bool,
-    found: &mut Vec<String>,
-) -> io::Result<()> {
-    for name in tree::names(folder)? {
-        let path = format!("{prefix}{}", name.to_string_lossy());
-        if depth <= 1 {
-            if is_match(&path) {
-                found.push(path);
-            }
-            continue;
-        }
-        let stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if tree::file_type(stat.st_mode) == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            let inner = super::resolve::beneath(folder, &name, flags)?;
-            match_folder(inner.as_fd(), &format!("{path}/"), depth - 1, is_match, found)?;
-        }
-    }
-    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -283,6 +260,24 @@ mod tests {
         let metadata = to.path().join("new/x").metadata().unwrap();
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o711);
         assert!(metadata.is_file() && metadata.nlink() == 1);
+    }
+
+    #[test]
+    fn links_at_the_end_stay_and_what_they_name_is_made() {
+        let (_from, to, source, view) = folders();
+        let path = |name: &str| to.path().join(name);
+        let links = [("one", "two"), ("two", "/deep/er/three"), ("out", "../../../out-made"), ("circle", "circle")];
+        for (link, target) in links {
+            std::os::unix::fs::symlink(target, path(link)).unwrap();
+        }
+        view.copy_from(&source, "a", "/one", Placing::default()).unwrap();
+        view.copy_from(&source, "a", "/out", Placing::default()).unwrap();
+        for (link, made) in [("one", "deep/er/three"), ("out", "out-made")] {
+            assert!(path(link).is_symlink() && path(made).symlink_metadata().unwrap().is_file());
+        }
+        assert!(path("two").is_symlink());
+        let error = view.copy_from(&source, "a", "/circle", Placing::default()).unwrap_err();
+        assert_eq!(error.message(), "too many links in /circle");
     }
 
     #[test]

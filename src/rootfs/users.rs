@@ -12,7 +12,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{tree, view::RootView};
+use super::{
+    resolve::open_entry,
+    tree,
+    view::{RootView, reopen},
+};
 use crate::{
     backend::runtime::RootfsMount,
     model::{Result, error::Context},
@@ -33,9 +37,8 @@ pub struct UserFiles {
 impl RootView {
     /// The user database as the container sees it.
     pub fn user_files(&self) -> Result<UserFiles> {
-        let read = |path: &str| match super::resolve::open_in_root(self.root(), path, OFlags::RDONLY | OFlags::NONBLOCK)
-        {
-            Ok(file) => read_regular(file),
+        let read = |path: &str| match self.resolve(path) {
+            Ok(file) => read_regular(file.as_fd()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         };
@@ -98,21 +101,20 @@ fn look(layer: BorrowedFd<'_>, name: &CStr) -> Option<Found> {
         Some(FileType::CharacterDevice) => return Some(Found::Gone),
         Some(_) => return None,
     }
-    if tree::xattr(layer, c"etc", "trusted.overlay.redirect").ok()?.is_some() {
+    if tree::xattr(layer, c"etc", c"trusted.overlay.redirect").ok()?.is_some() {
         return None;
     }
-    let is_opaque = tree::xattr(layer, c"etc", "trusted.overlay.opaque").ok()?.is_some_and(|value| value == b"y");
+    let is_opaque = tree::xattr(layer, c"etc", c"trusted.overlay.opaque").ok()?.is_some_and(|value| value == b"y");
     let below = if is_opaque { Found::Gone } else { Found::Below };
     let etc = super::resolve::beneath(layer, c"etc", OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW).ok()?;
     match kind(etc.as_fd(), name)? {
         None => Some(below),
         Some(FileType::CharacterDevice) => Some(Found::Gone),
         Some(FileType::RegularFile) => {
-            if tree::xattr(etc.as_fd(), name, "trusted.overlay.metacopy").ok()?.is_some() {
+            if tree::xattr(etc.as_fd(), name, c"trusted.overlay.metacopy").ok()?.is_some() {
                 return None;
             }
-            let file = super::resolve::beneath(etc.as_fd(), name, OFlags::RDONLY | OFlags::NOFOLLOW).ok()?;
-            Some(Found::File(read_regular(file).ok()?))
+            Some(Found::File(read_regular(open_entry(etc.as_fd(), name).ok()?.as_fd()).ok()?))
         }
         Some(_) => None,
     }
@@ -127,12 +129,14 @@ fn kind(folder: BorrowedFd<'_>, name: &CStr) -> Option<Option<FileType>> {
     }
 }
 
-fn read_regular(file: OwnedFd) -> io::Result<Vec<u8>> {
-    let stat = rustix::fs::fstat(&file)?;
+/// By an `O_PATH` descriptor, so that nothing else is opened: a FIFO waits, a device may do something.
+fn read_regular(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let stat = rustix::fs::fstat(file)?;
     if tree::file_type(stat.st_mode) != FileType::RegularFile {
         return Ok(Vec::new());
     }
+    let content = File::from(reopen(file, OFlags::RDONLY | OFlags::NONBLOCK)?);
     let mut bytes = Vec::new();
-    File::from(file).take(LONGEST).read_to_end(&mut bytes)?;
+    content.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -4,5 +4,6 @@
 mod boxes;
 #[path = "../support/daemon.rs"]
 mod daemon;
+mod deep;
 mod dockerfiles;
 mod fort;

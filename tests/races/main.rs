@@ -4,3 +4,5 @@
 mod boxes;
 #[path = "../support/daemon.rs"]
 mod daemon;
+
+mod paths;

@@ -1,7 +1,7 @@
 //! A build's context: the tar of the body, or what its URL names, unpacked into a folder of its own.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     dockerfile::{Dockerfile, ignore::Ignore},
     engine::{Engine, containers::prepare::blocking, images::Body},
     model::{Error, Result, error::Context as _, limits},
-    rootfs::{ExtractOptions, RootView},
+    rootfs::{ExtractOptions, RootView, remove_folder},
 };
 
 /// The files of a build.
@@ -92,11 +92,8 @@ impl Engine {
 /// Folders of a daemon that was killed.
 pub(crate) fn tidy(data_root: &Path) {
     let folder = files::all(data_root);
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!("removing {}: {error}", folder.display());
-        }
-        _ => {}
+    if let Err(error) = remove_folder(&folder) {
+        tracing::warn!("removing {}: {error}", folder.display());
     }
 }
 

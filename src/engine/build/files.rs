@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, Permissions},
-    io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -12,6 +11,7 @@ use tracing::warn;
 use crate::{
     engine::containers::prepare::blocking,
     model::{Result, error::Context, id::ContainerId},
+    rootfs::remove_folder,
 };
 
 /// Removed when dropped.
@@ -54,11 +54,8 @@ impl TempFolder {
 
 impl Drop for TempFolder {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!("removing the build's folder {}: {error}", self.0.display());
-            }
-            _ => {}
+        if let Err(error) = remove_folder(&self.0) {
+            warn!("removing the build's folder {}: {error}", self.0.display());
         }
     }
 }

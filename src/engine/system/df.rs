@@ -1,11 +1,6 @@
 //! `GET /system/df`: what the tenant's things take on disk.
 
-use std::{
-    collections::HashSet,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use crate::{
     engine::{
@@ -16,6 +11,7 @@ use crate::{
         volumes::VolumeInfo,
     },
     model::{Error, Result, container::ContainerRecord, filters::Filters, id::Tenant},
+    rootfs::folder_size,
 };
 
 /// Of which kinds of things the usage is asked for.
@@ -140,30 +136,13 @@ impl Engine {
             let references = records.iter().filter(uses).count();
             let folder = info.mountpoint.clone();
             let measured = tokio::task::spawn_blocking(move || folder_size(&folder)).await;
-            let size = measured.map_err(|panic| Error::system("measuring a volume failed").with_source(panic))?;
+            let measured = measured.map_err(|panic| Error::system("measuring a volume failed").with_source(panic))?;
+            // One that was removed meanwhile takes nothing.
+            let size = measured.unwrap_or_default();
             usages.push(VolumeUsage { info, references, size });
         }
         Ok(usages)
     }
-}
-
-/// Bytes of all files below a folder, each file once however many names it has. What cannot be read or goes away
-/// meanwhile counts nothing.
-fn folder_size(folder: &Path) -> u64 {
-    let mut seen = HashSet::new();
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    let mut size = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else if seen.insert((metadata.dev(), metadata.ino())) {
-                size += metadata.len();
-            }
-        }
-    }
-    size
 }
 
 #[cfg(test)]
@@ -178,14 +157,5 @@ mod tests {
         let some = parse(&["volume", "build-cache"]).unwrap();
         assert_eq!((some.images, some.volumes, some.build_cache), (false, true, true));
         assert_eq!(parse(&["bogus"]).unwrap_err().message(), "unknown object type: bogus");
-    }
-
-    #[test]
-    fn a_file_with_two_names_counts_once() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("sub")).unwrap();
-        std::fs::write(folder.path().join("sub/a"), "1234").unwrap();
-        std::fs::hard_link(folder.path().join("sub/a"), folder.path().join("b")).unwrap();
-        assert_eq!(folder_size(folder.path()), 4);
     }
 }

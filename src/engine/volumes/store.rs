@@ -25,6 +25,7 @@ use crate::{
         id::{ContainerId, Tenant},
         volume::Volume,
     },
+    rootfs::remove_folder,
 };
 
 /// Folders on their way out; no volume's name begins with a dot.
@@ -69,9 +70,8 @@ impl VolumeStore {
 
     fn read_tenant(&self, tenant: &Tenant) -> io::Result<()> {
         let root = self.root(tenant);
-        match fs::remove_dir_all(root.join(REMOVED)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => warn!("removing old volumes: {error}"),
-            _ => {}
+        if let Err(error) = remove_folder(&root.join(REMOVED)) {
+            warn!("removing old volumes: {error}");
         }
         for name in folders(&root)? {
             match fs::read(root.join(&name).join("volume.json")) {
@@ -85,7 +85,7 @@ impl VolumeStore {
                     Err(error) => warn!(volume = name, "reading the record of volume {name}: {error}"),
                 },
                 // Half made: the record is the last that is written.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_dir_all(root.join(&name))?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => remove_folder(&root.join(&name))?,
                 Err(error) => return Err(error),
             }
         }
@@ -187,11 +187,10 @@ impl VolumeStore {
             volumes.remove(name);
         }
         Ok(async move {
-            match tokio::fs::remove_dir_all(&away).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!("removing {}: {error}", away.display());
-                }
-                _ => {}
+            let folder = away.clone();
+            let removed = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;
+            if let Err(error) = removed.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+                warn!("removing {}: {error}", away.display());
             }
         })
     }
