@@ -204,3 +204,37 @@ async fn links_of_a_context_lead_nowhere_else() {
     assert!(up.unwrap_err().contains("forbidden path outside the build context"));
     assert_nothing_left(&daemon).await;
 }
+
+/// As dockerd 28's classic builder answered each.
+#[tokio::test]
+async fn file_goes_through_links_also_to_what_is_not_there_yet() {
+    let daemon = Daemon::with_box().await;
+    let file = "FROM box\nRUN cd /tmp && for l in rel:missing abs:/tmp/absmissing c1:c2 c2:c3 c3:/tmp/deep/er/file \
+                out:../../../../esc there:/tmp/old add:added from:copied doc:document slash:gone/ owned:mine \
+                into:folder contents:merged a:b b:a; do busybox ln -s ${l#*:} ${l%%:*}; done; echo old > old; \
+                busybox chmod 600 old\n\
+                COPY f /tmp/rel\nCOPY f /tmp/abs\nCOPY f /tmp/c1\nCOPY f /tmp/out\nCOPY f /tmp/there\nADD f /tmp/add\n\
+                COPY --from=box /data/seed /tmp/from\nCOPY <<EOF /tmp/doc\ntext\nEOF\nCOPY f /tmp/slash\n\
+                COPY --chown=5:6 f /tmp/owned\nCOPY f d/g /tmp/into/\nCOPY d /tmp/contents\n\
+                RUN cd /tmp; for l in rel abs c1 c2 c3 out there add from doc slash owned into contents; do \
+                echo \"$l -> $(busybox readlink $l)\"; done; busybox stat -c '%n %a %u:%g %F' missing absmissing deep \
+                deep/er/file /esc old added copied document gone mine folder/f folder/g merged/g; cat missing document\n";
+    let files = [("Dockerfile", 0o644, file), ("f", 0o644, "content\n"), ("d/g", 0o640, "g")];
+    let text = built(&daemon, "", &files).await;
+    for shown in [
+        "rel -> missing\nabs -> /tmp/absmissing\nc1 -> c2\nc2 -> c3\nc3 -> /tmp/deep/er/file\nout -> ../../../../esc\n",
+        "there -> /tmp/old\nadd -> added\nfrom -> copied\ndoc -> document\nslash -> gone/\nowned -> mine\n",
+        "into -> folder\ncontents -> merged\n",
+        "missing 644 0:0 regular file\nabsmissing 644 0:0 regular file\ndeep 755 0:0 directory\n",
+        "deep/er/file 644 0:0 regular file\n/esc 644 0:0 regular file\nold 644 0:0 regular file\n",
+        "added 644 0:0 regular file\ncopied 640 0:0 regular file\ndocument 644 0:0 regular file\n",
+        "gone 644 0:0 regular file\nmine 644 5:6 regular file\nfolder/f 644 0:0 regular file\n",
+        "folder/g 640 0:0 regular file\nmerged/g 640 0:0 regular file\ncontent\ntext\n",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in {text}");
+    }
+    let circle = file.replace("COPY f /tmp/rel\n", "COPY f /tmp/a\n");
+    let refused = build(&daemon, "", context(&[("Dockerfile", 0o644, &circle), files[1], files[2]])).await;
+    assert!(refused.as_ref().is_err_and(|text| text.contains("too many links in /tmp/a")), "{refused:?}");
+    assert_nothing_left(&daemon).await;
+}
