@@ -13,6 +13,7 @@ mod images;
 mod io;
 mod layers;
 mod leases;
+mod limits;
 mod lost_exits;
 mod oom;
 mod runtime;
@@ -175,8 +176,13 @@ impl Containerd {
         self.cgroups().remove_if_empty(&self.cgroup_parent());
         let state = self.runtimes().state();
         let root = self.exec_root();
-        let folders =
-            [state.join(&self.shared.options.namespace), state.to_owned(), root.join("io"), root.join("containers")];
+        let folders = [
+            state.join(&self.shared.options.namespace),
+            state.to_owned(),
+            root.join("io"),
+            root.join(io::UNREAD),
+            root.join("containers"),
+        ];
         for folder in folders {
             // One that is not empty stays, which is what we want.
             let _ = fs::remove_dir(folder);

@@ -17,6 +17,7 @@ use tokio::{
 use crate::model::{
     Result,
     id::{ContainerId, ExecId},
+    output::OutputStream,
     stats::ResourceUsage,
     time::Timestamp,
 };
@@ -186,6 +187,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Takes an ended task away (kills it first if it still runs). `NotFound` counts as done.
     async fn delete_task(&self, id: &ContainerId) -> Result<()>;
+
+    /// Ends a task that an earlier daemon left, whatever it was doing with it. `NotFound` counts as done.
+    async fn end_found_task(&self, id: &ContainerId) -> Result<()> {
+        self.delete_task(id).await
+    }
+
+    /// What a container wrote that a daemon which was killed has not read; asked once, after its task was ended.
+    fn take_unread(&self, _id: &ContainerId) -> Vec<(OutputStream, Vec<u8>)> {
+        Vec::new()
+    }
 
     /// Freezes all processes.
     async fn pause(&self, id: &ContainerId) -> Result<()>;

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 /// How often, and how long apart, the removal of a cgroup is tried whose last process is about to end.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -82,6 +84,26 @@ impl Cgroups {
         }
     }
 
+    /// The folder of the cgroup in which the first process of a container begins: the container's own, or none.
+    pub(super) fn folder_of(&self, container: &str, pid: u32) -> Option<PathBuf> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let cgroup =
+            text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find(|path| path.ends_with(container))?;
+        self.roots.iter().map(|(root, _)| below(root, cgroup)).find(|folder| folder.exists())
+    }
+
+    /// Lets what is frozen in a cgroup go on.
+    pub(super) fn thaw(&self, cgroup: &str) {
+        for (root, _) in &self.roots {
+            for (file, word) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                let path = below(root, cgroup).join(file);
+                if path.exists() {
+                    let _gone_already = fs::write(path, word);
+                }
+            }
+        }
+    }
+
     /// Removes a cgroup from every hierarchy if nothing is in it.
     pub(super) fn remove_if_empty(&self, cgroup: &str) {
         for (root, _) in &self.roots {
@@ -89,6 +111,23 @@ impl Cgroups {
             let _ = fs::remove_dir(below(root, cgroup));
         }
     }
+}
+
+/// Kills all processes in a cgroup, by its folder.
+pub(super) fn kill_all(folder: &Path) {
+    for pid in members(folder) {
+        // A number may have changed hands meanwhile: what the descriptor names must still be a member.
+        if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+            && members(folder).contains(&pid)
+        {
+            let _ended_already = pidfd_send_signal(process, Signal::KILL);
+        }
+    }
+}
+
+fn members(folder: &Path) -> Vec<Pid> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
 }
 
 fn below(root: &Path, cgroup: &str) -> PathBuf {

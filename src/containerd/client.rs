@@ -11,7 +11,7 @@ use containerd_client::{
         version_client::VersionClient,
     },
     tonic::{
-        Code, Request, Status,
+        Code, GrpcMethod, Request, Status,
         metadata::{Ascii, MetadataValue},
         service::{Interceptor, interceptor::InterceptedService},
         transport::{Channel, Endpoint, Uri},
@@ -20,7 +20,7 @@ use containerd_client::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::Instant};
 
-use super::from_status;
+use super::{from_status, limits::limit_of};
 use crate::model::{Error, Result};
 
 /// containerd refuses messages above 16 MiB; its answers may be as large, and a list of containers larger.
@@ -40,7 +40,7 @@ pub struct Client {
     headers: Headers,
 }
 
-/// The headers that every call carries.
+/// The headers that every call carries, the limit of its kind among them.
 #[derive(Clone, Debug)]
 pub struct Headers {
     namespace: MetadataValue<Ascii>,
@@ -52,6 +52,10 @@ impl Interceptor for Headers {
         request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
         if let Some(lease) = &self.lease {
             request.metadata_mut().insert("containerd-lease", lease.clone());
+        }
+        let method = request.extensions().get::<GrpcMethod<'static>>();
+        if let Some(limit) = method.and_then(|method| limit_of(method.service(), method.method())) {
+            request.set_timeout(limit);
         }
         Ok(request)
     }
@@ -83,7 +87,8 @@ impl Client {
 
     /// containerd's version and commit.
     pub async fn server_version(&self) -> Result<VersionResponse> {
-        let answer = VersionClient::new(self.channel.clone()).version(()).await.map_err(from_status)?;
+        let service = InterceptedService::new(self.channel.clone(), self.headers.clone());
+        let answer = VersionClient::new(service).version(()).await.map_err(from_status)?;
         Ok(answer.into_inner())
     }
 

@@ -5,10 +5,11 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Read, Write},
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     pin::Pin,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -16,15 +17,29 @@ use rustix::{
     pipe::fcntl_setpipe_size,
 };
 use tokio::net::unix::pipe;
+use tracing::warn;
 
 use crate::{
     backend::runtime::{InputPipe, OutputPipe, Stdio, TaskIo},
-    model::{Result, error::Context},
+    model::{Result, error::Context, output::OutputStream},
 };
 
 /// Bytes that a process may be ahead of us. The shim copies faster through large pipes (0.77 of the time for
 /// 256 KiB, no better beyond); four times that would soon reach the kernel's limit for all pipes of a user.
 const PIPE_SIZE: usize = 256 << 10;
+
+/// Below the runtime's folder: output that a killed daemon did not read.
+pub(super) const UNREAD: &str = "unread";
+
+/// What is saved of an output at once: more than its pipe holds.
+const MOST_UNREAD: u64 = 1 << 20;
+
+/// How long, and how far apart, outputs are looked at whose containers have ended.
+const UNREAD_PATIENCE: Duration = Duration::from_millis(500);
+const UNREAD_PAUSE: Duration = Duration::from_millis(20);
+
+/// The outputs with their names.
+const OUTPUTS: [(OutputStream, &str); 2] = [(OutputStream::Stdout, "stdout"), (OutputStream::Stderr, "stderr")];
 
 /// The pipes of one process, below `folder`, by the name of the process.
 pub(super) struct Fifos {
@@ -144,6 +159,67 @@ impl Fifos {
     }
 }
 
+/// Opens both ends of all pipes in a folder, so that nobody waits for the other end of one.
+pub(super) fn hold_all(folder: &Path) -> Vec<File> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let pipes = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_fifo()));
+    let open = |entry: fs::DirEntry| {
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(entry.path()).ok()
+    };
+    pipes.filter_map(open).collect()
+}
+
+/// The folders of all containers' pipes.
+pub(super) fn container_folders(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Saves what is in the outputs of containers whose daemon was killed, below `to`, before their pipes go. `folders` are
+/// those of the containers. Waits for a moment in which nothing comes.
+pub(super) fn keep_unread(folders: &[PathBuf], to: &Path) {
+    let deadline = Instant::now() + UNREAD_PATIENCE;
+    let keep = |folder: &PathBuf| keep_unread_of(folder, &to.join(folder.file_name().unwrap_or_default()));
+    let mut was_quiet = folders.is_empty();
+    while !was_quiet && Instant::now() < deadline {
+        // All of them, not only until the first that has something.
+        was_quiet = folders.iter().filter(|folder| keep(folder)).count() == 0;
+        if !was_quiet {
+            std::thread::sleep(UNREAD_PAUSE);
+        }
+    }
+}
+
+/// Saves what is in the outputs of one container; whether there was anything.
+fn keep_unread_of(folder: &Path, to: &Path) -> bool {
+    let mut has_kept = false;
+    for (_, name) in OUTPUTS {
+        let pipe = folder.join(format!("init-{name}"));
+        let is_pipe = fs::symlink_metadata(&pipe).is_ok_and(|data| data.file_type().is_fifo());
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(pipe);
+        let Some(pipe) = opened.ok().filter(|_| is_pipe) else { continue };
+        let mut bytes = Vec::new();
+        // Ends with an error when there is no more for now.
+        let _no_more = pipe.take(MOST_UNREAD).read_to_end(&mut bytes);
+        if !bytes.is_empty() {
+            has_kept = true;
+            let file =
+                fs::create_dir_all(to).and_then(|()| File::options().create(true).append(true).open(to.join(name)));
+            if let Err(error) = file.and_then(|mut file| file.write_all(&bytes)) {
+                warn!("saving the output of a container: {error}");
+            }
+        }
+    }
+    has_kept
+}
+
+/// What was saved of one container, which is forgotten with this.
+pub(super) fn take_unread(folder: &Path) -> Vec<(OutputStream, Vec<u8>)> {
+    let read = |(stream, name): (OutputStream, &str)| Some((stream, fs::read(folder.join(name)).ok()?));
+    let unread = OUTPUTS.into_iter().filter_map(read).collect();
+    let _not_there = fs::remove_dir_all(folder);
+    unread
+}
+
 fn text(path: Option<&Path>) -> String {
     path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -198,6 +274,19 @@ mod tests {
         let mut byte = [0];
         let reading = tokio::time::timeout(std::time::Duration::from_secs(10), streams.stdout.read(&mut byte));
         assert_eq!(reading.await.expect("an end").unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn held_pipes_keep_neither_side_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifos = Fifos::new(folder.path().to_owned(), "init", Stdio { stdin: true, terminal: false });
+        drop(fifos.create().unwrap());
+        fs::write(folder.path().join("file"), "").unwrap();
+        let held = hold_all(folder.path());
+        assert_eq!(held.len(), 3);
+        // Both would block without an other end.
+        File::options().write(true).open(&fifos.stdout).unwrap();
+        File::open(fifos.stdin.as_ref().unwrap()).unwrap();
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Exits that containerd forgot.
+//! Exits that containerd forgot, and signals that it does not pass on.
 //!
 //! From 1.7 on, containerd throws away a shim whose container ended while containerd itself was down, and the
 //! exit code with it. The kernel (since 6.15) still tells it to whoever holds a descriptor of the process.
@@ -7,14 +7,19 @@ use std::{
     collections::HashMap,
     mem,
     os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::cgroups::{self, Cgroups};
 use crate::{
     backend::runtime::Exit,
     model::{id::ContainerId, time::Timestamp},
@@ -25,7 +30,22 @@ const UNKNOWN: i64 = 255;
 
 /// Descriptors of the first processes of running containers.
 #[derive(Default)]
-pub(super) struct LostExits(Mutex<HashMap<ContainerId, OwnedFd>>);
+pub(super) struct LostExits(Mutex<HashMap<ContainerId, Process>>);
+
+/// One of them.
+struct Process {
+    descriptor: OwnedFd,
+    /// The folder of the container's cgroup.
+    cgroup: Option<PathBuf>,
+}
+
+impl Process {
+    fn kill_rest(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroups::kill_all(cgroup);
+        }
+    }
+}
 
 /// What is known of a task that containerd does not know.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,11 +60,12 @@ pub(super) enum Lost {
 
 impl LostExits {
     /// Remembers the process of a new task.
-    pub(super) fn watch(&self, id: &ContainerId, pid: u32) {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pub(super) fn watch(&self, id: &ContainerId, pid: u32, cgroups: &Cgroups) {
+        let named = i32::try_from(pid).ok().and_then(Pid::from_raw);
         // One that cannot be watched costs us the code of an exit in a rare moment, no more.
-        if let Some(descriptor) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
-            self.lock().insert(id.clone(), descriptor);
+        if let Some(descriptor) = named.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+            let cgroup = cgroups.folder_of(id.as_str(), pid);
+            self.lock().insert(id.clone(), Process { descriptor, cgroup });
         }
     }
 
@@ -55,7 +76,7 @@ impl LostExits {
 
     /// How the process of a task ended that containerd does not know any more.
     pub(super) fn find(&self, id: &ContainerId) -> Lost {
-        match self.lock().get(id).map(wait_status) {
+        match self.lock().get(id).map(|process| wait_status(&process.descriptor)) {
             None => Lost::NeverKnown,
             Some(Status::Lives) => Lost::Lives,
             Some(Status::Ended(code)) => Lost::Ended(exit(code)),
@@ -63,7 +84,40 @@ impl LostExits {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ContainerId, OwnedFd>> {
+    /// Sends a signal to the process itself, and SIGKILL to all in its cgroup as well: who is in another pid namespace
+    /// would go on, and hold the shim up. Whether the process is known.
+    pub(super) fn signal(&self, id: &ContainerId, signal: u32) -> bool {
+        let Some(signal) = i32::try_from(signal).ok().and_then(Signal::from_named_raw) else { return false };
+        let processes = self.lock();
+        let Some(process) = processes.get(id) else { return false };
+        if signal == Signal::KILL {
+            process.kill_rest();
+        }
+        // Of one that has ended the exit is on its way.
+        matches!(pidfd_send_signal(&process.descriptor, signal), Ok(()) | Err(Errno::SRCH))
+    }
+
+    /// Kills what goes on in the cgroup of a container.
+    pub(super) fn kill_rest(&self, id: &ContainerId) {
+        if let Some(process) = self.lock().get(id) {
+            process.kill_rest();
+        }
+    }
+
+    /// Comes when the process of a task has ended; never if it is not watched.
+    pub(super) async fn process_ended(&self, id: &ContainerId) {
+        let descriptor = self.lock().get(id).and_then(|process| process.descriptor.try_clone().ok());
+        let watched = descriptor.and_then(|descriptor| {
+            // SAFETY: an `OwnedFd` answers with the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
+            unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
+        });
+        let Some(watched) = watched else { return std::future::pending().await };
+        if watched.readable().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContainerId, Process>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -129,7 +183,7 @@ mod tests {
     fn a_living_process_has_no_exit() {
         let exits = LostExits::default();
         let id = ContainerId::random();
-        exits.watch(&id, std::process::id());
+        exits.watch(&id, std::process::id(), &Cgroups::detect());
         assert_eq!(exits.find(&id), Lost::Lives);
         exits.forget(&id);
         assert_eq!(exits.find(&id), Lost::NeverKnown);
@@ -140,7 +194,7 @@ mod tests {
         let mut command = Command::new("sh");
         let mut child = command.args(["-c", "read x; exit 7"]).stdin(Stdio::piped()).spawn().unwrap();
         let (exits, id) = (LostExits::default(), ContainerId::random());
-        exits.watch(&id, child.id());
+        exits.watch(&id, child.id(), &Cgroups::detect());
         assert_eq!(child.wait().unwrap().code(), Some(7));
         let Lost::Ended(exit) = exits.find(&id) else { panic!("it has ended") };
         assert!([7, UNKNOWN].contains(&exit.code), "{}", exit.code);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tokio::sync::broadcast;
 
-use super::{Containerd, containers, snapshots, tasks};
+use super::{Containerd, containers, io, snapshots, tasks};
 use crate::{
     backend::runtime::{
         Exit, FoundTask, NewContainer, RootfsMount, Runtime, RuntimeInfo, Stdio, StoredContainer, TaskIo,
@@ -14,6 +14,7 @@ use crate::{
     model::{
         Result,
         id::{ContainerId, ExecId},
+        output::OutputStream,
         stats::ResourceUsage,
     },
 };
@@ -77,6 +78,14 @@ impl Runtime for Containerd {
         tasks::delete(self, id).await
     }
 
+    async fn end_found_task(&self, id: &ContainerId) -> Result<()> {
+        tasks::end_found(self, id).await
+    }
+
+    fn take_unread(&self, id: &ContainerId) -> Vec<(OutputStream, Vec<u8>)> {
+        io::take_unread(&self.exec_root().join(io::UNREAD).join(id.as_str()))
+    }
+
     async fn pause(&self, id: &ContainerId) -> Result<()> {
         tasks::pause(self, id).await
     }
@@ -130,6 +139,7 @@ impl Runtime for Containerd {
         if self.list_tasks().await.is_ok_and(|tasks| tasks.is_empty()) {
             let _not_there = std::fs::remove_dir_all(self.exec_root().join("io"));
         }
+        let _not_there = std::fs::remove_dir_all(self.exec_root().join(io::UNREAD));
         self.remove_empty_remains();
     }
 

@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use containerd_client::tonic::{Code, Status, transport};
 
+use super::limits::is_over_limit;
 use crate::model::{Error, ErrorKind};
 
 /// Keeps containerd's text, since clients search in the OCI runtime's words that it passes on
@@ -11,6 +12,10 @@ use crate::model::{Error, ErrorKind};
 pub(crate) fn from_status(status: Status) -> Error {
     let kind = kind_of(&status);
     let message = match kind {
+        // Go's words, as dockerd passes them on.
+        ErrorKind::Unavailable if is_over_limit(&status) => {
+            "containerd does not answer: context deadline exceeded".to_owned()
+        }
         ErrorKind::Unavailable => format!("containerd is not available: {}", chain_of(&status)),
         // containerd ends its texts with the class of the error, which newer dockerds leave out.
         _ => status.message().strip_suffix(": unknown").unwrap_or(status.message()).to_owned(),
@@ -20,7 +25,7 @@ pub(crate) fn from_status(status: Status) -> Error {
 }
 
 fn kind_of(status: &Status) -> ErrorKind {
-    if is_lost_connection(status) {
+    if is_over_limit(status) || is_lost_connection(status) {
         return ErrorKind::Unavailable;
     }
     match status.code() {
@@ -91,6 +96,13 @@ mod tests {
     fn a_broken_connection_is_unavailable_whatever_its_code() {
         let status = Status::new(Code::Unknown, "transport error");
         assert_eq!(from_status(status).kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_call_over_its_limit_is_unavailable_in_gos_words() {
+        let error = from_status(Status::new(Code::DeadlineExceeded, "Timeout expired"));
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.message(), "containerd does not answer: context deadline exceeded");
     }
 
     #[test]

@@ -16,8 +16,16 @@ use prost_types::Any;
 use tracing::{debug, warn};
 
 use super::{
-    Containerd, begun_execs::BegunExec, containers, from_status, io::Fifos, lost_exits::Lost, runtimes::as_of_runc,
-    snapshots, status::is_lost_connection, usage,
+    Containerd,
+    begun_execs::BegunExec,
+    containers, from_status,
+    io::{self, Fifos},
+    limits::is_over_limit,
+    lost_exits::Lost,
+    runtimes::as_of_runc,
+    snapshots,
+    status::is_lost_connection,
+    usage,
 };
 use crate::{
     backend::runtime::{Exit, FoundTask, Stdio, TaskIo},
@@ -37,6 +45,12 @@ const SIGKILL: u32 = 9;
 /// Pauses of `wait` while containerd is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long after the end of a container its other processes may go on, if it is not told meanwhile.
+const REST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long after that its exit may take to come from the shim through containerd.
+const EXIT_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Makes the task from the container's layer and this spec.
 pub(super) async fn create(
@@ -64,7 +78,7 @@ pub(super) async fn create(
         Ok(answer) => {
             drop(hold);
             let pid = answer.into_inner().pid;
-            containerd.lost_exits().watch(id, pid);
+            containerd.lost_exits().watch(id, pid, containerd.cgroups());
             if fifos.has_empty_stdin() {
                 close_stdin(containerd, id, None).await?;
             }
@@ -108,9 +122,15 @@ pub(super) async fn start(containerd: &Containerd, id: &ContainerId, exec: Optio
 
 /// Waits for an exit, across restarts of containerd.
 pub(super) async fn wait(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Result<Exit> {
-    let exit = wait_patiently(containerd, id, exec).await?;
-    let oom_killed = exec.is_none() && had_oom_kill(containerd, id).await;
-    Ok(Exit { oom_killed, ..exit })
+    let waiting = async {
+        let exit = wait_patiently(containerd, id, exec).await?;
+        let oom_killed = exec.is_none() && had_oom_kill(containerd, id).await;
+        Ok::<_, Error>(Exit { oom_killed, ..exit })
+    };
+    tokio::select! {
+        exit = waiting => exit,
+        exit = unheard_exit(containerd, id, exec) => Ok(exit),
+    }
 }
 
 async fn wait_patiently(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Result<Exit> {
@@ -137,6 +157,22 @@ async fn wait_patiently(containerd: &Containerd, id: &ContainerId, exec: Option<
     }
 }
 
+/// The exit of a task whose process has ended while containerd and its shim say nothing of it.
+async fn unheard_exit(containerd: &Containerd, id: &ContainerId, exec: Option<&ExecId>) -> Exit {
+    if exec.is_none() {
+        containerd.lost_exits().process_ended(id).await;
+        tokio::time::sleep(REST_PATIENCE).await;
+        // Without a pid namespace of its own, an exec that hangs outlives the container, and holds up its shim.
+        containerd.lost_exits().kill_rest(id);
+        tokio::time::sleep(EXIT_PATIENCE).await;
+        if let Lost::Ended(exit) = containerd.lost_exits().find(id) {
+            warn!(container.id = %id, "containerd does not tell the end of container {id}: seen without it");
+            return exit;
+        }
+    }
+    std::future::pending().await
+}
+
 fn to_exit(answer: WaitResponse) -> Exit {
     let at = answer.exited_at.unwrap_or_default();
     let at = Timestamp::from_unix(at.seconds, u32::try_from(at.nanos).unwrap_or(0));
@@ -158,8 +194,26 @@ pub(super) async fn kill(
     all: bool,
 ) -> Result<()> {
     let request = KillRequest { container_id: id.to_string(), exec_id: exec_text(exec), signal, all };
-    containerd.client().tasks().kill(request).await.map_err(from_status)?;
-    Ok(())
+    match containerd.client().tasks().kill(request).await {
+        Ok(_) => Ok(()),
+        // The shim may be held up by an exec that hangs, or containerd by whatever: the process is there all the same.
+        Err(status) if is_over_limit(&status) && exec.is_none() && containerd.lost_exits().signal(id, signal) => {
+            warn!(container.id = %id, signal, "the runtime does not pass a signal on to container {id}: sent directly");
+            Ok(())
+        }
+        Err(status) => Err(from_status(status)),
+    }
+}
+
+/// Ends a task that an earlier daemon left, with whatever that one was about to do to it.
+pub(super) async fn end_found(containerd: &Containerd, id: &ContainerId) -> Result<()> {
+    // A shim that was about to start an exec waits for the other ends of its pipes, and lets nothing else be done.
+    let _held = io::hold_all(&io_folder(containerd, id));
+    let _gone = kill(containerd, id, None, SIGKILL, true).await;
+    let (pipes, unread) = (io_folder(containerd, id), containerd.exec_root().join(io::UNREAD));
+    let kept = tokio::task::spawn_blocking(move || io::keep_unread(&[pipes], &unread)).await;
+    kept.context("saving output")?;
+    delete(containerd, id).await
 }
 
 /// Takes the task away; one that still runs is killed first.
@@ -189,7 +243,7 @@ async fn kill_and_wait(containerd: &Containerd, id: &ContainerId) -> Result<()> 
     gone_is_fine(kill(containerd, id, None, SIGKILL, true).await)?;
     // A frozen process dies when it thaws. Of one that is not frozen, this is refused and does no harm.
     let _ = resume(containerd, id).await;
-    gone_is_fine(wait_patiently(containerd, id, None).await.map(drop))
+    gone_is_fine(wait(containerd, id, None).await.map(drop))
 }
 
 fn gone_is_fine(result: Result<()>) -> Result<()> {
@@ -316,7 +370,7 @@ pub(super) async fn list(containerd: &Containerd) -> Result<Vec<FoundTask>> {
     let answer = containerd.client().tasks().list(ListTasksRequest::default()).await.map_err(from_status)?;
     let found: Vec<_> = answer.into_inner().tasks.into_iter().map(to_found).collect();
     for task in found.iter().filter(|task| task.running) {
-        containerd.lost_exits().watch(&task.id, task.pid);
+        containerd.lost_exits().watch(&task.id, task.pid, containerd.cgroups());
     }
     Ok(found)
 }

@@ -27,7 +27,10 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+};
 
 use tokio::sync::Semaphore;
 
@@ -49,7 +52,7 @@ pub use crate::registry::{Inspected, SearchResult};
 use crate::{
     backend::images::ImageBackend,
     engine::{config::EngineConfig, locks::KeyedLocks},
-    model::Result,
+    model::{ErrorKind, Result, id::Tenant},
     registry::{Registry, RegistryConfig},
 };
 
@@ -67,6 +70,8 @@ pub struct ImageStore {
     names: tokio::sync::Mutex<()>,
     downloads: Arc<Semaphore>,
     pulls: pull::Pulls,
+    /// How many images a tenant had when that was last asked.
+    counts: StdMutex<HashMap<Tenant, usize>>,
 }
 
 impl ImageStore {
@@ -90,6 +95,22 @@ impl ImageStore {
             names: tokio::sync::Mutex::default(),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             pulls: pull::Pulls::default(),
+            counts: StdMutex::default(),
+        }
+    }
+
+    /// How many images a tenant has; the last known number while containerd does not answer.
+    pub(crate) async fn count(&self, tenant: &Tenant) -> Result<usize> {
+        let listed = self.backend.list_images(tenant).await;
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match listed {
+            Ok(images) => {
+                let digests: HashSet<_> = images.into_iter().map(|image| image.target.digest).collect();
+                counts.insert(tenant.clone(), digests.len());
+                Ok(digests.len())
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(counts.get(tenant).copied().unwrap_or(0)),
+            Err(error) => Err(error),
         }
     }
 }

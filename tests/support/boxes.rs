@@ -11,9 +11,9 @@ use super::daemon::{Daemon, http::Answer};
 /// The image's name on every test daemon.
 pub const IMAGE: &str = "box:latest";
 
-const APPLETS: [&str; 22] = [
+const APPLETS: &[&str] = &[
     "sh", "echo", "cat", "sleep", "true", "false", "id", "ls", "env", "hostname", "ps", "kill", "wc", "yes", "head",
-    "dd", "nslookup", "wget", "nc", "ip", "mount", "seq",
+    "dd", "mknod", "mkfifo", "rm", "touch", "ln", "mkdir", "nslookup", "wget", "nc", "ip", "mount", "seq",
 ];
 
 /// A tar of a root file system with busybox.

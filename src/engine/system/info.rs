@@ -1,7 +1,5 @@
 //! `GET /info`.
 
-use std::collections::HashSet;
-
 use indexmap::IndexMap;
 
 use super::host::{self, Host};
@@ -32,15 +30,14 @@ impl Engine {
         let host = Host::get();
         let counts = self.count_containers(tenant);
         let runtime = self.backends.runtime.info();
-        let images: HashSet<_> =
-            self.backends.images.list_images(tenant).await?.into_iter().map(|image| image.target.digest).collect();
+        let images = self.images.count(tenant).await?;
         Ok(SystemInfo {
             id: self.id.as_str().to_owned(),
             containers: counts.running + counts.paused + counts.stopped,
             containers_running: counts.running,
             containers_paused: counts.paused,
             containers_stopped: counts.stopped,
-            images: images.len(),
+            images,
             driver: self.backends.images.snapshotter().to_owned(),
             driver_status: vec![["driver-type".to_owned(), "io.containerd.snapshotter.v1".to_owned()]],
             plugins: plugins(),
