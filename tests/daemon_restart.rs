@@ -5,6 +5,8 @@ mod boxes;
 #[path = "support/daemon.rs"]
 mod daemon;
 
+use std::time::{Duration, Instant};
+
 use daemon::Daemon;
 use serde_json::{Value, json};
 
@@ -13,6 +15,15 @@ const POLITE: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
 
 fn policy(name: &str) -> Value {
     json!({"HostConfig": {"RestartPolicy": {"Name": name}}})
+}
+
+/// What starts with the daemon does so while clients are served.
+async fn comes_to(daemon: &Daemon, name: &str, wanted: (String, i64, i64)) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while state(daemon, name).await != wanted {
+        assert!(Instant::now() < deadline, "{name}: {:?}\n{}", state(daemon, name).await, daemon.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn state(daemon: &Daemon, name: &str) -> (String, i64, i64) {
@@ -61,7 +72,7 @@ async fn restart_policies_are_served_at_the_start() {
     daemon.restart().await;
 
     for name in ["always", "stopped-always", "unless", "failing", "aa-joins"] {
-        assert_eq!(state(&daemon, name).await, running(), "{name}: {}", daemon.log());
+        comes_to(&daemon, name, running()).await;
     }
     assert_ne!(daemon.inspect("always").await["State"]["StartedAt"], before, "it was ended with the daemon");
     for name in ["stopped-unless", "never"] {
@@ -74,6 +85,6 @@ async fn restart_policies_are_served_at_the_start() {
     assert!(daemon.end().success());
     daemon.restart().await;
     assert_eq!(state(&daemon, "unless").await, exited(7));
-    assert_eq!(state(&daemon, "always").await, running());
+    comes_to(&daemon, "always", running()).await;
     assert!(daemon.end().success());
 }

@@ -1,9 +1,10 @@
 //! A containerd of our own, the embedded default: started, watched, restarted when it dies, stopped at exit.
 //!
-//! Its process outlives a killed daemon on purpose; the next daemon on the same folders finds it by its pid
-//! file and goes on with it. Shims and containers live on in any case.
+//! Its process outlives a killed daemon, and so do shims and containers; the next daemon on the same folders finds
+//! it by its pid file and ends it with them ([`leftover`]).
 
 mod config;
+mod leftover;
 mod process;
 
 use std::{
@@ -80,13 +81,11 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts it, or takes over the one that a killed daemon left; returns when it answers.
+    /// Starts it, after the one that a killed daemon left was ended; returns when it answers.
     pub async fn spawn(options: ChildOptions) -> Result<Self> {
         make_folders(&options)?;
-        let process = match adopt(&options).await? {
-            Some(process) => process,
-            None => start(&options).await?,
-        };
+        end_earlier(&options).await?;
+        let process = start(&options).await?;
         let address = options.address();
         let (stop, stopped) = oneshot::channel();
         let watcher = tokio::spawn(watch(options, process, stopped).instrument(info_span!("containerd")));
@@ -121,17 +120,14 @@ fn make_folders(options: &ChildOptions) -> Result<()> {
     Ok(())
 }
 
-/// Takes over a containerd that an earlier daemon left, if it would be started the same way and answers; else ends it.
-async fn adopt(options: &ChildOptions) -> Result<Option<Process>> {
-    let Some(mut process) = Process::from_pid_file(&options.pid_file()) else { return Ok(None) };
-    let same_config = fs::read_to_string(options.config_file()).is_ok_and(|text| text == config::text(options));
-    if same_config && wait_until_serving(options, &mut process).await.is_ok() {
-        info!(pid = process.pid(), "going on with the containerd of an earlier daemon");
-        return Ok(Some(process));
+/// Ends a containerd that an earlier daemon left, with all that daemon left of containers.
+async fn end_earlier(options: &ChildOptions) -> Result<()> {
+    if let Some(mut process) = Process::from_pid_file(&options.pid_file()) {
+        warn!(pid = process.pid(), "ending the containerd of an earlier daemon");
+        process.kill().await;
     }
-    warn!(pid = process.pid(), "ending the containerd of an earlier daemon");
-    process.terminate(STOP_LIMIT).await;
-    Ok(None)
+    let options = options.clone();
+    tokio::task::spawn_blocking(move || leftover::end_all(&options)).await.context("ending what a daemon left")
 }
 
 async fn start(options: &ChildOptions) -> Result<Process> {

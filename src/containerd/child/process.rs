@@ -90,6 +90,12 @@ impl Process {
         }
     }
 
+    /// KILL.
+    pub(super) async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.exited().await;
+    }
+
     /// TERM, and KILL after `limit`.
     pub(super) async fn terminate(&mut self, limit: Duration) {
         self.signal(Signal::TERM);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
@@ -19,10 +19,12 @@ use crate::{
         ErrorKind, Result,
         container::{ContainerRecord, ContainerState},
         id::ContainerId,
-        signal::Signal,
         time::Timestamp,
     },
 };
+
+/// Containers that are settled at once; each costs some calls that wait for the disk.
+const AT_ONCE: usize = 16;
 
 impl Engine {
     /// Takes up stored containers. What ran when the last daemon ended without a shutdown is ended, as dockerd does
@@ -33,25 +35,54 @@ impl Engine {
         self.end_found_tasks().await
     }
 
-    /// Finishes what was under way, and starts what starts with the daemon: who can connect finds it running.
+    /// Finishes what was under way. What starts with the daemon counts as restarting from then on, and is started
+    /// while clients are served already.
     pub(crate) async fn settle_containers(&self) {
-        let mut starting = Vec::new();
-        for container in self.containers.list_all() {
-            let record = container.record();
-            match &record.state {
-                ContainerState::Exited(ended) if starts_with_daemon(&record, ended.exit_code) => {
-                    starting.push(container)
-                }
-                _ => self.settle_restored(&container).await,
+        let (starting, others): (Vec<_>, Vec<_>) =
+            self.containers.list_all().into_iter().partition(|container| match &container.record().state {
+                ContainerState::Exited(ended) => starts_with_daemon(&container.record(), ended.exit_code),
+                _ => false,
+            });
+        for container in &starting {
+            self.log_unread(container);
+            if let Ok(turn) = container.turn().await {
+                turn.update(|record| record.state = record.state.await_restart());
             }
         }
+        let settling = stream::iter(others).for_each_concurrent(AT_ONCE, |container| async move {
+            self.log_unread(&container);
+            self.settle_restored(&container).await;
+        });
+        settling.await;
+        let engine = self.clone();
+        self.spawn("starts", async move { engine.start_in_order(starting).await });
+    }
+
+    /// Adds to the log what a container wrote while no daemon read it.
+    fn log_unread(&self, container: &Container) {
+        let unread = self.backends.runtime.take_unread(container.id());
+        if unread.is_empty() {
+            return;
+        }
+        match container.log.writer() {
+            Ok(mut log) => {
+                for (stream, bytes) in unread {
+                    log.write(stream, &bytes);
+                }
+                log.finish();
+            }
+            Err(error) => warn!(container.id = %container.id(), "opening the log of {}: {error}", container.id()),
+        }
+    }
+
+    async fn start_in_order(&self, mut starting: Vec<Arc<Container>>) {
         while !starting.is_empty() {
             let (later, now): (Vec<_>, Vec<_>) =
                 starting.iter().cloned().partition(|container| self.needs_one_of(&container.record(), &starting));
             // Containers that need each other can never start: let them say so.
             let (now, later) = if now.is_empty() { (later, now) } else { (now, later) };
             join_all(now.iter().map(|container| async move {
-                if let Err(error) = self.start(container).await {
+                if let Err(error) = self.start_with_daemon(container).await {
                     warn!(container.id = %container.id(), "starting container {}: {}", container.id(), error.chain());
                 }
             }))
@@ -117,8 +148,7 @@ impl Engine {
         let runtime = &self.backends.runtime;
         let found: HashSet<ContainerId> = runtime.list_tasks().await?.into_iter().map(|task| task.id).collect();
         let ending = found.iter().map(|id| async move {
-            let _gone = runtime.kill(id, None, Signal::KILL.number(), true).await;
-            if let Err(error) = runtime.delete_task(id).await {
+            if let Err(error) = runtime.end_found_task(id).await {
                 warn!(container.id = %id, "ending what the last daemon left of container {id}: {}", error.chain());
             }
         });

@@ -56,6 +56,20 @@ impl Engine {
         self.start_and_settle(turn).await
     }
 
+    /// Starts a container that starts with the daemon, unless a client called that off.
+    pub(crate) async fn start_with_daemon(&self, container: &Arc<Container>) -> Result<()> {
+        let turn = container.turn_torn_down().await?;
+        if !matches!(turn.state(), ContainerState::Restarting(_)) {
+            return Ok(());
+        }
+        self.check_start(&turn)?;
+        turn.update(|record| {
+            record.has_been_manually_stopped = false;
+            record.restart_count = 0;
+        });
+        self.start_and_settle(turn).await
+    }
+
     fn check_start(&self, turn: &Turn) -> Result<()> {
         turn.state().can_start()?;
         if turn.is_being_removed() {
