@@ -194,7 +194,8 @@ pub struct Config {
 
 const DATA_ROOT: &str = "/var/lib/ringer";
 const EXEC_ROOT: &str = "/run/ringer";
-const NAME: &str = "ringer";
+/// What the daemon with the default folders is called.
+pub const NAME: &str = "ringer";
 
 impl Config {
     /// Lays the flags over the file and fills in the defaults.

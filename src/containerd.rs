@@ -3,6 +3,7 @@
 //! [`Child`] runs a containerd of our own, [`Containerd`] speaks to it or to one that runs already.
 
 mod begun_execs;
+mod cgroup_parents;
 mod cgroups;
 mod changes;
 mod child;
@@ -30,10 +31,13 @@ use std::{
     sync::Arc,
 };
 
-use self::{begun_execs::BegunExecs, cgroups::Cgroups, lost_exits::LostExits, oom::OomWatch, runtimes::Runtimes};
+use self::{
+    begun_execs::BegunExecs, cgroup_parents::Parents, cgroups::Cgroups, lost_exits::LostExits, oom::OomWatch,
+    runtimes::Runtimes,
+};
 use crate::{
     backend::runtime::RuntimeInfo,
-    model::{Result, error::Context, id::ContainerId},
+    model::{Result, error::Context},
 };
 
 pub use child::{Child, ChildOptions};
@@ -51,6 +55,9 @@ pub struct ConnectOptions {
     pub exec_root: PathBuf,
     /// `runc`, `crun` or a shim's full name; `None` takes crun where it works, else runc.
     pub default_runtime: Option<String>,
+    /// Parent of our containers' cgroups where the request names none, as `/docker` is dockerd's; nobody else's are in it.
+    /// `None` is called as the namespace.
+    pub cgroup_parent: Option<String>,
     /// Which snapshotter; `None` takes overlayfs where it works, else native.
     pub snapshotter: Option<String>,
 }
@@ -63,6 +70,7 @@ impl ConnectOptions {
             namespace: "ringer".to_owned(),
             exec_root: exec_root.into(),
             default_runtime: None,
+            cgroup_parent: None,
             snapshotter: None,
         }
     }
@@ -82,6 +90,7 @@ struct Shared {
     snapshotter: String,
     runtimes: Runtimes,
     cgroups: Cgroups,
+    cgroup_parents: Parents,
     oom: OomWatch,
     begun_execs: BegunExecs,
     lost_exits: LostExits,
@@ -107,13 +116,17 @@ impl Containerd {
             init: runtimes.init().cloned(),
         };
         let oom = OomWatch::start(client.clone());
+        let cgroups = Cgroups::detect();
+        let parent = options.cgroup_parent.clone().unwrap_or_else(|| format!("/{}", options.namespace));
+        let cgroup_parents = Parents::open(parent, &options.exec_root, &cgroups);
         let shared = Shared {
             client,
             options,
             info,
             snapshotter,
             runtimes,
-            cgroups: Cgroups::detect(),
+            cgroups,
+            cgroup_parents,
             oom,
             begun_execs: BegunExecs::default(),
             lost_exits: LostExits::default(),
@@ -143,6 +156,10 @@ impl Containerd {
         &self.shared.cgroups
     }
 
+    fn cgroup_parents(&self) -> &Parents {
+        &self.shared.cgroup_parents
+    }
+
     fn oom(&self) -> &OomWatch {
         &self.shared.oom
     }
@@ -159,21 +176,9 @@ impl Containerd {
         &self.shared.options.exec_root
     }
 
-    /// Parent of our containers' cgroups where the request names none. dockerd's is `/docker`.
-    fn cgroup_parent(&self) -> String {
-        format!("/{}", self.shared.options.namespace)
-    }
-
-    fn cgroup_below(&self, parent: &str, id: &ContainerId) -> String {
-        match parent.trim_end_matches('/') {
-            "" if parent.is_empty() => format!("{}/{id}", self.cgroup_parent()),
-            parent => format!("{parent}/{id}"),
-        }
-    }
-
     /// Parent cgroups and folders of the OCI runtime, if nothing is in them. containerd leaves them behind.
     fn remove_empty_remains(&self) {
-        self.cgroups().remove_if_empty(&self.cgroup_parent());
+        self.cgroup_parents().remove_remains(self.cgroups());
         let state = self.runtimes().state();
         let root = self.exec_root();
         let folders = [

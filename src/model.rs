@@ -9,6 +9,7 @@ pub mod image;
 pub mod limits;
 pub mod network;
 pub mod output;
+pub mod path;
 pub mod reference;
 pub mod registry_auth;
 pub mod signal;

@@ -9,7 +9,7 @@ use ringer::{
     network::LinuxNetwork,
 };
 
-use crate::config::Config;
+use crate::config::{Config, NAME as DEFAULT_INSTANCE};
 
 /// The running adapters.
 pub struct Adapters {
@@ -53,6 +53,11 @@ async fn stop(child: Option<Child>) {
     }
 }
 
+/// A daemon's own, so that it may sweep it: daemons of one machine differ in their instance.
+fn cgroup_parent(instance: &str) -> String {
+    if instance == DEFAULT_INSTANCE { format!("/{instance}") } else { format!("/{DEFAULT_INSTANCE}-{instance}") }
+}
+
 async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
     let address = match (&config.containerd, child) {
         (Some(address), _) => address,
@@ -62,6 +67,7 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
     let options = ConnectOptions {
         namespace: config.containerd_namespace.clone(),
         default_runtime: Some(config.engine.default_runtime.clone()).filter(|name| !name.is_empty()),
+        cgroup_parent: Some(cgroup_parent(&config.engine.instance)),
         ..ConnectOptions::new(address, &config.engine.exec_root)
     };
     let containerd = Arc::new(Containerd::connect(options).await?);

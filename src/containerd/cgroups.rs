@@ -1,5 +1,7 @@
 //! What we look up in cgroups ourselves: kills for want of memory, and parents that remained empty.
 
+mod sweep;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -73,11 +75,16 @@ impl Cgroups {
         self.place("memory", cgroup).is_some_and(|folder| folder.exists())
     }
 
+    /// Whether a cgroup is there in any hierarchy.
+    pub(super) fn is_somewhere(&self, cgroup: &str) -> bool {
+        self.roots.iter().any(|(root, _)| below(root, cgroup).exists())
+    }
+
     /// Removes a cgroup as soon as its last process is gone; does not wait long for that.
     pub(super) async fn remove_soon(&self, cgroup: &str) {
         for _ in 0..TRIES {
             self.remove_if_empty(cgroup);
-            if !self.roots.iter().any(|(root, _)| below(root, cgroup).exists()) {
+            if !self.is_somewhere(cgroup) {
                 return;
             }
             tokio::time::sleep(PAUSE).await;
@@ -131,7 +138,8 @@ fn members(folder: &Path) -> Vec<Pid> {
 }
 
 fn below(root: &Path, cgroup: &str) -> PathBuf {
-    root.join(cgroup.trim_start_matches('/'))
+    // Never above the hierarchy's root, whatever a stored spec says.
+    root.join(crate::model::path::clean_absolute(cgroup).trim_start_matches('/'))
 }
 
 /// Mount point, file system and its options of one line of mountinfo, if it is a cgroup hierarchy.

@@ -144,7 +144,7 @@ impl Runtime for Containerd {
     }
 
     fn cgroup_path(&self, id: &ContainerId, parent: &str) -> String {
-        self.cgroup_below(parent, id)
+        self.cgroup_parents().cgroup(parent, id)
     }
 
     fn state_dir(&self, id: &ContainerId) -> PathBuf {

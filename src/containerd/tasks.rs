@@ -74,7 +74,13 @@ pub(super) async fn create(
         terminal: stdio.terminal,
         ..CreateTaskRequest::default()
     };
-    match containerd.client().tasks().create(request).await {
+    let cgroup =
+        spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
+    let cgroup = cgroup.as_deref().unwrap_or_default();
+    let making = containerd.cgroup_parents().begin(containerd.cgroups(), cgroup).await;
+    let created = containerd.client().tasks().create(request).await;
+    drop(making);
+    match created {
         Ok(answer) => {
             drop(hold);
             let pid = answer.into_inner().pid;
@@ -89,9 +95,10 @@ pub(super) async fn create(
             if status.code() != Code::AlreadyExists {
                 fifos.remove();
                 // crun leaves it when the container's own init fails.
-                if let Some(cgroup) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()) {
-                    containerd.cgroups().remove_soon(&cgroup.to_string_lossy()).await;
+                if !cgroup.is_empty() {
+                    containerd.cgroups().remove_soon(cgroup).await;
                 }
+                containerd.cgroup_parents().end(containerd.cgroups(), id);
             }
             Err(as_of_runc(from_status(status), program_of(spec.process().as_ref())))
         }
@@ -226,6 +233,7 @@ pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<
         }
         result => result?,
     }
+    containerd.cgroup_parents().end(containerd.cgroups(), id);
     containerd.oom().forget(id);
     containerd.lost_exits().forget(id);
     containerd.begun_execs().forget_container(id);

@@ -174,7 +174,7 @@ fn check_tmpfs(host_config: &HostConfig) -> Result<()> {
         if !destination.starts_with('/') {
             return invalid(format!("invalid mount path: '{destination}' mount path must be absolute"));
         }
-        if super::process::clean(destination) == "/" {
+        if crate::model::path::clean_absolute(destination) == "/" {
             return invalid("invalid specification: destination can't be '/'");
         }
         tmpfs::merge(options)?;

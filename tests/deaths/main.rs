@@ -9,5 +9,6 @@ mod starts;
 
 #[path = "../support/boxes.rs"]
 mod boxes;
+mod cgroups;
 #[path = "../support/daemon.rs"]
 mod daemon;

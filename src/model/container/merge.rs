@@ -3,15 +3,15 @@
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::{Config, HealthConfig, mount_spec::clean};
-use crate::model::{Error, Result, image::ImageConfig};
+use super::{Config, HealthConfig};
+use crate::model::{Error, Result, image::ImageConfig, path::clean_absolute};
 
 impl Config {
     /// Lays `image` below this config and checks that there is something to run (400 "no command specified").
     pub fn lay_over(self, image: &ImageConfig) -> Result<Self> {
         let mut merged = self.over(image);
         if merged.working_dir.starts_with('/') {
-            merged.working_dir = clean(&merged.working_dir);
+            merged.working_dir = clean_absolute(&merged.working_dir);
         }
         if is_empty(merged.entrypoint.as_ref()) && is_empty(merged.cmd.as_ref()) {
             return Err(Error::no_command_specified());

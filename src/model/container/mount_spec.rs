@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 
 pub use self::mode::VolumesFrom;
 use super::{Config, HostConfig, MountKind, MountPoint};
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, path::clean_absolute};
 
 /// A mount as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn wanted_mounts(
     let inherited = inherited.into_iter().filter(|point| !wanted.has(&point.destination)).map(WantedMount::from);
     wanted.list = inherited.collect::<Vec<_>>().into_iter().chain(wanted.list).collect();
     for destination in config.volumes.iter().flatten().map(|(destination, _)| destination) {
-        if !wanted.has(&clean(destination)) {
+        if !wanted.has(&clean_absolute(destination)) {
             wanted.list.push(anonymous_volume(destination)?.into());
         }
     }
@@ -84,7 +84,7 @@ fn tmpfs(destination: &str, options: &str) -> Result<MountPoint> {
     check_destination(destination)?;
     Ok(MountPoint {
         kind: MountKind::Tmpfs,
-        destination: clean(destination),
+        destination: clean_absolute(destination),
         rw: true,
         tmpfs_options: options.to_owned(),
         hidden: true,
@@ -94,10 +94,10 @@ fn tmpfs(destination: &str, options: &str) -> Result<MountPoint> {
 
 /// Images may name a folder without the leading slash; it is meant from the root.
 fn anonymous_volume(destination: &str) -> Result<MountPoint> {
-    check_destination(&clean(destination))?;
+    check_destination(&clean_absolute(destination))?;
     Ok(MountPoint {
         kind: MountKind::Volume,
-        destination: clean(destination),
+        destination: clean_absolute(destination),
         driver: LOCAL_DRIVER.to_owned(),
         rw: true,
         anonymous: true,
@@ -109,7 +109,7 @@ const LOCAL_DRIVER: &str = "local";
 
 /// What every destination must be.
 fn check_destination(destination: &str) -> Result<()> {
-    if clean(destination) == "/" && destination.starts_with('/') {
+    if clean_absolute(destination) == "/" && destination.starts_with('/') {
         return Err(Error::invalid("invalid specification: destination can't be '/'"));
     }
     check_absolute(destination)
@@ -120,21 +120,6 @@ fn check_absolute(path: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")))
-}
-
-/// Without `.`, `..` and double slashes.
-pub(super) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]

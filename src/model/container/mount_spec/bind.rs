@@ -1,9 +1,10 @@
 //! `Binds`: `source:destination[:mode]`, where the source is a path or a volume's name, or a destination alone.
 
-use super::{LOCAL_DRIVER, WantedMount, check_absolute, check_destination, clean, mode};
+use super::{LOCAL_DRIVER, WantedMount, check_absolute, check_destination, mode};
 use crate::model::{
     Error, Result,
     container::{MountKind, MountPoint},
+    path::clean_absolute,
 };
 
 /// Reads one bind. `volume_driver` is the request's driver of named volumes. dockerd answers 500 to what it cannot read.
@@ -43,8 +44,8 @@ fn bind(source: &str, destination: &str, words: &str, mode: mode::Mode) -> Resul
     check_absolute(source)?;
     Ok(MountPoint {
         kind: MountKind::Bind,
-        source: clean(source),
-        destination: clean(destination),
+        source: clean_absolute(source),
+        destination: clean_absolute(destination),
         mode: words.to_owned(),
         rw: !mode.read_only,
         propagation: mode.propagation.unwrap_or_else(|| "rprivate".to_owned()),
@@ -64,7 +65,7 @@ fn volume(source: &str, destination: &str, words: &str, mode: mode::Mode, driver
     Ok(MountPoint {
         kind: MountKind::Volume,
         name: source.to_owned(),
-        destination: clean(destination),
+        destination: clean_absolute(destination),
         driver: if driver.is_empty() { LOCAL_DRIVER } else { driver }.to_owned(),
         // dockerd shows its own default of the label for volumes that were asked for by the request.
         mode: if words.is_empty() { "z" } else { words }.to_owned(),

@@ -3,11 +3,12 @@
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::{LOCAL_DRIVER, WantedMount, check_absolute, check_destination, clean, mode};
+use super::{LOCAL_DRIVER, WantedMount, check_absolute, check_destination, mode};
 use crate::model::{
     Error, Result,
     container::{MountKind, MountPoint, MountRequest, ReadOnlyDepth, TmpfsOptions},
     network::null_is_default,
+    path::clean_absolute,
 };
 
 /// `BindOptions`.
@@ -115,8 +116,8 @@ fn bind(request: &MountRequest) -> Result<MountPoint> {
     let propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
     Ok(MountPoint {
         kind: MountKind::Bind,
-        source: clean(&request.source),
-        destination: clean(&request.target),
+        source: clean_absolute(&request.source),
+        destination: clean_absolute(&request.target),
         rw: !request.read_only,
         propagation,
         non_recursive: options.non_recursive,
@@ -146,7 +147,7 @@ fn volume(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
     let point = MountPoint {
         kind: MountKind::Volume,
         name: request.source.clone(),
-        destination: clean(&request.target),
+        destination: clean_absolute(&request.target),
         driver: names.into_iter().find(|name| !name.is_empty()).unwrap_or_default().to_owned(),
         mode: "z".to_owned(),
         rw: !request.read_only,
@@ -173,7 +174,7 @@ fn image(request: &MountRequest) -> Result<MountPoint> {
     Ok(MountPoint {
         kind: MountKind::Image,
         name: request.source.clone(),
-        destination: clean(&request.target),
+        destination: clean_absolute(&request.target),
         propagation: "rprivate".to_owned(),
         subpath: options.subpath,
         ..MountPoint::default()
@@ -205,7 +206,7 @@ fn tmpfs(request: &MountRequest) -> Result<MountPoint> {
     let options = request.tmpfs_options.clone().unwrap_or_default();
     Ok(MountPoint {
         kind: MountKind::Tmpfs,
-        destination: clean(&request.target),
+        destination: clean_absolute(&request.target),
         rw: !request.read_only,
         tmpfs_options: tmpfs_options(&options, request.read_only)?,
         ..MountPoint::default()

@@ -1,0 +1,263 @@
+//! The cgroups above our containers' own: where they are, which of them we made, and when they go.
+//!
+//! Below [`Parents::own`] all is ours. A client may name another place; what had to be made for that is noted, so that it can
+//! go with the last container, also if a later daemon has to do it. Cgroups are only ever removed by `rmdir`, which the kernel
+//! refuses where a process is.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{RwLock, RwLockReadGuard};
+
+use super::cgroups::Cgroups;
+use crate::model::{id::ContainerId, path::clean_absolute};
+
+/// Length of a container's id, which is its cgroup's name.
+const ID: usize = 64;
+
+/// `PATH_MAX`.
+const LONGEST: usize = 4096;
+
+/// The parents of one daemon's containers.
+pub(super) struct Parents {
+    own: String,
+    /// Where `noted` is kept for a later daemon.
+    file: PathBuf,
+    /// Cgroups of containers whose parent is not `own`, and the parents that had to be made for them.
+    noted: Mutex<BTreeSet<String>>,
+    /// Shared while a container's cgroup is being made: no parent goes meanwhile.
+    making: RwLock<()>,
+}
+
+impl Parents {
+    /// Removes what killed daemons left of this daemon's cgroups. No container is being made yet.
+    pub(super) fn open(own: String, exec_root: &Path, cgroups: &Cgroups) -> Self {
+        let file = exec_root.join("cgroups.json");
+        let noted: BTreeSet<String> =
+            fs::read(&file).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+        cgroups.sweep(&own, is_container);
+        for cgroup in noted.iter().rev() {
+            if is_container(cgroup) { cgroups.remove_if_dead(cgroup) } else { cgroups.remove_if_empty(cgroup) }
+        }
+        let parents = Self { own, file, noted: Mutex::new(noted), making: RwLock::default() };
+        parents.change(|noted| noted.retain(|cgroup| cgroups.is_somewhere(cgroup)));
+        parents
+    }
+
+    /// Where a container's cgroup is. `wanted` is a client's `CgroupParent`: an absolute one counts from the root of the
+    /// hierarchy, another one from our own parent, and neither leads out of there.
+    pub(super) fn cgroup(&self, wanted: &str, id: &ContainerId) -> String {
+        let parent = clean_absolute(wanted);
+        let above = if wanted.starts_with('/') { "" } else { &self.own };
+        clean_absolute(&format!("{above}/{parent}/{id}"))
+    }
+
+    /// To be held while the OCI runtime makes a container's cgroup. Notes the parents that it will make.
+    pub(super) async fn begin(&self, cgroups: &Cgroups, cgroup: &str) -> RwLockReadGuard<'_, ()> {
+        let making = self.making.read().await;
+        let cgroup = clean_absolute(cgroup);
+        // Of a longer path the kernel makes nothing.
+        if parent(&cgroup) != Some(&self.own) && cgroup.len() < LONGEST {
+            let is_ours = |above: &&str| {
+                self.is_below_own(above) || (*above != self.own.as_str() && !cgroups.is_somewhere(above))
+            };
+            let new: Vec<String> = ancestors(&cgroup).take_while(is_ours).map(str::to_owned).collect();
+            self.change(|noted| noted.extend(new.into_iter().chain([cgroup])));
+        }
+        making
+    }
+
+    /// A container's cgroup is gone: parents that we made go with the last one.
+    pub(super) fn end(&self, cgroups: &Cgroups, id: &ContainerId) {
+        let name = format!("/{id}");
+        let Some(cgroup) = self.lock().iter().find(|cgroup| cgroup.ends_with(&name)).cloned() else { return };
+        cgroups.remove_if_empty(&cgroup);
+        self.change(|noted| noted.retain(|known| *known != cgroup));
+        self.remove_empty(cgroups);
+    }
+
+    /// Removes the parents that we noted and that are empty, unless a container is being made just now: then it is done
+    /// after the next one.
+    fn remove_empty(&self, cgroups: &Cgroups) {
+        let Ok(_alone) = self.making.try_write() else { return };
+        let parents: Vec<String> = self.lock().iter().filter(|cgroup| !is_container(cgroup)).cloned().collect();
+        // What is deeper comes later in the order.
+        parents.iter().rev().for_each(|cgroup| cgroups.remove_if_empty(cgroup));
+        self.change(|noted| noted.retain(|cgroup| is_container(cgroup) || cgroups.is_somewhere(cgroup)));
+    }
+
+    /// Removes whatever is empty, at the end of the daemon. Our own parent stays until then: the next container would
+    /// only have to make it again.
+    pub(super) fn remove_remains(&self, cgroups: &Cgroups) {
+        self.remove_empty(cgroups);
+        cgroups.remove_if_empty(&self.own);
+    }
+
+    fn is_below_own(&self, cgroup: &str) -> bool {
+        cgroup.strip_prefix(self.own.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is noted, here and in the file.
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<String>)) {
+        let mut noted = self.lock();
+        let before = noted.clone();
+        change(&mut noted);
+        if *noted == before {
+            return;
+        }
+        let half = self.file.with_extension("new");
+        let json = serde_json::to_vec(&*noted).expect("texts are always valid JSON");
+        let stored = match noted.is_empty() {
+            true => fs::remove_file(&self.file),
+            false => fs::write(&half, json).and_then(|()| fs::rename(&half, &self.file)),
+        };
+        if let Err(error) = stored {
+            tracing::warn!("noting parent cgroups in {}: {error}", self.file.display());
+        }
+    }
+}
+
+fn is_container(cgroup: &str) -> bool {
+    let name = cgroup.rsplit('/').next().unwrap_or_default();
+    name.len() == ID && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn parent(cgroup: &str) -> Option<&str> {
+    cgroup.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
+}
+
+fn ancestors(cgroup: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(parent(cgroup), |above| parent(above))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine whose one hierarchy is a folder; folders behave as cgroups do in what matters here.
+    struct World {
+        folder: tempfile::TempDir,
+        cgroups: Cgroups,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let cgroups = Cgroups::at(&folder.path().join("cgroup"));
+            Self { folder, cgroups }
+        }
+
+        fn open(&self) -> Parents {
+            Parents::open("/ringer-test".to_owned(), self.folder.path(), &self.cgroups)
+        }
+
+        fn path(&self, cgroup: &str) -> PathBuf {
+            self.folder.path().join("cgroup").join(cgroup.trim_start_matches('/'))
+        }
+
+        /// What the OCI runtime does.
+        fn make(&self, cgroup: &str) {
+            fs::create_dir_all(self.path(cgroup)).unwrap();
+        }
+
+        async fn start(&self, parents: &Parents, wanted: &str) -> (ContainerId, String) {
+            let id = ContainerId::random();
+            let cgroup = parents.cgroup(wanted, &id);
+            let _making = parents.begin(&self.cgroups, &cgroup).await;
+            self.make(&cgroup);
+            (id, cgroup)
+        }
+    }
+
+    #[test]
+    fn a_parent_leads_nowhere_else() {
+        let world = World::new();
+        let (parents, id) = (world.open(), ContainerId::random());
+        for (wanted, parent) in [
+            ("", "/ringer-test"),
+            (".", "/ringer-test"),
+            ("..", "/ringer-test"),
+            ("nets", "/ringer-test/nets"),
+            ("nets.slice", "/ringer-test/nets.slice"),
+            ("a/../../b", "/ringer-test/b"),
+            ("/", ""),
+            ("/x/", "/x"),
+            ("/../../../x", "/x"),
+            ("/docker/../y", "/y"),
+            ("//a/.//b", "/a/b"),
+        ] {
+            assert_eq!(parents.cgroup(wanted, &id), format!("{parent}/{id}"), "{wanted}");
+        }
+    }
+
+    #[tokio::test]
+    async fn parents_that_were_made_go_with_their_last_container() {
+        let world = World::new();
+        let parents = world.open();
+        let (first, cgroup) = world.start(&parents, "/x/y").await;
+        let (second, _) = world.start(&parents, "/x").await;
+        let (third, _) = world.start(&parents, "z").await;
+        fs::remove_dir(world.path(&cgroup)).unwrap();
+        parents.end(&world.cgroups, &first);
+        assert!(!world.path("/x/y").exists() && world.path("/x").exists(), "the second is in it");
+        parents.end(&world.cgroups, &second);
+        assert!(!world.path("/x").exists());
+        parents.end(&world.cgroups, &third);
+        assert!(!world.path("/ringer-test/z").exists() && world.path("/ringer-test").exists());
+        parents.remove_remains(&world.cgroups);
+        assert_eq!(fs::read_dir(world.path("/")).unwrap().count(), 0);
+        assert!(!world.folder.path().join("cgroups.json").exists(), "nothing is noted any more");
+    }
+
+    #[tokio::test]
+    async fn a_parent_that_was_there_stays() {
+        let world = World::new();
+        world.make("/limited");
+        let parents = world.open();
+        let (id, _) = world.start(&parents, "/limited/deep").await;
+        parents.end(&world.cgroups, &id);
+        parents.remove_remains(&world.cgroups);
+        assert!(world.path("/limited").exists() && !world.path("/limited/deep").exists());
+    }
+
+    #[tokio::test]
+    async fn no_parent_goes_while_a_container_is_made() {
+        let world = World::new();
+        let parents = world.open();
+        let (id, _) = world.start(&parents, "/x").await;
+        let next = parents.cgroup("/x", &ContainerId::random());
+        let making = parents.begin(&world.cgroups, &next).await;
+        parents.end(&world.cgroups, &id);
+        assert!(world.path("/x").exists());
+        drop(making);
+        parents.remove_remains(&world.cgroups);
+        assert!(!world.path("/x").exists());
+    }
+
+    #[tokio::test]
+    async fn a_start_sweeps_what_killed_daemons_left() {
+        let world = World::new();
+        let before = world.open();
+        let (_, own) = world.start(&before, "").await;
+        let (_, elsewhere) = world.start(&before, "/x/y").await;
+        let (_, alive) = world.start(&before, "z").await;
+        world.make(&format!("{own}/nested/deeper"));
+        world.make(&format!("{alive}/nested"));
+        fs::write(world.path(&alive).join("cgroup.procs"), "7\n").unwrap();
+        let foreign = format!("/foreign/{}", ContainerId::random());
+        world.make(&foreign);
+        drop(before);
+        drop(world.open());
+        assert!(!world.path(&own).exists() && !world.path(&elsewhere).exists() && !world.path("/x").exists());
+        assert!(world.path(&alive).join("nested").exists(), "a living container keeps what it made");
+        assert!(world.path(&foreign).exists());
+    }
+}
