@@ -7,6 +7,7 @@ mod connect;
 mod create;
 mod files;
 mod hosts;
+mod lines;
 mod links;
 mod lock;
 mod names;

@@ -67,7 +67,7 @@ impl Engine {
         if matches!(request.host_config.network_mode.as_str(), "" | "default") {
             "bridge".clone_into(&mut request.host_config.network_mode);
         }
-        networks::request::check(&request.host_config)?;
+        networks::request::check(&config, &request.host_config)?;
         for mode in [&request.host_config.pid_mode, &request.host_config.ipc_mode] {
             if let Some(other) = mode.strip_prefix("container:") {
                 let found = self.containers.get(tenant, other);

@@ -15,6 +15,7 @@ use crate::{
         networks::{
             attachments::NetworkMode,
             hosts::{Hosts, parse_extra},
+            lines::one_line,
             links::Linked,
             resolv_conf::{Overrides, ResolvConf},
         },
@@ -48,7 +49,7 @@ impl Engine {
         let files = paths(&self.container_dir(&record.id));
         let hosts = self.hosts_text(record, hostname, endpoints)?;
         let resolv_conf = self.resolv_conf_text(record, resolver, endpoints.iter().any(|end| end.ipv6.is_some()))?;
-        let hostname = format!("{hostname}\n");
+        let hostname = format!("{}\n", one_line(hostname));
         let (folder, written) = (self.container_dir(&record.id), files.clone());
         blocking(move || {
             fs::create_dir_all(&folder).context(format!("making {}", folder.display()))?;

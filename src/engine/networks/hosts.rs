@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, net::IpAddr};
 
+use super::lines::one_line;
 use crate::model::{Error, Result};
 
 const LOCAL: &str = "127.0.0.1\tlocalhost\n\
@@ -29,7 +30,7 @@ impl Hosts {
     pub fn text(&self) -> String {
         let mut text = LOCAL.to_owned();
         for (address, names) in &self.extra {
-            writeln!(text, "{address}\t{names}").expect("strings take everything");
+            writeln!(text, "{address}\t{}", one_line(names)).expect("strings take everything");
         }
         for address in &self.own {
             text.push_str(&self.own_line(*address));
@@ -39,10 +40,11 @@ impl Hosts {
 
     /// The line of one of the container's own addresses.
     pub fn own_line(&self, address: IpAddr) -> String {
+        let hostname = one_line(&self.hostname);
         if self.domainname.is_empty() {
-            format!("{address}\t{}\n", self.hostname)
+            format!("{address}\t{hostname}\n")
         } else {
-            format!("{address}\t{}.{} {}\n", self.hostname, self.domainname, self.hostname)
+            format!("{address}\t{hostname}.{} {hostname}\n", one_line(&self.domainname))
         }
     }
 }
@@ -112,6 +114,21 @@ mod tests {
     fn a_domain_makes_a_full_name() {
         let hosts = Hosts { hostname: "web".to_owned(), domainname: "dom.example".to_owned(), ..Hosts::default() };
         assert_eq!(hosts.own_line("172.17.0.3".parse().unwrap()), "172.17.0.3\tweb.dom.example web\n");
+    }
+
+    /// As a daemon before the check may have stored them.
+    #[test]
+    fn no_name_makes_another_line() {
+        let evil = "a\n6.6.6.6 registry".to_owned();
+        let hosts = Hosts {
+            extra: vec![("172.17.0.2".parse().unwrap(), evil.clone())],
+            own: vec!["172.17.0.3".parse().unwrap()],
+            hostname: evil.clone(),
+            domainname: evil,
+        };
+        let text = hosts.text();
+        let own = "172.17.0.3\ta?6.6.6.6 registry.a?6.6.6.6 registry a?6.6.6.6 registry\n";
+        assert_eq!(text.strip_prefix(LOCAL).unwrap(), format!("172.17.0.2\ta?6.6.6.6 registry\n{own}"));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{hosts::parse_extra, ports};
+use super::{hosts::parse_extra, lines, ports};
 use crate::model::{
     Error, Result,
-    container::{HostConfig, PortBinding},
+    container::{Config, HostConfig, PortBinding},
 };
 
-/// Checks `PortBindings`, `ExtraHosts` and `Dns`; 400 in dockerd's words.
-pub(crate) fn check(host_config: &HostConfig) -> Result<()> {
+/// Checks `PortBindings`, `ExtraHosts` and `Dns`, in dockerd's words, and that no name ends its line; 400.
+pub(crate) fn check(config: &Config, host_config: &HostConfig) -> Result<()> {
     for (port, bindings) in host_config.port_bindings.iter().flatten() {
         check_port(port, bindings.as_deref().unwrap_or_default())?;
     }
@@ -22,7 +22,7 @@ pub(crate) fn check(host_config: &HostConfig) -> Result<()> {
             Error::invalid(format!("bad nameserver address {server}: ParseAddr({server:?}): unable to parse IP"))
         })?;
     }
-    Ok(())
+    lines::check(config, host_config)
 }
 
 fn check_port(port: &str, bindings: &[PortBinding]) -> Result<()> {
@@ -41,7 +41,7 @@ mod tests {
 
     fn error(host_config: Value) -> String {
         let host_config: HostConfig = serde_json::from_value(host_config).unwrap();
-        check(&host_config).unwrap_err().message().to_owned()
+        check(&Config::default(), &host_config).unwrap_err().message().to_owned()
     }
 
     #[test]
@@ -60,6 +60,6 @@ mod tests {
     fn ranges_and_the_gateway_pass() {
         let host_config = json!({"PortBindings": {"80/tcp": [{"HostPort": "8000-8010"}, {"HostPort": ""}], "53/udp": null},
             "ExtraHosts": ["a:host-gateway", "b:::1"], "Dns": ["1.1.1.1", "::1"]});
-        check(&serde_json::from_value(host_config).unwrap()).unwrap();
+        check(&Config::default(), &serde_json::from_value(host_config).unwrap()).unwrap();
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, net::IpAddr, path::Path};
 
+use super::lines::one_line;
+
 /// Where systemd-resolved keeps the servers behind its own.
 const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// What dockerd falls back to when the host has only servers that a container cannot reach.
@@ -114,7 +116,7 @@ impl ResolvConf {
         }
         for (key, words) in [("search", &self.search), ("options", &self.options)] {
             if !words.is_empty() {
-                writeln!(text, "{key} {}", words.join(" ")).expect("strings take everything");
+                writeln!(text, "{key} {}", one_line(&words.join(" "))).expect("strings take everything");
             }
         }
         for line in &self.others {
@@ -171,6 +173,14 @@ mod tests {
         let none = [".".to_owned()];
         let without = ResolvConf::parse(HOST).overridden(Overrides { search: &none, ..Overrides::default() });
         assert!(!text(without).contains("search"));
+    }
+
+    #[test]
+    fn no_word_makes_another_line() {
+        let evil = ["a\nnameserver 6.6.6.6".to_owned()];
+        let overrides = Overrides { servers: &[], search: &evil, options: &evil };
+        let conf = ResolvConf::parse("nameserver 10.255.255.53\n").overridden(overrides);
+        assert_eq!(text(conf).lines().filter(|line| line.starts_with("nameserver")).count(), 1);
     }
 
     #[test]
