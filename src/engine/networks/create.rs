@@ -8,7 +8,12 @@ use crate::{
     engine::{
         Engine,
         ipam::{self, Families, Occupied, Plan},
-        networks::{configuration, lock::MachineLock, options::BridgeOptions, store::Change},
+        networks::{
+            configuration,
+            lock::MachineLock,
+            options::{self, BridgeOptions},
+            store::Change,
+        },
     },
     model::{
         Error, Result,
@@ -44,9 +49,10 @@ impl Engine {
         let request = self.configured(tenant, request)?;
         check_ipam_driver(&request)?;
         let options = BridgeOptions::read(&request.options)?;
+        let (ipv4, ipv6) = options::families(&request.options)?;
         let families = Families {
-            ipv4: request.enable_ipv4.or(options.enable_ipv4).unwrap_or(true),
-            ipv6: request.enable_ipv6.or(options.enable_ipv6).unwrap_or(false),
+            ipv4: request.enable_ipv4.or(ipv4).unwrap_or(true),
+            ipv6: request.enable_ipv6.or(ipv6).unwrap_or(false),
         };
         if !families.ipv4 && !families.ipv6 {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
@@ -166,17 +172,21 @@ impl Engine {
     }
 }
 
-/// What dockerd refuses before it looks at addresses.
+/// What dockerd refuses before it looks at what is there, in its order.
 fn check(request: &NetworkCreateRequest) -> Result<()> {
     if is_predefined(&request.name) {
         // The blank at the end is dockerd's.
         return Err(Error::forbidden(format!("operation is not permitted on predefined {} network ", request.name)));
     }
+    if request.driver == "overlay" {
+        return Err(not_a_manager());
+    }
+    let (_, ipv6) = options::families(&request.options)?;
+    ipam::validate(&request.ipam.config, request.enable_ipv6.or(ipv6).unwrap_or(false))?;
     if request.name.trim().is_empty() {
         return Err(Error::invalid("invalid name: name is empty"));
     }
     match request.driver.as_str() {
-        "overlay" => return Err(not_a_manager()),
         "" | "bridge" | "default" => {}
         // What a configuration is for turns out when it is used.
         _ if request.config_only => {}

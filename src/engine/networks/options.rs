@@ -32,10 +32,6 @@ pub struct BridgeOptions {
     pub default_host_ip: Option<IpAddr>,
     /// Bytes; `None` is the uplink's.
     pub mtu: Option<u32>,
-    /// Set here too, by newer clients.
-    pub enable_ipv4: Option<bool>,
-    /// The same.
-    pub enable_ipv6: Option<bool>,
     /// What we do not carry out.
     pub unknown: Vec<String>,
 }
@@ -51,8 +47,6 @@ impl BridgeOptions {
             masquerade: truth(options, MASQUERADE)?.unwrap_or(true),
             default_host_ip: host_binding(options)?,
             mtu: mtu(options)?,
-            enable_ipv4: truth(options, ENABLE_IPV4)?,
-            enable_ipv6: truth(options, ENABLE_IPV6)?,
             unknown: options.keys().filter(|key| !known.contains(&key.as_str())).cloned().collect(),
         })
     }
@@ -80,13 +74,28 @@ fn refused(key: &str, value: &str, reason: &str) -> Error {
     Error::invalid(format!("failed to parse {key} value: {value} ({reason})"))
 }
 
-/// Go's `strconv.ParseBool`.
+/// Whether IPv4 and IPv6 are asked for: clients may say so here too.
+pub fn families(options: &IndexMap<String, String>) -> Result<(Option<bool>, Option<bool>)> {
+    let read = |key: &str| {
+        let Some(value) = options.get(key) else { return Ok(None) };
+        let wanted = go_bool(value).ok_or_else(|| Error::invalid(format!("driver-opt {key:?} is not a valid bool")));
+        wanted.map(Some)
+    };
+    Ok((read(ENABLE_IPV4)?, read(ENABLE_IPV6)?))
+}
+
 fn truth(options: &IndexMap<String, String>, key: &str) -> Result<Option<bool>> {
     let Some(value) = options.get(key) else { return Ok(None) };
-    match value.as_str() {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(Some(true)),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(Some(false)),
-        _ => Err(refused(key, value, &format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))),
+    let invalid = || refused(key, value, &format!("strconv.ParseBool: parsing {value:?}: invalid syntax"));
+    go_bool(value).ok_or_else(invalid).map(Some)
+}
+
+/// Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
     }
 }
 

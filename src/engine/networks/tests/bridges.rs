@@ -66,3 +66,38 @@ async fn a_wanted_subnet_may_not_be_the_metadata_services() {
     }
     world.engine.network_create(&tenant(), with_subnet("one", "169.254.8.0/24")).await.unwrap();
 }
+
+/// Answers of dockerd 28.5: of several faults it tells the one that it looks at first.
+#[tokio::test]
+async fn faults_are_told_in_dockerds_order() {
+    let world = World::new().await;
+    let bad_pool = "invalid network config:\ninvalid subnet foo: invalid CIDR block notation";
+    let told = |edit: fn(&mut NetworkCreateRequest)| {
+        let mut request = with_subnet("one", "foo");
+        edit(&mut request);
+        let engine = world.engine.clone();
+        async move { engine.network_create(&tenant(), request).await.unwrap_err().message().to_owned() }
+    };
+    let predefined = "operation is not permitted on predefined bridge network ";
+    assert_eq!(told(|request| request.name = "bridge".to_owned()).await, predefined);
+    let option = |request: &mut NetworkCreateRequest| {
+        request.options = IndexMap::from([("com.docker.network.enable_ipv4".to_owned(), "maybe".to_owned())]);
+    };
+    assert_eq!(told(option).await, "driver-opt \"com.docker.network.enable_ipv4\" is not a valid bool");
+    assert!(
+        told(|request| request.driver = "overlay".to_owned()).await.starts_with("This node is not a swarm manager")
+    );
+    let others: [fn(&mut NetworkCreateRequest); 8] = [
+        |request| request.name = " ".to_owned(),
+        |request| request.driver = "nope".to_owned(),
+        |request| request.driver = "host".to_owned(),
+        |request| request.scope = "swarm".to_owned(),
+        |request| request.ingress = true,
+        |request| request.ipam.driver = "nope".to_owned(),
+        |request| request.config_from = ConfigReference { network: "nope".to_owned() },
+        |request| (request.config_only, request.internal) = (true, true),
+    ];
+    for edit in others {
+        assert_eq!(told(edit).await, bad_pool);
+    }
+}
