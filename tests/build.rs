@@ -137,6 +137,33 @@ async fn stages_copy_from_each_other() {
     assert_nothing_left(&daemon).await;
 }
 
+/// What an image has at some places.
+async fn found(daemon: &Daemon, image: &str, places: &str) -> String {
+    run(daemon, image, &format!("busybox find {places} | busybox sort")).await.replace('\n', " ")
+}
+
+/// `rm -rf dist && build`: the layer must not bring back what the one below has there.
+#[tokio::test]
+async fn folders_that_are_made_anew_are_empty_in_images_too() {
+    let daemon = Daemon::with_box().await;
+    let file = "FROM box AS old\nRUN busybox --install -s /bin\n\
+                RUN mkdir -p /d/sub/deep /e && touch /d/old /d/sub/old /d/sub/deep/old /e/old\n\
+                FROM old AS new\nRUN rm -rf /d && mkdir -p /d/sub && touch /d/new; rm -rf /e; touch /e\n\
+                FROM box\nCOPY --from=new /d /copied\nCOPY --from=new /e /copied-e\n";
+    built(&daemon, "t=new&target=new", &[("Dockerfile", 0o644, file)]).await;
+    built(&daemon, "t=copied", &[("Dockerfile", 0o644, file)]).await;
+    assert_eq!(found(&daemon, "new", "/d /e").await, "/d /d/new /d/sub /e ");
+    assert_eq!(found(&daemon, "copied", "/copied /copied-e").await, "/copied /copied-e /copied/new /copied/sub ");
+
+    let script = "rm -r /d && mkdir -p /d/sub/deep && rm -r /d && mkdir -p /d/sub/deep";
+    let id = daemon.create("edited", script, json!({"Image": "new"})).await;
+    daemon.launch(&id).await;
+    assert_eq!(daemon.exit_code(&id).await, 0);
+    assert_eq!(daemon.client().post("/commit?container=edited&repo=committed", Value::Null).await.status, 201);
+    daemon.remove(&id).await;
+    assert_eq!(found(&daemon, "committed", "/d").await, "/d /d/sub /d/sub/deep ");
+}
+
 #[tokio::test]
 async fn built_images_stay_through_a_collection_and_go_with_their_steps() {
     let daemon = Daemon::with_box().await;

@@ -8,7 +8,7 @@ use crate::{
     model::container::ChangeKind::{self, Added, Deleted, Modified},
 };
 
-fn bind(folder: &Path) -> Vec<RootfsMount> {
+pub fn bind(folder: &Path) -> Vec<RootfsMount> {
     let source = folder.display().to_string();
     vec![RootfsMount { kind: "bind".to_owned(), source, options: vec!["rbind".to_owned(), "rw".to_owned()] }]
 }
@@ -111,6 +111,95 @@ fn upper_folder_tells_what_a_container_changed() {
         ]
     );
     assert!(listed(&changes(&Layers::new())).is_empty());
+}
+
+/// Names in a layer's tar.
+fn packed(changes: &Changes) -> Vec<String> {
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(64);
+    changes.layer(&sender);
+    drop(sender);
+    let mut bytes = Vec::new();
+    while let Some(chunk) = receiver.blocking_recv() {
+        bytes.extend(chunk.unwrap());
+    }
+    let mut archive = tar::Archive::new(bytes.as_slice());
+    let name = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| entry.unwrap().path().unwrap().display().to_string();
+    archive.entries().unwrap().map(name).collect()
+}
+
+/// What a container does in its root.
+fn edited(layers: &Layers, edit: impl FnOnce(&Path)) -> Changes {
+    let view = layers.view();
+    edit(Path::new(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&view.root()))));
+    drop(view);
+    changes(layers)
+}
+
+#[test]
+fn what_was_in_a_folder_that_was_made_anew_is_gone_at_any_depth() {
+    let layers = Layers::new();
+    for name in ["d/old", "d/sub/old", "d/sub/deep/old"] {
+        write(&layers.path("lower"), name, "old");
+    }
+    let changes = edited(&layers, |root| {
+        fs::remove_dir_all(root.join("d")).unwrap();
+        fs::create_dir_all(root.join("d/sub")).unwrap();
+        write(root, "d/new", "new");
+    });
+    let of = |path: &str, kind| (path.to_owned(), kind);
+    let gone = [of("/d/sub/deep", Deleted), of("/d/sub/old", Deleted)];
+    assert_eq!(listed(&changes)[..3], [of("/d", Modified), of("/d/new", Added), of("/d/old", Deleted)]);
+    assert_eq!(listed(&changes)[3..], [&[of("/d/sub", Modified)][..], &gone].concat());
+    assert_eq!(packed(&changes), ["d/", "d/new", "d/.wh.old", "d/sub/", "d/sub/.wh.deep", "d/sub/.wh.old"]);
+}
+
+#[test]
+fn names_that_no_layer_can_hold_take_nothing_away() {
+    let layers = Layers::new();
+    let changes = edited(&layers, |root| {
+        write(root, ".wh.etc", "");
+        write(root, ".wh.folder/inner", "");
+        write(root, "fine", "");
+    });
+    assert_eq!(packed(&changes), ["fine"]);
+    assert_eq!(listed(&changes).len(), 4, "they are changes nevertheless");
+}
+
+#[test]
+fn socket_in_place_of_a_file_is_the_end_of_the_file() {
+    let layers = Layers::new();
+    write(&layers.path("lower"), "run/was", "file");
+    let changes = edited(&layers, |root| {
+        fs::remove_file(root.join("run/was")).unwrap();
+        for name in ["run/was", "run/new"] {
+            drop(std::os::unix::net::UnixListener::bind(root.join(name)).unwrap());
+        }
+    });
+    assert_eq!(packed(&changes), ["run/", "run/.wh.was"]);
+}
+
+#[test]
+fn container_cannot_call_its_folders_opaque_itself() {
+    let layers = Layers::new();
+    write(&layers.path("lower"), "d/old", "old");
+    let changes = edited(&layers, |root| {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(root.join("d"), "user.overlay.opaque", b"y", flags).unwrap();
+        write(root, "d/new", "new");
+    });
+    assert_eq!(packed(&changes), ["d/", "d/new"]);
+}
+
+#[test]
+fn times_of_folders_and_copies_that_changed_nothing_are_packed_and_not_listed() {
+    let layers = Layers::new();
+    write(&layers.path("lower"), "d/f", "f");
+    let changes = edited(&layers, |root| {
+        let mode = fs::metadata(root.join("d/f")).unwrap().permissions();
+        fs::set_permissions(root.join("d/f"), mode).unwrap();
+        fs::File::open(root.join("d")).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    });
+    assert_eq!((listed(&changes), packed(&changes)), (Vec::new(), vec!["d/".to_owned(), "d/f".to_owned()]));
 }
 
 #[test]
