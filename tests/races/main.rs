@@ -6,3 +6,4 @@ mod boxes;
 mod daemon;
 
 mod paths;
+mod volume_filling;

@@ -52,6 +52,7 @@ pub struct VolumeStore {
     tenants: Mutex<Tenants>,
     changing: tokio::sync::Mutex<()>,
     mounting: KeyedLocks,
+    filling: KeyedLocks,
 }
 
 impl VolumeStore {
@@ -145,6 +146,19 @@ impl VolumeStore {
     /// Waits for other mounts of one volume, and only of that: a server that does not answer may take minutes.
     pub async fn mounting(&self, tenant: &Tenant, name: &str) -> OwnedMutexGuard<()> {
         self.mounting.lock(&format!("{tenant}/{name}")).await
+    }
+
+    /// Waits for others that fill one of these volumes: the second to come finds it filled. In the order of names, so that
+    /// two who fill several do not wait for each other.
+    pub async fn filling(&self, tenant: &Tenant, names: &[&str]) -> Vec<OwnedMutexGuard<()>> {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        let mut guards = Vec::new();
+        for name in names {
+            guards.push(self.filling.lock(&format!("{tenant}/{name}")).await);
+        }
+        guards
     }
 
     /// Makes a volume; its name must be free.

@@ -94,6 +94,8 @@ impl Engine {
         if wanted.is_empty() {
             return Ok(());
         }
+        let names: Vec<&str> = wanted.iter().map(|mount| mount.name.as_str()).collect();
+        let _filling = self.volumes.filling(tenant, &names).await;
         let mut mounted = Vec::new();
         let filled = async {
             let mut targets = Vec::new();
