@@ -134,6 +134,12 @@ impl Containerd {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Lets go of what a daemon that was killed had stored for work that it did not come to finish. To be called before
+    /// any work begins.
+    pub async fn end_leases_of_the_dead(&self) -> Result<()> {
+        leases::end_those_of_the_dead(self.client()).await
+    }
+
     /// The gRPC clients.
     pub(crate) fn client(&self) -> &Client {
         &self.shared.client

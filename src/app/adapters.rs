@@ -71,6 +71,7 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
         ..ConnectOptions::new(address, &config.engine.exec_root)
     };
     let containerd = Arc::new(Containerd::connect(options).await?);
+    containerd.end_leases_of_the_dead().await?;
     let network = LinuxNetwork::open(&config.engine.instance, &config.engine.exec_root).await?;
     Ok(Backends { runtime: containerd.clone(), images: containerd, network: Arc::new(network) })
 }

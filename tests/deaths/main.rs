@@ -12,3 +12,4 @@ mod boxes;
 mod cgroups;
 #[path = "../support/daemon.rs"]
 mod daemon;
+mod leases;
