@@ -36,15 +36,17 @@ impl ImageBackend for Containerd {
     }
 
     async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>> {
-        let request = ListImagesRequest { filters: vec![format!("name~=\"^{tenant}/\"")] };
+        // containerd's filter knows expressions only. It narrows what is sent; whose an image is, is compared below.
+        let expression = regex::escape(tenant.as_str());
+        let request = ListImagesRequest { filters: vec![format!("name~={:?}", format!("^{expression}/"))] };
         let answer = self.client().images().list(request).await.map_err(from_status)?;
-        answer.into_inner().images.into_iter().map(|image| from_image(tenant, image)).collect()
+        answer.into_inner().images.into_iter().filter_map(|image| from_image(tenant, image).transpose()).collect()
     }
 
     async fn get_image(&self, tenant: &Tenant, name: &str) -> Result<Option<ImageRecord>> {
         let request = GetImageRequest { name: record_name(tenant, name) };
         match self.client().images().get(request).await.map_err(from_status) {
-            Ok(answer) => answer.into_inner().image.map(|image| from_image(tenant, image)).transpose(),
+            Ok(answer) => answer.into_inner().image.map_or(Ok(None), |image| from_image(tenant, image)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -162,17 +164,20 @@ fn to_image(image: &ImageRecord) -> Image {
     }
 }
 
-fn from_image(tenant: &Tenant, image: Image) -> Result<ImageRecord> {
+/// `None` if it is another tenant's.
+fn from_image(tenant: &Tenant, image: Image) -> Result<Option<ImageRecord>> {
+    let Some(name) = image.name.strip_prefix(tenant.as_str()).and_then(|name| name.strip_prefix('/')) else {
+        return Ok(None);
+    };
     let target = image.target.ok_or_else(|| Error::system(format!("image record {} has no target", image.name)))?;
-    let name = image.name.strip_prefix(tenant.as_str()).and_then(|name| name.strip_prefix('/'));
-    Ok(ImageRecord {
+    Ok(Some(ImageRecord {
         tenant: tenant.clone(),
-        name: name.unwrap_or(&image.name).to_owned(),
+        name: name.to_owned(),
         target: layers::from_descriptor(target)?,
         labels: image.labels,
         created: image.created_at.map_or_else(Timestamp::zero, from_time),
         updated: image.updated_at.map_or_else(Timestamp::zero, from_time),
-    })
+    }))
 }
 
 fn from_time(time: prost_types::Timestamp) -> Timestamp {

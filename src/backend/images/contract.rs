@@ -26,6 +26,7 @@ pub async fn image_backend(backend: &dyn ImageBackend) {
     blob_with_unknown_digest_tells_it(backend).await;
     blob_without_lease_or_name_is_collected(backend).await;
     names_belong_to_tenants(backend).await;
+    tenants_with_similar_names_do_not_meet(backend).await;
     image_record_pins_content_and_snapshots(backend).await;
     wrong_diff_id_is_refused_and_nothing_kept(backend).await;
     packed_layers_are_unpacked(backend).await;
@@ -173,6 +174,37 @@ async fn names_belong_to_tenants(backend: &dyn ImageBackend) {
     backend.delete_image(&ours, "docker.io/library/a:1", true).await.unwrap();
     backend.delete_image(&ours, "docker.io/library/a:1", true).await.unwrap();
     assert!(backend.list_images(&ours).await.unwrap().is_empty());
+    backend.release(lease).await.unwrap();
+}
+
+/// `x.build` read as an expression is also `x-build`, and all of them begin with `x`.
+async fn tenants_with_similar_names_do_not_meet(backend: &dyn ImageBackend) {
+    let lease = backend.lease().await.unwrap();
+    let one = tenant("x");
+    let beside: Tenant = format!("{one}-build").parse().expect("a valid name");
+    let tenants = [one.clone(), beside, one.of_builds()];
+    for owner in &tenants {
+        let blob = write(backend, &lease, &fresh(owner.as_str())).await;
+        backend.put_image(&record(owner, "docker.io/library/a:1", &blob)).await.unwrap();
+        backend.put_image(&record(owner, &format!("docker.io/library/of-{owner}:1"), &blob)).await.unwrap();
+    }
+    for owner in &tenants {
+        let mut names: Vec<String> =
+            backend.list_images(owner).await.unwrap().into_iter().map(|image| image.name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["docker.io/library/a:1".to_owned(), format!("docker.io/library/of-{owner}:1")]);
+        for other in tenants.iter().filter(|other| *other != owner) {
+            let theirs = format!("docker.io/library/of-{other}:1");
+            assert!(backend.get_image(owner, &theirs).await.unwrap().is_none());
+            backend.delete_image(owner, &theirs, false).await.unwrap();
+        }
+    }
+    for owner in &tenants {
+        assert_eq!(backend.list_images(owner).await.unwrap().len(), 2, "nobody deletes what is another's");
+        for name in ["docker.io/library/a:1".to_owned(), format!("docker.io/library/of-{owner}:1")] {
+            backend.delete_image(owner, &name, false).await.unwrap();
+        }
+    }
     backend.release(lease).await.unwrap();
 }
 
