@@ -47,10 +47,10 @@ impl IntoResponse for Error {
         if status == StatusCode::NOT_MODIFIED {
             return status.into_response();
         }
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %self.chain(), "request failed: {}", self.chain());
+        if status == StatusCode::INTERNAL_SERVER_ERROR && !self.is_news() {
+            tracing::error!("request failed: {}", self.chain());
         } else {
-            tracing::debug!(error = %self.chain(), "request refused: {}", self.chain());
+            tracing::debug!("request refused: {}", self.chain());
         }
         message(status, self.message())
     }

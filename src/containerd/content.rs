@@ -123,7 +123,7 @@ async fn abort(client: &Client, reference: &str) -> Result<()> {
         match client.content().abort(AbortRequest { r#ref: reference.to_owned() }).await {
             Ok(_) => return Ok(()),
             Err(status) if status.code() == Code::NotFound => return Ok(()),
-            Err(status) if is_locked(&status) && Instant::now() < deadline => {
+            Err(status) if is_in_use(&status) && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(status) => return Err(from_status(status)),
@@ -184,7 +184,7 @@ impl Writer {
                 let error = write_error(status, &self.wanted);
                 if error.kind() != ErrorKind::Unavailable {
                     // A full disk: what is there of it must not keep others from theirs.
-                    self.abort().await?;
+                    self.throw_away().await;
                 }
                 return Err(error);
             }
@@ -193,8 +193,18 @@ impl Writer {
         Ok(())
     }
 
-    async fn abort(&self) -> Result<()> {
+    /// Removes what is there of an ingest, whose writer must be gone for that: containerd trips over files that it still
+    /// writes itself.
+    async fn abort(&mut self) -> Result<()> {
+        self.requests = mpsc::channel(1).0;
         abort(&self.client, &self.reference).await
+    }
+
+    /// After a failure, which is what is to be told. What cannot be removed goes with its lease.
+    async fn throw_away(&mut self) {
+        if let Err(error) = self.abort().await {
+            tracing::debug!("dropping the ingest {}: {}", self.reference, error.chain());
+        }
     }
 }
 
@@ -210,8 +220,7 @@ impl BlobWriter for Writer {
     }
 
     async fn truncate(&mut self) -> Result<()> {
-        // An ingest cannot be cut, only thrown away; its writer must be gone for that.
-        self.requests = mpsc::channel(1).0;
+        // An ingest cannot be cut, only thrown away.
         self.abort().await?;
         self.finished = true;
         let wanted = std::mem::replace(&mut self.wanted, Wanted::Anything);
@@ -235,7 +244,7 @@ impl BlobWriter for Writer {
             Err(status) if status.code() == Code::AlreadyExists => existing(&self.client, &self.wanted, &status).await,
             Err(status) => {
                 let error = write_error(status, &self.wanted);
-                self.abort().await?;
+                self.throw_away().await;
                 Err(error)
             }
         }
@@ -279,6 +288,11 @@ async fn existing(client: &Client, wanted: &Wanted, status: &Status) -> Result<D
     }
 }
 
+/// containerd removes an ingest's folder although its own writer, which has just been ended, puts files there.
+fn is_in_use(status: &Status) -> bool {
+    is_locked(status) || status.message().contains("directory not empty")
+}
+
 fn is_locked(status: &Status) -> bool {
     status.code() == Code::Unavailable && status.message().contains("locked")
 }
@@ -287,7 +301,7 @@ fn is_locked(status: &Status) -> bool {
 fn write_error(status: Status, wanted: &Wanted) -> Error {
     match wanted {
         Wanted::Blob(blob) if matches!(status.code(), Code::FailedPrecondition | Code::OutOfRange) => {
-            tracing::warn!(blob.digest = %blob.digest, "containerd refused {}: {}", blob.digest, status.message());
+            tracing::debug!(blob.digest = %blob.digest, "containerd refused {}: {}", blob.digest, status.message());
             Error::blob_verification_failed(blob.digest.as_str())
         }
         _ => from_status(status).context("writing into the content store"),

@@ -38,12 +38,13 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    is_news: bool,
 }
 
 impl Error {
     /// An error of `kind` with the text that the client is shown.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: bounded(message.into()), source: None }
+        Self { kind, message: bounded(message.into()), source: None, is_news: false }
     }
 
     /// 404 with a text of one's own.
@@ -91,6 +92,19 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says that somebody else failed, a registry or its network: news for the client, and nothing that whoever keeps this
+    /// daemon should look at.
+    #[must_use]
+    pub fn as_news(mut self) -> Self {
+        self.is_news = true;
+        self
+    }
+
+    /// Whether it is only the client's news.
+    pub fn is_news(&self) -> bool {
+        self.is_news
     }
 
     /// Puts `context` in front of the text and keeps kind and cause: `context: text`.

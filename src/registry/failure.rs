@@ -135,15 +135,15 @@ impl Failure {
             "NAME_UNKNOWN" => {
                 Error::not_found(format!("repository {} not found: {}", reference.familiar_name(), self.text()))
             }
-            _ => Error::system(self.text()),
+            _ => Error::system(self.text()).as_news(),
         }
     }
 
     /// As the end of a push.
     pub fn of_push(&self) -> Error {
         match self {
-            Self::NoCredentials(_) => Error::system("no basic auth credentials"),
-            _ => Error::system(self.text()),
+            Self::NoCredentials(_) => Error::system("no basic auth credentials").as_news(),
+            _ => Error::system(self.text()).as_news(),
         }
     }
 
@@ -153,7 +153,7 @@ impl Failure {
             "DENIED" => Error::forbidden(self.text()),
             "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" => Error::not_found(self.text()),
             "UNAUTHORIZED" => Error::new(ErrorKind::Unauthorized, self.text()),
-            _ => Error::system(self.text()),
+            _ => Error::system(self.text()).as_news(),
         }
     }
 }

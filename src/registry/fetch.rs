@@ -16,7 +16,9 @@ impl Registry {
         let client = self.transport.plain()?;
         let response = match client.get(url.clone()).send().await {
             Ok(response) => response,
-            Err(error) => return Err(Error::system(Failure::transport(&Method::GET, &url, &error).await.text())),
+            Err(error) => {
+                return Err(Error::system(Failure::transport(&Method::GET, &url, &error).await.text()).as_news());
+            }
         };
         let status = response.status();
         if status.as_u16() < 400 {
@@ -29,7 +31,7 @@ impl Registry {
             StatusCode::NOT_FOUND => Error::not_found(words),
             StatusCode::BAD_REQUEST => Error::invalid(words),
             StatusCode::FORBIDDEN => Error::forbidden(words),
-            _ => Error::system(words),
+            _ => Error::system(words).as_news(),
         })
     }
 }

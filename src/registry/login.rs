@@ -30,7 +30,7 @@ impl Registry {
             let plain = !endpoint.is_tls();
             match self.login_at(endpoint, auth).await {
                 Ok(login) => return Ok(login),
-                Err(LoginFailure::Unreachable(failure)) => last = Error::system(failure.text()),
+                Err(LoginFailure::Unreachable(failure)) => last = Error::system(failure.text()).as_news(),
                 Err(LoginFailure::Refused(error)) if plain => return Err(error),
                 // A registry that answered over TLS is not asked again in plain text with the same password.
                 Err(LoginFailure::Refused(error)) => return Err(error),
@@ -60,7 +60,7 @@ impl Registry {
             }
             status => {
                 let text = format!("login attempt to {url} failed with status: {status}");
-                Err(LoginFailure::Refused(Error::system(text)))
+                Err(LoginFailure::Refused(Error::system(text).as_news()))
             }
         }
     }

@@ -59,11 +59,11 @@ impl Registry {
         for endpoint in endpoints {
             match self.search_at(&endpoint, term, limit, auth).await {
                 Err(failure @ Failure::Transport(..)) => last = failure,
-                Err(failure) => return Err(Error::system(failure.text())),
+                Err(failure) => return Err(Error::system(failure.text()).as_news()),
                 Ok(results) => return Ok(results),
             }
         }
-        Err(Error::system(last.text()))
+        Err(Error::system(last.text()).as_news())
     }
 
     async fn search_at(

@@ -23,6 +23,7 @@ pub async fn image_backend(backend: &dyn ImageBackend) {
     blob_is_written_read_and_described(backend).await;
     broken_upload_is_taken_up_again(backend).await;
     wrong_bytes_are_refused_and_not_kept(backend).await;
+    failed_uploads_tell_their_reason(backend).await;
     blob_with_unknown_digest_tells_it(backend).await;
     blob_without_lease_or_name_is_collected(backend).await;
     names_belong_to_tenants(backend).await;
@@ -120,6 +121,22 @@ async fn wrong_bytes_are_refused_and_not_kept(backend: &dyn ImageBackend) {
     let writer = backend.write_blob(&lease, &blob).await.unwrap().unwrap();
     assert_eq!(writer.offset(), 0, "nothing of the wrong bytes is left");
     drop(writer);
+    backend.release(lease).await.unwrap();
+}
+
+/// Also when what is there of them cannot be removed at once.
+async fn failed_uploads_tell_their_reason(backend: &dyn ImageBackend) {
+    let lease = backend.lease().await.unwrap();
+    for round in 0..20 {
+        let bytes: Bytes = fresh("short").repeat(20_000).into();
+        let blob = Descriptor::of("application/octet-stream", &bytes);
+        let mut writer = backend.write_blob(&lease, &blob).await.unwrap().unwrap();
+        writer.write(bytes.slice(..bytes.len() - 1)).await.unwrap();
+        writer.truncate().await.unwrap();
+        writer.write(bytes.slice(1..)).await.unwrap();
+        let error = writer.commit(HashMap::new()).await.unwrap_err();
+        assert!(error.message().contains("verification failed for digest"), "round {round}: {}", error.message());
+    }
     backend.release(lease).await.unwrap();
 }
 

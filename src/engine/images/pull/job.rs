@@ -172,7 +172,7 @@ impl Follower {
             Some(_) if self.seen == u64::MAX => Next::End(Ok(())),
             Some(Ok(())) => Next::End(Ok(())),
             Some(Err((kind, text))) => {
-                let error = Error::new(*kind, text.clone());
+                let error = Error::new(*kind, text.clone()).as_news();
                 self.seen = u64::MAX;
                 Next::End(Err(error))
             }
@@ -228,7 +228,9 @@ mod tests {
         let pulls = Pulls::default();
         let (follower, job) = pulls.join(key());
         pulls.finish(&job.unwrap(), Err(Error::not_found("no")));
-        assert_eq!(follower.into_stream_once_begun().await.err().unwrap().kind(), ErrorKind::NotFound);
+        let error = follower.into_stream_once_begun().await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.is_news(), "nobody but the client need look");
     }
 
     #[tokio::test]
