@@ -76,7 +76,17 @@ impl ImageStore {
 
     /// An index pins the manifests that it names; those that are not here do not matter.
     pub(crate) async fn pin_index(&self, descriptor: &Descriptor, index: &Index) -> Result<()> {
-        let entries = index.manifests.iter().enumerate();
+        self.pin_entries(descriptor, index, |_| true).await
+    }
+
+    /// As [`Self::pin_index`], of some of its manifests.
+    pub(crate) async fn pin_entries(
+        &self,
+        descriptor: &Descriptor,
+        index: &Index,
+        wanted: impl Fn(&Descriptor) -> bool,
+    ) -> Result<()> {
+        let entries = index.manifests.iter().enumerate().filter(|(_, entry)| wanted(entry));
         let labels =
             entries.map(|(n, entry)| (format!("containerd.io/gc.ref.content.m.{n}"), entry.digest.to_string()));
         self.backend.label_blob(&descriptor.digest, labels.collect()).await

@@ -8,7 +8,7 @@ mod docker;
 mod layout;
 mod legacy;
 
-use std::pin::Pin;
+use std::{collections::HashSet, pin::Pin};
 
 use futures_util::Stream;
 use tokio::{io::AsyncRead, sync::mpsc};
@@ -51,6 +51,10 @@ struct Loaded {
     target: Descriptor,
     names: Vec<Reference>,
 }
+
+/// Which blobs count as loaded; `None` where the documents were put together from the archive's files, so that they name
+/// no others.
+type Held = Option<HashSet<Digest>>;
 
 /// Where messages go. A client that left does not stop the work.
 type Messages = mpsc::Sender<Result<Message>>;
@@ -102,6 +106,7 @@ impl Engine {
         messages: &Messages,
     ) -> Result<Vec<Digest>> {
         let archive = archive::read(self.images.backend.clone(), lease.clone(), body).await?;
+        let held = archive.is_layout().then(|| archive.digests());
         let images = if archive.is_layout() {
             layout::images(&self.images, lease, &archive).await?
         } else if archive.documents.contains_key("manifest.json") {
@@ -113,7 +118,7 @@ impl Engine {
         };
         let mut targets = Vec::new();
         for image in images {
-            self.keep_loaded(tenant, &image, options, lease, messages).await?;
+            self.keep_loaded(tenant, &image, &held, options, lease, messages).await?;
             targets.push(image.target.digest);
         }
         Ok(targets)
@@ -132,12 +137,13 @@ impl Engine {
         &self,
         tenant: &Tenant,
         image: &Loaded,
+        held: &Held,
         options: &LoadOptions,
         lease: &Lease,
         messages: &Messages,
     ) -> Result<()> {
         self.images.forget_tree(&image.target.digest);
-        let tree = self.images.tree(&image.target).await?;
+        let tree = self.images.tree_of(&image.target, held.as_ref()).await?;
         let wanted: Vec<Digest> = match options.platforms.as_slice() {
             [] => tree.available().map(|(variant, _)| variant.descriptor.digest.clone()).collect(),
             platforms => {
@@ -147,7 +153,7 @@ impl Engine {
                 chosen.into_iter().map(|(variant, _)| variant.descriptor.digest.clone()).collect()
             }
         };
-        self.pin_loaded(&image.target, &wanted).await?;
+        self.pin_loaded(&image.target, held.as_ref(), &wanted).await?;
         let Some((_, content)) = tree.choose(options.platforms.first()) else {
             return Err(Error::invalid(format!("image {} has no content in the archive", image.target.digest)));
         };
@@ -177,9 +183,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Labels for the collector on the documents of an image that are here and wanted.
-    async fn pin_loaded(&self, target: &Descriptor, wanted: &[Digest]) -> Result<()> {
-        if self.images.backend.blob_info(&target.digest).await?.is_none() {
+    /// Labels for the collector on the documents of an image that are in the archive and wanted. What an index names beyond
+    /// that may be here for somebody else, and is not pinned.
+    async fn pin_loaded(&self, target: &Descriptor, held: Option<&HashSet<Digest>>, wanted: &[Digest]) -> Result<()> {
+        if !self.images.is_here(&target.digest, held).await? {
             return Ok(());
         }
         let bytes = self.images.read_document(target).await?;
@@ -188,16 +195,13 @@ impl Engine {
                 return Ok(());
             }
             let manifest = Manifest::parse(&bytes)?;
-            if self.images.backend.blob_info(&manifest.config.digest).await?.is_none() {
-                return Err(Error::invalid(format!("blob {} is missing in the archive", manifest.config.digest)));
-            }
             let document = ImageDocument::parse(&self.images.read_document(&manifest.config).await?)?;
             return self.images.pin_manifest(target, &manifest, &document).await;
         }
         let index = Index::parse(&bytes)?;
-        self.images.pin_index(target, &index).await?;
+        self.images.pin_entries(target, &index, |entry| held.is_none_or(|held| held.contains(&entry.digest))).await?;
         for entry in &index.manifests {
-            Box::pin(self.pin_loaded(entry, wanted)).await?;
+            Box::pin(self.pin_loaded(entry, held, wanted)).await?;
         }
         Ok(())
     }

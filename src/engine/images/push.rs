@@ -1,7 +1,11 @@
 //! `POST /images/{name}/push`. What is stored is what is pushed, byte for byte: the registry has the digests that
 //! the images have here. Failures come in the stream, as dockerd has it; a client that leaves ends the push.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream, stream::BoxStream};
@@ -205,17 +209,25 @@ impl Push<'_> {
         Ok(index.manifests.iter().all(here))
     }
 
-    /// For each layer the other repositories of the registry in which it is.
+    /// For each layer the other repositories of the registry in which it is, of those that the tenant has images of: the
+    /// labels lie on content that is everybody's, and others' names are not to be told.
     async fn sources(
         &self,
         name: &Reference,
         variants: &[(&Variant, &Content)],
     ) -> Result<HashMap<Digest, Vec<String>>> {
+        let records = self.engine.images.backend.list_images(self.tenant).await?;
+        let own: HashSet<String> = records
+            .iter()
+            .filter_map(reference_of)
+            .filter(|reference| reference.registry() == name.registry())
+            .map(|reference| reference.repository().to_owned())
+            .collect();
         let mut sources = HashMap::new();
         for layer in layers(variants) {
             let Some(info) = self.engine.images.backend.blob_info(&layer.digest).await? else { continue };
             let mut found = repositories(&info, name.registry());
-            found.retain(|repository| repository != name.repository());
+            found.retain(|repository| repository != name.repository() && own.contains(repository));
             sources.insert(layer.digest.clone(), found);
         }
         Ok(sources)

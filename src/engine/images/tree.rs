@@ -1,7 +1,7 @@
 //! What an image consists of: its manifests with their configurations, as far as they are here.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -135,9 +135,15 @@ impl ImageStore {
         if let Some(tree) = self.trees.get(&target.digest) {
             return Ok(tree);
         }
-        let tree = Arc::new(self.read_tree(target).await?);
+        let tree = Arc::new(self.tree_of(target, None).await?);
         self.trees.put(tree.clone());
         Ok(tree)
+    }
+
+    /// Whether a blob is here and, where only some count, one of these.
+    pub(crate) async fn is_here(&self, digest: &Digest, held: Option<&HashSet<Digest>>) -> Result<bool> {
+        let counts = held.is_none_or(|held| held.contains(digest));
+        Ok(counts && self.backend.blob_info(digest).await?.is_some())
     }
 
     /// To be called when more of an image has come, or it was removed.
@@ -145,12 +151,13 @@ impl ImageStore {
         self.trees.forget(digest);
     }
 
-    async fn read_tree(&self, target: &Descriptor) -> Result<Tree> {
+    /// Reads what is here of an image; with `held`, as if there were no other blobs than these.
+    pub(crate) async fn tree_of(&self, target: &Descriptor, held: Option<&HashSet<Digest>>) -> Result<Tree> {
         let mut variants = Vec::new();
         if media_type::is_index(&target.media_type) {
-            self.read_index(target, 0, &mut variants).await?;
+            self.read_index(target, held, 0, &mut variants).await?;
         } else {
-            let content = self.read_content(target).await?;
+            let content = self.read_content(target, held).await?;
             let platform = content.as_ref().map(|content| content.document.platform.clone()).unwrap_or_default();
             variants.push(Variant { descriptor: target.clone(), platform, content });
         }
@@ -160,16 +167,22 @@ impl ImageStore {
     }
 
     /// Indexes may hold indexes (`docker load` of an OCI layout); nobody nests them deeper than a few.
-    async fn read_index(&self, descriptor: &Descriptor, depth: usize, variants: &mut Vec<Variant>) -> Result<()> {
+    async fn read_index(
+        &self,
+        descriptor: &Descriptor,
+        held: Option<&HashSet<Digest>>,
+        depth: usize,
+        variants: &mut Vec<Variant>,
+    ) -> Result<()> {
         let index = Index::parse(&self.read_document(descriptor).await?)?;
         for entry in index.manifests.iter().filter(|entry| !entry.is_attestation()) {
             if media_type::is_index(&entry.media_type) {
-                if depth < 3 && self.backend.blob_info(&entry.digest).await?.is_some() {
-                    Box::pin(self.read_index(entry, depth + 1, variants)).await?;
+                if depth < 3 && self.is_here(&entry.digest, held).await? {
+                    Box::pin(self.read_index(entry, held, depth + 1, variants)).await?;
                 }
                 continue;
             }
-            let content = self.read_content(entry).await?;
+            let content = self.read_content(entry, held).await?;
             let own = || content.as_ref().map(|content| content.document.platform.clone());
             let platform = entry.platform.clone().or_else(own).unwrap_or_default();
             variants.push(Variant { descriptor: entry.clone(), platform, content });
@@ -178,13 +191,13 @@ impl ImageStore {
     }
 
     /// Manifest and configuration; `None` if they, or a layer, are not here.
-    async fn read_content(&self, descriptor: &Descriptor) -> Result<Option<Content>> {
-        if self.backend.blob_info(&descriptor.digest).await?.is_none() {
+    async fn read_content(&self, descriptor: &Descriptor, held: Option<&HashSet<Digest>>) -> Result<Option<Content>> {
+        if !self.is_here(&descriptor.digest, held).await? {
             return Ok(None);
         }
         let manifest = Manifest::parse(&self.read_document(descriptor).await?)?;
         for blob in manifest.layers.iter().chain([&manifest.config]) {
-            if self.backend.blob_info(&blob.digest).await?.is_none() {
+            if !self.is_here(&blob.digest, held).await? {
                 return Ok(None);
             }
         }

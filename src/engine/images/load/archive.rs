@@ -1,7 +1,7 @@
 //! Reading a tar of images: documents into memory, everything else into blobs.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{BufReader, Read},
     path::{Component, Path},
     sync::Arc,
@@ -64,6 +64,11 @@ impl Archive {
             }
         }
         Err(Error::invalid(format!("invalid archive: file {path} is missing")))
+    }
+
+    /// What a layout may refer to: its own files. The store has content of others, too.
+    pub fn digests(&self) -> HashSet<Digest> {
+        self.files.values().map(|file| file.digest.clone()).collect()
     }
 
     /// A blob of a layout, as a descriptor of it says.

@@ -9,7 +9,11 @@ use super::{World, body, lines, tenant};
 use crate::{
     backend::images::samples::{Packing, Sample, image, index, pack, tar},
     engine::images::{ImportRequest, LoadOptions},
-    model::{ErrorKind, id::Tenant, image::ImageConfig},
+    model::{
+        ErrorKind,
+        id::Tenant,
+        image::{Descriptor, ImageConfig},
+    },
 };
 
 fn sample() -> Sample {
@@ -105,6 +109,51 @@ async fn saved_images_are_loaded_again_with_their_ids() {
     let again = world.engine.image_inspect(&other, &name, None, false).await.unwrap();
     assert_eq!(again.id, both.target.digest);
     assert_eq!(world.engine.image_inspect(&other, "y:2", None, false).await.unwrap().id, one.target.digest);
+}
+
+/// An OCI layout that names an image and has some of its blobs.
+pub fn layout(sample: &Sample, blobs: &[(Descriptor, Bytes)], name: &str) -> Bytes {
+    let target = &sample.target;
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [{
+        "mediaType": target.media_type, "digest": target.digest, "size": target.size,
+        "annotations": {"io.containerd.image.name": name},
+    }]})
+    .to_string();
+    let paths: Vec<String> = blobs.iter().map(|(blob, _)| format!("blobs/sha256/{}", blob.digest.hex())).collect();
+    let mut files: Vec<(&str, &[u8])> =
+        paths.iter().zip(blobs).map(|(path, (_, bytes))| (path.as_str(), bytes.as_ref())).collect();
+    files.push(("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#));
+    files.push(("index.json", index.as_bytes()));
+    tar(&files)
+}
+
+/// What an archive's documents name and its files lack may be in the store for somebody else.
+#[tokio::test]
+async fn archive_reaches_no_content_but_its_own() {
+    let world = World::new().await;
+    let theirs = sample();
+    let ours = image("linux/arm64", ImageConfig::default(), &[(tar(&[("arm", b"arm")]), Packing::Zstd)]);
+    let both = index(&[theirs.clone(), ours.clone()]);
+    let other: Tenant = "other".parse().unwrap();
+    let archive = docker_archive(&theirs, r#"["secret:1"]"#);
+    lines(world.engine.image_load(&other, body(archive), LoadOptions::default())).await.unwrap();
+
+    let is_theirs = |blob: &&(Descriptor, Bytes)| theirs.blobs.iter().any(|(known, _)| known.digest == blob.0.digest);
+    let without_theirs: Vec<_> = both.blobs.iter().filter(|blob| !is_theirs(blob)).cloned().collect();
+    let loaded = world.load(layout(&both, &without_theirs, "docker.io/library/both:1")).await.unwrap();
+    assert!(loaded.contains(&"Loaded image: both:1\n".to_owned()), "a part of an image is one: {loaded:?}");
+    let labels = world.engine.images.backend.blob_info(&both.target.digest).await.unwrap().unwrap().labels;
+    let pinned: Vec<&String> = labels.values().collect();
+    assert_eq!(pinned, [ours.target.digest.as_str()], "and pins no more than that part");
+
+    // Neither a manifest without its layers, nor an index without its manifests.
+    for sample in [&theirs, &both] {
+        let document = |blob: &&(Descriptor, Bytes)| blob.0.digest == sample.target.digest;
+        let blobs: Vec<_> = sample.blobs.iter().filter(document).cloned().collect();
+        let error = world.load(layout(sample, &blobs, "docker.io/library/stolen:1")).await.unwrap_err();
+        assert!(error.message().ends_with("has no content in the archive"), "{}", error.message());
+    }
+    assert!(world.engine.image_inspect(&tenant(), "stolen:1", None, false).await.is_err());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Pushes, to a registry that keeps what it is sent.
 
-use super::{World, lines, tenant};
+use super::{World, archives::layout, lines, tenant};
 use crate::{
     backend::images::samples::{Packing, Sample, image, index, tar},
     engine::images::{PushRequest, look_up::short},
@@ -52,6 +52,21 @@ async fn what_the_registry_has_elsewhere_is_mounted_and_then_exists() {
     let said = push(&world, "lib/y", "").await.unwrap();
     assert_eq!(said.iter().filter(|line| line.ends_with("Layer already exists")).count(), 4, "two tags: {said:#?}");
     assert!(world.registry.page("/v2/lib/y/manifests/2").is_some());
+}
+
+/// The layers are shared, where others got them from is not told.
+#[tokio::test]
+async fn repositories_of_others_are_not_named() {
+    let sample = sample();
+    let world = world(&sample, &[]).await;
+    let other: crate::model::id::Tenant = "other".parse().unwrap();
+    let archive = layout(&sample, &sample.blobs, &world.name("mine/z:1"));
+    let load = world.engine.image_load(&other, super::body(archive), crate::engine::images::LoadOptions::default());
+    lines(load).await.unwrap();
+    let request = PushRequest { image: world.name("mine/z"), tag: "1".into(), ..PushRequest::default() };
+    let said = lines(world.engine.image_push(&other, request).await.unwrap()).await.unwrap();
+    assert!(said.iter().all(|line| !line.contains("lib/x")), "{said:#?}");
+    assert!(world.registry.log().iter().all(|line| !line.contains("from=lib")), "{:#?}", world.registry.log());
 }
 
 #[tokio::test]
