@@ -106,7 +106,7 @@ impl ApiVersion {
 
 /// Disk usage.
 impl ApiVersion {
-    /// Before 1.42 the build cache had a size of its own in the answer.
+    /// Before 1.42 the build cache had a size of its own in the answer, if there was any.
     pub fn has_builder_size(self) -> bool {
         self < Self::v1(42)
     }
@@ -217,6 +217,11 @@ impl ApiVersion {
     /// Since 1.52 the list shows health.
     pub fn lists_health(self) -> bool {
         self >= Self::v1(52)
+    }
+
+    /// Since 1.41 one reading can be asked for that is not compared with another.
+    pub fn has_one_shot_stats(self) -> bool {
+        self >= Self::v1(41)
     }
 
     /// Since 1.52 stats name the system they are of.

@@ -42,11 +42,13 @@ pub async fn container_stats(
     Query(query): Query<StatsQuery>,
     answer: JsonStream,
 ) -> Result<Response> {
+    let one_shot = query.one_shot && version.has_one_shot_stats();
     if !query.stream {
-        let stats = api.engine.container_stats(&tenant, &container, query.one_shot).await?;
-        return Ok(Json(StatsBody::new(version, stats)).into_response());
+        let stats = api.engine.container_stats(&tenant, &container, one_shot).await?;
+        let body = if one_shot { StatsBody::single(version, stats) } else { StatsBody::new(version, stats) };
+        return Ok(Json(body).into_response());
     }
-    if query.one_shot {
+    if one_shot {
         return Err(Error::invalid("cannot have stream=true and one-shot=true"));
     }
     let stats = api.engine.container_stats_stream(&tenant, &container)?;
@@ -56,7 +58,9 @@ pub async fn container_stats(
 /// A reading as dockerd writes it.
 #[derive(Serialize)]
 struct StatsBody {
+    #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     os_type: Option<&'static str>,
@@ -183,6 +187,13 @@ impl StatsBody {
             networks: stats.links.into_iter().map(|(name, link)| (name, link.into())).collect(),
         }
     }
+
+    /// A reading that is not compared with another. dockerd 28 leaves the names out there, unless the container does not run.
+    fn single(version: ApiVersion, stats: ContainerStats) -> Self {
+        let runs = stats.usage.is_some();
+        let body = Self::new(version, stats);
+        if runs { Self { name: String::new(), id: String::new(), ..body } } else { body }
+    }
 }
 
 impl From<&ResourceUsage> for BlockBody {
@@ -270,5 +281,20 @@ mod tests {
             r#"{{"name":"/cr","id":"1","read":"0001-01-01T00:00:00Z","preread":"0001-01-01T00:00:00Z","pids_stats":{{}},"blkio_stats":{{"io_service_bytes_recursive":null,"io_serviced_recursive":null,"io_queue_recursive":null,"io_service_time_recursive":null,"io_wait_time_recursive":null,"io_merged_recursive":null,"io_time_recursive":null,"sectors_recursive":null}},"num_procs":0,"storage_stats":{{}},"cpu_stats":{zeros},"precpu_stats":{zeros},"memory_stats":{{}}}}"#
         );
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn single_reading_of_what_runs_has_no_names() {
+        let has_names = |body: StatsBody| {
+            let body = serde_json::to_value(body).unwrap();
+            (body.get("name").is_some(), body.get("id").is_some())
+        };
+        let stopped = ContainerStats { id: "0123".into(), name: "/c".into(), ..ContainerStats::default() };
+        let running = ContainerStats { usage: Some(ResourceUsage::default()), ..stopped.clone() };
+        let version = ApiVersion::v1(51);
+        assert_eq!(has_names(StatsBody::single(version, running.clone())), (false, false));
+        assert_eq!(has_names(StatsBody::new(version, running)), (true, true));
+        assert_eq!(has_names(StatsBody::single(version, stopped)), (true, true));
+        assert!(!ApiVersion::v1(40).has_one_shot_stats() && version.has_one_shot_stats());
     }
 }

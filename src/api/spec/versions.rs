@@ -82,7 +82,6 @@ const DIFFERENCES: &[Difference] = &[
     Difference { since: 25, call: "GET /info", what: "`SecurityOptions` are `name=seccomp,profile=builtin`, not words; no `ExecutionDriver`", is_new: |seen| !seen.has("info", "/ExecutionDriver") },
     Difference { since: 42, call: "GET /containers/{id}/logs, attach, exec", what: "a stream with frames is called `application/vnd.docker.multiplexed-stream`; before every stream is `raw-stream`", is_new: |seen| seen.is_of("logs", "application/vnd.docker.multiplexed-stream") },
     Difference { since: 42, call: "GET /containers/{id}/json", what: "no `KernelMemory`, unless it is set", is_new: |seen| !seen.has("inspect", "/HostConfig/KernelMemory") },
-    Difference { since: 42, call: "GET /system/df", what: "no `BuilderSize`", is_new: |seen| !seen.has("df", "/BuilderSize") },
     Difference { since: 43, call: "GET /images/json", what: "an image without names has empty lists; before `<none>:<none>`", is_new: |seen| !seen.says("images", "<none>:<none>") },
     Difference { since: 44, call: "GET /images/json, GET /images/{name}/json", what: "no `VirtualSize`", is_new: |seen| !seen.has("image", "/VirtualSize") && !seen.has("images", "/0/VirtualSize") },
     Difference { since: 44, call: "GET /containers/{id}/json", what: "`DNSNames` of endpoints, and `MacAddress` beside the wishes", is_new: |seen| seen.has("inspect", "/NetworkSettings/Networks/other/DNSNames") },
@@ -105,10 +104,12 @@ const DIFFERENCES: &[Difference] = &[
 ];
 
 /// Those that this script does not see.
-const ELSEWHERE: [(u16, &str, &str); 8] = [
+const ELSEWHERE: [(u16, &str, &str); 10] = [
     (28, "GET /containers/{id}/attach/ws", "binary messages; before they are text"),
     (42, "GET /containers/{id}/attach/ws", "the client chooses the streams; before it is attached to all"),
+    (41, "GET /containers/{id}/stats", "`one-shot` is read"),
     (42, "GET /system/df", "`type` is read"),
+    (42, "GET /system/df", "no `BuilderSize`; before it is there unless it is nothing"),
     (52, "GET /system/df", "sums in place of lists"),
     (52, "GET /images/get, POST /images/load", "several platforms can be named"),
     (42, "POST /containers/{id}/exec, POST /exec/{id}/start", "`ConsoleSize` is read"),
@@ -231,7 +232,6 @@ impl World {
         self.ask("stop with a strange signal", Method::POST, &at("/containers/new/stop?t=0&signal=NONE"), Value::Null)
             .await;
         self.get("info", &at("/info")).await;
-        self.get("df", &at("/system/df")).await;
         self.get("image", &at("/images/box/json")).await;
         self.get("images", &at("/images/json")).await;
         self.get("network", &at("/networks/other")).await;
