@@ -2,7 +2,7 @@
 //!
 //! `routes` is the one table of the Docker API, `router` finds a request's route in it, `server` owns sockets
 //! and connections. What a handler takes apart is in `extract`, `query` and `body`; what it answers with is in
-//! `answer`, `stream` and `hijack`; `error` maps failures to statuses and `compat` knows the API's versions.
+//! `answer`, `stream` and `hijack`, which takes connections over (`takeover`); `error` maps failures to statuses and `compat` knows the API's versions.
 //! The handlers are in one file per group of Docker's specification.
 
 pub mod answer;
@@ -24,6 +24,7 @@ pub mod server;
 pub mod stream;
 pub mod swarm;
 pub mod system;
+pub mod takeover;
 pub mod volumes;
 pub mod websocket;
 

@@ -77,7 +77,8 @@ fn docker(daemon: &Daemon, host: &str, certificates: Option<&Path>) -> Command {
 fn with_input(command: &mut Command, input: &str) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nsenter is there");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // It may end before it has read all.
+    let _not_wanted = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
@@ -121,6 +122,12 @@ fn check_streams(daemon: &Daemon, host: &str, certificates: Option<&Path>) {
     assert!(started.status.success(), "{}", text(&started));
     let exec = with_input(&mut docker(&["exec", "-i", "there", "sh", "-c", "cat; sleep 1; echo late; exit 4"]), "in\n");
     assert_eq!((exec.status.code(), text(&exec).as_str()), (Some(4), "in\nlate\n"));
+    // A process that does not read what is still sent.
+    let much = "0123456789abcdef".repeat(1 << 20);
+    for _ in 0..5 {
+        let exec = with_input(&mut docker(&["exec", "-i", "there", "sh", "-c", "echo out; exit 7"]), &much);
+        assert_eq!((exec.status.code(), text(&exec).as_str()), (Some(7), "out\n"));
+    }
     // script gives the CLI a terminal.
     let line = "docker exec -it there sh -c 'test -t 0 && echo terminal; exit 5'";
     let mut terminal = Command::new("nsenter");

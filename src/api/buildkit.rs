@@ -10,17 +10,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, Request, StatusCode, header};
-use hyper::{
-    body::Incoming,
-    server::conn::http2,
-    service::service_fn,
-    upgrade::{OnUpgrade, Upgraded},
-};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
-use tracing::Instrument;
 
-use super::{ApiState, extract::ClientGone, router::Bare};
+use super::{
+    ApiState,
+    router::Bare,
+    takeover::{Connection, Takeover},
+};
 use crate::model::{Error, Result};
 
 /// The longest that a connection lives. Every call is answered at once, and a client that wants more comes again.
@@ -42,51 +40,51 @@ const SESSION_BYTES: u64 = 1 << 20;
 const UNIMPLEMENTED: &str = "12";
 
 /// `POST /grpc`: HTTP/2 on the connection, and one answer to every call.
-pub async fn grpc(State(api): State<ApiState>, gone: ClientGone, mut request: Request<Body>) -> Result<Response> {
+pub async fn grpc(State(api): State<ApiState>, mut request: Request<Body>) -> Result<Response> {
     // A 500 in dockerd too.
-    let upgrade = upgrade(&mut request).map_err(Error::system)?;
-    Ok(switch(&api, gone, upgrade, serve_calls))
+    let takeover = upgrade(&mut request).map_err(Error::system)?;
+    Ok(switch(&api, takeover, serve_calls))
 }
 
 /// `POST /session`: here the client would serve, and is never called. It leaves when its build has failed.
-pub async fn session(State(api): State<ApiState>, gone: ClientGone, mut request: Request<Body>) -> Result<Response> {
-    let upgrade = upgrade(&mut request).map_err(Error::invalid)?;
-    Ok(switch(&api, gone, upgrade, |connection| async move {
-        let mut sent = TokioIo::new(connection).take(SESSION_BYTES);
+pub async fn session(State(api): State<ApiState>, mut request: Request<Body>) -> Result<Response> {
+    let takeover = upgrade(&mut request).map_err(Error::invalid)?;
+    Ok(switch(&api, takeover, |connection| async move {
+        let mut sent = connection.take(SESSION_BYTES);
         let _client_left = tokio::io::copy(&mut sent, &mut tokio::io::sink()).await;
     }))
 }
 
 /// What the client asked for, or why it gets nothing, in dockerd's words.
-fn upgrade(request: &mut Request<Body>) -> Result<OnUpgrade, String> {
+fn upgrade(request: &mut Request<Body>) -> Result<Takeover, String> {
     match request.headers().get(header::UPGRADE) {
         Some(protocol) if protocol != "h2c" => {
             Err(format!("protocol {} not supported", String::from_utf8_lossy(protocol.as_bytes())))
         }
-        _ => request.extensions_mut().remove().ok_or_else(|| "no upgrade proto in request".to_owned()),
+        Some(_) => Ok(request.extensions_mut().remove().unwrap_or_default()),
+        None => Err("no upgrade proto in request".to_owned()),
     }
 }
 
 /// Answers 101 and serves the connection on a tracked task, until the client goes or its time is over.
-fn switch<S, F>(api: &ApiState, gone: ClientGone, upgrade: OnUpgrade, serve: S) -> Response
+fn switch<S, F>(api: &ApiState, takeover: Takeover, serve: S) -> Response
 where
-    S: FnOnce(Upgraded) -> F + Send + 'static,
-    F: Future<Output = ()> + Send,
+    S: FnOnce(Connection) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
-    let task = async move {
-        let Ok(connection) = upgrade.await else { return };
+    let headers =
+        [(header::CONNECTION, HeaderValue::from_static("Upgrade")), (header::UPGRADE, HeaderValue::from_static("h2c"))];
+    let head = (Extension(Bare), (StatusCode::SWITCHING_PROTOCOLS, headers)).into_response();
+    let gone = takeover.client_gone();
+    takeover.answer(&api.tasks, head, move |connection| async move {
         tokio::select! {
             _ = tokio::time::timeout(LIFE, serve(connection)) => {}
             () = gone.0.cancelled() => {}
         }
-    };
-    api.tasks.spawn(task.in_current_span());
-    let headers =
-        [(header::CONNECTION, HeaderValue::from_static("Upgrade")), (header::UPGRADE, HeaderValue::from_static("h2c"))];
-    (Extension(Bare), (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty())).into_response()
+    })
 }
 
-async fn serve_calls(connection: Upgraded) {
+async fn serve_calls(connection: Connection) {
     let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(CALLS)
@@ -95,7 +93,7 @@ async fn serve_calls(connection: Upgraded) {
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .serve_connection(
-            connection,
+            TokioIo::new(connection),
             service_fn(async |call: Request<Incoming>| Ok::<_, Infallible>(refusal(call.uri().path()))),
         )
         .await;

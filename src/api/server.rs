@@ -12,12 +12,13 @@ mod unread;
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use axum::body::Body;
-use http::{Request, header};
+use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::UnixStream,
+    sync::mpsc,
 };
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
@@ -28,7 +29,11 @@ pub use self::{
     listen::{DEFAULT_GROUP, Listener},
     tls::{Tls, TlsFiles},
 };
-use super::{extract::Peer, router::Router};
+use super::{
+    extract::Peer,
+    router::Router,
+    takeover::{Taken, Takeover},
+};
 use crate::model::{Result, error::Context, id::Tenant};
 
 /// A client must send the head of its request within this.
@@ -136,23 +141,38 @@ impl Worker {
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tag: Tag) {
         let router = self.router;
+        let (takes, mut taken) = mpsc::channel(1);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (router, request) = (router.clone(), tag.put_on(unread::watch(request)));
-            async move { Ok::<_, Infallible>(router.oneshot(request).await) }
+            let (router, takes, request) = (router.clone(), takes.clone(), tag.put_on(unread::watch(request)));
+            async move {
+                match Taken::unless(router.oneshot(request).await) {
+                    Ok(answer) => Ok::<_, Infallible>(answer),
+                    Err(taken) => {
+                        let _connection_ended = takes.send(taken).await;
+                        // The connection is taken apart, and this with it.
+                        std::future::pending().await
+                    }
+                }
+            }
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .half_close(true)
             .title_case_headers(true)
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+            .serve_connection(TokioIo::new(stream), service);
+        let mut stopping = false;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut connection => break ended,
+                Some(taken) = taken.recv() => {
+                    let parts = connection.into_parts();
+                    return taken.hand_over(parts.io.into_inner(), parts.read_buf).await;
+                }
+                () = self.stop.cancelled(), if !stopping => {
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    stopping = true;
+                }
             }
         };
         if let Err(error) = ended {
@@ -171,12 +191,13 @@ struct Tag {
 
 impl Tag {
     fn put_on(&self, mut request: Request<Body>) -> Request<Body> {
-        // Who takes the connection over may end its side and read on; others that are silent have left, as for dockerd.
-        let may_half_close = request.headers().contains_key(header::UPGRADE);
-        let gone = if may_half_close || self.peer.is_some() { &self.fate.gone } else { &self.fate.silent };
+        // A client whose connection is taken over may end its side and read on; others that are silent have left, as for
+        // dockerd.
+        let gone = if self.peer.is_some() { &self.fate.gone } else { &self.fate.silent };
         let extensions = request.extensions_mut();
         extensions.insert(self.tenant.clone());
         extensions.insert(gone.clone());
+        extensions.insert(Takeover::new(self.fate.gone.clone()));
         if let Some(peer) = self.peer {
             extensions.insert(peer);
         }

@@ -10,8 +10,6 @@ use axum::{
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -22,9 +20,13 @@ use tokio_tungstenite::{
     },
 };
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
-use super::{ApiState, compat::ApiVersion, extract::ClientGone, router::Bare};
+use super::{
+    ApiState,
+    compat::ApiVersion,
+    router::Bare,
+    takeover::{Connection, Takeover},
+};
 use crate::model::{Error, Result};
 
 /// Bytes that may wait for either side, and the longest message that we send.
@@ -33,9 +35,9 @@ const PIPE_BYTES: usize = 32 << 10;
 /// A request that may become a WebSocket.
 pub struct WebSocket {
     /// `None` if the client asked for none.
-    handshake: Option<(OnUpgrade, HeaderValue)>,
+    key: Option<HeaderValue>,
     version: ApiVersion,
-    gone: ClientGone,
+    takeover: Takeover,
     tasks: TaskTracker,
 }
 
@@ -46,10 +48,9 @@ impl FromRequestParts<ApiState> for WebSocket {
         let asked =
             parts.headers.get(header::UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let key = parts.headers.get(header::SEC_WEBSOCKET_KEY).cloned().filter(|_| asked);
-        let handshake = parts.extensions.remove::<OnUpgrade>().zip(key);
         let version = parts.extensions.get().copied().unwrap_or(ApiVersion::NEWEST);
-        let gone = parts.extensions.get().cloned().unwrap_or_default();
-        Ok(Self { handshake, version, gone, tasks: state.tasks.clone() })
+        let takeover = parts.extensions.remove().unwrap_or_default();
+        Ok(Self { key, version, takeover, tasks: state.tasks.clone() })
     }
 }
 
@@ -61,25 +62,19 @@ impl WebSocket {
         S: FnOnce(DuplexStream) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some((upgrade, key)) = self.handshake else {
+        let Some(key) = self.key else {
             return bare((StatusCode::BAD_REQUEST, Body::from("not websocket protocol")));
         };
         let binary = self.version.has_binary_websockets();
-        let gone = self.gone;
-        let task = async move {
-            let connection = match upgrade.await {
-                Ok(connection) => connection,
-                Err(error) => return tracing::debug!("the client left before its stream began: {error}"),
-            };
+        let gone = self.takeover.client_gone();
+        self.takeover.answer(&self.tasks, bare(switching(&key)), move |connection| async move {
             let (ours, theirs) = duplex(PIPE_BYTES);
             let both = async { tokio::join!(serve(theirs), carry(connection, ours, binary)) };
             tokio::select! {
                 _ = both => {}
                 () = gone.0.cancelled() => {}
             }
-        };
-        self.tasks.spawn(task.in_current_span());
-        bare(switching(&key))
+        })
     }
 }
 
@@ -94,12 +89,12 @@ fn switching(key: &HeaderValue) -> Response {
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
-    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 /// Copies both ways until the session has ended, which closes the WebSocket, or the client is gone.
-async fn carry(connection: Upgraded, session: DuplexStream, binary: bool) {
-    let websocket = WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await;
+async fn carry(connection: Connection, session: DuplexStream, binary: bool) {
+    let websocket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
     let (mut sink, mut messages) = websocket.split();
     let (mut output, mut input): (ReadHalf<_>, WriteHalf<_>) = split(session);
     let send = async {

@@ -11,8 +11,8 @@ use tracing::debug;
 
 use crate::{
     api::{
-        hijack::HijackStream,
         stream::{Output, frame, frame_head},
+        takeover::Connection,
     },
     engine::containers::{
         console,
@@ -70,7 +70,7 @@ where
 }
 
 /// Sends `text` as an error of the daemon, where dockerd sends it: on standard output, after the connection was taken over.
-pub async fn refuse(connection: &mut HijackStream, tty: bool, text: &str) {
+pub async fn refuse(connection: &mut Connection, tty: bool, text: &str) {
     let line = format!("{text}\r\n");
     let bytes = if tty { line.into() } else { frame(Output::Stdout, line.as_bytes()) };
     let _client_left = connection.write_all(&bytes).await;

@@ -127,14 +127,66 @@ async fn old_versions_call_every_stream_raw() {
     assert!(answer.contains("application/vnd.docker.raw-stream"), "{answer}");
 }
 
+/// As dockerd 28 answers exec's start.
+const PLAIN_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\nApi-Version: 1.53\r\n\
+                          Docker-Experimental: false\r\nOstype: linux\r\nServer: test\r\n\r\n";
+
 #[tokio::test]
-async fn without_upgrade_the_output_ends_with_the_connection() {
+async fn without_upgrade_bytes_go_both_ways_too() {
+    let world = world(vec![get("/echo").to(echo), get("/who").to(who)]).await;
+    for request in [
+        "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        // A proxy may take off one header of the two.
+        "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\r\n",
+        "GET /echo HTTP/1.0\r\n\r\n",
+        "GET /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        assert_eq!(world.talk(&format!("{request}hello"), true).await, format!("{PLAIN_HEAD}you said \"hello\""));
+    }
+    // What comes after the head, on a connection that served before.
+    let mut stream = world.connect().await;
+    stream.write_all(b"GET /who HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let read_until = async |stream: &mut UnixStream, end: &str| {
+        let mut answer = String::new();
+        while !answer.ends_with(end) {
+            answer.push(char::from(tokio::time::timeout(LIMIT, stream.read_u8()).await.expect("an answer").unwrap()));
+        }
+        answer
+    };
+    read_until(&mut stream, &std::process::id().to_string()).await;
+    stream.write_all(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert_eq!(read_until(&mut stream, "\r\n\r\n").await, PLAIN_HEAD);
+    stream.write_all(b"GET /who HTTP/1.1").await.unwrap();
+    stream.shutdown().await.unwrap();
+    read_until(&mut stream, "you said \"GET /who HTTP/1.1\"").await;
+}
+
+#[tokio::test]
+async fn an_upgrade_is_one_in_old_http_too() {
     let world = world(vec![get("/echo").to(echo)]).await;
-    for half_close in [false, true] {
-        let answer = world.talk("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n", half_close).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
-        assert_eq!(body, "you said \"\"");
+    let answer = world.talk(&format!("{}hello", UPGRADE.replace("HTTP/1.1", "HTTP/1.0")), true).await;
+    assert!(answer.starts_with("HTTP/1.1 101 UPGRADED\r\n") && answer.ends_with("you said \"hello\""), "{answer}");
+}
+
+/// More than the kernel keeps for a reader who does not read.
+const MUCH: usize = 16 << 20;
+
+#[tokio::test]
+async fn who_still_sends_when_the_stream_ends_reads_it_to_its_end() {
+    let deaf = async |hijack: Hijack| {
+        hijack.answer(true, |mut stream| async move { stream.write_all(b"all that is said").await.unwrap() })
+    };
+    let world = world(vec![get("/deaf").to(deaf)]).await;
+    for request in [UPGRADE.replace("/echo", "/deaf"), "GET /deaf HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()] {
+        let (mut reader, mut writer) = world.connect().await.into_split();
+        writer.write_all(request.as_bytes()).await.unwrap();
+        // It reads only when all is sent, as a simple client does.
+        let sent = tokio::time::timeout(LIMIT, writer.write_all(&vec![0; MUCH])).await.expect("somebody reads");
+        sent.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(LIMIT, reader.read_to_string(&mut answer)).await.expect("an end").unwrap();
+        assert!(answer.ends_with("\r\n\r\nall that is said"), "{answer}");
     }
 }
 
