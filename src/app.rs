@@ -9,7 +9,7 @@ use ringer::{
         server::{Listener, Server, Tls},
     },
     engine::Engine,
-    model::{Result, error::Context, id::Tenant},
+    model::{Error, Result, error::Context, id::Tenant},
 };
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +23,11 @@ use crate::config::Config;
 
 /// Runs the daemon until TERM or INT. What was set up is undone in reverse, also when a later step fails.
 pub async fn serve(config: Config) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::forbidden(
+            "ringer needs to be started with root privileges: it mounts, makes networks and runs containerd",
+        ));
+    }
     let mut signals = Signals::new()?;
     let tls = config.tls.as_ref().map(Tls::load).transpose()?;
     let hosts: Vec<String> = config.hosts.iter().map(ToString::to_string).collect();
@@ -70,7 +75,7 @@ fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<Server>
     for address in &config.hosts {
         listeners.extend(Listener::open(address, &config.group, tls)?);
     }
-    let server = Server::new(api::router(state))?;
+    let server = Server::new(api::router(state))?.allowing_hosts(&config.allowed_hosts);
     for listener in listeners {
         server.listen(listener, Tenant::default_tenant());
     }

@@ -53,6 +53,9 @@ pub struct ServeOptions {
     /// Key of the daemon's certificate [default: ~/.docker/key.pem]
     #[arg(long, value_name = "PATH")]
     pub tlskey: Option<PathBuf>,
+    /// Name by which pages in browsers may use a tcp host without TLS, besides addresses, localhost and names without dots
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<String>,
     /// Socket of a running containerd; without it, ringer runs one of its own
     #[arg(long, value_name = "ADDRESS")]
     pub containerd: Option<PathBuf>,
@@ -176,6 +179,8 @@ pub struct Config {
     pub group: String,
     /// Certificates of the tcp hosts; `None` for plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Names by which pages in browsers may use the tcp hosts without TLS.
+    pub allowed_hosts: Vec<String>,
     /// File for our process number.
     pub pidfile: PathBuf,
     /// A running containerd's socket; `None` for one of our own.
@@ -234,6 +239,7 @@ impl ServeOptions {
             tlscacert: self.tlscacert.or(file.tlscacert),
             tlscert: self.tlscert.or(file.tlscert),
             tlskey: self.tlskey.or(file.tlskey),
+            allowed_host: list(self.allowed_host, file.allowed_host),
             containerd: self.containerd.or(file.containerd),
             containerd_namespace: self.containerd_namespace.or(file.containerd_namespace),
             default_runtime: self.default_runtime.or(file.default_runtime),
@@ -291,6 +297,7 @@ impl ServeOptions {
             hosts,
             group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
             tls,
+            allowed_hosts: self.allowed_host,
             pidfile: self.pidfile.unwrap_or_else(|| exec_root.join("ringer.pid")),
             containerd,
             containerd_namespace: namespace,

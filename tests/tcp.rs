@@ -163,21 +163,64 @@ async fn clients_with_a_certificate_are_served_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_tcp_is_served_with_a_warning() {
-    let daemon = Daemon::start_with(&["--host=tcp://127.0.0.1:4444", "--host=tcp://:4445", "--tls=false"]).await;
+    let daemon = Daemon::start_with(&[
+        "--host=tcp://127.0.0.1:4444",
+        "--host=tcp://:4445",
+        "--tls=false",
+        "--allowed-host=ours.example",
+    ])
+    .await;
     daemon.import_box().await;
     tokio::task::block_in_place(|| {
         check_streams(&daemon, "tcp://127.0.0.1:4444", None);
         let request = "OPTIONS /containers/json HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\
                        Access-Control-Request-Method: POST\r\nConnection: close\r\n\r\n";
         let preflight = talk(&daemon, "127.0.0.1:4445", request).to_lowercase();
-        assert!(preflight.starts_with("http/1.1 200 ok\r\n"), "{preflight}");
+        assert!(preflight.starts_with("http/1.1 403 forbidden\r\n"), "{preflight}");
         assert!(!preflight.contains("access-control"), "a browser must not let pages in: {preflight}");
         // Without a preflight a page can send text, which is no JSON to us.
         let request = "POST /containers/create HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\nContent-Type: text/plain\r\n\
                        Content-Length: 15\r\nConnection: close\r\n\r\n{\"Image\":\"box\"}";
         let answer = talk(&daemon, "127.0.0.1:4445", request);
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        // What needs no preflight: a POST without a body. And a name of theirs that leads here, by which they could read.
+        for headers in [
+            "Host: localhost:4445\r\nOrigin: http://evil",
+            "Host: localhost:4445\r\nOrigin: null",
+            "Host: localhost:4445\r\nSec-Fetch-Site: cross-site",
+            "Host: evil.example:4445\r\nOrigin: http://evil.example:4445",
+            "Host: evil.example:4445\r\nAccept-Language: en",
+        ] {
+            let request = format!("POST /volumes/prune HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
+            let answer = talk(&daemon, "127.0.0.1:4445", &request);
+            assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("a page in a browser"), "{answer}");
+        }
+        for headers in [
+            "Host: localhost:4445\r\nOrigin: http://localhost:4445\r\nSec-Fetch-Site: same-origin",
+            "Host: ours.example:4445\r\nOrigin: http://ours.example:4445",
+            "Host: evil.example:4445",
+        ] {
+            let request = format!("GET /_ping HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
+            let answer = talk(&daemon, "127.0.0.1:4445", &request);
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+        let twice = "GET /_ping HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n";
+        let answer = talk(&daemon, "127.0.0.1:4445", twice);
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        // A WebSocket as a page opens it: of ours it gets as far as the container that there is not.
+        for (origin, status) in [("http://localhost:4445", 404), ("http://evil", 403)] {
+            let request = format!(
+                "GET /containers/nosuch/attach/ws HTTP/1.1\r\nHost: localhost:4445\r\nConnection: Upgrade, close\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+                 Origin: {origin}\r\n\r\n"
+            );
+            let answer = talk(&daemon, "127.0.0.1:4445", &request);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        }
     });
+    // Nobody's pages reach a unix socket.
+    let request = http::Request::get("/_ping").header("origin", "http://evil");
+    assert_eq!(daemon.client().whole(request.body(http_body_util::Full::default()).unwrap()).await.status, 200);
     let warnings = daemon.client().get("/info").await.json()["Warnings"].to_string();
     assert!(warnings.contains("WARNING: API is accessible on http://localhost:4445 without encryption."), "{warnings}");
     assert!(daemon.log().contains("tcp://127.0.0.1:4444"), "{}", daemon.log());

@@ -2,6 +2,7 @@
 //! connection knows its listener's tenant and its peer.
 
 mod address;
+mod browser;
 mod hangup;
 mod listen;
 #[cfg(test)]
@@ -11,8 +12,11 @@ mod unread;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use axum::body::Body;
-use http::Request;
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -23,13 +27,17 @@ use tokio::{
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use self::hangup::{Fate, Hangups, Socket};
 pub use self::{
     address::ListenAddress,
     listen::{DEFAULT_GROUP, Listener},
     tls::{Tls, TlsFiles},
 };
+use self::{
+    browser::AllowedHosts,
+    hangup::{Fate, Hangups, Socket},
+};
 use super::{
+    error,
     extract::Peer,
     router::Router,
     takeover::{Taken, Takeover},
@@ -46,6 +54,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Server {
     router: Router,
     hangups: Arc<Hangups>,
+    allowed_hosts: Arc<AllowedHosts>,
     accepting: CancellationToken,
     connections: TaskTracker,
     listeners: TaskTracker,
@@ -57,10 +66,18 @@ impl Server {
         Ok(Self {
             router,
             hangups: Hangups::start().context("watching connections")?,
+            allowed_hosts: Arc::default(),
             accepting: CancellationToken::new(),
             connections: TaskTracker::new(),
             listeners: TaskTracker::new(),
         })
+    }
+
+    /// Lets pages in browsers reach listeners on plain tcp by these names too.
+    #[must_use]
+    pub fn allowing_hosts(mut self, names: &[String]) -> Self {
+        self.allowed_hosts = Arc::new(AllowedHosts::new(names));
+        self
     }
 
     /// Starts accepting; everything that comes through this listener is `tenant`'s.
@@ -69,6 +86,7 @@ impl Server {
         let worker = Worker {
             router: self.router.clone(),
             hangups: self.hangups.clone(),
+            allowed_hosts: self.allowed_hosts.clone(),
             stop: self.accepting.clone(),
             connections: self.connections.clone(),
             tenant,
@@ -91,6 +109,7 @@ impl Server {
 struct Worker {
     router: Router,
     hangups: Arc<Hangups>,
+    allowed_hosts: Arc<AllowedHosts>,
     stop: CancellationToken,
     connections: TaskTracker,
     tenant: Tenant,
@@ -127,7 +146,9 @@ impl Worker {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "watching a connection: {error}"),
         };
-        let tag = Tag { tenant: self.tenant.clone(), peer, fate };
+        // Pages in browsers reach no unix socket, and TLS asks for certificates.
+        let pages = (peer.is_none() && tls.is_none()).then(|| self.allowed_hosts.clone());
+        let tag = Tag { tenant: self.tenant.clone(), peer, fate, pages };
         let Some(tls) = tls else { return self.serve(stream, tag).await };
         let shaken = tokio::select! {
             shaken = tls.accept(stream) => shaken,
@@ -143,9 +164,14 @@ impl Worker {
         let router = self.router;
         let (takes, mut taken) = mpsc::channel(1);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (router, takes, request) = (router.clone(), takes.clone(), tag.put_on(unread::watch(request)));
+            let (router, takes) = (router.clone(), takes.clone());
+            let (refusal, request) = (tag.refusal(request.headers()), tag.put_on(unread::watch(request)));
             async move {
-                match Taken::unless(router.oneshot(request).await) {
+                let answer = match refusal {
+                    Some(refusal) => refusal,
+                    None => router.oneshot(request).await,
+                };
+                match Taken::unless(answer) {
                     Ok(answer) => Ok::<_, Infallible>(answer),
                     Err(taken) => {
                         let _connection_ended = takes.send(taken).await;
@@ -187,9 +213,25 @@ struct Tag {
     tenant: Tenant,
     peer: Option<Peer>,
     fate: Fate,
+    /// Where pages in browsers come through, the names that they may use.
+    pages: Option<Arc<AllowedHosts>>,
 }
 
 impl Tag {
+    /// The answer to a request that gets no further.
+    fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
+        if headers.get_all(header::HOST).iter().count() > 1 {
+            // As Go's server: whom such a request is meant for is seen differently by each who reads it.
+            let plain = [
+                (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+                (header::CONNECTION, HeaderValue::from_static("close")),
+            ];
+            return Some((StatusCode::BAD_REQUEST, plain, "400 Bad Request").into_response());
+        }
+        let why = self.pages.as_ref()?.refusal(headers)?;
+        Some(error::message(StatusCode::FORBIDDEN, &format!("the request of a page in a browser is refused: {why}")))
+    }
+
     fn put_on(&self, mut request: Request<Body>) -> Request<Body> {
         // A client whose connection is taken over may end its side and read on; others that are silent have left, as for
         // dockerd.

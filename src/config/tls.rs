@@ -37,10 +37,7 @@ pub fn open_hosts(hosts: &[ListenAddress], files: Option<&TlsFiles>) -> Vec<Open
 
 /// For the log.
 pub fn warning(host: &OpenHost) -> String {
-    format!(
-        "tcp://{}: who can connect is root on this machine, also a page in a browser on it; use --tlsverify",
-        host.address
-    )
+    format!("tcp://{}: who can connect is root on this machine; use --tlsverify", host.address)
 }
 
 /// Where dockerd looks: the client's folder.

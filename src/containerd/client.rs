@@ -165,11 +165,16 @@ fn channel(path: PathBuf, patience: Duration) -> Channel {
 
 async fn connect(path: &Path, patience: Duration) -> std::io::Result<UnixStream> {
     let deadline = Instant::now() + patience;
+    let mut is_told = false;
     loop {
         match UnixStream::connect(path).await {
             Ok(stream) => return Ok(stream),
             Err(error) if Instant::now() >= deadline => {
                 return Err(std::io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+            }
+            Err(error) if !is_told => {
+                is_told = true;
+                tracing::warn!(%error, "waiting up to {} s for containerd at {}", patience.as_secs(), path.display());
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(25)).await,
         }

@@ -71,7 +71,8 @@ fn chain_of(status: &Status) -> String {
     let mut cause = status.source();
     while let Some(error) = cause {
         let part = error.to_string();
-        if !text.ends_with(&part) {
+        // tonic says the same in its own words around it.
+        if !text.ends_with(&part) && part != "transport error" {
             text = format!("{text}: {part}");
         }
         cause = error.source();

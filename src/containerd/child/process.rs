@@ -151,5 +151,5 @@ fn cannot_start(program: &Path, error: io::Error) -> Error {
         io::ErrorKind::NotFound => "; install containerd, or name a running one with --containerd",
         _ => "",
     };
-    Error::unavailable(format!("cannot start {}: {error}{hint}", program.display())).with_source(error)
+    Error::unavailable(format!("cannot start {}: {error}{hint}", program.display()))
 }

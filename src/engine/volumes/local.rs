@@ -192,11 +192,13 @@ mod tests {
 
     #[test]
     fn failed_mount_names_what_was_tried() {
-        let bind = wanted(&[("type", "none"), ("device", "/nonexist"), ("o", "bind")]);
         let target = tempfile::TempDir::new().unwrap();
         let path = target.path().display();
+        // Beside the target, where nobody can have put anything.
+        let absent = format!("{path}/absent");
+        let bind = wanted(&[("type", "none"), ("device", &absent), ("o", "bind")]);
         let expected = format!(
-            "error while mounting volume '{path}': failed to mount local volume: mount /nonexist:{path}, flags: 0x1000: no such file or directory"
+            "error while mounting volume '{path}': failed to mount local volume: mount {absent}:{path}, flags: 0x1000: no such file or directory"
         );
         assert_eq!(bind.mount(target.path()).unwrap_err().message(), expected);
     }
