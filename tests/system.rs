@@ -30,6 +30,11 @@ async fn info_and_version_name_the_parts() {
     let daemon = Daemon::start().await;
     let version = daemon.client().get("/version").await.json();
     assert_eq!(version["Platform"]["Name"], "ringer");
+    // Clients read the key, whatever it says.
+    assert!(
+        version["GoVersion"].is_string() && version["Components"][0]["Details"]["GoVersion"].is_string(),
+        "{version}"
+    );
     let names: Vec<_> = version["Components"].as_array().unwrap().iter().map(|part| part["Name"].clone()).collect();
     assert_eq!(names[..2], ["Engine", "containerd"]);
     let info = daemon.client().get("/v1.41/info").await.json();
@@ -57,6 +62,41 @@ async fn head_of_events_comes_at_once_and_stream_ends_with_until() {
     assert_eq!((past.status, past.body.len()), (200, 0));
     let wrong = daemon.client().get("/events?since=2&until=1").await;
     assert_eq!((wrong.status, wrong.message().as_str()), (400, "`since` time (2) cannot be after `until` time (1)"));
+}
+
+/// What a start that fails writes, run as `uid`.
+fn failed_start(uid: u32, flags: &[&str]) -> String {
+    use std::os::unix::process::CommandExt;
+    let folder = Daemon::folder_of_its_own();
+    let path = |name: &str| folder.path().join(name);
+    // Not everybody may go where it was built.
+    std::fs::copy(env!("CARGO_BIN_EXE_ringer"), path("ringer")).unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(uid), Some(uid)).unwrap();
+    let start = std::process::Command::new(path("ringer"))
+        .arg("serve")
+        .arg(format!("--host=unix://{}", path("docker.sock").display()))
+        .arg(format!("--data-root={}", path("data").display()))
+        .arg(format!("--exec-root={}", path("run").display()))
+        .args(flags)
+        .env("PATH", folder.path())
+        .uid(uid)
+        .gid(uid)
+        .output()
+        .unwrap();
+    assert!(!start.status.success());
+    String::from_utf8(start.stderr).unwrap()
+}
+
+#[test]
+fn first_words_name_what_is_wrong() {
+    let stranger = failed_start(65534, &[]);
+    assert!(stranger.contains("ringer needs to be started with root privileges"), "{stranger}");
+    let alone = failed_start(0, &[]);
+    assert!(alone.contains("install containerd") && alone.matches("No such file").count() == 1, "{alone}");
+    let waiting = failed_start(0, &["--containerd=/proc/0/nobody.sock"]);
+    let (first, last) = waiting.trim_end().split_once('\n').expect("two lines");
+    assert!(first.contains("waiting up to 5 s for containerd at /proc/0/nobody.sock"), "{waiting}");
+    assert_eq!(last.matches("No such file").count(), 1, "{waiting}");
 }
 
 #[tokio::test]

@@ -33,11 +33,10 @@ impl ApiVersion {
         Self { major: 1, minor }
     }
 
-    /// The nearest version that we speak. dockerd refuses the others; we do not turn an agent away for the
-    /// number alone, since the newest client's requests differ from ours in optional fields only.
-    #[must_use]
-    pub fn clamped(self) -> Self {
-        self.clamp(Self::OLDEST, Self::NEWEST)
+    /// This version, or our newest. dockerd refuses newer ones; we do not turn an agent away for the number alone, since the
+    /// newest client's requests differ from ours in optional fields only. `None` is too old, for us as for dockerd.
+    pub fn spoken(self) -> Option<Self> {
+        (self >= Self::OLDEST).then(|| self.min(Self::NEWEST))
     }
 
     /// Before 1.42 streams of attach and exec were always called raw, also the multiplexed ones.
@@ -230,14 +229,20 @@ impl ApiVersion {
     }
 }
 
+/// As dockerd reads a path: digits and dots in any order. `1.41.0` is a version too; what follows the minor number says nothing.
 impl FromStr for ApiVersion {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
-        // `1.41.0` is a version too; what follows the minor number says nothing.
-        let minor = minor.split('.').next().unwrap_or("0");
-        Ok(Self { major: major.parse().map_err(drop)?, minor: minor.parse().map_err(drop)? })
+        if text.is_empty() || text.contains(|c: char| !c.is_ascii_digit() && c != '.') {
+            return Err(());
+        }
+        let mut numbers = text.split('.').map(|digits| match digits {
+            "" => 0,
+            digits => digits.parse().unwrap_or(u16::MAX),
+        });
+        let mut next = || numbers.next().unwrap_or(0);
+        Ok(Self { major: next(), minor: next() })
     }
 }
 
@@ -263,9 +268,10 @@ mod tests {
     fn versions_are_ordered_by_number() {
         let old: ApiVersion = "1.9".parse().unwrap();
         assert!(old < ApiVersion::v1(41));
-        assert_eq!(old.clamped(), ApiVersion::OLDEST);
-        assert_eq!("2.0".parse::<ApiVersion>().unwrap().clamped(), ApiVersion::NEWEST);
-        assert_eq!("1.41".parse::<ApiVersion>().unwrap().clamped().to_string(), "1.41");
+        assert_eq!(old.spoken(), None);
+        assert_eq!("2.0".parse::<ApiVersion>().unwrap().spoken(), Some(ApiVersion::NEWEST));
+        assert_eq!("1.99999999999999999999".parse::<ApiVersion>().unwrap().spoken(), Some(ApiVersion::NEWEST));
+        assert_eq!("1.41".parse::<ApiVersion>().unwrap().spoken().unwrap().to_string(), "1.41");
         assert!("1.x".parse::<ApiVersion>().is_err());
     }
 }

@@ -83,13 +83,16 @@ impl Router {
         if let Some(clean) = cleaned(&path) {
             return redirect(&clean, request.uri().query());
         }
+        let (version, path) = split_version(&path);
         if request.method() == Method::OPTIONS {
             // dockerd knows every path for OPTIONS. Without CORS headers the answer allows a browser nothing.
+            if let Err(TooOld(text)) = version {
+                return self.too_old(text);
+            }
             let mut response = StatusCode::OK.into_response();
             self.add_headers(&mut response);
             return response;
         }
-        let (version, path) = split_version(&path);
         let found = self
             .routes
             .iter()
@@ -97,6 +100,10 @@ impl Router {
             .find_map(|route| Some((route, route.matches(path)?)));
         let Some((route, name)) = found else {
             return error::message(StatusCode::NOT_FOUND, "page not found");
+        };
+        let version = match version {
+            Ok(version) => version,
+            Err(TooOld(text)) => return self.too_old(text),
         };
         request.extensions_mut().insert(version);
         if !name.is_empty() {
@@ -116,6 +123,23 @@ impl Router {
             tracing::error!(operation = route.operation, "the handler of {} panicked", route.operation);
             error::message(StatusCode::INTERNAL_SERVER_ERROR, &format!("ringer failed in {}", route.operation))
         })
+    }
+
+    /// The answer to a version that is not spoken any more. Not in JSON: so old a client would not read that.
+    fn too_old(&self, text: &str) -> Response {
+        let oldest = ApiVersion::OLDEST;
+        let text = format!(
+            "client version {text} is too old. Minimum supported API version is {oldest}, please upgrade your client to a \
+             newer version\n"
+        );
+        let plain = [
+            (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        ];
+        let mut response = (StatusCode::BAD_REQUEST, plain, text).into_response();
+        self.add_headers(&mut response);
+        response.headers_mut().remove("docker-experimental");
+        response
     }
 
     /// What dockerd sends with every answer of a known route. `Ostype` and `Docker-Experimental` are spelled as
@@ -203,14 +227,18 @@ fn redirect(path: &str, query: Option<&str>) -> Response {
     (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, format!("{escaped}{query}"))]).into_response()
 }
 
+/// A version of the API that is not spoken any more, as the client wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TooOld<'a>(&'a str);
+
 /// Takes the `/v1.41` prefix off.
-fn split_version(path: &str) -> (ApiVersion, &str) {
+fn split_version(path: &str) -> (Result<ApiVersion, TooOld<'_>>, &str) {
     let split = || {
-        let (version, rest) = path.strip_prefix("/v")?.split_once('/')?;
-        let version: ApiVersion = version.parse().ok()?;
-        Some((version.clamped(), &path[path.len() - rest.len() - 1..]))
+        let (text, rest) = path.strip_prefix("/v")?.split_once('/')?;
+        let version: ApiVersion = text.parse().ok()?;
+        Some((version.spoken().ok_or(TooOld(text)), &path[path.len() - rest.len() - 1..]))
     };
-    split().unwrap_or((ApiVersion::NEWEST, path))
+    split().unwrap_or((Ok(ApiVersion::NEWEST), path))
 }
 
 #[cfg(test)]
@@ -233,11 +261,34 @@ mod tests {
 
     #[test]
     fn prefix_is_clamped_to_what_we_speak() {
-        assert_eq!(split_version("/v1.41/info"), (ApiVersion::v1(41), "/info"));
-        assert_eq!(split_version("/v1.99/info"), (ApiVersion::NEWEST, "/info"));
-        assert_eq!(split_version("/v1.12/info"), (ApiVersion::OLDEST, "/info"));
-        assert_eq!(split_version("/volumes/v1"), (ApiVersion::NEWEST, "/volumes/v1"));
-        assert_eq!(split_version("/v1.41"), (ApiVersion::NEWEST, "/v1.41"));
+        assert_eq!(split_version("/v1.41/info"), (Ok(ApiVersion::v1(41)), "/info"));
+        assert_eq!(split_version("/v1.99/info"), (Ok(ApiVersion::NEWEST), "/info"));
+        assert_eq!(split_version("/volumes/v1"), (Ok(ApiVersion::NEWEST), "/volumes/v1"));
+        assert_eq!(split_version("/v1.41"), (Ok(ApiVersion::NEWEST), "/v1.41"));
+        for old in ["1", "1.12", "1..2", ".", "0.1", "1.23"] {
+            assert_eq!(split_version(&format!("/v{old}/info")), (Err(TooOld(old)), "/info"));
+        }
+    }
+
+    /// As dockerd 28 answered.
+    #[tokio::test]
+    async fn version_that_is_too_old_is_refused() {
+        let (state, _folder) = crate::api::testing::state().await;
+        let ask = async |method: Method, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            let response = crate::api::router(state.clone()).oneshot(request).await;
+            let status = response.status().as_u16();
+            let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
+            let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+            (status, kind.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
+        };
+        let text = "client version 1 is too old. Minimum supported API version is 1.24, please upgrade your client to a \
+                    newer version\n";
+        let refused = (400, "text/plain; charset=utf-8".to_owned(), text.to_owned());
+        assert_eq!(ask(Method::GET, "/v1/info").await, refused);
+        assert_eq!(ask(Method::OPTIONS, "/v1/info").await, refused);
+        assert_eq!(ask(Method::GET, "/v1/nosuch").await.0, 404);
+        assert_eq!(ask(Method::GET, "/v1.24/_ping").await.0, 200);
     }
 
     #[test]

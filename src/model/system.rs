@@ -28,6 +28,8 @@ pub struct SystemVersion {
     pub min_api_version: String,
     /// Commit we were built from, if the build knew it.
     pub git_commit: String,
+    /// [`GO_VERSION`].
+    pub go_version: String,
     /// `linux`.
     pub os: String,
     /// As Go names it: `amd64`.
@@ -37,6 +39,9 @@ pub struct SystemVersion {
     /// When our program was built.
     pub build_time: String,
 }
+
+/// What we were built with, where dockerd tells its Go: clients read the key.
+pub const GO_VERSION: &str = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
 
 /// `Platform` of `/version`.
 #[derive(Clone, Debug, Serialize)]

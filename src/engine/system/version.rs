@@ -10,7 +10,7 @@ use crate::{
     model::{
         Result,
         id::Tenant,
-        system::{Component, PLATFORM_NAME, Platform, SERVER_VERSION, SystemVersion},
+        system::{Component, GO_VERSION, PLATFORM_NAME, Platform, SERVER_VERSION, SystemVersion},
         time::Timestamp,
     },
 };
@@ -36,6 +36,7 @@ impl Engine {
             api_version: api.newest,
             min_api_version: api.oldest,
             git_commit: commit,
+            go_version: GO_VERSION.to_owned(),
             os: "linux".to_owned(),
             arch: host.go_architecture().to_owned(),
             kernel_version: host.kernel.clone(),
@@ -56,6 +57,7 @@ impl Engine {
                     ("BuildTime", build_time()),
                     ("Experimental", "false"),
                     ("GitCommit", commit),
+                    ("GoVersion", GO_VERSION),
                     ("KernelVersion", &host.kernel),
                     ("MinAPIVersion", &api.oldest),
                     ("Os", "linux"),

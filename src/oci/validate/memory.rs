@@ -62,6 +62,9 @@ fn check_swappiness(host_config: &mut HostConfig, features: CgroupFeatures, warn
         host_config.memory_swappiness = None;
     } else if !(-1..=100).contains(&swappiness) {
         return invalid(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100"));
+    } else if swappiness == -1 {
+        // The word of old clients for none.
+        host_config.memory_swappiness = None;
     }
     Ok(())
 }
@@ -101,5 +104,21 @@ fn check_kernel_memory(host_config: &mut HostConfig, features: CgroupFeatures, w
     if host_config.kernel_memory_tcp != 0 && !features.kernel_memory_tcp {
         warnings.push("Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. Limitation discarded.".to_owned());
         host_config.kernel_memory_tcp = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As dockerd 28 shows it.
+    #[test]
+    fn swappiness_of_minus_one_is_none() {
+        let features = CgroupFeatures { swappiness: true, ..CgroupFeatures::default() };
+        for (given, kept) in [(Some(-1), None), (None, None), (Some(0), Some(0)), (Some(60), Some(60))] {
+            let mut host_config = HostConfig { memory_swappiness: given, ..HostConfig::default() };
+            check_swappiness(&mut host_config, features, &mut Vec::new()).unwrap();
+            assert_eq!(host_config.memory_swappiness, kept, "{given:?}");
+        }
     }
 }
