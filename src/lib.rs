@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 3 | `api` |
 //! | 2 | `engine`; `containerd`, `network` |
-//! | 1 | `backend`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
+//! | 1 | `backend`, `work`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
 //! | 0 | `model` |
 
 pub mod api;
@@ -22,3 +22,4 @@ pub mod network;
 pub mod oci;
 pub mod registry;
 pub mod rootfs;
+pub mod work;

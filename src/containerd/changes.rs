@@ -19,6 +19,7 @@ use crate::{
         image::{Descriptor, documents::media_type},
     },
     rootfs::{Changes, gzip},
+    work::{Kind, Stop, Worker},
 };
 
 /// Pieces of a layer that wait to be stored.
@@ -26,7 +27,8 @@ const PIECES: usize = 4;
 
 /// Lists the changes.
 pub(super) async fn list(containerd: &Containerd, lease: &str, container: &ContainerId) -> Result<Vec<Change>> {
-    compare(containerd, lease, container, async |changes| blocking(move || changes.list()).await?).await
+    compare(containerd, lease, container, async |changes, worker| worker.run("diff", move || changes.list()).await)
+        .await
 }
 
 /// The label by which containerd's tools know the tar in a packed blob.
@@ -35,14 +37,17 @@ const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// Stores the changes as a packed layer.
 pub(super) async fn store(containerd: &Containerd, lease: &str, container: &ContainerId) -> Result<NewLayer> {
     let client = containerd.client().with_lease(lease)?;
-    let store = async |changes: Changes| {
+    let store = async |changes: Changes, worker: &Worker| {
         let writer = content::Writer::open(client, content::Wanted::Anything).await?;
         let mut writer =
             Box::new(writer.ok_or_else(|| Error::system("containerd has a blob that nobody has written yet"))?);
         let (sender, pieces) = mpsc::channel(PIECES);
         let (packed_sender, packed) = mpsc::channel(PIECES);
-        let reading = blocking(move || changes.layer(&sender));
-        let packing = blocking(move || gzip(pieces, &packed_sender));
+        let reading = worker.run("changes", move || {
+            changes.layer(&sender);
+            Ok(())
+        });
+        let packing = worker.run("gzip", move || gzip(pieces, &packed_sender));
         let writing = async move {
             // Gone with the first failure, so that the others end, too.
             let mut packed = packed;
@@ -56,7 +61,7 @@ pub(super) async fn store(containerd: &Containerd, lease: &str, container: &Cont
         let (read, diff_id, written) = tokio::join!(reading, packing, writing);
         read?;
         let (writer, size) = written?;
-        let diff_id = diff_id??;
+        let diff_id = diff_id?;
         let label = HashMap::from([(UNCOMPRESSED.to_owned(), diff_id.to_string())]);
         let digest = writer.commit(label).await?;
         let blob = Descriptor { digest, size, ..Descriptor::of(media_type::OCI_LAYER_GZIP, b"") };
@@ -70,8 +75,10 @@ async fn compare<T>(
     containerd: &Containerd,
     lease: &str,
     container: &ContainerId,
-    work: impl AsyncFnOnce(Changes) -> Result<T>,
+    work: impl AsyncFnOnce(Changes, &Worker) -> Result<T>,
 ) -> Result<T> {
+    // One place for all threads of a comparison: they wait for each other.
+    let worker = Worker::find(Kind::Layer, Stop::never()).await?;
     let client = containerd.client().with_lease(lease)?;
     let snapshotter = containerd.snapshotter_name();
     let own = rootfs(snapshots::mounts(containerd, container.as_str()).await?);
@@ -83,8 +90,8 @@ async fn compare<T>(
         ..ViewSnapshotRequest::default()
     };
     let base = rootfs(client.snapshots().view(request).await.map_err(from_status)?.into_inner().mounts);
-    let done = match blocking(move || Changes::open(&base, &own)).await.flatten() {
-        Ok(changes) => work(changes).await,
+    let done = match worker.run("changes", move || Changes::open(&base, &own)).await {
+        Ok(changes) => work(changes, &worker).await,
         Err(error) => Err(error),
     };
     let remove = RemoveSnapshotRequest { snapshotter: snapshotter.to_owned(), key: view };
@@ -102,9 +109,4 @@ async fn parent(client: &Client, snapshotter: &str, key: &str) -> Result<String>
 
 fn rootfs(mounts: Vec<containerd_client::types::Mount>) -> Vec<RootfsMount> {
     mounts.into_iter().map(snapshots::to_rootfs_mount).collect()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|panic| Error::system("reading the container's files failed").with_source(panic))
 }

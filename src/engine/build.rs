@@ -45,6 +45,7 @@ use super::images::new_name;
 use crate::{
     engine::{Engine, images::Body},
     model::{Error, Result, id::Tenant, reference::Reference},
+    work::{Stop, Why},
 };
 
 /// What a client sees of a build. A failure after the first message is a message too.
@@ -102,7 +103,7 @@ impl Engine {
     ) -> Result<String> {
         let (context, dockerfile) = tokio::select! {
             () = cancelled.cancelled() => return Err(cancelled_error()),
-            read = self.build_context(request, body, output) => read?,
+            read = self.build_context(request, body, output, stop_of(cancelled)) => read?,
         };
         let lease = self.images.backend.lease().await?;
         let mut builder = Builder::new(self, tenant, request, &lease, output, cancelled, context.as_ref()).await?;
@@ -116,6 +117,11 @@ impl Engine {
         }
         built
     }
+}
+
+/// What ends the long steps of a build.
+fn stop_of(cancelled: &CancellationToken) -> Stop {
+    Stop::when([(cancelled.clone(), Why::ClientGone)])
 }
 
 fn cancelled_error() -> Error {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::sync::{Mutex, RwLock, watch};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use turn::Turn;
 
@@ -29,6 +30,12 @@ struct Notes {
     restarts: usize,
     /// The latest pause of the restart policy.
     pause: Duration,
+    /// Removals that are tried, with those that wait for their turn.
+    removals: usize,
+    /// Cancelled while there are any, and once it is removed.
+    until_removal: CancellationToken,
+    /// Cancelled when the next start begins.
+    until_start: CancellationToken,
     /// The task that runs health checks.
     health: Option<tokio::task::AbortHandle>,
 }
@@ -114,6 +121,30 @@ impl Container {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For long work on its files, which ends when it is removed.
+    pub(crate) fn until_removal(&self) -> CancellationToken {
+        self.notes().until_removal.clone()
+    }
+
+    /// For long work on the files of one run, which ends when the next begins.
+    pub(crate) fn until_start(&self) -> CancellationToken {
+        self.notes().until_start.clone()
+    }
+
+    /// Ends long work on its files, and keeps other from beginning as long as what this returns is held. Before the turn
+    /// of a removal is waited for: the work may have it.
+    pub(crate) fn end_work(self: &Arc<Self>) -> WorkEnded {
+        let mut notes = self.notes();
+        notes.until_removal.cancel();
+        notes.removals += 1;
+        WorkEnded(self.clone())
+    }
+
+    /// Ends what still writes through the process of an earlier run.
+    pub(crate) fn end_work_on_earlier_runs(&self) {
+        std::mem::take(&mut self.notes().until_start).cancel();
+    }
+
     /// Whether a removal has begun.
     pub(crate) fn is_being_removed(&self) -> bool {
         self.notes().removing
@@ -176,5 +207,19 @@ pub(crate) struct AutoRemoveHeld(Arc<Container>);
 impl Drop for AutoRemoveHeld {
     fn drop(&mut self) {
         self.0.notes().restarts -= 1;
+    }
+}
+
+/// A removal that is tried.
+pub(crate) struct WorkEnded(Arc<Container>);
+
+impl Drop for WorkEnded {
+    fn drop(&mut self) {
+        let is_removed = self.0.snapshot.borrow().removed;
+        let mut notes = self.0.notes();
+        notes.removals -= 1;
+        if notes.removals == 0 && !is_removed {
+            notes.until_removal = CancellationToken::new();
+        }
     }
 }

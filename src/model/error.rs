@@ -154,6 +154,11 @@ fn bounded(text: String) -> String {
 
 /// Docker's own texts.
 impl Error {
+    /// A write to a disk that has no room for it, or none that a request may take.
+    pub fn no_space_left(place: &std::path::Path) -> Self {
+        Self::system(format!("write {}: no space left on device", place.display()))
+    }
+
     /// `GET /containers/{id}/json` and all others that name a container.
     pub fn no_such_container(name: &str) -> Self {
         Self::not_found(format!("No such container: {name}"))

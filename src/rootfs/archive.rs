@@ -24,7 +24,10 @@ use super::{
     view::{RootView, reopen},
     walk::Walk,
 };
-use crate::model::{Error, Result, error::Context, time::Timestamp};
+use crate::{
+    model::{Error, Result, error::Context, time::Timestamp},
+    work,
+};
 
 /// An answer's pieces; a few wait for a slow client, so memory stays bounded.
 const CHUNK: usize = 256 * 1024;
@@ -128,7 +131,7 @@ pub fn tell(written: io::Result<()>, sender: &mpsc::Sender<Result<Bytes>>) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {
-            let _ = sender.blocking_send(Err(error).context("reading the container's files"));
+            let _ = work::send(sender, Err(error).context("reading the container's files"));
         }
     }
 }
@@ -214,7 +217,7 @@ impl<'a> Sink<'a> {
     fn flush(&mut self) -> io::Result<()> {
         let chunk = Bytes::copy_from_slice(&self.buffer[..self.used]);
         self.used = 0;
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        work::send(self.sender, Ok(chunk))
     }
 
     pub fn finish(&mut self) -> io::Result<()> {
@@ -249,6 +252,7 @@ impl ArchiveWriter<'_> {
     fn contents(&mut self, folder: BorrowedFd<'_>, prefix: &[u8]) -> io::Result<()> {
         let mut walk = Walk::new(folder, prefix)?;
         while let Some(found) = walk.next()? {
+            work::check()?;
             match self.file(walk.path().to_vec(), found.file.as_fd(), &found.stat) {
                 // It went away meanwhile.
                 Err(error) if tree::is_gone(&error) => continue,

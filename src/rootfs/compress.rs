@@ -7,7 +7,10 @@ use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use crate::model::{Result, error::Context, reference::Digest};
+use crate::{
+    model::{Result, error::Context, reference::Digest},
+    work,
+};
 
 /// Packs a tar that comes in pieces with gzip, and tells the tar's own digest: the diff id. The least effort, since
 /// somebody waits for it. Blocks; ends early when the receiver is gone.
@@ -20,11 +23,11 @@ pub fn gzip(mut pieces: mpsc::Receiver<Result<Bytes>>, packed: &mpsc::Sender<Byt
         hash.update(&piece);
         encoder.write_all(&piece).context(packing())?;
         let made = std::mem::take(encoder.get_mut());
-        if !made.is_empty() && packed.blocking_send(made.into()).is_err() {
+        if !made.is_empty() && work::send(packed, made.into()).is_err() {
             break;
         }
     }
-    let _receiver_is_gone = packed.blocking_send(encoder.finish().context(packing())?.into());
+    let _receiver_is_gone = work::send(packed, encoder.finish().context(packing())?.into());
     Ok(Digest::from_sha256(&hash.finalize()))
 }
 

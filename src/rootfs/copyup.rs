@@ -18,7 +18,10 @@ use super::{
     tree,
     view::{RootView, reopen},
 };
-use crate::model::{Error, Result, error::Context};
+use crate::{
+    model::{Error, Result, error::Context},
+    work,
+};
 
 /// Whether this is a folder with nothing in it.
 pub fn is_empty(folder: BorrowedFd<'_>) -> bool {

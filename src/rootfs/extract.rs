@@ -27,7 +27,10 @@ use super::{
     tree,
     view::RootView,
 };
-use crate::model::{Error, Result, error::Context};
+use crate::{
+    model::{Error, Result, error::Context},
+    work,
+};
 
 /// How an archive is unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +98,7 @@ impl Extraction<'_> {
     fn run(mut self, body: impl Read) -> Result<()> {
         let mut archive = tar::Archive::new(body);
         for entry in archive.entries().map_err(|error| bad_archive(&error))? {
+            work::check().context("unpacking")?;
             let mut entry = entry.map_err(|error| bad_archive(&error))?;
             if entry.header().entry_type() == EntryType::XGlobalHeader {
                 continue;
@@ -340,7 +344,7 @@ fn make_node(parent: BorrowedFd<'_>, name: &CStr, kind: FileType, device: u64) -
 fn write_file(content: &mut impl Read, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
-    io::copy(content, &mut file)?;
+    work::copy(content, &mut file)?;
     Ok(file.into())
 }
 

@@ -25,7 +25,10 @@ use super::{
     view::{RootView, reopen},
     walk::Walk,
 };
-use crate::model::{Error, Result, error::Context};
+use crate::{
+    model::{Error, Result, error::Context},
+    work,
+};
 
 /// Pieces between the reading and the writing side.
 const PIECES: usize = 4;
@@ -202,7 +205,7 @@ fn hash_entry(path: &str, stat: &Stat, link: &[u8], file: BorrowedFd<'_>) -> io:
         if let Ok(length) = rustix::fs::fgetxattr(&content, c"security.capability", &mut capability[..]) {
             hash.update(&capability[..length]);
         }
-        io::copy(&mut content, &mut hash)?;
+        work::copy(&mut content, &mut hash)?;
     }
     Ok(hex(&hash.finalize()))
 }

@@ -67,11 +67,17 @@ impl RootView {
         Self::new(mounted.root, Some(mounted.namespace), false)
     }
 
+    /// The same to be read, without writing to its layers: they may be mounted elsewhere meanwhile. Mount points must be
+    /// there.
+    pub fn still(rootfs: &[RootfsMount], attached: &[Attached]) -> Result<Self> {
+        let rootfs: Vec<RootfsMount> = rootfs.iter().map(mounting::without_upper).collect();
+        let mounted = mounting::mount_apart(&rootfs, true, attached)?;
+        Self::new(mounted.root, Some(mounted.namespace), false)
+    }
+
     /// The layers of a container alone, whether it runs or not: without volumes, and with no way to write them.
     pub fn layers(rootfs: &[RootfsMount]) -> Result<Self> {
-        let rootfs: Vec<RootfsMount> = rootfs.iter().map(mounting::without_upper).collect();
-        let mounted = mounting::mount_apart(&rootfs, true, &[])?;
-        Self::new(mounted.root, Some(mounted.namespace), false)
+        Self::still(rootfs, &[])
     }
 
     /// A folder of the host as a root, for tests.

@@ -7,3 +7,4 @@ mod daemon;
 mod deep;
 mod dockerfiles;
 mod fort;
+mod holds;

@@ -19,7 +19,7 @@ use crate::{
         query::Query,
         stream,
     },
-    engine::containers::archive::PutOptions,
+    engine::containers::archive::{PutOptions, Upload},
     model::{Error, Result, id::Tenant},
     rootfs::PathStat,
 };
@@ -74,6 +74,7 @@ pub async fn container_archive(
 pub async fn put_container_archive(
     State(api): State<ApiState>,
     tenant: Tenant,
+    ClientGone(gone): ClientGone,
     Path(container): Path,
     Query(query): Query<ArchiveQuery>,
     body: Body,
@@ -81,7 +82,7 @@ pub async fn put_container_archive(
     let options = PutOptions { keep_kinds: query.keep_kinds, owned_by_user: query.owned_by_user };
     let aborted = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
     let body = Box::pin(body.into_data_stream().map(move |chunk| chunk.map_err(aborted)));
-    api.engine.put_container_archive(&tenant, &container, query.path()?, options, body).await?;
+    api.engine.put_container_archive(&tenant, &container, query.path()?, options, Upload { body, gone }).await?;
     Ok(StatusCode::OK)
 }
 

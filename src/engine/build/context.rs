@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, OFlags};
-use tokio_util::io::SyncIoBridge;
+use tokio_util::io::ReaderStream;
 
 use super::{
     BuildRequest,
@@ -19,7 +19,11 @@ use crate::{
     engine::{Engine, containers::prepare::blocking, images::Body},
     model::{Error, Result, error::Context as _, limits},
     rootfs::{ExtractOptions, RootView, remove_folder},
+    work::{Stop, Worker},
 };
+
+/// Bytes that travel at once.
+const CHUNK: usize = 256 << 10;
 
 /// The files of a build.
 pub struct Context {
@@ -66,18 +70,21 @@ impl Engine {
         request: &BuildRequest,
         body: Body,
         output: &Output,
+        stop: Stop,
     ) -> Result<(Option<Context>, Dockerfile)> {
         let context = match self.fetch_context(request, body, output).await? {
             Fetched::Dockerfile(text) => return Ok((None, Dockerfile::parse("Dockerfile", &text)?)),
             Fetched::Checkout(context) => context,
             Fetched::Archive(body) => {
                 let folder = TempFolder::make(&self.config.data_root)?;
-                blocking(move || {
-                    let root = folder.path().to_owned();
-                    RootView::folder(&root)?.extract("/", "", SyncIoBridge::new(body), ExtractOptions::default())?;
-                    Ok(Context::new(folder, root))
-                })
-                .await?
+                let (worker, body) = Worker::receive(stop, ReaderStream::with_capacity(body, CHUNK)).await?;
+                worker
+                    .run("context", move || {
+                        let root = folder.path().to_owned();
+                        RootView::folder(&root)?.extract("/", "", body, ExtractOptions::default())?;
+                        Ok(Context::new(folder, root))
+                    })
+                    .await?
             }
         };
         let name = request.dockerfile_name().to_owned();

@@ -15,7 +15,6 @@ use crate::{
         CopySources, changes,
         expand::{Variables, expand_document},
     },
-    engine::containers::prepare::blocking,
     model::{Error, Result},
     rootfs::{Owner, Placing, RootView},
 };
@@ -115,7 +114,7 @@ impl Builder<'_> {
             }
             let place = place.clone().ok_or_else(|| failed(Error::system("missing build context")))?;
             let source = source.clone();
-            found.extend(blocking(move || look_up(&place, &source, is_add)).await.map_err(failed)?);
+            found.extend(self.long(move || look_up(&place, &source, is_add)).await.map_err(failed)?);
         }
         for document in &sources.documents {
             let name = document.file_name().map_err(failed)?;

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 
 use tracing::warn;
 
-use super::{builder::Builder, stage::BaseImage};
+use super::{builder::Builder, stage::BaseImage, stop_of};
 use crate::{
     backend::{
         images::NewLayer,
         runtime::{NewContainer, RootfsMount},
     },
-    engine::containers::prepare::blocking,
     model::{Result, id::ContainerId},
     rootfs::RootView,
+    work::{Kind, Worker},
 };
 
 /// The record of one: a daemon that was killed leaves them to the next.
@@ -66,12 +66,21 @@ impl Builder<'_> {
     {
         let pad = self.pad(image).await?;
         let mounts = pad.mounts.clone();
-        let worked = blocking(move || work(&RootView::stopped(&mounts, false, &[])?)).await;
+        let worked = self.long(move || work(&RootView::stopped(&mounts, false, &[])?)).await;
         let stored = match worked {
             Ok(()) => self.engine.images.backend.store_changes(self.lease, &pad.id).await,
             Err(error) => Err(error),
         };
         self.take_away(pad).await;
         stored
+    }
+
+    /// Does what may take long and ends with the build.
+    pub(super) async fn long<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        Worker::find(Kind::Layer, stop_of(self.cancelled)).await?.run("build", work).await
     }
 }

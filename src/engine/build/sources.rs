@@ -10,9 +10,10 @@ use super::{BuildMessage, builder::Builder, cancelled_error, copy::Made, files::
 use crate::{
     backend::runtime::RootfsMount,
     dockerfile::ignore::glob,
-    engine::{containers::prepare::blocking, images::progress::Message},
+    engine::images::progress::Message,
     model::{Error, Result, error::Context as _},
     rootfs::{ContentHash, RootView},
+    work::Disk,
 };
 
 /// A download whose URL has no name goes by this.
@@ -73,6 +74,7 @@ impl Builder<'_> {
         let folder = TempFolder::make(&self.engine.config.data_root)?;
         let downloading = || format!("downloading {url}");
         let mut file = tokio::fs::File::create(folder.path().join(&name)).await.context(downloading())?;
+        let mut disk = Disk::of(folder.path());
         let (mut size, mut body) = (0, response.bytes_stream());
         loop {
             let piece = tokio::select! {
@@ -82,6 +84,7 @@ impl Builder<'_> {
             let Some(piece) = piece else { break };
             let piece = piece.context(downloading())?;
             size += piece.len() as u64;
+            disk.step(piece.len()).map_err(|error| error.context(downloading()))?;
             file.write_all(&piece).await.context(downloading())?;
         }
         file.flush().await.context(downloading())?;
@@ -95,7 +98,7 @@ impl Builder<'_> {
         self.output.say("\n").await;
         let place = Place::Made(folder.path().to_owned());
         made.folders.push(folder);
-        blocking(move || hashed(place, &name, false)).await
+        self.long(move || hashed(place, &name, false)).await
     }
 }
 

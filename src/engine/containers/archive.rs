@@ -1,36 +1,30 @@
 //! `GET`, `HEAD` and `PUT /containers/{id}/archive`: a container's files, running or not.
 
+mod spool;
+mod views;
+
 use std::{
     io::{self, Read},
-    path::Path,
     pin::Pin,
     sync::Arc,
-    time::Duration,
 };
 
-use bytes::{Buf, Bytes};
-use futures_util::{Stream, StreamExt};
-use tokio::{runtime::Handle, sync::mpsc};
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 
+use self::spool::Spool;
 use crate::{
-    engine::{
-        Engine,
-        container::{Container, Turn},
-        containers::prepare::blocking,
-    },
-    model::{
-        Result,
-        container::{ContainerRecord, MountKind, MountPoint},
-        id::Tenant,
-    },
-    rootfs::{Attached, ExtractOptions, Owner, PathStat, RootView},
+    engine::{Engine, container::Container, containers::prepare::blocking},
+    model::{Result, error::Context, id::Tenant},
+    rootfs::{ExtractOptions, Owner, PathStat, RootView},
+    work::{BodyReader, Kind, Worker},
 };
 
 /// Pieces of an archive that wait for a slow client.
 const PIECES: usize = 4;
-/// How long a process may be gone before its exit is known here.
-const EXIT_DELAY: Duration = Duration::from_secs(10);
 
 /// An archive under way.
 pub type ArchiveStream = ReceiverStream<Result<Bytes>>;
@@ -47,13 +41,25 @@ pub struct PutOptions {
     pub owned_by_user: bool,
 }
 
-/// A way into a container's files, and what must not happen meanwhile.
-struct HeldView {
-    view: RootView,
-    /// Of a container that does not run: it cannot be started while its layers are mounted here.
-    _turn: Option<Turn>,
-    /// Its volumes whose options are mounted for this view.
-    mounted: Vec<String>,
+/// What a client puts into a container.
+pub struct Upload {
+    /// The archive.
+    pub body: BodyStream,
+    /// Cancelled when the client has left.
+    pub gone: CancellationToken,
+}
+
+/// Where it goes.
+#[derive(Clone)]
+struct PutTarget {
+    path: String,
+    reference: String,
+}
+
+impl PutTarget {
+    fn extract(&self, view: &RootView, body: impl Read, options: ExtractOptions) -> Result<()> {
+        view.extract(&self.path, &self.reference, body, options)
+    }
 }
 
 impl Engine {
@@ -72,49 +78,77 @@ impl Engine {
         path: &str,
     ) -> Result<(PathStat, ArchiveStream)> {
         let container = self.containers.get(tenant, reference)?;
-        let held = self.view(&container).await?;
+        let worker = Worker::find(Kind::Download, self.stop_of_download(&container)).await?;
+        let view = self.view_to_read(&container).await?;
         let (path, reference) = (path.to_owned(), reference.to_owned());
-        let (held, found) = unblocked(held, move |view| view.find(&path, &reference)).await?;
-        let target = match found {
-            Ok(target) => target,
-            Err(error) => {
-                self.let_go(&container, held).await;
-                return Err(error);
-            }
-        };
+        let (view, target) = blocking(move || view.find(&path, &reference).map(|target| (view, target))).await?;
         let path_stat = target.path_stat.clone();
         let (sender, receiver) = mpsc::channel(PIECES);
         let engine = self.clone();
         self.spawn("archive", async move {
-            if let Ok((held, ())) = unblocked(held, move |view| view.archive(&target, &sender)).await {
-                engine.let_go(&container, held).await;
+            let archived = worker.run("archive", move || {
+                view.archive(&target, &sender);
+                Ok(())
+            });
+            if let Err(error) = archived.await {
+                tracing::debug!(container.id = %container.id(), "an archive ended early: {error}");
             }
             engine.events.container(&container.record(), "archive-path", &[]);
         });
         Ok((path_stat, ReceiverStream::new(receiver)))
     }
 
-    /// Unpacks a tar, that may be compressed, into the folder `path`.
+    /// Unpacks a tar, that may be compressed, into the folder `path`. Ends when the client has left.
     pub async fn put_container_archive(
         &self,
         tenant: &Tenant,
         reference: &str,
         path: &str,
         options: PutOptions,
-        body: BodyStream,
+        upload: Upload,
     ) -> Result<()> {
         let container = self.containers.get(tenant, reference)?;
-        let (path, reference) = (path.to_owned(), reference.to_owned());
+        let target = PutTarget { path: path.to_owned(), reference: reference.to_owned() };
         let engine = self.clone();
         self.run("put_container_archive", async move {
             let owner = engine.owner_of_copies(&container, options).await?;
             let options = ExtractOptions { keep_kinds: options.keep_kinds, owner, ..ExtractOptions::default() };
-            let body = BodyReader { body, rest: Bytes::new(), handle: Handle::current() };
-            engine.with_view(&container, move |view| view.extract(&path, &reference, body, options)).await?;
+            let stop = engine.stop_of_upload(&container, upload.gone);
+            let (worker, body) = Worker::receive(stop, upload.body).await?;
+            engine.unpack(&container, &worker, target, body, options).await?;
             engine.events.container(&container.record(), "extract-to-dir", &[]);
             Ok(())
         })
         .await
+    }
+
+    /// A running container takes what comes as it comes. One that does not is mounted here for that, and could not be
+    /// started or removed meanwhile: it waits for the whole body.
+    async fn unpack(
+        &self,
+        container: &Arc<Container>,
+        worker: &Worker,
+        target: PutTarget,
+        body: BodyReader<BodyStream>,
+        options: ExtractOptions,
+    ) -> Result<()> {
+        if container.record().state.live().is_some() {
+            let held = self.view_to_write(container).await?;
+            if held.is_of_a_run() {
+                return worker.run("unpack", move || target.extract(&held.view, body, options)).await;
+            }
+        }
+        let taking = || "receiving the archive";
+        let spool = worker.run("receive", move || Spool::begin(body).context(taking())).await?;
+        if spool.is_long() {
+            // What is wrong with the place is told before all of it has come.
+            let target = target.clone();
+            self.with_view(container, move |view| target.extract(view, io::empty(), options)).await?;
+        }
+        let folder = self.config.data_root.join("tmp").join("uploads");
+        let body = worker.run("receive", move || spool.finish(&folder).context(taking())).await?;
+        let held = self.view_to_write(container).await?;
+        worker.run("unpack", move || target.extract(&held.view, body, options)).await
     }
 
     async fn owner_of_copies(&self, container: &Arc<Container>, options: PutOptions) -> Result<Option<Owner>> {
@@ -124,127 +158,5 @@ impl Engine {
         }
         let user = self.resolve_user(container, &user).await?;
         Ok(Some(Owner { uid: user.uid, gid: user.gid }))
-    }
-
-    /// Does something with a container's files.
-    async fn with_view<T, F>(&self, container: &Arc<Container>, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&RootView) -> Result<T> + Send + 'static,
-    {
-        let held = self.view(container).await?;
-        let (held, result) = unblocked(held, work).await?;
-        self.let_go(container, held).await;
-        result
-    }
-
-    /// The files of a running container through its process, of others by mounting their layers.
-    async fn view(&self, container: &Arc<Container>) -> Result<HeldView> {
-        loop {
-            if let Some(live) = container.record().state.live() {
-                let pid = live.pid;
-                let opened = blocking(move || RootView::running(pid)).await;
-                let lives = |record: &ContainerRecord| record.state.live().is_some_and(|live| live.pid == pid);
-                match opened {
-                    Ok(view) if lives(&container.record()) => {
-                        return Ok(HeldView { view, _turn: None, mounted: Vec::new() });
-                    }
-                    // The number may be another process's already.
-                    Ok(_) => {}
-                    // It has ended, which will be known here any moment.
-                    Err(error) => {
-                        let known = container.wait_for(|snapshot| !lives(&snapshot.record));
-                        tokio::time::timeout(EXIT_DELAY, known).await.map_err(|_| error)?;
-                    }
-                }
-                continue;
-            }
-            let turn = container.turn().await?;
-            if turn.state().live().is_none() {
-                return self.stopped_view(turn).await;
-            }
-        }
-    }
-
-    async fn stopped_view(&self, turn: Turn) -> Result<HeldView> {
-        let record = turn.record();
-        let rootfs = self.backends.runtime.rootfs(&record.id).await?;
-        let mounted = self.mount_volumes_for_view(&record).await?;
-        let view = self.show_sources(&record).await.map(|points| attached(&points, &self.container_dir(&record.id)));
-        let read_only = record.host_config.readonly_rootfs;
-        let view = match view {
-            Ok(attached) => blocking(move || RootView::stopped(&rootfs, read_only, &attached)).await,
-            Err(error) => Err(error),
-        };
-        // The view has them in a namespace of its own by now.
-        self.hide_sources(&record).await;
-        match view {
-            Ok(view) => Ok(HeldView { view, _turn: Some(turn), mounted }),
-            Err(error) => {
-                self.unmount_volumes_of_view(&record, &mounted).await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn let_go(&self, container: &Container, held: HeldView) {
-        let HeldView { view, _turn, mounted } = held;
-        drop(view);
-        self.unmount_volumes_of_view(&container.record(), &mounted).await;
-    }
-}
-
-/// Binds, volumes and images of a container that does not run, and the files that a former run has left.
-fn attached(points: &[MountPoint], dir: &Path) -> Vec<Attached> {
-    let of_mount = |point: &MountPoint| Attached {
-        source: point.source.clone().into(),
-        destination: point.destination.clone(),
-        read_only: !point.rw,
-        recursive: !point.non_recursive,
-    };
-    let mut attached: Vec<Attached> =
-        points.iter().filter(|point| point.kind != MountKind::Tmpfs).map(of_mount).collect();
-    for (file, destination) in
-        [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")]
-    {
-        let source = dir.join(file);
-        if source.exists() && !attached.iter().any(|known| known.destination == destination) {
-            attached.push(Attached { source, destination: destination.to_owned(), read_only: false, recursive: false });
-        }
-    }
-    attached
-}
-
-/// Works on a view where blocking is fine, and hands it back.
-async fn unblocked<T, F>(held: HeldView, work: F) -> Result<(HeldView, T)>
-where
-    T: Send + 'static,
-    F: FnOnce(&RootView) -> T + Send + 'static,
-{
-    blocking(move || {
-        let result = work(&held.view);
-        Ok((held, result))
-    })
-    .await
-}
-
-/// A body for code that blocks.
-struct BodyReader {
-    body: BodyStream,
-    rest: Bytes,
-    handle: Handle,
-}
-
-impl Read for BodyReader {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            match self.handle.block_on(self.body.next()) {
-                Some(chunk) => self.rest = chunk?,
-                None => return Ok(0),
-            }
-        }
-        let count = self.rest.len().min(into.len());
-        self.rest.copy_to_slice(&mut into[..count]);
-        Ok(count)
     }
 }

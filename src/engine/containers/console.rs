@@ -10,6 +10,7 @@ use tokio::{
     io::AsyncWriteExt,
     sync::{mpsc, watch},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::runtime::InputPipe,
@@ -26,6 +27,8 @@ struct Client {
     stdout: bool,
     stderr: bool,
     sender: mpsc::Sender<Output>,
+    /// Cancelled when the run is over: one that does not read is not waited for any longer.
+    detached: CancellationToken,
 }
 
 impl Client {
@@ -53,7 +56,7 @@ impl Console {
     /// and its exit is recorded.
     pub fn attach(&self, stdout: bool, stderr: bool) -> mpsc::Receiver<Output> {
         let (sender, receiver) = mpsc::channel(CLIENT_BACKLOG);
-        self.clients().push(Client { stdout, stderr, sender });
+        self.clients().push(Client { stdout, stderr, sender, detached: CancellationToken::new() });
         receiver
     }
 
@@ -64,11 +67,17 @@ impl Console {
 
     /// Passes output to all who are attached; waits for the slowest.
     pub(crate) async fn broadcast(&self, stream: OutputStream, bytes: &Bytes) {
-        let senders: Vec<_> =
-            self.clients().iter().filter(|client| client.wants(stream)).map(|client| client.sender.clone()).collect();
+        let clients: Vec<_> = {
+            let clients = self.clients();
+            let wanting = clients.iter().filter(|client| client.wants(stream));
+            wanting.map(|client| (client.sender.clone(), client.detached.clone())).collect()
+        };
         let mut gone = false;
-        for sender in senders {
-            gone |= sender.send((stream, bytes.clone())).await.is_err();
+        for (sender, detached) in clients {
+            gone |= tokio::select! {
+                sent = sender.send((stream, bytes.clone())) => sent.is_err(),
+                () = detached.cancelled() => true,
+            };
         }
         if gone {
             self.clients().retain(|client| !client.sender.is_closed());
@@ -77,7 +86,9 @@ impl Console {
 
     /// Ends the output of all who are attached.
     pub(crate) fn detach_all(&self) {
-        self.clients().clear();
+        for client in self.clients().drain(..) {
+            client.detached.cancel();
+        }
     }
 
     /// A run has begun that can read input.
@@ -150,6 +161,23 @@ mod tests {
         console.detach_all();
         assert_eq!(receiver.recv().await, Some((OutputStream::Stderr, Bytes::from_static(b"err"))));
         assert_eq!(receiver.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn client_that_does_not_read_is_not_waited_for_after_the_end() {
+        let console = Console::default();
+        let _receiver = console.attach(true, true);
+        let write = async {
+            for _ in 0..=CLIENT_BACKLOG {
+                console.broadcast(OutputStream::Stdout, &Bytes::from_static(b"x")).await;
+            }
+        };
+        let end = async {
+            tokio::task::yield_now().await;
+            console.detach_all();
+        };
+        let both = async { tokio::join!(write, end) };
+        tokio::time::timeout(std::time::Duration::from_secs(20), both).await.unwrap();
     }
 
     #[tokio::test]

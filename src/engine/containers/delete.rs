@@ -43,6 +43,8 @@ impl Engine {
     }
 
     pub(crate) async fn remove(&self, container: &Arc<Container>, options: DeleteOptions) -> Result<()> {
+        let is_sure = options.force || !container.state().counts_as_running();
+        let _work_ended = is_sure.then(|| container.end_work());
         let turn = container.turn().await?;
         let removal = turn.begin_removal()?;
         let turn = self.end_for_removal(turn, options.force).await?;
@@ -70,6 +72,7 @@ impl Engine {
         self.events.container(&record, "destroy", &[]);
         removal.finish();
         turn.publish_removed();
+        container.until_removal().cancel();
         let engine = self.clone();
         let container = container.clone();
         self.spawn("remove", async move {

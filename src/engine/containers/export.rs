@@ -12,6 +12,7 @@ use crate::{
         id::Tenant,
     },
     rootfs::RootView,
+    work::{Kind, Worker},
 };
 
 /// Pieces of an archive that wait for a slow client.
@@ -31,12 +32,13 @@ impl Engine {
             }
             _ => {}
         }
+        let worker = Worker::find(Kind::Download, self.stop_of_download(&container)).await?;
         let rootfs = self.backends.runtime.rootfs(&id).await?;
         let view = blocking(move || RootView::layers(&rootfs)).await?;
         let (sender, receiver) = mpsc::channel(PIECES);
         let engine = self.clone();
         self.spawn("export", async move {
-            let exported = blocking(move || {
+            let exported = worker.run("export", move || {
                 view.export(&sender);
                 Ok(())
             });

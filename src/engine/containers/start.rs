@@ -83,6 +83,7 @@ impl Engine {
 
     async fn start_and_settle(&self, turn: Turn) -> Result<()> {
         let state = turn.state();
+        turn.end_work_on_earlier_runs();
         let Err(failure) = self.launch(&turn).await else { return Ok(()) };
         let before = turn.record();
         self.tear_down(&turn, &before).await;

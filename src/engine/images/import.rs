@@ -1,10 +1,10 @@
 //! `POST /images/create?fromSrc=-`: an image of one layer from a tar of a file system.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io::Read};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio_util::io::SyncIoBridge;
+use tokio_util::io::ReaderStream;
 
 use super::{
     load::{Body, decompressed},
@@ -16,6 +16,7 @@ use crate::{
     engine::Engine,
     model::{
         Error, Result,
+        error::Context,
         id::Tenant,
         image::{
             Descriptor, ImageConfig, Platform,
@@ -24,10 +25,11 @@ use crate::{
         reference::{Digest, Reference},
         time::Timestamp,
     },
+    work::{self, Disk, Stop, Why, Worker},
 };
 
 /// Bytes that travel at once.
-const CHUNK: u64 = 1 << 20;
+const CHUNK: usize = 1 << 20;
 
 /// What the imported image is like.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +73,7 @@ impl Engine {
         body: Body,
         lease: &Lease,
     ) -> Result<Digest> {
-        let layer = store_layer(self.images.backend.write_new_blob(lease).await?, body).await?;
+        let layer = self.store_layer(lease, body).await?;
         let created = Some(Timestamp::now());
         let document = ImageDocument {
             created,
@@ -96,27 +98,36 @@ impl Engine {
         self.image_event(tenant, "import", target.digest.as_str(), target.digest.as_str(), labels);
         Ok(target.digest)
     }
+
+    /// Unpacks the body's compression on the way into the store.
+    async fn store_layer(&self, lease: &Lease, body: Body) -> Result<Descriptor> {
+        let stop = Stop::when([(self.stopping(), Why::Stopping)]);
+        let (worker, body) = Worker::receive(stop, ReaderStream::with_capacity(body, CHUNK)).await?;
+        let writer = self.images.backend.write_new_blob(lease).await?;
+        let (handle, disk) = (Handle::current(), Disk::of(&self.config.data_root));
+        worker.run("import", move || store(writer, body, &handle, disk)).await
+    }
 }
 
-/// Unpacks the body's compression on the way into the store.
-async fn store_layer(mut writer: Box<dyn BlobWriter>, body: Body) -> Result<Descriptor> {
-    let handle = Handle::current();
-    let storing = move || {
-        use std::io::Read as _;
-        let mut tar = decompressed(SyncIoBridge::new(body))?;
-        let mut size = 0;
-        loop {
-            let mut chunk = Vec::new();
-            let read = tar.by_ref().take(CHUNK).read_to_end(&mut chunk);
-            if read.map_err(|error| Error::invalid(format!("reading the tar: {error}")).with_source(error))? == 0 {
-                break;
-            }
-            size += chunk.len() as u64;
-            handle.block_on(writer.write(Bytes::from(chunk)))?;
+fn store(
+    mut writer: Box<dyn BlobWriter>,
+    body: impl Read + 'static,
+    handle: &Handle,
+    mut disk: Disk,
+) -> Result<Descriptor> {
+    let mut tar = decompressed(body)?;
+    let mut size = 0;
+    loop {
+        let mut chunk = Vec::new();
+        let read = tar.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+        if read.map_err(|error| Error::invalid(format!("reading the tar: {error}")).with_source(error))? == 0 {
+            break;
         }
-        let digest = handle.block_on(writer.commit(HashMap::new()))?;
-        Ok(Descriptor { digest, size, ..Descriptor::of(media_type::OCI_LAYER, b"") })
-    };
-    let storing = tokio::task::spawn_blocking(storing).await;
-    storing.map_err(|panic| Error::system("storing the tar failed").with_source(panic))?
+        size += chunk.len() as u64;
+        work::check().context("reading the tar")?;
+        disk.step(chunk.len())?;
+        handle.block_on(writer.write(Bytes::from(chunk)))?;
+    }
+    let digest = handle.block_on(writer.commit(HashMap::new()))?;
+    Ok(Descriptor { digest, size, ..Descriptor::of(media_type::OCI_LAYER, b"") })
 }

@@ -27,6 +27,7 @@ use crate::{
         },
         reference::{Digest, Reference},
     },
+    work::{Disk, Stop, Why},
 };
 
 pub use archive::decompressed;
@@ -56,7 +57,7 @@ struct Loaded {
 /// no others.
 type Held = Option<HashSet<Digest>>;
 
-/// Where messages go. A client that left does not stop the work.
+/// Where messages go.
 type Messages = mpsc::Sender<Result<Message>>;
 
 impl Engine {
@@ -69,10 +70,12 @@ impl Engine {
                 Ok(lease) => lease,
                 Err(error) => return drop(messages.send(Err(error)).await),
             };
-            let stopping = engine.stopping();
+            let stop = Stop::when([(engine.stopping(), Why::Stopping)]);
             let loaded = tokio::select! {
-                () = stopping.cancelled() => Err(Error::unavailable("the daemon is shutting down")),
-                loaded = engine.load_archive(&tenant, body, &options, &lease, &messages) => loaded,
+                why = stop.told() => Err(why.error()),
+                // Nobody can be told any more, and what is loaded is of use to nobody else.
+                () = messages.closed() => Err(Why::ClientGone.error()),
+                loaded = engine.load_archive(&tenant, body, &options, &lease, &messages, stop.clone()) => loaded,
             };
             let released = engine.images.backend.release(lease).await;
             let rest = match &loaded {
@@ -104,8 +107,9 @@ impl Engine {
         options: &LoadOptions,
         lease: &Lease,
         messages: &Messages,
+        stop: Stop,
     ) -> Result<Vec<Digest>> {
-        let archive = archive::read(self.images.backend.clone(), lease.clone(), body).await?;
+        let archive = archive::read(&self.images, Disk::of(&self.config.data_root), lease.clone(), body, stop).await?;
         let held = archive.is_layout().then(|| archive.digests());
         let images = if archive.is_layout() {
             layout::images(&self.images, lease, &archive).await?

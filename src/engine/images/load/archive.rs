@@ -9,13 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio_util::io::SyncIoBridge;
+use tokio_util::io::ReaderStream;
 
 use super::Body;
 use crate::{
     backend::images::{ImageBackend, Lease},
-    engine::images::tree::DOCUMENT_LIMIT,
-    model::{Error, Result, image::Descriptor, reference::Digest},
+    engine::images::{ImageStore, tree::DOCUMENT_LIMIT},
+    model::{Error, Result, error::Context, image::Descriptor, reference::Digest},
+    work::{self, Disk, Stop, Worker},
 };
 
 /// Files that tell what the others are.
@@ -79,16 +80,16 @@ impl Archive {
 }
 
 /// Reads all of a request's body, packed or not.
-pub async fn read(backend: Arc<dyn ImageBackend>, lease: Lease, body: Body) -> Result<Archive> {
-    let handle = Handle::current();
-    let reading = move || {
-        let mut reader = Reader { backend, lease, handle, archive: Archive::default() };
-        let body = decompressed(SyncIoBridge::new(body))?;
-        reader.read_all(body)?;
-        Ok(reader.archive)
-    };
-    let reading = tokio::task::spawn_blocking(reading).await;
-    reading.map_err(|panic| Error::system("reading the archive failed").with_source(panic))?
+pub async fn read(images: &ImageStore, disk: Disk, lease: Lease, body: Body, stop: Stop) -> Result<Archive> {
+    let (worker, body) = Worker::receive(stop, ReaderStream::with_capacity(body, CHUNK)).await?;
+    let backend = images.backend.clone();
+    let mut reader = Reader { backend, disk, lease, handle: Handle::current(), archive: Archive::default() };
+    worker
+        .run("load", move || {
+            reader.read_all(decompressed(body)?)?;
+            Ok(reader.archive)
+        })
+        .await
 }
 
 /// The bytes of a body that may be packed with gzip, zstd, xz or bzip2.
@@ -112,6 +113,7 @@ pub fn decompressed(body: impl Read + 'static) -> Result<Box<dyn Read>> {
 
 struct Reader {
     backend: Arc<dyn ImageBackend>,
+    disk: Disk,
     lease: Lease,
     handle: Handle,
     archive: Archive,
@@ -121,6 +123,7 @@ impl Reader {
     fn read_all(&mut self, body: Box<dyn Read>) -> Result<()> {
         let mut archive = tar::Archive::new(body);
         for entry in archive.entries().map_err(|error| bad_tar(&error))? {
+            work::check().context("reading the archive")?;
             self.read_entry(&mut entry.map_err(|error| bad_tar(&error))?)?;
         }
         Ok(())
@@ -171,7 +174,7 @@ impl Reader {
         Ok(content)
     }
 
-    fn store(&self, entry: &mut impl Read) -> Result<File> {
+    fn store(&mut self, entry: &mut impl Read) -> Result<File> {
         let mut writer = self.handle.block_on(self.backend.write_new_blob(&self.lease))?;
         let (mut head, mut size) = (Vec::new(), 0);
         loop {
@@ -184,6 +187,7 @@ impl Reader {
                 head.extend_from_slice(&chunk[..chunk.len().min(6)]);
             }
             size += read as u64;
+            self.disk.step(read)?;
             self.handle.block_on(writer.write(Bytes::from(chunk)))?;
         }
         let digest = self.handle.block_on(writer.commit(HashMap::new()))?;
