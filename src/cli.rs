@@ -38,6 +38,9 @@ pub fn main() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    if let Err(error) = ringer::descriptors::raise_limit() {
+        tracing::warn!("raising the limit of open files: {error}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("ringer").build() {
         Ok(runtime) => runtime,
         Err(error) => {

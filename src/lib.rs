@@ -7,12 +7,13 @@
 //! |---|---|
 //! | 3 | `api` |
 //! | 2 | `engine`; `containerd`, `network` |
-//! | 1 | `backend`, `work`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
+//! | 1 | `backend`, `work`, `descriptors`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
 //! | 0 | `model` |
 
 pub mod api;
 pub mod backend;
 pub mod containerd;
+pub mod descriptors;
 pub mod dns;
 pub mod dockerfile;
 pub mod engine;

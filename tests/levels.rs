@@ -9,7 +9,7 @@ use std::{
 const LEVELS: [&[&str]; 6] = [
     &["model"],
     // Level 1, in two halves: what the traits speak of (a root's mounts, say) is known to the small pieces.
-    &["backend", "work"],
+    &["backend", "descriptors", "work"],
     &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],
     &["buildkit", "containerd", "engine", "network"],
     &["api", "supervisor"],

@@ -5,6 +5,7 @@ mod address;
 mod browser;
 mod hangup;
 mod listen;
+mod refuse;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -35,6 +36,7 @@ pub use self::{
 use self::{
     browser::AllowedHosts,
     hangup::{Fate, Hangups, Socket},
+    refuse::Refusals,
 };
 use super::{
     error,
@@ -42,7 +44,10 @@ use super::{
     router::Router,
     takeover::{Taken, Takeover},
 };
-use crate::model::{Result, error::Context, id::Tenant};
+use crate::{
+    descriptors,
+    model::{Result, error::Context, id::Tenant},
+};
 
 /// A client must send the head of its request within this.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,6 +62,7 @@ pub struct Server {
     allowed_hosts: Arc<AllowedHosts>,
     accepting: CancellationToken,
     connections: TaskTracker,
+    refusals: Refusals,
     listeners: TaskTracker,
 }
 
@@ -69,6 +75,7 @@ impl Server {
             allowed_hosts: Arc::default(),
             accepting: CancellationToken::new(),
             connections: TaskTracker::new(),
+            refusals: Refusals::default(),
             listeners: TaskTracker::new(),
         })
     }
@@ -89,6 +96,7 @@ impl Server {
             allowed_hosts: self.allowed_hosts.clone(),
             stop: self.accepting.clone(),
             connections: self.connections.clone(),
+            refusals: self.refusals.clone(),
             tenant,
         };
         self.listeners.spawn(worker.accept(listener).instrument(span));
@@ -112,6 +120,7 @@ struct Worker {
     allowed_hosts: Arc<AllowedHosts>,
     stop: CancellationToken,
     connections: TaskTracker,
+    refusals: Refusals,
     tenant: Tenant,
 }
 
@@ -123,6 +132,10 @@ impl Worker {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
+                Ok(socket) if is_among_the_last(&socket) => {
+                    tracing::warn!("hardly any descriptors left: a connection is refused");
+                    self.refusals.refuse(socket, listener.tls().is_some());
+                }
                 Ok(socket) => {
                     let tls = listener.tls().cloned();
                     self.connections.spawn(self.clone().welcome(socket, tls).in_current_span());
@@ -244,6 +257,14 @@ impl Tag {
             extensions.insert(peer);
         }
         request
+    }
+}
+
+/// Whether hardly any descriptors are left.
+fn is_among_the_last(socket: &Socket) -> bool {
+    match socket {
+        Either::Left(unix) => descriptors::are_scarce(unix),
+        Either::Right(tcp) => descriptors::are_scarce(tcp),
     }
 }
 

@@ -138,7 +138,7 @@ impl Copy<'_> {
         let from = File::from(reopen(from, OFlags::RDONLY | OFlags::NONBLOCK)?);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let to = File::from(rustix::fs::openat(self.target.here(), name, flags, Mode::RUSR | Mode::WUSR)?);
-        io::copy(&mut &from, &mut &to)?;
+        work::copy(&mut &from, &mut &to)?;
         if stat.st_nlink > 1 {
             self.links.insert(id(stat), (self.path_of(name), id(&rustix::fs::fstat(&to)?)));
         }

@@ -5,6 +5,7 @@ mod boxes;
 #[path = "../support/daemon.rs"]
 mod daemon;
 mod deep;
+mod descriptors;
 mod dockerfiles;
 mod fort;
 mod holds;

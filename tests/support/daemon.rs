@@ -45,6 +45,16 @@ impl Daemon {
         tempfile::Builder::new().prefix("ringer-test-").tempdir().expect("a temporary folder")
     }
 
+    /// Starts one by a program that takes a command: `prlimit`, say.
+    pub async fn start_under(program: &[&str], flags: &[&str]) -> Self {
+        let folder = Self::folder_of_its_own();
+        let process = Self::program_under(program, folder.path(), flags);
+        let client = Client::new(folder.path().join("docker.sock"));
+        let mut daemon = Self { folder, process, client };
+        daemon.wait_until_it_answers().await;
+        daemon
+    }
+
     /// Starts one in a folder that was prepared.
     pub async fn start_in(folder: tempfile::TempDir, flags: &[&str]) -> Self {
         let mut daemon = Self::spawn(folder, flags);
@@ -59,18 +69,16 @@ impl Daemon {
     }
 
     fn program(folder: &Path, flags: &[&str]) -> Child {
+        Self::program_under(&[], folder, flags)
+    }
+
+    fn program_under(program: &[&str], folder: &Path, flags: &[&str]) -> Child {
         let path = |name: &str| folder.join(name);
         let log = fs::File::options().create(true).append(true).open(path("log")).expect("a log file");
         Command::new("unshare")
-            .args([
-                "--net",
-                "sh",
-                "-c",
-                "ip link set lo up && exec \"$@\"",
-                "sh",
-                env!("CARGO_BIN_EXE_ringer"),
-                "serve",
-            ])
+            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+            .args(program)
+            .args([env!("CARGO_BIN_EXE_ringer"), "serve"])
             .arg(format!("--host=unix://{}", path("docker.sock").display()))
             .arg(format!("--data-root={}", path("data").display()))
             .arg(format!("--exec-root={}", path("run").display()))

@@ -19,7 +19,10 @@ use tokio::{
 use tracing::warn;
 
 use super::ChildOptions;
-use crate::model::{Error, Result, error::Context};
+use crate::{
+    descriptors,
+    model::{Error, Result, error::Context},
+};
 
 /// A log above this size is begun anew at a start.
 const LOG_LIMIT: u64 = 16 << 20;
@@ -47,6 +50,7 @@ impl Process {
         command.stdin(Stdio::null()).stdout(log.try_clone().context("containerd's log")?).stderr(log);
         // A group of its own: Ctrl-C at our terminal must end it after us, not beside us.
         command.process_group(0);
+        descriptors::give_back(command.as_std_mut());
         let child = command.spawn().map_err(|error| cannot_start(program, error))?;
         let pid = child.id().ok_or_else(|| Error::system("containerd ended while it was started"))?;
         let pidfd = open_pidfd(pid).context("watching containerd")?;

@@ -110,6 +110,7 @@ impl Trial {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--root").arg(self.bundle.join("state")).args(arguments).kill_on_drop(true);
+        crate::descriptors::give_back(command.as_std_mut());
         command
     }
 

@@ -30,7 +30,9 @@ fn is_executable(path: &Path) -> bool {
 
 /// Version and commit as the program tells them.
 pub(super) async fn version_of(path: &Path) -> Result<(String, String)> {
-    let output = tokio::time::timeout(LIMIT, Command::new(path).arg("--version").kill_on_drop(true).output())
+    let mut command = Command::new(path);
+    crate::descriptors::give_back(command.arg("--version").kill_on_drop(true).as_std_mut());
+    let output = tokio::time::timeout(LIMIT, command.output())
         .await
         .map_err(|_| Error::system(format!("{} --version hangs", path.display())))?
         .context(format_args!("running {} --version", path.display()))?;

@@ -120,7 +120,9 @@ impl Engine {
 /// Runs git; the error is what it printed.
 async fn git(folder: &Path, arguments: &[&str]) -> Result<(), String> {
     // Submodules of a stranger's repository must not read files of this machine.
-    let output = Command::new("git")
+    let mut git = Command::new("git");
+    crate::descriptors::give_back(git.as_std_mut());
+    let output = git
         .args(["-c", "protocol.file.allow=never"])
         .args(arguments)
         .current_dir(folder)

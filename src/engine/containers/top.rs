@@ -36,7 +36,9 @@ impl Engine {
         let arguments = if arguments.is_empty() { "-ef" } else { arguments };
         check_arguments(arguments)?;
         let pids: HashSet<u32> = self.backends.runtime.pids(container.id()).await?.into_iter().collect();
-        let output = Command::new("ps").args(arguments.split_whitespace()).output().await.context("running ps")?;
+        let mut ps = Command::new("ps");
+        crate::descriptors::give_back(ps.args(arguments.split_whitespace()).as_std_mut());
+        let output = ps.output().await.context("running ps")?;
         if !output.status.success() {
             let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(Error::system(format!("ps: {reason}")));
