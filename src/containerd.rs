@@ -119,6 +119,7 @@ impl Containerd {
         let cgroups = Cgroups::detect();
         let parent = options.cgroup_parent.clone().unwrap_or_else(|| format!("/{}", options.namespace));
         let cgroup_parents = Parents::open(parent, &options.exec_root, &cgroups);
+        let begun_execs = BegunExecs::of(&info.containerd_version);
         let shared = Shared {
             client,
             options,
@@ -128,7 +129,7 @@ impl Containerd {
             cgroups,
             cgroup_parents,
             oom,
-            begun_execs: BegunExecs::default(),
+            begun_execs,
             lost_exits: LostExits::default(),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -332,6 +332,7 @@ pub(super) async fn create_exec(
 ) -> Result<TaskIo> {
     let value = serde_json::to_vec(process).context("writing the process's spec")?;
     let fifos = fifos(containerd, id, exec.as_str(), stdio);
+    let starting = containerd.begun_execs().may_start(id).await;
     let (streams, hold) = fifos.create()?;
     let request = ExecProcessRequest {
         container_id: id.to_string(),
@@ -346,7 +347,7 @@ pub(super) async fn create_exec(
         fifos.remove();
         return Err(from_status(status));
     }
-    containerd.begun_execs().keep(id, exec, BegunExec::new(fifos, hold, program_of(Some(process))));
+    containerd.begun_execs().keep(id, exec, BegunExec::new(fifos, hold, starting, program_of(Some(process))));
     Ok(streams)
 }
 
