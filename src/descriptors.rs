@@ -19,7 +19,7 @@ static INHERITED: OnceLock<Rlimit> = OnceLock::new();
 /// Raises the soft limit to the hard one. Called once, before anything else is started.
 pub fn raise_limit() -> io::Result<()> {
     let inherited = getrlimit(Resource::Nofile);
-    let _first_call_counts = INHERITED.set(inherited.clone());
+    let _first_call_counts = INHERITED.set(inherited);
     if inherited.current == inherited.maximum {
         return Ok(());
     }
@@ -29,9 +29,9 @@ pub fn raise_limit() -> io::Result<()> {
 /// Gives a program the limits that we were started with.
 pub fn give_back(command: &mut Command) {
     use std::os::unix::process::CommandExt;
-    let Some(inherited) = INHERITED.get().cloned() else { return };
+    let Some(inherited) = INHERITED.get().copied() else { return };
     // SAFETY: between fork and exec there is nothing but one system call, which takes no lock and no memory.
-    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, inherited.clone())?)) };
+    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, inherited)?)) };
 }
 
 /// Whether hardly any descriptor is left: the kernel gives the lowest free number, so a high one tells.
