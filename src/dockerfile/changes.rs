@@ -5,7 +5,7 @@ use super::{
     instruction::{self, CommandLine, Instruction},
     parser, ports,
 };
-use crate::model::{Error, Result, image::ImageConfig, limits, signal::Signal};
+use crate::model::{Error, Result, container::merge_health, image::ImageConfig, limits, signal::Signal};
 
 /// Instructions that `--change` may have.
 const ALLOWED: [&str; 11] = [
@@ -127,7 +127,8 @@ fn carry_out(
             format!("EXPOSE {}", told.join(" "))
         }
         Instruction::HealthCheck(check) => {
-            config.healthcheck = Some(check.clone());
+            // What is not said is as it was before, as with dockerd.
+            config.healthcheck = merge_health(Some(check.clone()), config.healthcheck.as_ref());
             // What Go prints of the structure.
             let times = [check.interval, check.timeout, check.start_period, check.start_interval].map(go_duration);
             let test = check.test.as_deref().unwrap_or_default().join(" ");

@@ -24,8 +24,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-pub(crate) use attachments::parse_link;
 pub use create::NetworkCreated;
+pub(crate) use links::links_of;
 pub(crate) use runs::RunNetwork;
 pub use store::NetworkStore;
 

@@ -14,6 +14,7 @@ pub use host_config::{
     DeviceMapping, DeviceRequest, HostConfig, LogConfig, MountRequest, PortBinding, RestartPolicy, ThrottleDevice,
     TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
 };
+pub use merge::merge_health;
 pub use mounts::{MountKind, MountPoint, MountedImage, ReadOnlyDepth};
 pub use state::{ContainerState, Ended, Health, HealthProbe, HealthStatus, Live};
 
@@ -78,6 +79,10 @@ pub struct Networking {
     pub published: Vec<PublishedPort>,
     /// Path of the network namespace while it runs.
     pub sandbox: Option<String>,
+    /// The containers that `HostConfig.Links` names, in its order, as they were when it was made. Records of daemons
+    /// that did not note it have none: there the names count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub linked: Vec<ContainerId>,
 }
 
 /// A container as it is stored: JSON in an extension of its containerd container.

@@ -6,4 +6,5 @@ mod boxes;
 mod daemon;
 
 mod paths;
+mod verbs;
 mod volume_filling;

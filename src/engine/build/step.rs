@@ -6,7 +6,7 @@ use crate::{
         Instruction, changes,
         expand::{Variables, expand},
     },
-    model::Result,
+    model::{Result, image::ImageConfig},
 };
 
 impl Builder<'_> {
@@ -35,6 +35,9 @@ impl Builder<'_> {
                 self.configure(state, &format!("MAINTAINER {author}")).await
             }
             other => {
+                if let Instruction::HealthCheck(_) = other {
+                    self.note_override(&state.config).await;
+                }
                 let config = &mut state.config;
                 let told = changes::change(config, other, &variables, self.escape, &mut state.has_command)?;
                 let told = told.unwrap_or_default();
@@ -43,6 +46,14 @@ impl Builder<'_> {
                     _ => self.configure(state, &told).await,
                 }
             }
+        }
+    }
+
+    /// dockerd says when a health check replaces another.
+    async fn note_override(&self, config: &ImageConfig) {
+        let test = config.healthcheck.as_ref().and_then(|check| check.test.as_deref()).unwrap_or_default();
+        if test.first().is_some_and(|kind| kind != "NONE") {
+            self.output.say(format!("Note: overriding previous HEALTHCHECK: [{}]\n", test.join(" "))).await;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     logs::{self, ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
-        container::{ContainerCreateRequest, ContainerRecord, ContainerState, Networking},
+        container::{ContainerCreateRequest, ContainerRecord, ContainerState, HostConfig, Networking},
         id::{ContainerId, Tenant},
         image::ImageForContainer,
         time::Timestamp,
@@ -68,12 +68,7 @@ impl Engine {
             "bridge".clone_into(&mut request.host_config.network_mode);
         }
         networks::request::check(&config, &request.host_config)?;
-        for mode in [&request.host_config.pid_mode, &request.host_config.ipc_mode] {
-            if let Some(other) = mode.strip_prefix("container:") {
-                let found = self.containers.get(tenant, other);
-                found.map_err(|error| Error::invalid(error.message()).with_source(error))?;
-            }
-        }
+        self.pin_containers(tenant, &mut request.host_config)?;
         let runtime = self.backends.runtime.resolve_runtime(&request.host_config.runtime)?;
         request.host_config.runtime.clone_from(&runtime);
         let id = ContainerId::random();
@@ -93,9 +88,26 @@ impl Engine {
         made
     }
 
+    /// Modes that name another container name it by its id from now on, whatever it is called later. That the owner of
+    /// a network is not there is an error only at start, as with dockerd.
+    fn pin_containers(&self, tenant: &Tenant, config: &mut HostConfig) -> Result<()> {
+        let pin = |mode: &mut String| -> Result<()> {
+            if let Some(other) = mode.strip_prefix("container:") {
+                *mode = format!("container:{}", self.containers.get(tenant, other)?.id());
+            }
+            Ok(())
+        };
+        let _missing_at_start = pin(&mut config.network_mode);
+        for mode in [&mut config.pid_mode, &mut config.ipc_mode] {
+            pin(mode).map_err(|error| Error::invalid(error.message()).with_source(error))?;
+        }
+        Ok(())
+    }
+
     async fn make(&self, tenant: &Tenant, request: ContainerCreateRequest, draft: Draft) -> Result<Created> {
         let request = ContainerCreateRequest { config: draft.config, ..request };
         let attachments = self.resolve_networks(tenant, &request).await?;
+        let linked = self.linked_containers(tenant, &request.host_config)?;
         let resolved = self.resolve_mounts(tenant, &draft.id, &request.config, &request.host_config).await?;
         let record = ContainerRecord {
             tenant: tenant.clone(),
@@ -108,7 +120,7 @@ impl Engine {
             command: request.config.command(),
             config: request.config,
             host_config: request.host_config,
-            networking: Networking { attachments, ..Networking::default() },
+            networking: Networking { attachments, linked, ..Networking::default() },
             mounts: resolved.points.clone(),
             state: ContainerState::created(),
             health: None,

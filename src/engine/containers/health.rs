@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::{
-    exec::{ExecRequest, ExecStart, ExecState},
+    exec::{Exec, ExecRequest, ExecStart, ExecState},
     start::checks_health,
 };
 use crate::{
@@ -102,6 +102,7 @@ impl Engine {
         };
         let id = self.container_exec(&record.tenant, record.id.as_str(), request).await?;
         let exec = self.execs.get(&record.tenant, id.as_str())?;
+        let _forgotten = Forgotten { engine: self, exec: &exec };
         let mut session = self.exec_start(&exec, ExecStart::default()).await?;
         let read = async {
             while let Some((_, bytes)) = session.output.recv().await {
@@ -120,7 +121,6 @@ impl Engine {
             ExecState::Exited(code) => code,
             _ => -1,
         };
-        self.execs.forget(&exec.id);
         Ok(Some(code))
     }
 
@@ -151,6 +151,19 @@ impl Engine {
         {
             self.events.container(&turn.record(), format!("health_status: {}", after.as_str()), &[]);
         }
+    }
+}
+
+/// Forgets the exec of a check, however the check ends: also when it takes too long, cannot be started, or ends with its
+/// container.
+struct Forgotten<'a> {
+    engine: &'a Engine,
+    exec: &'a Exec,
+}
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        self.engine.execs.forget(&self.exec.id);
     }
 }
 

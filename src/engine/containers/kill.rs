@@ -45,7 +45,7 @@ impl Engine {
             }
             _ => return Err(not_running()),
         };
-        let ends = means_end(turn, signal)?;
+        let ends = means_end(turn, signal);
         if ends {
             self.note_stop(turn);
         }
@@ -70,9 +70,9 @@ impl Engine {
 }
 
 /// Whether dockerd takes a signal for the wish that the container end: any, where none is named for that.
-fn means_end(turn: &Turn, signal: Signal) -> Result<bool> {
+fn means_end(turn: &Turn, signal: Signal) -> bool {
     let named = turn.record().config.stop_signal.as_ref().is_some_and(|text| !text.is_empty());
-    Ok(!named || signal == Signal::KILL || signal == stop_signal(turn)?)
+    !named || signal == Signal::KILL || stop_signal(turn).is_ok_and(|named| named == signal)
 }
 
 /// The signal that asks this container to end.

@@ -13,7 +13,7 @@ use crate::{
         Engine, build,
         container::Container,
         containers::{delete::DeleteOptions, stop::StopOptions},
-        networks::parse_link,
+        networks::links_of,
     },
     model::{
         ErrorKind, Result,
@@ -96,7 +96,7 @@ impl Engine {
         let config = &record.host_config;
         let modes = [&config.network_mode, &config.pid_mode, &config.ipc_mode];
         let joined = modes.into_iter().filter_map(|mode| mode.strip_prefix("container:")).map(str::to_owned);
-        let linked = config.links.iter().flatten().map(|link| parse_link(link).1);
+        let linked = links_of(record).into_iter().map(|link| link.target);
         joined.chain(linked).any(|name| {
             let needed = self.containers.get(&record.tenant, &name);
             needed.is_ok_and(|needed| starting.iter().any(|other| other.id() == needed.id()))

@@ -129,6 +129,7 @@ impl Engine {
         });
         container.console.forget_stdin();
         container.console.detach_all();
+        self.execs.forget_unstarted(container.id());
         info!(container.id = %container.id(), exit.code = exit.code, "container {} ended with {}", before.name, exit.code);
         let lasted = (exit.at.unix() - started_at.unix()).max(0);
         let facts = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];

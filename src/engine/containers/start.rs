@@ -136,7 +136,9 @@ impl Engine {
         let state = turn.state().cancel_restart().start(pid, Timestamp::now())?;
         turn.update(|record| {
             record.state = state;
-            record.health = checks_health(record).then(Health::starting);
+            // What former runs' checks said is kept, as with dockerd.
+            let log = record.health.take().map(|health| health.log).unwrap_or_default();
+            record.health = checks_health(record).then(|| Health { log, ..Health::starting() });
         });
         self.watch_exit(turn, output);
         self.events.container(&turn.record(), "start", &[]);

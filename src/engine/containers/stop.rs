@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::warn;
+
 use crate::{
     engine::{
         Engine,
@@ -13,6 +15,9 @@ use crate::{
 
 /// Seconds between the stop signal and SIGKILL where nobody says otherwise.
 const DEFAULT_STOP_TIMEOUT: i64 = 10;
+
+/// Seconds in which a container that could not be asked may end by itself, as with dockerd.
+const UNASKED_PATIENCE: i64 = 2;
 
 /// How long SIGKILL may take before we send it again, by another way.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -62,16 +67,25 @@ impl Engine {
             return Err(Error::not_modified("container is already stopped"));
         }
         let signal = match options.signal.as_deref() {
-            None | Some("") => stop_signal(&turn)?,
-            Some(text) => Signal::parse(text)?,
+            None | Some("") => stop_signal(&turn),
+            Some(text) => Ok(Signal::parse(text)?),
         };
-        let timeout = options.timeout.or(turn.record().config.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
+        let mut timeout = options.timeout.or(turn.record().config.stop_timeout).unwrap_or(DEFAULT_STOP_TIMEOUT);
         let exits = turn.snapshot().exits;
         self.note_stop(&turn);
-        match self.send_signal(&turn, signal).await {
+        let sent = match signal {
+            Ok(signal) => self.send_signal(&turn, signal).await,
+            Err(unsendable) => Err(unsendable),
+        };
+        match sent {
+            Ok(()) => {}
             // Its process has ended already, which is about to be recorded.
             Err(error) if error.kind() == ErrorKind::Conflict => {}
-            sent => sent?,
+            Err(error) => {
+                warn!(container.id = %turn.id(), "asking container {} to end: {}", turn.id(), error.chain());
+                timeout = UNASKED_PATIENCE;
+                self.cancel_restart(&turn).await;
+            }
         }
         drop(turn);
         let ended = container.wait_for(|snapshot| snapshot.is_past(exits));

@@ -15,7 +15,7 @@ use crate::{
     model::{
         Error, Result,
         container::{Attachment, ContainerCreateRequest, HostConfig},
-        id::{NetworkId, Tenant},
+        id::{ContainerId, NetworkId, Tenant},
         network::{EndpointSettings, NetworkRecord, is_predefined},
     },
 };
@@ -70,7 +70,7 @@ impl Engine {
         for entry in request.host_config.extra_hosts.as_deref().unwrap_or_default() {
             check_extra(entry)?;
         }
-        self.check_links(tenant, &request.host_config)?;
+        self.linked_containers(tenant, &request.host_config)?;
         let Some(main) = NetworkMode::read(&request.host_config.network_mode).network() else { return Ok(Vec::new()) };
         let empty = indexmap::IndexMap::new();
         let asked = request.networking.endpoints_config.as_ref().unwrap_or(&empty);
@@ -109,14 +109,16 @@ impl Engine {
     }
 
     /// Links name containers that must be there already.
-    fn check_links(&self, tenant: &Tenant, config: &HostConfig) -> Result<()> {
-        for (_, target) in config.links.iter().flatten().map(|link| parse_link(link)) {
-            if let Err(error) = self.containers.get(tenant, &target) {
+    pub(crate) fn linked_containers(&self, tenant: &Tenant, config: &HostConfig) -> Result<Vec<ContainerId>> {
+        let targets = config.links.iter().flatten().map(|link| parse_link(link).1);
+        let find = |target: String| match self.containers.get(tenant, &target) {
+            Ok(container) => Ok(container.id().clone()),
+            Err(error) => {
                 let text = format!("could not get container for {target}: {}", error.message());
-                return Err(Error::invalid(text).with_source(error));
+                Err(Error::invalid(text).with_source(error))
             }
-        }
-        Ok(())
+        };
+        targets.map(find).collect()
     }
 
     /// An attachment as it is stored: by the network's name, if the network is there.

@@ -8,7 +8,7 @@ use crate::{
     model::{
         Error, Result,
         container::ContainerRecord,
-        id::Tenant,
+        id::{ContainerId, Tenant},
         network::{Endpoint, Port, Protocol},
     },
 };
@@ -23,6 +23,27 @@ pub(super) struct Linked {
     pub addresses: Vec<IpAddr>,
 }
 
+/// A legacy link as a record has it.
+pub(crate) struct Link {
+    /// What the other is called.
+    pub alias: String,
+    /// The name it had when the link was made.
+    pub name: String,
+    /// Which one it is: its id, or its name in records of old.
+    pub target: String,
+}
+
+/// The legacy links of a container.
+pub(crate) fn links_of(record: &ContainerRecord) -> Vec<Link> {
+    let mut ids = record.networking.linked.iter();
+    let read = |entry: &String| {
+        let (alias, name) = parse_link(entry);
+        let target = ids.next().map_or_else(|| name.clone(), ToString::to_string);
+        Link { alias, name, target }
+    };
+    record.host_config.links.iter().flatten().map(read).collect()
+}
+
 impl Engine {
     /// The containers that one on the default bridge is linked to. Conflict if one of them does not run.
     pub(super) fn linked(&self, record: &ContainerRecord) -> Result<Vec<Linked>> {
@@ -33,14 +54,15 @@ impl Engine {
         let bridge = self.networks.get(&record.tenant, "bridge")?;
         let lodgers = self.networks.lodgers(&bridge.id);
         let mut linked = Vec::new();
-        for (alias, target) in links.iter().map(|link| parse_link(link)) {
-            let other = self.containers.get(&record.tenant, &target)?.record();
-            let Some(lodger) = lodgers.iter().find(|lodger| lodger.guest.container == other.id) else {
-                return Err(Error::conflict(format!(
-                    "Cannot link to a non running container: /{} AS /{}/{alias}",
-                    other.name, record.name
-                )));
+        for Link { alias, name, target } in links_of(record) {
+            let other = self.containers.get(&record.tenant, &target).map(|other| other.record());
+            let lodger_of = |id: &ContainerId| lodgers.iter().find(|lodger| lodger.guest.container == *id);
+            let (Ok(other), Some(lodger)) = (&other, other.as_ref().ok().and_then(|other| lodger_of(&other.id))) else {
+                let name = other.map_or(name, |other| other.name.clone());
+                let text = format!("Cannot link to a non running container: /{name} AS /{}/{alias}", record.name);
+                return Err(Error::conflict(text));
             };
+            let other = other.clone();
             linked.push(Linked { alias, record: other, addresses: addresses(lodger) });
         }
         Ok(linked)
@@ -53,11 +75,10 @@ impl Engine {
             if !other.state.is_running() {
                 continue;
             }
-            let aliases =
-                other.host_config.links.iter().flatten().map(|link| parse_link(link)).filter(|(_, target)| {
-                    self.containers.get(&record.tenant, target).is_ok_and(|target| *target.id() == record.id)
-                });
-            let aliases: Vec<String> = aliases.map(|(alias, _)| alias).collect();
+            let leads_here = |link: &Link| {
+                self.containers.get(&record.tenant, &link.target).is_ok_and(|target| *target.id() == record.id)
+            };
+            let aliases: Vec<String> = links_of(&other).into_iter().filter(leads_here).map(|link| link.alias).collect();
             if aliases.is_empty() {
                 continue;
             }
@@ -93,12 +114,11 @@ impl Engine {
 
     /// `/db:/web/alias` for each of a container's links, as inspect shows them.
     pub fn shown_links(&self, record: &ContainerRecord) -> Vec<String> {
-        let shown = |entry: &String| {
-            let (alias, target) = parse_link(entry);
+        let shown = |Link { alias, name, target }: Link| {
             let other = self.containers.get(&record.tenant, &target).map(|other| other.record().name.clone());
-            format!("/{}:/{}/{alias}", other.unwrap_or(target), record.name)
+            format!("/{}:/{}/{alias}", other.unwrap_or(name), record.name)
         };
-        record.host_config.links.iter().flatten().map(shown).collect()
+        links_of(record).into_iter().map(shown).collect()
     }
 
     /// What other containers call each one, `/web/alias`, by its name.

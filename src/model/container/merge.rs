@@ -101,7 +101,8 @@ fn merge_labels(
     labels
 }
 
-fn merge_health(own: Option<HealthConfig>, image: Option<&HealthConfig>) -> Option<HealthConfig> {
+/// A health check on another's periods, where it says none of its own.
+pub fn merge_health(own: Option<HealthConfig>, image: Option<&HealthConfig>) -> Option<HealthConfig> {
     let (Some(mut own), Some(image)) = (own.clone(), image) else { return own.or_else(|| image.cloned()) };
     if is_empty(own.test.as_ref()) {
         own.test.clone_from(&image.test);

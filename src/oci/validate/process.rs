@@ -18,7 +18,10 @@ pub(super) fn check(config: &Config) -> Result<()> {
         ));
     }
     if let Some(signal) = config.stop_signal.as_deref().filter(|signal| !signal.is_empty()) {
-        Signal::parse(signal)?;
+        // A negative number passes here, and is none that could be sent, as with dockerd.
+        if !signal.parse::<i64>().is_ok_and(|number| number < 0) {
+            Signal::parse(signal)?;
+        }
     }
     for entry in config.env.iter().flatten() {
         if entry.is_empty() || entry.starts_with('=') {

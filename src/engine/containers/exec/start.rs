@@ -62,9 +62,8 @@ impl Engine {
         self.run("exec_start", async move {
             match engine.launch_exec(&container, &exec, start).await {
                 Ok(session) => Ok(session),
-                Err(error) => {
-                    let failure = StartFailure::of_task(error);
-                    exec.state.send_replace(ExecState::Exited(failure.exit_code));
+                Err(failure) => {
+                    engine.execs.end(&exec, failure.exit_code);
                     let ids = (container.id().clone(), exec.id.clone());
                     let _not_there = engine.backends.runtime.delete_exec(&ids.0, &ids.1).await;
                     Err(failure.error)
@@ -74,21 +73,30 @@ impl Engine {
         .await
     }
 
-    async fn launch_exec(&self, container: &Arc<Container>, exec: &Arc<Exec>, start: ExecStart) -> Result<Session> {
+    async fn launch_exec(
+        &self,
+        container: &Arc<Container>,
+        exec: &Arc<Exec>,
+        start: ExecStart,
+    ) -> Result<Session, StartFailure> {
         let request = &exec.request;
         let attached = !start.detach;
         let runtime = &self.backends.runtime;
         let starting = container.exec_starts.read().await;
         if matches!(container.state(), ContainerState::Paused(_)) {
-            return Err(Error::is_paused(exec.container.as_str()));
+            return Err(StartFailure::before_task(Error::is_paused(exec.container.as_str())));
         }
         let console_size = start.console_size.or(request.console_size);
-        let process = self.exec_process(container, request, console_size).await?;
+        // A container that ends right now has no files to look a user up in, which says nothing of the command.
+        let prepared = self.exec_process(container, request, console_size).await;
+        let process = prepared.map_err(StartFailure::before_task)?;
+        let detach_keys = detach_keys(&request.detach_keys, "escape").map_err(StartFailure::before_task)?;
         let stdio = Stdio { terminal: request.tty, stdin: attached && request.attach_stdin };
-        let io = runtime.create_exec(&exec.container, &exec.id, &process, stdio).await?;
+        let io = runtime.create_exec(&exec.container, &exec.id, &process, stdio).await;
+        let io = io.map_err(StartFailure::of_task)?;
         let action = format!("exec_start: {}", super::command_line(&request.command));
         self.events.container(&container.record(), action, &[("execID", exec.id.to_string())]);
-        let pid = runtime.start_exec(&exec.container, &exec.id).await?;
+        let pid = runtime.start_exec(&exec.container, &exec.id).await.map_err(StartFailure::of_task)?;
         drop(starting);
         exec.state.send_replace(ExecState::Running(pid));
         let TaskIo { stdin, stdout, stderr } = io;
@@ -106,7 +114,7 @@ impl Engine {
             past: None,
             output,
             stdin: stdin.map(|port| SessionStdin::of_exec(self, exec, port)),
-            detach_keys: detach_keys(&request.detach_keys, "escape")?,
+            detach_keys,
         })
     }
 
@@ -145,7 +153,7 @@ impl Engine {
                     crate::engine::containers::run::KILLED_EXIT
                 }
             };
-            exec.state.send_replace(ExecState::Exited(code));
+            engine.execs.end(&exec, code);
             drop(to_client);
             let facts = [("execID", exec.id.to_string()), ("exitCode", code.to_string())];
             engine.events.container(&container.record(), "exec_die", &facts);

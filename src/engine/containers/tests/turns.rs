@@ -10,7 +10,9 @@ use crate::{
     },
     model::{
         ErrorKind, Result,
-        container::{ContainerState, HostConfig, RestartPolicy},
+        container::{
+            Config, ContainerCreateRequest, ContainerRecord, ContainerState, HealthConfig, HostConfig, RestartPolicy,
+        },
     },
 };
 
@@ -162,4 +164,48 @@ async fn restarts_at_once_leave_one_run() -> Result<()> {
     three?;
     assert!(bench.container("one").state().is_running());
     Ok(())
+}
+
+#[tokio::test]
+async fn a_stop_signal_that_cannot_be_sent_ends_in_a_kill() {
+    let bench = Bench::new().await;
+    let config = Config {
+        image: "box".to_owned(),
+        cmd: Some(["sh", "-c", "sleep 100"].map(str::to_owned).to_vec()),
+        stop_signal: Some("-1".to_owned()),
+        ..Default::default()
+    };
+    let request = ContainerCreateRequest { name: Some("one".to_owned()), config, ..Default::default() };
+    bench.engine.container_create(&bench.tenant, request).await.unwrap();
+    bench.start("one").await.unwrap();
+    bench.engine.container_stop(&bench.tenant, "one", StopOptions::default()).await.unwrap();
+    assert_eq!(bench.container("one").state().ended().unwrap().exit_code, 137);
+}
+
+#[tokio::test]
+async fn health_checks_leave_no_exec_and_their_log_outlives_the_run() {
+    let bench = Bench::new().await;
+    // Each takes longer than it may.
+    let check = HealthConfig {
+        test: Some(["CMD", "sh", "-c", "sleep 100"].map(str::to_owned).to_vec()),
+        interval: 1_000_000,
+        timeout: 1_000_000,
+        ..Default::default()
+    };
+    let config = Config {
+        image: "box".to_owned(),
+        cmd: Some(["sh", "-c", "sleep 100"].map(str::to_owned).to_vec()),
+        healthcheck: Some(check),
+        ..Default::default()
+    };
+    let request = ContainerCreateRequest { name: Some("one".to_owned()), config, ..Default::default() };
+    bench.engine.container_create(&bench.tenant, request).await.unwrap();
+    bench.start("one").await.unwrap();
+    let container = bench.container("one");
+    let probes = |record: &ContainerRecord| record.health.as_ref().map_or(0, |health| health.log.len());
+    container.wait_for(|snapshot| probes(&snapshot.record) == 5).await;
+    assert!(bench.engine.execs.count() <= 1, "{} execs are remembered", bench.engine.execs.count());
+    let options = StopOptions { timeout: Some(0), ..StopOptions::default() };
+    bench.engine.container_restart(&bench.tenant, "one", options).await.unwrap();
+    assert_eq!(probes(&container.record()), 5);
 }

@@ -1,0 +1,79 @@
+//! References to other containers mean the one that was there when they were made.
+
+use super::Bench;
+use crate::model::{
+    container::{ContainerRecord, HostConfig},
+    id::ContainerId,
+};
+
+impl Bench {
+    /// Renames a container, and gives its name to another one.
+    async fn replace(&self, name: &str) {
+        self.engine.container_rename(&self.tenant, name, "renamed").await.unwrap();
+        self.create(name, "sleep 100", HostConfig::default()).await.unwrap();
+    }
+
+    fn record(&self, name: &str) -> ContainerRecord {
+        (*self.engine.containers.get(&self.tenant, name).unwrap().record()).clone()
+    }
+}
+
+#[tokio::test]
+async fn modes_name_the_other_container_by_its_id() {
+    let bench = Bench::new().await;
+    let id: ContainerId = bench.create("db", "sleep 100", HostConfig::default()).await.unwrap();
+    let joining = HostConfig {
+        network_mode: "container:db".to_owned(),
+        pid_mode: "container:db".to_owned(),
+        ipc_mode: format!("container:{}", id.short()),
+        ..HostConfig::default()
+    };
+    bench.create("web", "sleep 100", joining).await.unwrap();
+    let config = bench.record("web").host_config;
+    let mode = format!("container:{id}");
+    assert_eq!([&config.network_mode, &config.pid_mode, &config.ipc_mode], [&mode; 3]);
+    bench.start("db").await.unwrap();
+    bench.replace("db").await;
+    bench.start("web").await.expect("the one that it was made for runs");
+    let network = bench.record("web").networking.sandbox;
+    assert_eq!(network, bench.record("renamed").networking.sandbox);
+}
+
+#[tokio::test]
+async fn that_the_owner_of_a_network_is_missing_is_told_at_the_start() {
+    let bench = Bench::new().await;
+    let joining = HostConfig { network_mode: "container:nope".to_owned(), ..HostConfig::default() };
+    bench.create("web", "true", joining).await.unwrap();
+    assert_eq!(bench.record("web").host_config.network_mode, "container:nope");
+    let error = bench.start("web").await.unwrap_err();
+    assert_eq!(error.message(), "joining network namespace of container: No such container: nope");
+}
+
+#[tokio::test]
+async fn links_lead_to_the_one_that_they_were_made_for() {
+    let bench = Bench::new().await;
+    bench.create("db", "sleep 100", HostConfig::default()).await.unwrap();
+    let linking = HostConfig { links: Some(vec!["db:data".to_owned()]), ..HostConfig::default() };
+    bench.create("web", "sleep 100", linking).await.unwrap();
+    bench.start("db").await.unwrap();
+    bench.replace("db").await;
+    let shown = || bench.engine.shown_links(&bench.record("web"));
+    assert_eq!(shown(), ["/renamed:/web/data"]);
+    // The other one under the old name does not run.
+    bench.start("web").await.unwrap();
+    // A record of an older daemon has names alone.
+    let web = bench.engine.containers.get(&bench.tenant, "web").unwrap();
+    web.turn().await.unwrap().update(|record| record.networking.linked.clear());
+    assert_eq!(shown(), ["/db:/web/data"]);
+}
+
+#[tokio::test]
+async fn a_link_to_what_is_gone_is_refused_at_the_start() {
+    let bench = Bench::new().await;
+    bench.create("db", "true", HostConfig::default()).await.unwrap();
+    let linking = HostConfig { links: Some(vec!["db:data".to_owned()]), ..HostConfig::default() };
+    bench.create("web", "true", linking).await.unwrap();
+    bench.engine.container_delete(&bench.tenant, "db", super::DeleteOptions::default()).await.unwrap();
+    let error = bench.start("web").await.unwrap_err();
+    assert!(error.message().contains("Cannot link to a non running container: /db AS /web/data"), "{error}");
+}
