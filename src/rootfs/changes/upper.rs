@@ -2,7 +2,8 @@
 
 use std::{
     ffi::{CStr, CString},
-    fs, io,
+    fs::File,
+    io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::OnceLock,
 };
@@ -98,8 +99,9 @@ pub fn is_whiteout(stat: &Stat) -> bool {
     tree::file_type(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// Whether the kernel does so unless a mount says otherwise.
+/// Whether the kernel does so unless a mount says otherwise. Its own file, which no container can put anything in place of.
 fn is_default(parameter: &str) -> bool {
-    let value = fs::read_to_string(format!("/sys/module/overlay/parameters/{parameter}"));
-    value.is_ok_and(|value| value.starts_with('Y'))
+    let mut value = [0];
+    let file = File::open(format!("/sys/module/overlay/parameters/{parameter}"));
+    file.and_then(|mut file| file.read_exact(&mut value)).is_ok() && value == *b"Y"
 }
