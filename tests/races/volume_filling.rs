@@ -11,13 +11,13 @@ use serde_json::json;
 use crate::daemon::Daemon;
 
 /// Files that the image has at the volume's place: enough to be met in the middle.
-const FILES: usize = 1500;
+const FILES: usize = 1000;
 
 /// Containers that begin at once.
-const CONTAINERS: usize = 8;
+const CONTAINERS: usize = 6;
 
 /// Volumes that are filled, if `RINGER_TEST_RUSH` does not say for how many seconds.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
 /// An image with many files in a folder.
 async fn import_files(daemon: &Daemon) {

@@ -4,7 +4,15 @@ use indexmap::IndexMap;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{id::ContainerId, time::Timestamp};
+use crate::{
+    backend::runtime::RootfsMount,
+    engine::testing::Fakes,
+    model::{
+        container::{MountKind, MountPoint},
+        id::ContainerId,
+        time::Timestamp,
+    },
+};
 
 fn tenant() -> Tenant {
     Tenant::default_tenant()
@@ -69,4 +77,38 @@ async fn first_container_mounts_and_last_unmounts() {
     let unmount = |id| store.unmount_for(&tenant(), "shared", id);
     assert_eq!((mount(&one), mount(&two)), (true, false));
     assert_eq!((unmount(&one), unmount(&one), unmount(&two)), (false, false, true));
+}
+
+/// Each looks whether the volume is empty before it copies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn volume_is_filled_by_one_of_those_who_begin_with_it() {
+    let Fakes { engine, folder, .. } = Fakes::new().await;
+    let image = folder.path().join("image");
+    std::fs::create_dir_all(image.join("many")).unwrap();
+    for number in 0..400 {
+        std::fs::write(image.join(format!("many/{number}")), "x").unwrap();
+    }
+    let options = vec!["rbind".to_owned(), "rw".to_owned()];
+    let rootfs = vec![RootfsMount { kind: "bind".to_owned(), source: image.display().to_string(), options }];
+    for round in 0..8 {
+        let name = format!("new{round}");
+        let request = VolumeRequest { name: name.clone(), ..VolumeRequest::default() };
+        let volume = engine.volume_create(&tenant(), request).await.unwrap();
+        let mount = |place: &str| MountPoint {
+            kind: MountKind::Volume,
+            name: name.clone(),
+            destination: place.to_owned(),
+            ..MountPoint::default()
+        };
+        let mounts = [mount("/many"), mount("/elsewhere")];
+        let filling = (0..8).map(|_| {
+            let (engine, mounts, rootfs) = (engine.clone(), mounts.clone(), rootfs.clone());
+            let fill = async move { engine.populate_volumes(&tenant(), &ContainerId::random(), &mounts, rootfs).await };
+            tokio::spawn(fill)
+        });
+        for filled in futures_util::future::join_all(filling).await {
+            filled.unwrap().unwrap();
+        }
+        assert_eq!(std::fs::read_dir(volume.mountpoint).unwrap().count(), 400);
+    }
 }
