@@ -21,7 +21,8 @@ impl Bench {
 #[tokio::test]
 async fn modes_name_the_other_container_by_its_id() {
     let bench = Bench::new().await;
-    let id: ContainerId = bench.create("db", "sleep 100", HostConfig::default()).await.unwrap();
+    let shareable = HostConfig { ipc_mode: "shareable".to_owned(), ..HostConfig::default() };
+    let id: ContainerId = bench.create("db", "sleep 100", shareable).await.unwrap();
     let joining = HostConfig {
         network_mode: "container:db".to_owned(),
         pid_mode: "container:db".to_owned(),
