@@ -6,6 +6,7 @@ pub mod event;
 pub mod filters;
 pub mod id;
 pub mod image;
+pub mod json;
 pub mod limits;
 pub mod network;
 pub mod output;

@@ -6,15 +6,17 @@ pub mod go_error;
 mod lenient;
 
 use axum::{body::Body, extract::FromRequest};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::model::Error;
+use crate::model::{Error, json, limits};
 
-/// More than any JSON body that a client has a reason to send.
-const MAX_BYTES: usize = 16 << 20;
+/// Held by whoever holds a large body: what is made of it may be several times its size.
+static LARGE: Semaphore = Semaphore::const_new(limits::LARGE_BODIES);
 
 /// A JSON body as a struct with `#[serde(default)]`. An empty body is all defaults, as with most of dockerd's
 /// calls; [`JsonBody::required`] for the others.
@@ -25,6 +27,7 @@ pub struct JsonBody<T> {
     /// Paths of keys that no field took, `HostConfig.Foo`.
     pub unknown: Vec<String>,
     empty: bool,
+    _permit: Option<SemaphorePermit<'static>>,
 }
 
 impl<T> JsonBody<T> {
@@ -39,40 +42,40 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Error> {
         let raw = RawBody::read(request).await?;
-        let empty = raw.0.is_none();
+        let empty = raw.is_empty();
         let (value, unknown) = raw.parse()?;
-        Ok(Self { value, unknown, empty })
+        Ok(Self { value, unknown, empty, _permit: raw.permit })
     }
 }
 
 /// A JSON body of which several structs take their part (`Config` lies flat beside `HostConfig` in create).
 #[derive(Debug)]
-pub struct RawBody(Option<Value>);
+pub struct RawBody {
+    /// JSON, nothing made of it; empty for an empty body.
+    text: Bytes,
+    permit: Option<SemaphorePermit<'static>>,
+}
 
 impl RawBody {
     async fn read(request: Request<Body>) -> Result<Self, Error> {
         let (parts, body) = request.into_parts();
-        let bytes = match Limited::new(body, MAX_BYTES).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(Error::invalid("invalid JSON: request body too large"));
-            }
-            Err(error) => return Err(Error::invalid("reading the request body").with_source(error)),
-        };
+        let (bytes, permit) = bytes(body).await?;
         if bytes.is_empty() {
-            return Ok(Self(None));
+            return Ok(Self { text: bytes, permit });
         }
         check_content_type(&parts.headers)?;
-        let text = bytes.trim_ascii();
+        let text = bytes.slice_ref(bytes.trim_ascii());
         if text.is_empty() {
             return Err(eof());
         }
-        serde_json::from_slice(text).map(|value| Self(Some(value))).map_err(|error| go_error::syntax(&error, text))
+        json::check(&text, limits::BODY_VALUES).map_err(|error| error.context("invalid JSON"))?;
+        serde_json::from_slice::<&RawValue>(&text).map_err(|error| go_error::syntax(&error, &text))?;
+        Ok(Self { text, permit })
     }
 
     /// Whether there was nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.text.is_empty()
     }
 
     /// Refuses an empty body.
@@ -82,12 +85,10 @@ impl RawBody {
 
     /// One struct's part, and the paths of the keys that it did not take.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<(T, Vec<String>), Error> {
-        // `null` and nothing at all leave every field as it is.
-        let value = match &self.0 {
-            None | Some(Value::Null) => Value::Object(serde_json::Map::new()),
-            Some(value) => value.clone(),
-        };
-        lenient::from_value(value).map_err(|text| Error::invalid(format!("invalid JSON: {text}")))
+        // Nothing at all leaves every field as it is, and so does `null`.
+        let text = if self.is_empty() { &b"null"[..] } else { &self.text[..] };
+        let value = serde_json::from_slice(text).map_err(|error| go_error::syntax(&error, text))?;
+        lenient::from_raw(value).map_err(|text| Error::invalid(format!("invalid JSON: {text}")))
     }
 }
 
@@ -105,6 +106,23 @@ pub fn unknown_to_both(one: Vec<String>, other: Vec<String>) -> Vec<String> {
     let mut unknown: Vec<String> = one.into_iter().filter(|key| nested(key) || other.contains(key)).collect();
     unknown.extend(other.into_iter().filter(nested));
     unknown
+}
+
+/// All of a body, one of a few if it is large.
+async fn bytes(mut body: Body) -> Result<(Bytes, Option<SemaphorePermit<'static>>), Error> {
+    let (mut bytes, mut permit) = (BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::invalid("reading the request body").with_source(error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > limits::BODY {
+            return Err(Error::invalid("invalid JSON: request body too large"));
+        }
+        if bytes.len() + data.len() > limits::SMALL_BODY && permit.is_none() {
+            permit = Some(LARGE.acquire().await.expect("the semaphore is never closed"));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok((bytes.freeze(), permit))
 }
 
 fn eof() -> Error {

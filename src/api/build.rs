@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::{ApiState, answer::Json, body::go_error, images::reader, query::Query, stream::JsonStream};
 use crate::{
     engine::build::{BuildLimits, BuildRequest, PruneRequest},
-    model::{Error, filters::Filters, id::Tenant, registry_auth::RegistryAuth},
+    model::{self, Error, filters::Filters, id::Tenant, registry_auth::RegistryAuth},
 };
 
 /// What a build may be asked.
@@ -138,6 +138,7 @@ fn json<T: DeserializeOwned + Default>(text: &str, reading: &str) -> Result<T, E
     if text.is_empty() || text == "null" {
         return Ok(T::default());
     }
+    model::json::check(text.as_bytes(), model::limits::QUERY_VALUES).map_err(|error| error.context(reading))?;
     serde_json::from_str(text).map_err(|error| {
         let told = match error.is_syntax() || error.is_eof() {
             true => go_error::syntax(&error, text.as_bytes()).message().trim_start_matches("invalid JSON: ").to_owned(),

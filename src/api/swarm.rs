@@ -4,7 +4,6 @@
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::{
     ApiState,
@@ -14,8 +13,15 @@ use super::{
 };
 use crate::model::{Error, Result};
 
-/// A body of which nothing is used, but that it is JSON.
-type AnyBody = JsonBody<Map<String, Value>>;
+/// A body of which one field is looked at, and otherwise that it is JSON.
+type AnyBody = JsonBody<ListenAddress>;
+
+/// The address of a swarm that is made or entered.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ListenAddress {
+    listen_addr: String,
+}
 
 /// Reads and removals.
 pub async fn not_a_manager() -> Error {
@@ -34,10 +40,9 @@ pub async fn with_body(_: AnyBody) -> Error {
 
 /// `POST /swarm/init` and `/swarm/join`. A dockerd would make or enter a cluster; that is no part of ringer.
 pub async fn swarm_enter(body: AnyBody) -> Error {
-    let address = body.value.iter().find(|(key, _)| key.eq_ignore_ascii_case("ListenAddr"));
-    match address.and_then(|(_, address)| address.as_str()) {
-        None | Some("") => Error::invalid("invalid ListenAddr \"\": invalid empty address"),
-        Some(_) => Error::not_implemented("swarm mode is not implemented by ringer, which is a single daemon"),
+    match body.value.listen_addr.as_str() {
+        "" => Error::invalid("invalid ListenAddr \"\": invalid empty address"),
+        _ => Error::not_implemented("swarm mode is not implemented by ringer, which is a single daemon"),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         handshake::derive_accept_key,
-        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 use tokio_util::task::TaskTracker;
@@ -27,7 +27,7 @@ use super::{
     router::Bare,
     takeover::{Connection, Takeover},
 };
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, limits};
 
 /// Bytes that may wait for either side, and the longest message that we send.
 const PIPE_BYTES: usize = 32 << 10;
@@ -94,7 +94,9 @@ fn switching(key: &HeaderValue) -> Response {
 
 /// Copies both ways until the session has ended, which closes the WebSocket, or the client is gone.
 async fn carry(connection: Connection, session: DuplexStream, binary: bool) {
-    let websocket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
+    let longest = Some(limits::WEBSOCKET_MESSAGE);
+    let config = WebSocketConfig::default().max_message_size(longest).max_frame_size(longest);
+    let websocket = WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await;
     let (mut sink, mut messages) = websocket.split();
     let (mut output, mut input): (ReadHalf<_>, WriteHalf<_>) = split(session);
     let send = async {

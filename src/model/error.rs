@@ -285,6 +285,11 @@ impl Error {
         Self::not_found(format!("manifest for {reference} not found: {detail}"))
     }
 
+    /// An image, or a step of a build, would have more layers than can lie upon each other.
+    pub fn max_depth_exceeded() -> Self {
+        Self::system("max depth exceeded")
+    }
+
     /// A push of a repository of which there is no image.
     pub fn no_local_tag(repository: &str) -> Self {
         Self::not_found(format!("An image does not exist locally with the tag: {repository}"))

@@ -6,7 +6,7 @@ use regex::Regex;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-use super::{Error, Result, time::Timestamp};
+use super::{Error, Result, json, limits, time::Timestamp};
 
 /// Parsed filters: a name and the values asked for. Values of one name are alternatives (for `label`: all must hold).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,7 @@ impl Filters {
             return Ok(Self::default());
         }
         let invalid = || Error::invalid("invalid filter");
+        json::check(text.as_bytes(), limits::QUERY_VALUES).map_err(|error| error.context("invalid filter"))?;
         let Ok(Value::Object(map)) = serde_json::from_str(text) else { return Err(invalid()) };
         let mut filters = BTreeMap::new();
         for (name, values) in map {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     container::{Config, HealthConfig},
+    json,
     network::null_is_default,
     reference::Digest,
 };
@@ -58,7 +59,7 @@ pub struct ImageConfig {
     #[serde(deserialize_with = "null_is_default")]
     pub user: String,
     /// `{"80/tcp":{}}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "json::names")]
     pub exposed_ports: Option<IndexMap<String, serde_json::Value>>,
     /// `KEY=value`.
     #[serde(deserialize_with = "null_is_default")]
@@ -68,6 +69,7 @@ pub struct ImageConfig {
     /// Its arguments, or the program if there is no entrypoint.
     pub cmd: Option<Vec<String>>,
     /// `{"/data":{}}`.
+    #[serde(deserialize_with = "json::names")]
     pub volumes: Option<IndexMap<String, serde_json::Value>>,
     /// Where the program starts.
     #[serde(deserialize_with = "null_is_default")]

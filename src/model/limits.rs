@@ -42,6 +42,66 @@ pub const DOCUMENT: usize = 8 << 20;
 /// Bytes of documents whose contents are kept in memory for the next look-up.
 pub const DOCUMENTS_KEPT: u64 = 16 << 20;
 
+/// Values of a document in JSON; objects and lists count, and what stands between commas.
+pub const DOCUMENT_VALUES: usize = 200_000;
+
+/// Layers of an image: dockerd's number; overlayfs can mount few more.
+pub const LAYERS: usize = 125;
+
+/// Indexes of a layout that lie within each other.
+pub const INDEX_DEPTH: usize = 4;
+
+/// Manifests and indexes that one index may lead to in all.
+pub const INDEX_TOTAL: usize = 4_000;
+
+/// Images that one archive may hold.
+pub const ARCHIVE_IMAGES: usize = 1_000;
+
+/// Files of an archive of images.
+pub const ARCHIVE_FILES: usize = 100_000;
+
+/// Bytes of a path; the kernel's number.
+pub const PATH: usize = 4_096;
+
+/// Bytes of the records before an entry of a tar: long names, PAX, maps of sparse files. Go's number for each of them.
+pub const TAR_RECORDS: u64 = 1 << 20;
+
+/// Tags of a repository, and the pages that they come on.
+pub const TAGS: usize = 100_000;
+
+/// Pages of a list of tags; a registry may name the same page again and again.
+pub const TAG_PAGES: usize = 1_000;
+
+/// Bytes of a request's JSON; 65,535 published ports take 4 MiB.
+pub const BODY: usize = 8 << 20;
+
+/// Values of a request's JSON; 65,535 published ports have 400,000.
+pub const BODY_VALUES: usize = 500_000;
+
+/// Fields of a request that are not known, and are named to the client one by one; what follows is not.
+pub const UNKNOWN_FIELDS: usize = 100;
+
+/// Bytes of a message on a WebSocket, which is put together in memory.
+pub const WEBSOCKET_MESSAGE: usize = 4 << 20;
+
+/// Bytes that `ps` may say for `docker top`.
+pub const PROCESS_TABLE: u64 = 4 << 20;
+
+/// Objects and lists of JSON within each other; those of the API go six deep.
+pub const JSON_DEPTH: usize = 64;
+
+/// Values of the JSON in a query or a header: filters, arguments of a build, credentials.
+pub const QUERY_VALUES: usize = 10_000;
+
+/// Bytes of a body that is read beside others without waiting for them.
+pub const SMALL_BODY: usize = 256 << 10;
+
+/// Larger bodies that are held at once; others wait.
+pub const LARGE_BODIES: usize = 2;
+
+/// Bytes of a container's or an image's small files: `/etc/passwd`, `/etc/group`, `/etc/hosts`.
+pub const SMALL_FILE: u64 = 4 << 20;
+
 /// Bytes of an error's text; what is longer loses its middle. `RUN` repeats its script there.
 pub const MESSAGE: usize = 16 << 10;
 

@@ -8,7 +8,7 @@ use base64::{
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::network::null_is_default;
+use super::{json, limits, network::null_is_default};
 
 /// Padding may be there or not: Go clients send it, docker-java and others do not.
 const URL_SAFE_LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -45,6 +45,9 @@ impl RegistryAuth {
     pub fn all_from_header(value: &str) -> IndexMap<String, Self> {
         let url_safe = value.trim().replace('+', "-").replace('/', "_");
         let json = URL_SAFE_LENIENT.decode(url_safe).unwrap_or_default();
+        if json::check(&json, limits::QUERY_VALUES).is_err() {
+            return IndexMap::new();
+        }
         let all: IndexMap<String, Self> = serde_json::from_slice(&json).unwrap_or_default();
         all.into_iter().map(|(registry, auth)| (registry, auth.with_auth_decoded())).collect()
     }

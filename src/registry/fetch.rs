@@ -3,7 +3,7 @@
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::{Registry, failure::Failure};
-use crate::model::{Error, Result, error::Context};
+use crate::model::{Error, Result};
 
 /// A server's explanation is not read further than this.
 const EXPLANATION: usize = 4096;
@@ -24,8 +24,8 @@ impl Registry {
         if status.as_u16() < 400 {
             return Ok(response);
         }
-        let explanation = response.bytes().await.context(format!("failed to GET {text} with status {status}"))?;
-        let explanation = String::from_utf8_lossy(&explanation[..explanation.len().min(EXPLANATION)]).into_owned();
+        let explanation = beginning(response).await;
+        let explanation = String::from_utf8_lossy(&explanation);
         let words = format!("failed to GET {text} with status {status}: {}", explanation.trim());
         Err(match status {
             StatusCode::NOT_FOUND => Error::not_found(words),
@@ -34,4 +34,15 @@ impl Registry {
             _ => Error::system(words).as_news(),
         })
     }
+}
+
+/// The first bytes of an answer, which may have no end; what breaks off is as good.
+async fn beginning(mut response: Response) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < EXPLANATION
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        bytes.extend_from_slice(&chunk[..chunk.len().min(EXPLANATION - bytes.len())]);
+    }
+    bytes
 }

@@ -9,6 +9,7 @@ use crate::{
     model::{
         Result,
         image::Descriptor,
+        json, limits,
         reference::{Digest, Reference},
         registry_auth::RegistryAuth,
     },
@@ -105,14 +106,20 @@ impl Registry {
         }
         let session = Session::open(self, endpoint, reference, auth).await?;
         let mut path = format!("/v2/{}/tags/list", reference.repository());
-        let mut tags = Vec::new();
+        let (mut tags, mut pages) = (Vec::new(), 0);
         loop {
             let answer = session.request(Method::GET, &path, HeaderMap::new()).await?;
             let next = answer.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?));
             let body = read_limited(answer, &Method::GET, &session.url(&path)?, TAG_LIST_LIMIT).await?;
+            json::check(&body, limits::TAGS)
+                .map_err(|error| Failure::Other(format!("invalid tag list of {reference}: {error}")))?;
             let list: TagList = serde_json::from_slice(&body)
                 .map_err(|error| Failure::Other(format!("invalid tag list of {reference}: {error}")))?;
             tags.extend(list.tags.unwrap_or_default());
+            pages += 1;
+            if tags.len() > limits::TAGS || pages > limits::TAG_PAGES {
+                return Err(Failure::Other(format!("the tag list of {reference} is too long")));
+            }
             match next {
                 Some(next) if next.starts_with('/') => path = next,
                 _ => return Ok(tags),

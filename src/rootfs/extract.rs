@@ -21,6 +21,7 @@ use super::{
     attributes,
     decompress::decompress,
     descent::Descent,
+    entries::{Tar, is_too_long},
     header::parse_number,
     path::clean_absolute,
     resolve::{Owner, beneath, is_dir, make_dir, open_entry, open_made},
@@ -63,6 +64,7 @@ impl RootView {
 /// dockerd's words for what is no tar.
 fn bad_archive(error: &io::Error) -> Error {
     match error.kind() {
+        _ if is_too_long(error) => Error::system(error.to_string()),
         io::ErrorKind::UnexpectedEof => Error::system("unexpected EOF"),
         _ if error.to_string().contains("unexpected EOF") => Error::system("unexpected EOF"),
         io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
@@ -96,7 +98,7 @@ struct Meta {
 
 impl Extraction<'_> {
     fn run(mut self, body: impl Read) -> Result<()> {
-        let mut archive = tar::Archive::new(body);
+        let mut archive = Tar::new(body);
         for entry in archive.entries().map_err(|error| bad_archive(&error))? {
             work::check().context("unpacking")?;
             let mut entry = entry.map_err(|error| bad_archive(&error))?;

@@ -105,8 +105,8 @@ impl RootView {
         }
         let file = File::from(reopen(file.as_fd(), OFlags::RDONLY)?);
         let Ok(body) = decompress(file) else { return Ok(false) };
-        let first =
-            tar::Archive::new(body).entries().map(|mut entries| entries.next().is_some_and(|entry| entry.is_ok()));
+        let mut tar = super::entries::Tar::new(body);
+        let first = tar.entries().map(|mut entries| entries.next().is_some_and(|entry| entry.is_ok()));
         Ok(first.unwrap_or(false))
     }
 

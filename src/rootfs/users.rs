@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     backend::runtime::RootfsMount,
-    model::{Result, error::Context},
+    model::{Result, error::Context, limits},
 };
 
 /// No user database is longer; what is beyond is not read.
-const LONGEST: u64 = 16 << 20;
+const LONGEST: u64 = limits::SMALL_FILE;
 
 /// Contents; empty where a file is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

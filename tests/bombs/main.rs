@@ -1,5 +1,7 @@
 //! What one request can cost: each bomb is sent to a daemon that has a limit, and the daemon lives on.
 
+mod archives;
+mod bodies;
 #[path = "../support/boxes.rs"]
 mod boxes;
 #[path = "../support/daemon.rs"]
@@ -7,5 +9,8 @@ mod daemon;
 mod deep;
 mod descriptors;
 mod dockerfiles;
+mod files;
 mod fort;
 mod holds;
+mod registries;
+mod tars;

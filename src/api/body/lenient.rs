@@ -1,17 +1,25 @@
-//! A serde deserializer over a JSON value that behaves as Go's decoder: struct keys fit without regard to case,
-//! `null` leaves a field at its default, and errors name the field's path and Go's type.
+//! A serde deserializer over JSON text that behaves as Go's decoder: struct keys fit without regard to case,
+//! `null` leaves a field at its default, and errors name the field's path and Go's type. It reads the text in place: what
+//! no field takes costs no memory.
 
-use std::{cell::RefCell, fmt};
+use std::{borrow::Cow, cell::RefCell, fmt};
 
+use indexmap::IndexMap;
 use serde::{
-    de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor},
     forward_to_deserialize_any,
 };
-use serde_json::{Map, Value};
+use serde_json::{Number, value::RawValue};
+
+use crate::model::limits;
 
 /// Reads `T` and names the keys that no field took, each with its path.
-pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<(T, Vec<String>), String> {
+pub fn from_raw<T: DeserializeOwned>(value: &RawValue) -> Result<(T, Vec<String>), String> {
     let unknown = RefCell::new(Vec::new());
+    // `null` leaves every field as it is.
+    let empty: &RawValue = serde_json::from_str("{}").expect("an object");
+    let value = if value.get() == "null" { empty } else { value };
     let read = T::deserialize(Lenient { value, path: String::new(), unknown: &unknown }).map_err(|error| error.0)?;
     Ok((read, unknown.into_inner()))
 }
@@ -35,32 +43,60 @@ impl de::Error for Refused {
 }
 
 struct Lenient<'a> {
-    value: Value,
+    value: &'a RawValue,
     path: String,
     unknown: &'a RefCell<Vec<String>>,
 }
 
+/// What a value is, told by its first letter: that it is JSON is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Null,
+    Bool,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
 impl<'a> Lenient<'a> {
-    fn child(&self, key: &str, value: Value) -> Lenient<'a> {
+    fn child(&self, key: &str, value: &'a RawValue) -> Lenient<'a> {
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         Lenient { value, path, unknown: self.unknown }
     }
 
+    fn kind(&self) -> Kind {
+        match self.value.get().as_bytes().first() {
+            Some(b'n') | None => Kind::Null,
+            Some(b't' | b'f') => Kind::Bool,
+            Some(b'"') => Kind::String,
+            Some(b'[') => Kind::Array,
+            Some(b'{') => Kind::Object,
+            Some(_) => Kind::Number,
+        }
+    }
+
+    fn read<T: Deserialize<'a>>(&self) -> Result<T, Refused> {
+        serde_json::from_str(self.value.get()).map_err(de::Error::custom)
+    }
+
     fn refuse(&self, wanted: &str) -> Refused {
-        let found = match &self.value {
-            Value::Null => "null".to_owned(),
-            Value::Bool(_) => "bool".to_owned(),
+        let found = match self.kind() {
+            Kind::Null => "null".to_owned(),
+            Kind::Bool => "bool".to_owned(),
             // Go repeats a number that is of the right kind but does not fit.
-            Value::Number(number) if wanted.contains("int") => format!("number {number}"),
-            Value::Number(_) => "number".to_owned(),
-            Value::String(_) => "string".to_owned(),
-            Value::Array(_) => "array".to_owned(),
-            Value::Object(_) => "object".to_owned(),
+            Kind::Number if wanted.contains("int") => {
+                format!("number {}", limits::shown(self.value.get(), limits::SHOWN))
+            }
+            Kind::Number => "number".to_owned(),
+            Kind::String => "string".to_owned(),
+            Kind::Array => "array".to_owned(),
+            Kind::Object => "object".to_owned(),
         };
         let place = if self.path.is_empty() {
             format!("Go value of type {wanted}")
         } else {
-            format!("Go struct field .{} of type {wanted}", self.path)
+            format!("Go struct field .{} of type {wanted}", limits::shown(&self.path, limits::SHOWN))
         };
         Refused(format!("json: cannot unmarshal {found} into {place}"))
     }
@@ -68,36 +104,122 @@ impl<'a> Lenient<'a> {
     /// Members of an object. With `fields` named, keys are folded to them as Go does it: the same, else the
     /// same but for case, and of two for one field the last wins. What fits nowhere is noted if it asks for something.
     fn members(self, fields: &'static [&'static str]) -> Result<Members<'a>, Refused> {
-        let members = match self.value {
-            Value::Object(members) => members,
-            Value::Null => Map::new(),
+        let members = match self.kind() {
+            Kind::Object => self.read::<Pairs<'a>>()?.0,
+            Kind::Null => Vec::new(),
             _ => return Err(self.refuse("object")),
         };
-        let place = Lenient { value: Value::Null, path: self.path, unknown: self.unknown };
         if fields.is_empty() {
-            return Ok(Members { place, rest: members.into_iter(), next: None });
+            return Ok(Members { place: self, rest: members.into_iter(), next: None });
         }
-        let mut folded = Map::new();
+        let mut folded = IndexMap::new();
         for (key, value) in members {
             match field_for(&key, fields) {
-                Some(field) => drop(folded.insert(field.to_owned(), value)),
-                None if asks_nothing(&value) => {}
-                None => place.unknown.borrow_mut().push(place.child(&key, Value::Null).path),
+                Some(field) => drop(folded.insert(field, value)),
+                None if asks_nothing(value) => {}
+                None => self.note(&key),
             }
         }
-        Ok(Members { place, rest: folded.into_iter(), next: None })
+        let folded: Vec<_> = folded.into_iter().map(|(key, value)| (Cow::Borrowed(key), value)).collect();
+        Ok(Members { place: self, rest: folded.into_iter(), next: None })
+    }
+
+    fn note(&self, key: &str) {
+        let mut unknown = self.unknown.borrow_mut();
+        if unknown.len() < limits::UNKNOWN_FIELDS {
+            unknown.push(limits::shown(&self.child(key, self.value).path, limits::SHOWN).into_owned());
+        }
+    }
+}
+
+/// An object's members as they come, their values still text.
+struct Pairs<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A key, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Pairs<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((Key(key), value)) = map.next_entry()? {
+                    pairs.push((key, value));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(Reader)
     }
 }
 
 /// Go clients send every field of a struct, also those that only answers use, with its zero value.
-fn asks_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) => false,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.iter().all(asks_nothing),
-        Value::Object(members) => members.values().all(asks_nothing),
+fn asks_nothing(value: &RawValue) -> bool {
+    serde_json::from_str(value.get()).is_ok_and(|Zero(zero)| zero)
+}
+
+/// Whether a value is zero, and all that is in it.
+struct Zero(bool);
+
+impl<'de> Deserialize<'de> for Zero {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Zero;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_unit<E>(self) -> Result<Zero, E> {
+                Ok(Zero(true))
+            }
+
+            fn visit_bool<E>(self, flag: bool) -> Result<Zero, E> {
+                Ok(Zero(!flag))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Zero, E> {
+                Ok(Zero(number == 0))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Zero, E> {
+                Ok(Zero(number == 0))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Zero, E> {
+                Ok(Zero(number == 0.0))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Zero, E> {
+                Ok(Zero(text.is_empty()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Zero, A::Error> {
+                let mut all = true;
+                while let Some(Zero(zero)) = list.next_element()? {
+                    all &= zero;
+                }
+                Ok(Zero(all))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Zero, A::Error> {
+                let mut all = true;
+                while let Some((IgnoredAny, Zero(zero))) = map.next_entry()? {
+                    all &= zero;
+                }
+                Ok(Zero(all))
+            }
+        }
+        deserializer.deserialize_any(Reader)
     }
 }
 
@@ -109,12 +231,13 @@ fn field_for(key: &str, fields: &[&'static str]) -> Option<&'static str> {
 macro_rules! integers {
     ($($method:ident => $visit:ident, $as:ident, $go:literal);* $(;)?) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-            match &self.value {
-                Value::Null => visitor.$visit(0),
-                value => match value.$as() {
+            match self.kind() {
+                Kind::Null => visitor.$visit(0),
+                Kind::Number => match self.read::<Number>().ok().and_then(|number| number.$as()) {
                     Some(number) => visitor.$visit(number).map_err(|_: Refused| self.refuse($go)),
                     None => Err(self.refuse($go)),
                 },
+                _ => Err(self.refuse($go)),
             }
         }
     )*};
@@ -124,25 +247,28 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
     type Error = Refused;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        match self.value {
-            Value::Null => visitor.visit_unit(),
-            Value::Bool(flag) => visitor.visit_bool(flag),
-            Value::String(text) => visitor.visit_string(text),
-            Value::Array(_) => self.deserialize_seq(visitor),
-            Value::Object(_) => self.deserialize_map(visitor),
-            Value::Number(ref number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
-                (Some(number), ..) => visitor.visit_u64(number),
-                (_, Some(number), _) => visitor.visit_i64(number),
-                (.., Some(number)) => visitor.visit_f64(number),
-                _ => Err(self.refuse("int64")),
-            },
+        match self.kind() {
+            Kind::Null => visitor.visit_unit(),
+            Kind::Bool => visitor.visit_bool(self.read()?),
+            Kind::String => visitor.visit_string(self.read()?),
+            Kind::Array => self.deserialize_seq(visitor),
+            Kind::Object => self.deserialize_map(visitor),
+            Kind::Number => {
+                let number: Number = self.read()?;
+                match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                    (Some(number), ..) => visitor.visit_u64(number),
+                    (_, Some(number), _) => visitor.visit_i64(number),
+                    (.., Some(number)) => visitor.visit_f64(number),
+                    _ => Err(self.refuse("int64")),
+                }
+            }
         }
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        match self.value {
-            Value::Null => visitor.visit_bool(false),
-            Value::Bool(flag) => visitor.visit_bool(flag),
+        match self.kind() {
+            Kind::Null => visitor.visit_bool(false),
+            Kind::Bool => visitor.visit_bool(self.read()?),
             _ => Err(self.refuse("bool")),
         }
     }
@@ -159,10 +285,10 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
     }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        match self.value.as_f64() {
-            Some(number) => visitor.visit_f64(number),
-            None if self.value.is_null() => visitor.visit_f64(0.0),
-            None => Err(self.refuse("float64")),
+        match self.kind() {
+            Kind::Null => visitor.visit_f64(0.0),
+            Kind::Number => visitor.visit_f64(self.read()?),
+            _ => Err(self.refuse("float64")),
         }
     }
 
@@ -171,9 +297,9 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        match self.value {
-            Value::Null => visitor.visit_str(""),
-            Value::String(text) => visitor.visit_string(text),
+        match self.kind() {
+            Kind::Null => visitor.visit_str(""),
+            Kind::String => visitor.visit_string(self.read()?),
             _ => Err(self.refuse("string")),
         }
     }
@@ -183,7 +309,7 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        if self.value.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.kind() == Kind::Null { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Refused> {
@@ -191,16 +317,13 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        match self.value {
-            Value::Null => {
-                visitor.visit_seq(Elements { path: self.path, unknown: self.unknown, rest: vec![].into_iter() })
-            }
-            Value::Array(elements) => {
-                visitor.visit_seq(Elements { path: self.path, unknown: self.unknown, rest: elements.into_iter() })
-            }
+        let elements: Vec<&RawValue> = match self.kind() {
+            Kind::Null => Vec::new(),
+            Kind::Array => self.read()?,
             // Nearly all lists of the API are of strings; the element's type is not known here.
-            _ => Err(self.refuse("[]string")),
-        }
+            _ => return Err(self.refuse("[]string")),
+        };
+        visitor.visit_seq(Elements { path: self.path, unknown: self.unknown, rest: elements.into_iter() })
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Refused> {
@@ -226,8 +349,8 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        match self.value {
-            Value::String(text) => visitor.visit_enum(text.into_deserializer()),
+        match self.kind() {
+            Kind::String => visitor.visit_enum(self.read::<String>()?.into_deserializer()),
             _ => Err(self.refuse("string")),
         }
     }
@@ -237,8 +360,8 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
 
 struct Members<'a> {
     place: Lenient<'a>,
-    rest: serde_json::map::IntoIter,
-    next: Option<(String, Value)>,
+    rest: std::vec::IntoIter<(Cow<'a, str>, &'a RawValue)>,
+    next: Option<(Cow<'a, str>, &'a RawValue)>,
 }
 
 impl<'de> MapAccess<'de> for Members<'_> {
@@ -247,7 +370,7 @@ impl<'de> MapAccess<'de> for Members<'_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refused> {
         let Some((key, value)) = self.rest.next() else { return Ok(None) };
         self.next = Some((key.clone(), value));
-        seed.deserialize(key.into_deserializer()).map(Some)
+        seed.deserialize(key.into_owned().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
@@ -259,7 +382,7 @@ impl<'de> MapAccess<'de> for Members<'_> {
 struct Elements<'a> {
     path: String,
     unknown: &'a RefCell<Vec<String>>,
-    rest: std::vec::IntoIter<Value>,
+    rest: std::vec::IntoIter<&'a RawValue>,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {

@@ -1,12 +1,15 @@
 //! `GET /containers/{id}/top`.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, io, process::Stdio};
 
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+};
 
 use crate::{
     engine::Engine,
-    model::{Error, Result, container::ContainerState, error::Context, id::Tenant},
+    model::{Error, Result, container::ContainerState, error::Context, id::Tenant, limits},
 };
 
 /// What `ps` says of a container's processes.
@@ -36,17 +39,35 @@ impl Engine {
         let arguments = if arguments.is_empty() { "-ef" } else { arguments };
         check_arguments(arguments)?;
         let pids: HashSet<u32> = self.backends.runtime.pids(container.id()).await?.into_iter().collect();
-        let mut ps = Command::new("ps");
-        crate::descriptors::give_back(ps.args(arguments.split_whitespace()).as_std_mut());
-        let output = ps.output().await.context("running ps")?;
-        if !output.status.success() {
-            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Error::system(format!("ps: {reason}")));
-        }
-        let top = select(&String::from_utf8_lossy(&output.stdout), &pids)?;
+        let top = select(&ps(arguments).await?, &pids)?;
         self.events.container(&container.record(), "top", &[]);
         Ok(top)
     }
+}
+
+/// What `ps` says. A process may have made its command line long, and the client may ask for it a thousand times.
+async fn ps(arguments: &str) -> Result<String> {
+    let mut ps = Command::new("ps");
+    ps.args(arguments.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    crate::descriptors::give_back(ps.kill_on_drop(true).as_std_mut());
+    let mut ps = ps.spawn().context("running ps")?;
+    let (output, reason) = tokio::join!(beginning(ps.stdout.take()), beginning(ps.stderr.take()));
+    let (output, reason) = (output.context("reading from ps")?, reason.context("reading from ps")?);
+    if output.len() as u64 > limits::PROCESS_TABLE {
+        return Err(Error::invalid(format!("ps says more than {}", limits::mib(output.len()))));
+    }
+    if !ps.wait().await.context("running ps")?.success() {
+        return Err(Error::system(format!("ps: {}", String::from_utf8_lossy(&reason).trim())));
+    }
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(limits::PROCESS_TABLE + 1).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
 }
 
 /// `ps` must be told to print process numbers as they are, or a row could pose as another process.

@@ -177,12 +177,18 @@ impl ImageStore {
 /// A configuration and a manifest that disagree make no image.
 pub fn check_layer_count(manifest: &Manifest, document: &ImageDocument) -> Result<()> {
     let (layers, diff_ids) = (manifest.layers.len(), document.rootfs.diff_ids.len());
+    check_depth(layers)?;
     if layers == diff_ids {
         return Ok(());
     }
     Err(Error::system(format!(
         "layers from manifest don't match image configuration: {layers} layers, {diff_ids} diff ids"
     )))
+}
+
+/// dockerd's words for more layers than can lie upon each other.
+pub fn check_depth(layers: usize) -> Result<()> {
+    if layers > limits::LAYERS { Err(Error::max_depth_exceeded()) } else { Ok(()) }
 }
 
 /// Points a name, or its own digest, at an image.

@@ -17,7 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use self::archive::Archive;
 use crate::{
     backend::images::Lease,
-    engine::{Engine, images::progress::Message},
+    engine::{
+        Engine,
+        images::{progress::Message, tree::Walk},
+    },
     model::{
         Error, Result,
         id::Tenant,
@@ -25,6 +28,7 @@ use crate::{
             Descriptor, Platform,
             documents::{ImageDocument, Index, Manifest, media_type},
         },
+        limits,
         reference::{Digest, Reference},
     },
     work::{Disk, Stop, Why},
@@ -157,7 +161,7 @@ impl Engine {
                 chosen.into_iter().map(|(variant, _)| variant.descriptor.digest.clone()).collect()
             }
         };
-        self.pin_loaded(&image.target, held.as_ref(), &wanted).await?;
+        self.pin_loaded(&image.target, held.as_ref(), &wanted, &mut Walk::default()).await?;
         let Some((_, content)) = tree.choose(options.platforms.first()) else {
             return Err(Error::invalid(format!("image {} has no content in the archive", image.target.digest)));
         };
@@ -189,7 +193,16 @@ impl Engine {
 
     /// Labels for the collector on the documents of an image that are in the archive and wanted. What an index names beyond
     /// that may be here for somebody else, and is not pinned.
-    async fn pin_loaded(&self, target: &Descriptor, held: Option<&HashSet<Digest>>, wanted: &[Digest]) -> Result<()> {
+    async fn pin_loaded(
+        &self,
+        target: &Descriptor,
+        held: Option<&HashSet<Digest>>,
+        wanted: &[Digest],
+        walk: &mut Walk,
+    ) -> Result<()> {
+        if !walk.enter(target)? {
+            return Ok(());
+        }
         if !self.images.is_here(&target.digest, held).await? {
             return Ok(());
         }
@@ -205,9 +218,16 @@ impl Engine {
         let index = Index::parse(&bytes)?;
         self.images.pin_entries(target, &index, |entry| held.is_none_or(|held| held.contains(&entry.digest))).await?;
         for entry in &index.manifests {
-            Box::pin(self.pin_loaded(entry, held, wanted)).await?;
+            Box::pin(self.pin_loaded(entry, held, wanted, walk)).await?;
         }
         Ok(())
+    }
+}
+
+fn check_image_count(images: usize) -> Result<()> {
+    match images > limits::ARCHIVE_IMAGES {
+        true => Err(Error::invalid(format!("invalid archive: there are more than {} images", limits::ARCHIVE_IMAGES))),
+        false => Ok(()),
     }
 }
 

@@ -106,6 +106,25 @@ impl Tree {
     }
 }
 
+/// What was met on the way through an index. Of indexes within indexes a few may lead to the same ones in a thousand
+/// million ways, so that each is looked at once, and all together are counted.
+#[derive(Default)]
+pub struct Walk {
+    seen: HashSet<Digest>,
+    met: usize,
+}
+
+impl Walk {
+    /// Whether an entry comes for the first time.
+    pub fn enter(&mut self, entry: &Descriptor) -> Result<bool> {
+        self.met += 1;
+        match self.met > limits::INDEX_TOTAL {
+            true => Err(Error::invalid(format!("an index leads to more than {} manifests", limits::INDEX_TOTAL))),
+            false => Ok(self.seen.insert(entry.digest.clone())),
+        }
+    }
+}
+
 /// Trees that were read lately.
 #[derive(Default)]
 pub struct Trees(Mutex<HashMap<Digest, Arc<Tree>>>);
@@ -155,7 +174,7 @@ impl ImageStore {
     pub(crate) async fn tree_of(&self, target: &Descriptor, held: Option<&HashSet<Digest>>) -> Result<Tree> {
         let mut variants = Vec::new();
         if media_type::is_index(&target.media_type) {
-            self.read_index(target, held, 0, &mut variants).await?;
+            self.read_index(target, held, 0, &mut variants, &mut Walk::default()).await?;
         } else {
             let content = self.read_content(target, held).await?;
             let platform = content.as_ref().map(|content| content.document.platform.clone()).unwrap_or_default();
@@ -173,12 +192,14 @@ impl ImageStore {
         held: Option<&HashSet<Digest>>,
         depth: usize,
         variants: &mut Vec<Variant>,
+        walk: &mut Walk,
     ) -> Result<()> {
         let index = Index::parse(&self.read_document(descriptor).await?)?;
         for entry in index.manifests.iter().filter(|entry| !entry.is_attestation()) {
+            let is_new = walk.enter(entry)?;
             if media_type::is_index(&entry.media_type) {
-                if depth < 3 && self.is_here(&entry.digest, held).await? {
-                    Box::pin(self.read_index(entry, held, depth + 1, variants)).await?;
+                if is_new && depth + 1 < limits::INDEX_DEPTH && self.is_here(&entry.digest, held).await? {
+                    Box::pin(self.read_index(entry, held, depth + 1, variants, walk)).await?;
                 }
                 continue;
             }

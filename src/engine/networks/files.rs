@@ -2,7 +2,8 @@
 //! runs, since they are mounted into it.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -20,7 +21,7 @@ use crate::{
             resolv_conf::{Overrides, ResolvConf},
         },
     },
-    model::{Error, Result, container::ContainerRecord, error::Context, network::Endpoint},
+    model::{Error, Result, container::ContainerRecord, error::Context, limits, network::Endpoint},
     oci::NetworkFiles,
 };
 
@@ -79,7 +80,7 @@ impl Engine {
     ) -> Result<()> {
         let path = self.container_dir(&record.id).join(name);
         blocking(move || {
-            let text = match fs::read_to_string(&path) {
+            let text = match read_small(&path) {
                 // A file of the client's own is mounted in its place.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 other => other.context(format!("reading {}", path.display()))?,
@@ -172,4 +173,13 @@ pub fn own_addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
     let four = endpoint.ipv4.map(|net| IpAddr::V4(net.addr()));
     let six = endpoint.ipv6.map(|net| IpAddr::V6(net.addr()));
     four.into_iter().chain(six).collect()
+}
+/// A file that the container may have written, which may be as large as its disk.
+fn read_small(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(limits::SMALL_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limits::SMALL_FILE {
+        return Err(io::Error::other(format!("the container has made it larger than {}", limits::mib(text.len()))));
+    }
+    Ok(text)
 }

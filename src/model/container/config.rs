@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::model::network::null_is_default;
+use crate::model::{json, network::null_is_default};
 
 /// A list of words that may come as one string (moby's `strslice`).
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ pub struct Config {
     #[serde(deserialize_with = "null_is_default")]
     pub attach_stderr: bool,
     /// `{"80/tcp":{}}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "json::names")]
     pub exposed_ports: Option<IndexMap<String, Value>>,
     /// With a terminal.
     #[serde(deserialize_with = "null_is_default")]
@@ -76,6 +76,7 @@ pub struct Config {
     #[serde(deserialize_with = "null_is_default")]
     pub image: String,
     /// Places of anonymous volumes.
+    #[serde(deserialize_with = "json::names")]
     pub volumes: Option<IndexMap<String, Value>>,
     /// Where the program starts.
     #[serde(deserialize_with = "null_is_default")]

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{Descriptor, ImageConfig, Platform};
-use crate::model::{Error, Result, network::null_is_default, reference::Digest, time::Timestamp};
+use crate::model::{Error, Result, json, limits, network::null_is_default, reference::Digest, time::Timestamp};
 
 /// Media types.
 pub mod media_type {
@@ -202,6 +202,7 @@ impl ImageDocument {
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T> {
+    json::check(bytes, limits::DOCUMENT_VALUES).map_err(|error| error.context(format!("invalid {what}")))?;
     serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("invalid {what}: {error}")))
 }
 
@@ -220,6 +221,7 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<String> {
 
 /// The kind of a document whose media type is not known: by its own `mediaType`, else by its fields.
 pub fn sniff_media_type(bytes: &[u8]) -> Option<String> {
+    json::check(bytes, limits::DOCUMENT_VALUES).ok()?;
     let value: Value = serde_json::from_slice(bytes).ok()?;
     if let Some(own) = value.get("mediaType").and_then(Value::as_str) {
         return Some(own.to_owned());

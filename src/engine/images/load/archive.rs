@@ -15,7 +15,8 @@ use super::Body;
 use crate::{
     backend::images::{ImageBackend, Lease},
     engine::images::{ImageStore, tree::DOCUMENT_LIMIT},
-    model::{Error, Result, error::Context, image::Descriptor, reference::Digest},
+    model::{Error, Result, error::Context, image::Descriptor, limits, reference::Digest},
+    rootfs::{Bounded, Tar, is_too_long},
     work::{self, Disk, Stop, Worker},
 };
 
@@ -121,17 +122,24 @@ struct Reader {
 
 impl Reader {
     fn read_all(&mut self, body: Box<dyn Read>) -> Result<()> {
-        let mut archive = tar::Archive::new(body);
+        let mut archive = Tar::new(body);
         for entry in archive.entries().map_err(|error| bad_tar(&error))? {
             work::check().context("reading the archive")?;
             self.read_entry(&mut entry.map_err(|error| bad_tar(&error))?)?;
+            if self.archive.files.len() + self.archive.links.len() > limits::ARCHIVE_FILES {
+                let most = limits::ARCHIVE_FILES;
+                return Err(Error::invalid(format!("invalid archive: there are more than {most} files")));
+            }
         }
         Ok(())
     }
 
-    fn read_entry(&mut self, entry: &mut tar::Entry<'_, Box<dyn Read>>) -> Result<()> {
+    fn read_entry(&mut self, entry: &mut tar::Entry<'_, Bounded<Box<dyn Read>>>) -> Result<()> {
         let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = inside("", &raw).ok_or_else(|| outside(&raw))?;
+        if path.len() > limits::PATH {
+            return Err(Error::invalid(format!("invalid archive: a path is longer than {} bytes", limits::PATH)));
+        }
         match entry.header().entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => {
                 match DOCUMENTS.iter().find(|name| **name == path) {
@@ -160,9 +168,9 @@ impl Reader {
         Ok(())
     }
 
-    fn link_target(&self, entry: &tar::Entry<'_, Box<dyn Read>>, folder: &str) -> Result<String> {
+    fn link_target(&self, entry: &tar::Entry<'_, Bounded<Box<dyn Read>>>, folder: &str) -> Result<String> {
         let target = String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
-        inside(folder, &target).ok_or_else(|| outside(&target))
+        inside(folder, &target).filter(|path| path.len() <= limits::PATH).ok_or_else(|| outside(&target))
     }
 
     fn read_document(&self, entry: &mut impl Read, name: &str) -> Result<Vec<u8>> {
@@ -210,7 +218,7 @@ fn inside(folder: &str, name: &str) -> Option<String> {
 }
 
 fn outside(name: &str) -> Error {
-    Error::invalid(format!("invalid archive: {name:?} leads out of it"))
+    Error::invalid(format!("invalid archive: {:?} leads out of it", limits::shown(name, limits::SHOWN)))
 }
 
 /// Go's words for a tar that is none, or that broke off.
@@ -219,6 +227,7 @@ fn bad_tar(error: &std::io::Error) -> Error {
     let broken_off = error.kind() == std::io::ErrorKind::UnexpectedEof || text.contains("unexpected EOF");
     let is_header = text.contains("numeric field") || text.contains("cksum") || text.contains("checksum");
     match () {
+        () if is_too_long(error) => Error::system(text),
         () if is_header => Error::invalid("archive/tar: invalid tar header"),
         () if broken_off || text.contains("failed to read entire block") => Error::invalid("unexpected EOF"),
         () => Error::invalid(format!("reading the archive: {text}")),

@@ -5,13 +5,14 @@ use serde::Deserialize;
 use super::{Archive, Loaded, archive::File};
 use crate::{
     backend::images::Lease,
-    engine::images::ImageStore,
+    engine::images::{ImageStore, keep::check_depth},
     model::{
         Error, Result,
         image::{
             Descriptor,
             documents::{ImageDocument, Manifest, media_type},
         },
+        json, limits,
         network::null_is_default,
         reference::Reference,
     },
@@ -30,10 +31,14 @@ struct Item {
 /// Makes a manifest for each image, byte for byte the one that dockerd with the containerd image store makes, so
 /// that the ids are equal.
 pub async fn images(store: &ImageStore, lease: &Lease, archive: &Archive) -> Result<Vec<Loaded>> {
-    let items: Vec<Item> = serde_json::from_slice(&archive.documents["manifest.json"])
-        .map_err(|error| Error::invalid(format!("invalid manifest.json: {error}")))?;
+    let json = &archive.documents["manifest.json"];
+    json::check(json, limits::DOCUMENT_VALUES).map_err(|error| error.context("invalid manifest.json"))?;
+    let items: Vec<Item> =
+        serde_json::from_slice(json).map_err(|error| Error::invalid(format!("invalid manifest.json: {error}")))?;
+    super::check_image_count(items.len())?;
     let mut images = Vec::new();
     for item in items {
+        check_depth(item.layers.len())?;
         let config = archive.file(clean(&item.config))?;
         let layers = item.layers.iter().map(|path| archive.file(clean(path)));
         let layers = layers.collect::<Result<Vec<_>>>()?;

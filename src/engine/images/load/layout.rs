@@ -17,6 +17,7 @@ use crate::{
 /// The images of a layout, with the names their annotations give them.
 pub async fn images(_store: &ImageStore, _lease: &Lease, archive: &Archive) -> Result<Vec<Loaded>> {
     let index = Index::parse(&archive.documents["index.json"])?;
+    super::check_image_count(index.manifests.len())?;
     let mut images: Vec<Loaded> = Vec::new();
     for entry in index.manifests.iter().filter(|entry| !entry.is_attestation()) {
         if !media_type::is_index(&entry.media_type) && !media_type::is_manifest(&entry.media_type) {

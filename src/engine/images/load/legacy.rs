@@ -14,6 +14,7 @@ use crate::{
             Descriptor,
             documents::{HistoryEntry, ImageDocument, RootFs, media_type},
         },
+        json, limits,
         network::null_is_default,
         reference::{Digest, Reference},
     },
@@ -41,15 +42,17 @@ struct Command {
 
 /// Makes configuration and manifest for each image.
 pub async fn images(store: &ImageStore, lease: &Lease, archive: &Archive) -> Result<Vec<Loaded>> {
+    let json = &archive.documents["repositories"];
+    json::check(json, limits::DOCUMENT_VALUES).map_err(|error| error.context("invalid repositories"))?;
     let repositories: IndexMap<String, IndexMap<String, String>> =
-        serde_json::from_slice(&archive.documents["repositories"])
-            .map_err(|error| Error::invalid(format!("invalid repositories: {error}")))?;
+        serde_json::from_slice(json).map_err(|error| Error::invalid(format!("invalid repositories: {error}")))?;
     let mut tops: IndexMap<String, Vec<Reference>> = IndexMap::new();
     for (repository, tags) in repositories {
         for (tag, id) in tags {
             tops.entry(id).or_default().push(Reference::parse(&repository)?.with_tag(&tag)?);
         }
     }
+    super::check_image_count(tops.len())?;
     let mut images = Vec::new();
     for (id, names) in tops {
         let target = image(store, lease, archive, &id).await?;
@@ -67,8 +70,10 @@ async fn image(store: &ImageStore, lease: &Lease, archive: &Archive, top: &str) 
         }
         let json = archive.file(&format!("{id}/json"))?;
         let json = Descriptor { digest: json.digest.clone(), size: json.size, ..Descriptor::of("", b"") };
-        let layer: Layer = serde_json::from_slice(&store.read_document(&json).await?)
-            .map_err(|error| Error::invalid(format!("invalid {id}/json: {error}")))?;
+        let json = store.read_document(&json).await?;
+        json::check(&json, limits::DOCUMENT_VALUES).map_err(|error| error.context(format!("invalid {id}/json")))?;
+        let layer: Layer =
+            serde_json::from_slice(&json).map_err(|error| Error::invalid(format!("invalid {id}/json: {error}")))?;
         let tar = archive.file(&format!("{id}/layer.tar"))?;
         id.clone_from(&layer.parent);
         stack.push((layer, tar));
