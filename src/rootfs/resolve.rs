@@ -172,7 +172,11 @@ pub fn make_dir(parent: BorrowedFd<'_>, name: &CStr, owner: Owner) -> io::Result
 
 /// An `O_PATH` descriptor of an entry of a folder; a link is itself the result.
 pub fn open_entry(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    open(folder, name, OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::BENEATH)
+    match open(folder, name, OFlags::PATH | OFlags::NOFOLLOW, ResolveFlags::BENEATH) {
+        // It was moved out of the folder while the kernel looked at it.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => Err(Errno::NOENT.into()),
+        opened => opened,
+    }
 }
 
 /// An `O_PATH` descriptor of what was just made. `ESTALE` if somebody put something of another kind there meanwhile; what is

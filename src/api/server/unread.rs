@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::runtime::Handle;
 
 /// How long a client may go on sending what nobody wants.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,12 +23,15 @@ struct Unread {
     incoming: Option<Incoming>,
     /// Whether the client sends it: one that waits for `100 Continue` does not before somebody reads.
     is_sent: bool,
+    /// Where the rest is read: who drops the body may be a thread that only works on it.
+    runtime: Handle,
 }
 
 /// The request as handlers get it.
 pub(super) fn watch(request: Request<Incoming>) -> Request<Body> {
     let is_sent = !request.headers().contains_key(header::EXPECT);
-    request.map(|incoming| Body::new(Unread { incoming: Some(incoming), is_sent }))
+    let runtime = Handle::current();
+    request.map(|incoming| Body::new(Unread { incoming: Some(incoming), is_sent, runtime }))
 }
 
 impl HttpBody for Unread {
@@ -59,8 +63,9 @@ impl Drop for Unread {
         let Some(mut rest) = self.incoming.take().filter(|rest| self.is_sent && !rest.is_end_stream()) else {
             return;
         };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(PATIENCE, async move { while let Some(Ok(_)) = rest.frame().await {} }));
-        }
+        self.runtime.spawn(async move {
+            let forget = async { while let Some(Ok(_)) = rest.frame().await {} };
+            let _enough = tokio::time::timeout(PATIENCE, forget).await;
+        });
     }
 }
