@@ -32,10 +32,7 @@ async fn large_files_of_a_container_are_not_read_whole() {
     assert!(inspect["NetworkSettings"]["Networks"].get("other").is_none(), "what failed is undone");
     let exec =
         daemon.client().post(&format!("/containers/{id}/exec"), json!({"Cmd": ["true"], "User": "nobody:any"})).await;
-    assert_eq!(exec.status, 201, "{}", exec.text());
-    let exec = exec.json()["Id"].as_str().unwrap().to_owned();
-    let answer = daemon.client().post(&format!("/exec/{exec}/start"), json!({"Detach": true})).await;
-    assert!(answer.text().contains("no matching entries in passwd file"), "{} {}", answer.status, answer.text());
+    assert!(exec.text().contains("no matching entries in passwd file"), "{} {}", exec.status, exec.text());
     fort.stands("passwd", log).await;
     daemon.remove("large").await;
     fort.runs_a_container().await;
