@@ -37,12 +37,22 @@ struct Process {
     descriptor: OwnedFd,
     /// The folder of the container's cgroup.
     cgroup: Option<PathBuf>,
+    /// SIGKILL was sent past the runtime.
+    killed: bool,
 }
 
 impl Process {
     fn kill_rest(&self) {
         if let Some(cgroup) = &self.cgroup {
             cgroups::kill_all(cgroup);
+        }
+    }
+
+    fn status(&self) -> Status {
+        match wait_status(&self.descriptor) {
+            // Of our own SIGKILL we know it.
+            Status::Unknown if self.killed => Status::Ended(shell_code(Signal::KILL.as_raw())),
+            status => status,
         }
     }
 }
@@ -65,7 +75,7 @@ impl LostExits {
         // One that cannot be watched costs us the code of an exit in a rare moment, no more.
         if let Some(descriptor) = named.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
             let cgroup = cgroups.folder_of(id.as_str(), pid);
-            self.lock().insert(id.clone(), Process { descriptor, cgroup });
+            self.lock().insert(id.clone(), Process { descriptor, cgroup, killed: false });
         }
     }
 
@@ -76,7 +86,7 @@ impl LostExits {
 
     /// How the process of a task ended that containerd does not know any more.
     pub(super) fn find(&self, id: &ContainerId) -> Lost {
-        match self.lock().get(id).map(|process| wait_status(&process.descriptor)) {
+        match self.lock().get(id).map(Process::status) {
             None => Lost::NeverKnown,
             Some(Status::Lives) => Lost::Lives,
             Some(Status::Ended(code)) => Lost::Ended(exit(code)),
@@ -84,13 +94,19 @@ impl LostExits {
         }
     }
 
+    /// Whether the true exit of a process that has ended can be told without containerd. Kernels before 6.15 do not tell it.
+    pub(super) fn tells_exit(&self, id: &ContainerId) -> bool {
+        self.lock().get(id).is_some_and(|process| matches!(process.status(), Status::Ended(_)))
+    }
+
     /// Sends a signal to the process itself, and SIGKILL to all in its cgroup as well: who is in another pid namespace
     /// would go on, and hold the shim up. Whether the process is known.
     pub(super) fn signal(&self, id: &ContainerId, signal: u32) -> bool {
         let Some(signal) = i32::try_from(signal).ok().and_then(Signal::from_named_raw) else { return false };
-        let processes = self.lock();
-        let Some(process) = processes.get(id) else { return false };
+        let mut processes = self.lock();
+        let Some(process) = processes.get_mut(id) else { return false };
         if signal == Signal::KILL {
+            process.killed = true;
             process.kill_rest();
         }
         // Of one that has ended the exit is on its way.
@@ -187,6 +203,20 @@ mod tests {
         assert_eq!(exits.find(&id), Lost::Lives);
         exits.forget(&id);
         assert_eq!(exits.find(&id), Lost::NeverKnown);
+    }
+
+    #[test]
+    fn a_process_that_we_kill_ourselves_has_a_true_exit_on_every_kernel() {
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let (exits, id) = (LostExits::default(), ContainerId::random());
+        exits.watch(&id, child.id(), &Cgroups::detect());
+        assert!(!exits.tells_exit(&id), "it lives");
+        exits.lock().get_mut(&id).unwrap().cgroup = None;
+        assert!(exits.signal(&id, 9));
+        child.wait().unwrap();
+        assert!(exits.tells_exit(&id));
+        let Lost::Ended(exit) = exits.find(&id) else { panic!("it has ended") };
+        assert_eq!(exit.code, 137);
     }
 
     #[test]

@@ -52,6 +52,9 @@ const REST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long after that its exit may take to come from the shim through containerd.
 const EXIT_PATIENCE: Duration = Duration::from_secs(8);
 
+/// How much longer where nobody else can tell the exit: containerd 1.6 stands still for half a minute when many execs start.
+const ONLY_WITNESS_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Makes the task from the container's layer and this spec.
 pub(super) async fn create(
     containerd: &Containerd,
@@ -172,6 +175,9 @@ async fn unheard_exit(containerd: &Containerd, id: &ContainerId, exec: Option<&E
         // Without a pid namespace of its own, an exec that hangs outlives the container, and holds up its shim.
         containerd.lost_exits().kill_rest(id);
         tokio::time::sleep(EXIT_PATIENCE).await;
+        if !containerd.lost_exits().tells_exit(id) {
+            tokio::time::sleep(ONLY_WITNESS_PATIENCE).await;
+        }
         if let Lost::Ended(exit) = containerd.lost_exits().find(id) {
             warn!(container.id = %id, "containerd does not tell the end of container {id}: seen without it");
             return exit;
