@@ -2,7 +2,7 @@
 //! its unit, and why it is far above what anybody needs and far below what hurts. Limits that are dockerd's own
 //! (64 KiB for a line of a Dockerfile, 127 layers) stand where their words stand.
 //!
-//! The sum is what counts: a daemon within 128 MiB of its own lives on, whatever comes over its sockets (`tests/bombs`).
+//! The sum is what counts: a daemon within 128 MiB of its own lives on, whatever comes over its sockets (`tests/integration/bombs`).
 
 use super::{Error, Result};
 

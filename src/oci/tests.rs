@@ -43,7 +43,7 @@ const OTHERS: [&str; 27] = [
     "ulimits_unlimited",
     // dockerd asks for permissions that its CLI always sends; ours means all of them.
     "devices",
-    // Its source is a layer's folder of dockerd's graph driver; `tests/image_mounts.rs` mounts for real.
+    // Its source is a layer's folder of dockerd's graph driver; `tests/integration/image_mounts.rs` mounts for real.
     "mount_image",
 ];
 

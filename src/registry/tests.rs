@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-#[path = "../../tests/support/registry.rs"]
+#[path = "../../tests/integration/support/registry.rs"]
 pub mod fake;
 
 use fake::Guard;

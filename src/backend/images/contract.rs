@@ -1,4 +1,4 @@
-//! What every [`ImageBackend`] must do. The fake runs it in its own tests, containerd in `tests/images.rs`.
+//! What every [`ImageBackend`] must do. The fake runs it in its own tests, containerd in `tests/integration/images.rs`.
 //! It panics where the contract is broken, as tests do.
 
 use std::{collections::HashMap, time::Duration};

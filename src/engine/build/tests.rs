@@ -1,5 +1,5 @@
 //! Builds on the fakes: what the client sees, what is found again, and what is left. Steps that write files are in
-//! `tests/build.rs`.
+//! `tests/integration/build.rs`.
 
 use std::time::Duration;
 

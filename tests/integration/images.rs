@@ -1,0 +1,215 @@
+//! Images for real: our store on containerd, our registry client against Debian's docker-registry, on loopback.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use futures_util::StreamExt;
+use ringer::{
+    backend::images::{
+        ImageBackend, contract,
+        samples::{Packing, Sample, busybox_tar, image, index, tar},
+    },
+    engine::images::{DeleteOptions, PullRequest},
+    model::{Result, image::ImageConfig},
+};
+
+use crate::support::{
+    daemon::Daemon,
+    images::{DebianRegistry, Store, docker_archive, tenant, wait_until},
+    registry::Registry,
+};
+
+#[tokio::test]
+async fn containerd_keeps_the_contract() {
+    let store = Store::start().await;
+    contract::image_backend(&store.containerd).await;
+    store.stop().await;
+}
+
+/// busybox and a layer of zstd, for this machine and another.
+fn sample() -> Sample {
+    let config = ImageConfig { cmd: Some(vec!["/bin/echo".into(), "hello".into()]), ..ImageConfig::default() };
+    let busybox = busybox_tar().expect("package busybox-static is installed");
+    let ours = image("linux/amd64", config, &[(busybox, Packing::Gzip), (tar(&[("etc/top", b"top")]), Packing::Zstd)]);
+    let other = image("linux/s390x", ImageConfig::default(), &[(tar(&[("other", b"other")]), Packing::Gzip)]);
+    index(&[ours, other])
+}
+
+fn publish(registry: &Registry, repository: &str, sample: &Sample) {
+    for (blob, bytes) in &sample.blobs {
+        let (kind, digest) = (&blob.media_type, blob.digest.as_str());
+        if kind.contains("manifest") || kind.contains("index") {
+            let tag = if blob.digest == sample.target.digest { "latest" } else { digest };
+            registry.put_manifest(repository, tag, kind, digest, bytes);
+        } else {
+            registry.put_blob(repository, digest, bytes);
+        }
+    }
+}
+
+async fn pull(store: &Store, name: &str) -> Result<Vec<String>> {
+    let request =
+        PullRequest { image: name.to_owned(), platform: Some("linux/amd64".parse()?), ..PullRequest::default() };
+    let mut stream = store.engine().await.image_pull(&tenant(), &request).await?;
+    let mut lines = Vec::new();
+    while let Some(message) = stream.next().await {
+        lines.extend(message?.status);
+    }
+    Ok(lines)
+}
+
+#[tokio::test]
+async fn pulled_image_stays_through_collections_and_goes_with_its_name() {
+    let (store, registry, sample) = (Store::start().await, Registry::start().await, sample());
+    publish(&registry, "lib/x", &sample);
+    let busybox = sample.blobs[0].0.clone();
+    registry.break_blob("lib/x", busybox.digest.as_str(), &[300_000, 400_000]);
+    let name = format!("{}/lib/x:latest", registry.host());
+    let lines = pull(&store, &name).await.unwrap();
+    assert!(lines.last().unwrap().starts_with("Status: Downloaded newer image"), "{lines:#?}");
+    assert!(registry.count(&format!("GET /v2/lib/x/blobs/{} bytes=", busybox.digest)) >= 2);
+
+    store.containerd.collect_garbage().await.unwrap();
+    let engine = store.engine().await;
+    let found = engine.image_for_container(&tenant(), &name, None).await.unwrap();
+    assert_eq!(found.id, sample.target.digest);
+    assert!(store.containerd.snapshot_size(&found.chain_id).await.unwrap() > 0);
+    assert!(store.containerd.blob_info(&busybox.digest).await.unwrap().is_some());
+
+    engine.image_delete(&tenant(), &name, DeleteOptions::default()).await.unwrap();
+    assert!(store.containerd.blob_info(&busybox.digest).await.unwrap().is_none());
+    assert!(store.containerd.snapshot_size(&found.chain_id).await.is_err());
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn corrupt_layer_is_an_error_and_nothing_of_it_stays() {
+    let (store, registry, sample) = (Store::start().await, Registry::start().await, sample());
+    publish(&registry, "lib/x", &sample);
+    let corrupt = sample.blobs[1].0.clone();
+    registry.put_blob("lib/x", corrupt.digest.as_str(), &vec![0; usize::try_from(corrupt.size).unwrap()]);
+    let name = format!("{}/lib/x:latest", registry.host());
+    let error = pull(&store, &name).await.unwrap_err();
+    assert_eq!(error.message(), format!("filesystem layer verification failed for digest {}", corrupt.digest));
+    for (blob, _) in &sample.blobs {
+        wait_until(async || store.containerd.blob_info(&blob.digest).await.unwrap().is_none()).await;
+    }
+    // The same name works once the registry is mended.
+    registry.put_blob("lib/x", corrupt.digest.as_str(), sample.bytes(&corrupt.digest));
+    pull(&store, &name).await.unwrap();
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn pull_that_its_client_left_can_be_started_again_at_once() {
+    let (store, registry, sample) = (Store::start().await, Registry::start().await, sample());
+    publish(&registry, "lib/x", &sample);
+    let gate = registry.hold_blob("lib/x", sample.blobs[0].0.digest.as_str());
+    let name = format!("{}/lib/x:latest", registry.host());
+    let left = tokio::time::timeout(Duration::from_millis(300), pull(&store, &name)).await;
+    assert!(left.is_err(), "the registry holds the layer back");
+    gate.add_permits(9);
+    pull(&store, &name).await.unwrap();
+    store.stop().await;
+}
+
+fn docker(daemon: &Daemon, arguments: &[&str]) -> (bool, String) {
+    let output = daemon.docker().args(arguments).output().expect("the docker CLI is installed");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn write_archive(folder: &Path, sample: &Sample, tag: &str) -> String {
+    let path = folder.join("image.tar");
+    std::fs::write(&path, docker_archive(sample, tag)).expect("writing into the test's folder");
+    path.display().to_string()
+}
+
+#[tokio::test]
+async fn docker_cli_loads_runs_saves_imports_and_removes() {
+    let daemon = Daemon::start().await;
+    let busybox = busybox_tar().expect("package busybox-static is installed");
+    let config = ImageConfig { cmd: Some(vec!["/bin/echo".into(), "hello".into()]), ..ImageConfig::default() };
+    let sample = image("linux/amd64", config, &[(busybox.clone(), Packing::Plain)]);
+    let archive = write_archive(daemon.folder(), &sample, "test/busybox:1");
+    assert_eq!(docker(&daemon, &["load", "-q", "-i", &archive]), (true, "Loaded image: test/busybox:1\n".into()));
+    assert_eq!(docker(&daemon, &["run", "--rm", "--network=none", "test/busybox:1"]), (true, "hello\n".into()));
+
+    let saved = daemon.folder().join("saved.tar").display().to_string();
+    assert!(docker(&daemon, &["save", "-o", &saved, "test/busybox:1"]).0);
+    assert!(docker(&daemon, &["rmi", "test/busybox:1"]).1.starts_with("Untagged: test/busybox:1\nDeleted: sha256:"));
+    assert!(docker(&daemon, &["load", "-i", &saved]).1.contains("Loaded image: test/busybox:1"));
+
+    let tar = daemon.folder().join("rootfs.tar");
+    std::fs::write(&tar, &busybox).unwrap();
+    let tar = tar.display().to_string();
+    let (imported, _) = docker(&daemon, &["import", "-c", "ENV A=b", "-c", "CMD [\"/bin/env\"]", &tar, "imported:1"]);
+    assert!(imported);
+    assert!(docker(&daemon, &["run", "--rm", "--network=none", "imported:1"]).1.contains("A=b"));
+
+    let (pulled, text) = docker(&daemon, &["pull", "127.0.0.1:1/nosuch:1"]);
+    assert!(!pulled && text.contains("connection refused"), "{text}");
+    let (inspected, text) = docker(&daemon, &["image", "inspect", "nosuch"]);
+    assert!(!inspected && text.contains("No such image: nosuch"), "{text}");
+}
+
+#[tokio::test]
+async fn docker_cli_pulls_from_debians_registry() {
+    let daemon = Daemon::start().await;
+    let registry = DebianRegistry::start(daemon.folder(), daemon.pid());
+    let archive = write_archive(daemon.folder(), &image_for_registry(), "x:1");
+    registry.push(&archive, "lib/x:1").await;
+    let name = registry.name("lib/x:1");
+    let (pulled, text) = docker(&daemon, &["pull", &name]);
+    assert!(pulled && text.contains("Pull complete"), "{text}");
+    assert!(text.contains(&format!("Status: Downloaded newer image for {name}")), "{text}");
+    assert_eq!(docker(&daemon, &["run", "--rm", "--network=none", &name]).1, "hello\n");
+    let (pulled, text) = docker(&daemon, &["pull", &registry.name("lib/x:2")]);
+    assert!(!pulled && text.contains("not found: manifest unknown: manifest unknown"), "{text}");
+    let (known, text) = docker(&daemon, &["login", "-u", "u", "-p", "p", &registry.host()]);
+    assert!(known && text.contains("Login Succeeded"), "{text}");
+}
+
+#[tokio::test]
+async fn docker_cli_commits_diffs_exports_and_pushes_to_debians_registry() {
+    let daemon = Daemon::start().await;
+    let registry = DebianRegistry::start(daemon.folder(), daemon.pid());
+    let archive = write_archive(daemon.folder(), &image_for_registry(), "test/busybox:1");
+    registry.push(&archive, "lib/x:1").await;
+    assert!(docker(&daemon, &["pull", "-q", &registry.name("lib/x:1")]).0);
+
+    let script = "echo new > /new; rm /bin/seq; mkdir /d";
+    let run =
+        docker(&daemon, &["run", "--name=com", "--network=none", &registry.name("lib/x:1"), "/bin/sh", "-c", script]);
+    assert!(run.0, "{}", run.1);
+    assert_eq!(docker(&daemon, &["diff", "com"]).1, "C /bin\nD /bin/seq\nA /d\nA /new\n");
+    let exported = daemon.folder().join("exported.tar").display().to_string();
+    assert!(docker(&daemon, &["export", "-o", &exported, "com"]).0);
+    let names = Command::new("tar").args(["-tf", &exported]).output().unwrap().stdout;
+    let names = String::from_utf8_lossy(&names);
+    assert!(names.contains("\nnew\n") && names.contains("bin/busybox") && !names.contains("bin/seq"), "{names}");
+
+    let name = registry.name("made/y:1");
+    assert!(docker(&daemon, &["commit", "-c", "CMD [\"/bin/cat\",\"/new\"]", "com", &name]).0);
+    let (pushed, text) = docker(&daemon, &["push", &name]);
+    assert!(pushed && text.contains("Mounted from lib/x") && text.contains("Pushed"), "{text}");
+    let (_, again) = docker(&daemon, &["push", &name]);
+    assert_eq!(again.matches("Layer already exists").count(), 2, "{again}");
+    assert!(docker(&daemon, &["rmi", &name]).0);
+    assert_eq!(docker(&daemon, &["run", "--rm", "--network=none", "-q", &name]).1, "new\n");
+    assert!(docker(&daemon, &["system", "df"]).1.contains("Images"));
+    let (pruned, text) = docker(&daemon, &["image", "prune", "-a", "-f"]);
+    assert!(pruned && text.contains(&format!("untagged: {name}")), "{text}");
+}
+
+fn image_for_registry() -> Sample {
+    let config = ImageConfig { cmd: Some(vec!["/bin/echo".into(), "hello".into()]), ..ImageConfig::default() };
+    image("linux/amd64", config, &[(busybox_tar().expect("package busybox-static is installed"), Packing::Gzip)])
+}
+
+/// Programs that these tests start.
+#[test]
+fn tools_are_installed() {
+    for tool in ["docker", "docker-registry", "skopeo"] {
+        assert!(Command::new(tool).arg("--version").output().is_ok(), "{tool} is missing");
+    }
+}

@@ -1,0 +1,203 @@
+//! Our real program on a socket of its own, in a network namespace of its own, with its own containerd and
+//! folders. It ends with the test; what a failed test leaves running or mounted is taken away with the guard.
+
+pub mod http;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use self::http::Client;
+
+/// A cold start of containerd on a busy machine included.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// More than the daemon's own limit for its shutdown.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running daemon.
+pub struct Daemon {
+    folder: tempfile::TempDir,
+    process: Child,
+    client: Client,
+}
+
+impl Daemon {
+    /// Starts one and waits until it answers.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with further flags of `ringer serve`.
+    pub async fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(Self::folder_of_its_own(), flags).await
+    }
+
+    /// A folder for a daemon, for tests that prepare it.
+    pub fn folder_of_its_own() -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("ringer-test-").tempdir().expect("a temporary folder")
+    }
+
+    /// Starts one by a program that takes a command: `prlimit`, say.
+    pub async fn start_under(program: &[&str], flags: &[&str]) -> Self {
+        let folder = Self::folder_of_its_own();
+        let process = Self::program_under(program, folder.path(), flags);
+        let client = Client::new(folder.path().join("docker.sock"));
+        let mut daemon = Self { folder, process, client };
+        daemon.wait_until_it_answers().await;
+        daemon
+    }
+
+    /// Starts one in a folder that was prepared.
+    pub async fn start_in(folder: tempfile::TempDir, flags: &[&str]) -> Self {
+        let mut daemon = Self::spawn(folder, flags);
+        daemon.wait_until_it_answers().await;
+        daemon
+    }
+
+    fn spawn(folder: tempfile::TempDir, flags: &[&str]) -> Self {
+        let process = Self::program(folder.path(), flags);
+        let client = Client::new(folder.path().join("docker.sock"));
+        Self { folder, process, client }
+    }
+
+    fn program(folder: &Path, flags: &[&str]) -> Child {
+        Self::program_under(&[], folder, flags)
+    }
+
+    fn program_under(program: &[&str], folder: &Path, flags: &[&str]) -> Child {
+        let path = |name: &str| folder.join(name);
+        let log = fs::File::options().create(true).append(true).open(path("log")).expect("a log file");
+        Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+            .args(program)
+            .args([env!("CARGO_BIN_EXE_ringer"), "serve"])
+            .arg(format!("--host=unix://{}", path("docker.sock").display()))
+            .arg(format!("--data-root={}", path("data").display()))
+            .arg(format!("--exec-root={}", path("run").display()))
+            .arg("--debug")
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file again"))
+            .stderr(log)
+            .spawn()
+            .expect("unshare is there")
+    }
+
+    async fn wait_until_it_answers(&mut self) {
+        let deadline = Instant::now() + START_LIMIT;
+        while self.client.try_get("/_ping").await.is_none_or(|answer| answer.status != 200) {
+            if let Some(status) = self.process.try_wait().expect("a child can be waited for") {
+                panic!("the daemon ended at start, {status}:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "the daemon does not answer:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Its API.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Its folders: `data`, `run`, `docker.sock`, `log`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `unix://…`, for `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.folder().join("docker.sock").display())
+    }
+
+    /// Its process number; the network namespace is `/proc/PID/ns/net`.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder().join("log")).unwrap_or_default()
+    }
+
+    /// The docker CLI on this daemon.
+    pub fn docker(&self) -> Command {
+        let mut docker = Command::new("docker");
+        docker.env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", self.folder().join("docker-config"));
+        docker
+    }
+
+    /// Sends TERM and waits for the end; what is left can be looked at.
+    pub fn end(&mut self) -> std::process::ExitStatus {
+        self.terminate().expect("the daemon ends after TERM")
+    }
+
+    /// Sends TERM, waits for the end, and gives the folder's path; the folder itself is gone then.
+    pub fn stop(mut self) -> (std::process::ExitStatus, PathBuf) {
+        (self.end(), self.folder().to_owned())
+    }
+
+    /// Starts the program again on the same folders, after `kill`.
+    pub async fn restart(&mut self) {
+        self.process = Self::program(self.folder.path(), &[]);
+        self.wait_until_it_answers().await;
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("the daemon runs");
+        self.process.wait().expect("a child can be waited for");
+    }
+
+    fn terminate(&mut self) -> Option<std::process::ExitStatus> {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).ok()?)?;
+        if self.process.try_wait().ok()?.is_none() {
+            kill_process(pid, Signal::TERM).ok()?;
+        }
+        let deadline = Instant::now() + STOP_LIMIT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.process.try_wait().ok()? {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if self.terminate().is_none() {
+            let _ended_already = self.process.kill();
+            let _reaped_already = self.process.wait();
+        }
+        sweep(self.folder.path());
+    }
+}
+
+/// Ends processes that were started with the folder in their arguments, and unmounts what is mounted below it.
+fn sweep(folder: &Path) {
+    let needle = folder.as_os_str().as_encoded_bytes();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let ours = arguments.windows(needle.len()).any(|part| part == needle);
+        if ours && let Some(pid) = Pid::from_raw(pid).filter(|pid| *pid != rustix::process::getpid()) {
+            let _ended_already = kill_process(pid, Signal::KILL);
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let below =
+        mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(folder));
+    for at in below {
+        let _gone_already = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
+    }
+}
