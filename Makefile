@@ -1,14 +1,22 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo test compat bench api-spec build install
+.PHONY: demo check test deny compat bench api-spec build install
 
 ## a whole CI job on ringer, from nothing
 demo:
 	@scripts/demo
 
+## before each commit: format, lints, unit tests, levels; no daemon is started
+check:
+	@scripts/check
+
 ## everything that is tested: unit, contract, integration, real clients and agents
 test:
 	@scripts/test
+
+## licences, sources and forbidden crates, as deny.toml says; installs cargo-deny if it is absent
+deny:
+	@scripts/deny
 
 ## real clients and agents on ringer and on real dockerds, side by side
 compat:
