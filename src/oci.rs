@@ -28,6 +28,7 @@ pub use self::{
     host::HostFacts,
     namespaces::{Joined, NetworkNamespace},
     process::{ExecInput, exec_process},
+    propagation::without_impossible_slaves,
     resources::updated_resources,
     user::ResolvedUser,
     validate::{validate, validate_update},

@@ -164,6 +164,11 @@ impl Error {
         Self::not_found(format!("No such container: {name}"))
     }
 
+    /// `DELETE …?link=1` of a container's own name.
+    pub fn default_link_name() -> Self {
+        Self::system("Conflict, cannot remove the default link name of the container")
+    }
+
     /// `GET /images/{name}/json`, `POST /containers/create` and others that name an image.
     pub fn no_such_image(reference: &str) -> Self {
         Self::not_found(format!("No such image: {reference}"))
@@ -177,6 +182,14 @@ impl Error {
     /// Two mounts of a request at one place.
     pub fn duplicate_mount_point(destination: &str) -> Self {
         Self::invalid(format!("Duplicate mount point: {destination}"))
+    }
+
+    /// A bind that holds the daemon's own folders, or lies in them, with a propagation that would keep its mounts.
+    pub fn propagation_in_daemon_root(root: &str, source: &str, propagation: &str) -> Self {
+        Self::invalid(format!(
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within \
+             the daemon root, daemon root: \"{root}\", bind mount source: \"{source}\", propagation: \"{propagation}\""
+        ))
     }
 
     /// A bind of `Mounts` whose source is not there; those of `Binds` are made.
@@ -406,6 +419,22 @@ impl Error {
     /// A field of create that the client's version of the API cannot mean.
     pub fn needs_api_version(what: &str, version: impl fmt::Display) -> Self {
         Self::invalid(format!("{what} needs API v{version} or newer"))
+    }
+
+    /// A container's hardware address beside another one of its main network's endpoint.
+    pub fn mac_addresses_differ() -> Self {
+        Self::invalid(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, \
+             or be left empty",
+        )
+    }
+
+    /// A container's hardware address, and no endpoint in its main network.
+    pub fn mac_address_without_endpoint() -> Self {
+        Self::invalid(
+            "unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match \
+             the identity of a network in NetworkSettings.Networks",
+        )
     }
 
     /// Several networks at create, before version 1.44 of the API.

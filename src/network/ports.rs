@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::model::{
     Error, Result,
@@ -36,8 +36,8 @@ pub enum Bound {
     Tcp(TcpListener),
     /// Bound.
     Udp(UdpSocket),
-    /// Kernels often have no SCTP sockets: only our own book keeps the port.
-    Sctp,
+    /// Bound, and only held: the firewall carries it.
+    Sctp(OwnedFd),
 }
 
 /// A host port that is ours until this is dropped.
@@ -114,11 +114,7 @@ impl Ports {
         let lease = self.note(key)?;
         let socket = bind(port.protocol, host).map_err(|error| Refused {
             next_may_do: error.kind() == io::ErrorKind::AddrInUse,
-            error: Error::system(format!(
-                "failed to bind host port {host}/{}: {}",
-                port.protocol.as_str(),
-                without_code(&error)
-            )),
+            error: cannot_bind(port.protocol, host, &error),
         })?;
         let published = PublishedPort { port, host_ip: address, host_port: number };
         Ok(Reservation { published, socket: Some(socket), lease })
@@ -182,25 +178,44 @@ fn ephemeral_range() -> (u16, u16) {
 }
 
 fn bind(protocol: Protocol, host: SocketAddr) -> io::Result<Bound> {
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
-        Protocol::Sctp => return Ok(Bound::Sctp),
+    let (kind, of_kind) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, None),
+        Protocol::Udp => (SocketType::DGRAM, None),
+        Protocol::Sctp => (SocketType::STREAM, Some(ipproto::SCTP)),
     };
     let family = if host.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket: OwnedFd = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket: OwnedFd = rustix::net::socket_with(family, kind, flags, of_kind)?;
     if host.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    if protocol == Protocol::Udp {
-        rustix::net::bind(&socket, &host)?;
-        return Ok(Bound::Udp(socket.into()));
+    match protocol {
+        Protocol::Tcp => {}
+        Protocol::Udp => {
+            rustix::net::bind(&socket, &host)?;
+            return Ok(Bound::Udp(socket.into()));
+        }
+        Protocol::Sctp => {
+            rustix::net::bind(&socket, &host)?;
+            return Ok(Bound::Sctp(socket));
+        }
     }
     // Only lets us take a port whose old connections still linger; a listener elsewhere is refused all the same.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &host)?;
     rustix::net::listen(&socket, 1024)?;
     Ok(Bound::Tcp(socket.into()))
+}
+
+/// Why a host port cannot be ours. Of SCTP dockerd learns it only from its proxy: kernels often have none.
+fn cannot_bind(protocol: Protocol, host: SocketAddr, error: &io::Error) -> Error {
+    let reason = without_code(error);
+    match protocol {
+        Protocol::Sctp if error.kind() != io::ErrorKind::AddrInUse => {
+            Error::system(format!("error starting userland proxy: failed to listen on {host}: {reason}"))
+        }
+        _ => Error::system(format!("failed to bind host port {host}/{}: {reason}", protocol.as_str())),
+    }
 }
 
 /// `address already in use`, as Go writes it: lower case, without the number.
@@ -236,6 +251,19 @@ mod tests {
         let error =
             Arc::new(Ports::default()).reserve(&[request("127.0.0.1", Some((number, number)))], None).err().unwrap();
         assert_eq!(error.message(), format!("failed to bind host port 127.0.0.1:{number}/tcp: address already in use"));
+    }
+
+    #[test]
+    fn an_sctp_port_that_the_kernel_cannot_open_is_not_published() {
+        let port = Port { number: 9, protocol: Protocol::Sctp };
+        let wanted = PortRequest { port, host_ip: "127.0.0.1".parse().ok(), host_ports: Some((8099, 8099)) };
+        let flags = SocketFlags::CLOEXEC;
+        let has_sctp =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::SCTP)).is_ok();
+        let reserved = Arc::new(Ports::default()).reserve(&[wanted], None);
+        let refusal = reserved.err().map(|error| error.message().to_owned());
+        let text = "error starting userland proxy: failed to listen on 127.0.0.1:8099: protocol not supported";
+        assert_eq!(refusal.as_deref(), (!has_sctp).then_some(text));
     }
 
     #[test]

@@ -35,7 +35,12 @@ pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, container: SocketAddr) -> i
             datagram::report_destination(&socket)?;
             tasks.spawn(serve_udp(socket, container));
         }
-        Bound::Sctp => {}
+        Bound::Sctp(socket) => {
+            tasks.spawn(async move {
+                let _held = socket;
+                std::future::pending().await
+            });
+        }
     }
     Ok(())
 }

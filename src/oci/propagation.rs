@@ -30,6 +30,15 @@ pub(super) fn check_source(mount: &MountPoint, mountinfo: &str) -> Result<()> {
     Err(Error::system(format!("path {} is mounted on {mount_point} but it is not {wanted}", mount.source)))
 }
 
+/// Makes private what nobody asked to be a slave, where its source is on a mount that can have none. dockerd does so too.
+pub fn without_impossible_slaves(mounts: &mut [MountPoint], mountinfo: &str) {
+    for mount in mounts.iter_mut().filter(|mount| mount.propagation == "rslave" && !mount.propagation_given) {
+        if check_source(mount, mountinfo).is_err() {
+            "rprivate".clone_into(&mut mount.propagation);
+        }
+    }
+}
+
 /// The mount that `path` lies on, the topmost if there are several, with its optional fields.
 fn mount_of(path: &str, mountinfo: &str) -> Option<(String, String)> {
     let parse = |line: &str| {
@@ -75,6 +84,13 @@ mod tests {
             check("/slave", "shared").unwrap_err().message(),
             "path /slave is mounted on /slave but it is not a shared mount"
         );
+        let mut mounts = ["/a", "/slave"].map(|source| MountPoint {
+            source: source.to_owned(),
+            propagation: "rslave".to_owned(),
+            ..MountPoint::default()
+        });
+        without_impossible_slaves(&mut mounts, MOUNTINFO);
+        assert_eq!(mounts.map(|mount| mount.propagation), ["rprivate", "rslave"]);
         assert_eq!(
             check("/shared", "rslave").unwrap_err().message(),
             "path /shared is mounted on / but it is not a shared or slave mount"

@@ -11,6 +11,10 @@ use crate::model::{
     network::NetworkCreateRequest,
 };
 
+/// What dockerd answers to a container's own hardware address.
+const MAC_ADDRESS_WARNING: &str =
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.";
+
 impl ApiVersion {
     /// Before 1.30 there was one condition to wait for.
     pub fn reads_wait_condition(self) -> bool {
@@ -30,6 +34,11 @@ impl ApiVersion {
     /// Since 1.41 create chooses a platform of the image.
     pub fn reads_create_platform(self) -> bool {
         self >= Self::v1(41)
+    }
+
+    /// Before 1.52 images as mounts were an experiment.
+    pub fn warns_of_image_mounts(self) -> bool {
+        self < Self::v1(52)
     }
 
     /// Makes of an old client's request what a new one would have sent.
@@ -58,7 +67,13 @@ impl ApiVersion {
     pub fn adjust_create(self, request: &mut ContainerCreateRequest) -> Result<()> {
         self.set_old_defaults(request);
         self.adjust_mounts(request.host_config.mounts.as_deref_mut().unwrap_or_default())?;
-        self.adjust_networking(request)
+        if self.warns_of_image_mounts()
+            && request.host_config.mounts.iter().flatten().any(|mount| mount.kind == "image")
+        {
+            request.warnings.push("Image mount is an experimental feature".to_owned());
+        }
+        self.adjust_networking(request)?;
+        self.move_mac_address(request)
     }
 
     fn set_old_defaults(self, request: &mut ContainerCreateRequest) {
@@ -126,6 +141,38 @@ impl ApiVersion {
         }
         Ok(())
     }
+
+    /// Gives the container's hardware address to its endpoint in the main network. Before 1.44 it was the container's and
+    /// ruled; since then it is deprecated, and must not say another thing than the endpoint.
+    fn move_mac_address(self, request: &mut ContainerCreateRequest) -> Result<()> {
+        let is_container_wide = self < Self::v1(44);
+        let address = request.config.mac_address.clone();
+        if address.is_empty() {
+            return Ok(());
+        }
+        let mode = request.host_config.network_mode.as_str();
+        if mode != "none" && mode != "host" && !mode.starts_with("container:") {
+            let mode = if matches!(mode, "" | "default") { "bridge" } else { mode };
+            let endpoints = request.networking.endpoints_config.get_or_insert_default();
+            if endpoints.is_empty() {
+                endpoints.insert(mode.to_owned(), None);
+            }
+            let is_only = is_container_wide && endpoints.len() == 1;
+            let is_main = |name: &String| is_only || name == mode || (mode == "bridge" && name == "default");
+            let main = endpoints.iter_mut().find(|(name, _)| is_main(name));
+            let (_, settings) = main.ok_or_else(Error::mac_address_without_endpoint)?;
+            let settings = settings.get_or_insert_default();
+            if !is_container_wide && !settings.mac_address.is_empty() && settings.mac_address != address {
+                return Err(Error::mac_addresses_differ());
+            }
+            settings.mac_address = address;
+        }
+        if !is_container_wide {
+            request.config.mac_address.clear();
+            request.warnings.push(MAC_ADDRESS_WARNING.to_owned());
+        }
+        Ok(())
+    }
 }
 
 fn bind_option<'m>(mount: &'m MountRequest, name: &str) -> Option<(&'m String, &'m Value)> {
@@ -140,5 +187,57 @@ fn forget(mount: &mut MountRequest, name: &str) {
     let Some(key) = bind_option(mount, name).map(|(key, _)| key.clone()) else { return };
     if let Some(options) = mount.bind_options.as_mut().and_then(Value::as_object_mut) {
         options.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    fn adjusted(minor: u16, mode: &str, endpoints: Value, mac_address: &str) -> Result<ContainerCreateRequest> {
+        let mut request = ContainerCreateRequest::default();
+        mac_address.clone_into(&mut request.config.mac_address);
+        mode.clone_into(&mut request.host_config.network_mode);
+        request.networking = from_value(json!({ "EndpointsConfig": endpoints })).unwrap();
+        ApiVersion::v1(minor).adjust_create(&mut request).map(|()| request)
+    }
+
+    fn addresses(request: &ContainerCreateRequest) -> Vec<(&str, &str)> {
+        let endpoints = request.networking.endpoints_config.iter().flatten();
+        endpoints
+            .map(|(name, settings)| (name.as_str(), settings.as_ref().map_or("", |settings| &settings.mac_address)))
+            .collect()
+    }
+
+    const ONE: &str = "02:42:00:00:00:77";
+
+    #[test]
+    fn a_containers_hardware_address_is_that_of_its_main_network() {
+        for (mode, name) in [("", "bridge"), ("default", "bridge"), ("bridge", "bridge"), ("job", "job")] {
+            let old = adjusted(43, mode, Value::Null, ONE).unwrap();
+            assert_eq!((addresses(&old), old.config.mac_address.as_str()), (vec![(name, ONE)], ONE));
+            assert_eq!(old.warnings, [""; 0]);
+            let new = adjusted(44, mode, Value::Null, ONE).unwrap();
+            assert_eq!((addresses(&new), new.config.mac_address.as_str()), (vec![(name, ONE)], ""));
+            assert_eq!(new.warnings, [MAC_ADDRESS_WARNING]);
+        }
+        let none = adjusted(44, "none", Value::Null, ONE).unwrap();
+        assert_eq!((addresses(&none), none.warnings.len()), (vec![], 1));
+        let two = adjusted(44, "job", json!({ "other": {}, "job": {} }), ONE).unwrap();
+        assert_eq!(addresses(&two), [("other", ""), ("job", ONE)]);
+    }
+
+    #[test]
+    fn a_containers_hardware_address_says_what_its_endpoint_says() {
+        let endpoint = |name: &str, address: &str| json!({ name: { "MacAddress": address } });
+        assert!(adjusted(44, "job", endpoint("job", ONE), ONE).is_ok());
+        let refused = |endpoints: Value| adjusted(44, "job", endpoints, ONE).unwrap_err();
+        assert_eq!(refused(endpoint("job", "02:42:00:00:00:78")).message(), Error::mac_addresses_differ().message());
+        assert_eq!(refused(endpoint("other", "")).message(), Error::mac_address_without_endpoint().message());
+        // An old client's endpoint has none of its own, and the only one is meant.
+        let old = adjusted(43, "job", endpoint("other", "02:42:00:00:00:78"), ONE).unwrap();
+        assert_eq!(addresses(&old), [("other", ONE)]);
     }
 }

@@ -125,13 +125,22 @@ fn host_config(record: &ContainerRecord, links: &[String], version: ApiVersion) 
 fn config(record: &ContainerRecord, version: ApiVersion) -> Value {
     let mut body = json!(record.config);
     let fields = body.as_object_mut().expect("a struct is an object");
-    if !version.has_config_mac_address() {
-        fields.remove("MacAddress");
+    fields.remove("MacAddress");
+    if version.has_config_mac_address()
+        && let Some(address) = wished_mac_address(record)
+    {
+        fields.insert("MacAddress".into(), json!(address));
     }
     if version.hides_empty_on_build() && fields.get("OnBuild").is_some_and(Value::is_null) {
         fields.remove("OnBuild");
     }
     body
+}
+
+/// The hardware address that was asked for, of the container or of its endpoint in the main network, which comes first.
+fn wished_mac_address(record: &ContainerRecord) -> Option<&str> {
+    let main = record.networking.attachments.first().map(|attachment| attachment.settings.mac_address.as_str());
+    [Some(record.config.mac_address.as_str()), main].into_iter().flatten().find(|address| !address.is_empty())
 }
 
 /// `Mounts` of inspect and list.

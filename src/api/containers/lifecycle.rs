@@ -206,7 +206,8 @@ pub async fn container_delete(
     Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode> {
     if query.link {
-        return Err(Error::not_implemented("removing a link is not implemented by ringer"));
+        api.engine.container_delete_link(&tenant, &container).await?;
+        return Ok(StatusCode::NO_CONTENT);
     }
     let options = DeleteOptions { force: query.force, volumes: query.v };
     api.engine.container_delete(&tenant, &container, options).await?;

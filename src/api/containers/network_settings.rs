@@ -47,7 +47,8 @@ fn add_legacy(settings: &mut Map<String, Value>, record: &ContainerRecord) {
     settings.insert("IPAddress".into(), json!(addresses.ipv4));
     settings.insert("IPPrefixLen".into(), json!(addresses.ipv4_prefix));
     settings.insert("IPv6Gateway".into(), json!(addresses.gateway6));
-    settings.insert("MacAddress".into(), json!(addresses.mac));
+    let wished = bridge.map_or("", |attachment| attachment.settings.mac_address.as_str());
+    settings.insert("MacAddress".into(), json!(if endpoint.is_some() { addresses.mac.as_str() } else { wished }));
 }
 
 /// An endpoint's addresses as texts; empty where there is none.

@@ -141,11 +141,11 @@ pub fn context(operation: &str, field: &str) -> Value {
                 || is("HostConfig.Mounts[].BindOptions.ReadOnlyForceRecursive") =>
         {
             host(
-                json!({ "Mounts": [{ "Type": "bind", "Source": "/", "Target": "/mounted", "ReadOnly": true, "BindOptions": { "Propagation": "rprivate" } }] }),
+                json!({ "Mounts": [{ "Type": "bind", "Source": "/etc", "Target": "/mounted", "ReadOnly": true, "BindOptions": { "Propagation": "rprivate" } }] }),
             )
         }
         "ContainerCreate" if is("HostConfig.Mounts[]") => {
-            host(json!({ "Mounts": [{ "Type": "bind", "Source": "/", "Target": "/mounted" }] }))
+            host(json!({ "Mounts": [{ "Type": "bind", "Source": "/etc", "Target": "/mounted" }] }))
         }
         "ContainerCreate" if is("HostConfig.LogConfig") => host(json!({ "LogConfig": { "Type": "json-file" } })),
         "ContainerCreate" if is("HostConfig.RestartPolicy.MaximumRetryCount") => {

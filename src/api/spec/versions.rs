@@ -76,6 +76,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference { since: 44, call: "POST /containers/create", what: "`BindOptions.ReadOnlyForceRecursive` is read; before it is refused", is_new: |seen| !seen.says("create with a forced mount", "needs API v1.44") },
     Difference { since: 45, call: "POST /containers/create", what: "`VolumeOptions.Subpath` is read; before it is refused", is_new: |seen| !seen.says("create with a part of a volume", "needs API v1.45") },
     Difference { since: 48, call: "POST /containers/create", what: "mounts of type `image` are known; before the version is named in the refusal", is_new: |seen| !seen.says("create with an image mounted", "needs API v1.48") },
+    Difference { since: 44, call: "POST /containers/create", what: "`MacAddress` of the container is warned of", is_new: |seen| seen.says("create with a hardware address", "container-wide MacAddress") },
     Difference { since: 48, call: "POST /containers/create", what: "`GwPriority` of an endpoint is read", is_new: |seen| seen.is("stored", "/NetworkSettings/Networks/other/GwPriority", &json!(7)) },
     Difference { since: 48, call: "POST /networks/create", what: "`EnableIPv4` is read", is_new: |seen| !seen.is("network without IPv4", "/EnableIPv4", &json!(true)) },
     // Answers.
@@ -95,6 +96,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference { since: 49, call: "GET /info", what: "`FirewallBackend`; commits without `Expected`", is_new: |seen| seen.has("info", "/FirewallBackend") && !seen.has("info", "/RuncCommit/Expected") },
     Difference { since: 50, call: "GET /info", what: "no `BridgeNfIptables` and `BridgeNfIp6tables`", is_new: |seen| !seen.has("info", "/BridgeNfIptables") },
     Difference { since: 50, call: "GET /images/{name}/json", what: "`Config` without the fields that only a container's has", is_new: |seen| !seen.has("image", "/Config/Hostname") },
+    Difference { since: 52, call: "POST /containers/create", what: "images as mounts are no experiment any more, which is warned of before", is_new: |seen| !seen.fails("create with an image mounted") && !seen.says("create with an image mounted", "experimental") },
     Difference { since: 52, call: "GET /events", what: "called `application/jsonl` unless the client accepts something else", is_new: |seen| seen.is_of("events", "application/jsonl") },
     Difference { since: 52, call: "GET /events", what: "without `status`, `id` and `from`", is_new: |seen| !seen.says("events", "\"status\":") },
     Difference { since: 52, call: "GET /containers/json", what: "`Health`", is_new: |seen| seen.has("containers", "/0/Health") },
@@ -196,7 +198,7 @@ impl World {
                 "ConsoleSize": [24, 80],
                 "Annotations": { "sample": "yes" },
                 "NetworkMode": "other",
-                "Mounts": [{ "Type": "bind", "Source": "/", "Target": "/mounted", "BindOptions": { "NonRecursive": true, "CreateMountpoint": true } }],
+                "Mounts": [{ "Type": "bind", "Source": "/etc", "Target": "/mounted", "BindOptions": { "NonRecursive": true, "CreateMountpoint": true } }],
             },
             "NetworkingConfig": { "EndpointsConfig": { "other": { "MacAddress": "02:00:00:00:00:77", "GwPriority": 7 } } },
         });
@@ -206,6 +208,9 @@ impl World {
         self.ask("removed", Method::DELETE, "/containers/old", Value::Null).await;
         let body = json!({ "Image": "box", "Cmd": ["sleep", "1000"], "HostConfig": { "NetworkMode": "other", "Annotations": { "sample": "of the newest" } } });
         self.ask("made", Method::POST, "/containers/create?name=new", body).await;
+        let body = json!({ "Image": "box", "Cmd": ["true"], "MacAddress": "02:00:00:00:00:77" });
+        self.ask("create with a hardware address", Method::POST, &at("/containers/create?name=tried"), body).await;
+        self.ask("removed", Method::DELETE, "/containers/tried", Value::Null).await;
         let no_endpoints = Value::Null;
         let mount = |mount: Value| json!({ "Mounts": [mount] });
         self.try_create("create for a strange platform", &prefix, "&platform=a/b/c/d", json!({}), no_endpoints.clone())
@@ -213,7 +218,7 @@ impl World {
         let networks = json!({ "EndpointsConfig": { "other": {}, "second": {} } });
         self.try_create("create with two networks", &prefix, "", json!({ "NetworkMode": "other" }), networks).await;
         let host_config = mount(
-            json!({ "Type": "bind", "Source": "/", "Target": "/m", "ReadOnly": true, "BindOptions": { "Propagation": "rprivate", "ReadOnlyForceRecursive": true } }),
+            json!({ "Type": "bind", "Source": "/etc", "Target": "/m", "ReadOnly": true, "BindOptions": { "Propagation": "rprivate", "ReadOnlyForceRecursive": true } }),
         );
         self.try_create("create with a forced mount", &prefix, "", host_config, no_endpoints.clone()).await;
         let host_config =

@@ -17,7 +17,7 @@ use crate::{
         error::Context,
         id::ContainerId,
     },
-    oci::{HostFacts, Joined, ResolvedUser, SpecInput, user},
+    oci::{self, HostFacts, Joined, ResolvedUser, SpecInput, user},
     rootfs::{self, RootView},
 };
 
@@ -64,7 +64,7 @@ impl Engine {
         let joined = self.joined_namespaces(&record)?;
         let init = self.init_program(&record)?;
         let user = self.resolve_user(turn, &record.config.user).await?;
-        let mounts = self.mount_run(&record).await?;
+        let mut mounts = self.mount_run(&record).await?;
         let network = self.connect_run(&record).await?;
         turn.update(|record| {
             record.networking.attachments.clone_from(&network.attachments);
@@ -79,6 +79,7 @@ impl Engine {
                 true => std::fs::read_to_string("/proc/self/mountinfo").context("reading the host's mounts")?,
                 false => String::new(),
             };
+        oci::without_impossible_slaves(&mut mounts, &mountinfo);
         let parent = &record.host_config.cgroup_parent;
         let cgroups_path = self.backends.runtime.cgroup_path(turn.id(), parent);
         let programs = &self.backends.runtime.info().runtimes;

@@ -80,7 +80,8 @@ impl Engine {
                     point.source
                 )));
             }
-            MountKind::Bind | MountKind::Tmpfs => {}
+            MountKind::Bind => spare_daemon_mounts(&mut point, &self.config.data_root)?,
+            MountKind::Tmpfs => {}
             MountKind::Image => self.resolve_image(tenant, container, &mut point).await?,
             MountKind::Volume => {
                 let request = VolumeRequest {
@@ -176,5 +177,60 @@ impl Engine {
         if anonymous {
             self.remove_anonymous_volumes(record).await;
         }
+    }
+}
+
+/// A bind that holds the daemon's own folders, or lies in them, must not keep the mounts there: what is unmounted here goes there too.
+/// 400 if a client wants it otherwise.
+fn spare_daemon_mounts(point: &mut MountPoint, data_root: &Path) -> Result<()> {
+    let source = Path::new(&point.source);
+    if !source.starts_with(data_root) && !data_root.starts_with(source) {
+        return Ok(());
+    }
+    match point.propagation.as_str() {
+        "rslave" | "rshared" => Ok(()),
+        propagation if point.propagation_given => {
+            Err(Error::propagation_in_daemon_root(&data_root.to_string_lossy(), &point.source, propagation))
+        }
+        _ => {
+            "rslave".clone_into(&mut point.propagation);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spared(source: &str, given: Option<&str>) -> Result<String> {
+        let mut point = MountPoint {
+            kind: MountKind::Bind,
+            source: source.to_owned(),
+            propagation: given.unwrap_or("rprivate").to_owned(),
+            propagation_given: given.is_some(),
+            ..MountPoint::default()
+        };
+        spare_daemon_mounts(&mut point, Path::new("/var/lib/ringer")).map(|()| point.propagation)
+    }
+
+    #[test]
+    fn binds_around_the_daemons_folders_follow_their_mounts() {
+        for source in ["/", "/var", "/var/lib/ringer", "/var/lib/ringer/volumes"] {
+            assert_eq!(spared(source, None).unwrap(), "rslave");
+            assert_eq!(spared(source, Some("rshared")).unwrap(), "rshared");
+            for word in ["private", "rprivate", "slave", "shared"] {
+                assert_eq!(
+                    spared(source, Some(word)).unwrap_err().message(),
+                    format!(
+                        "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is \
+                         within the daemon root, daemon root: \"/var/lib/ringer\", bind mount source: \"{source}\", \
+                         propagation: \"{word}\""
+                    )
+                );
+            }
+        }
+        assert_eq!(spared("/var/lib/ringer-too", None).unwrap(), "rprivate");
+        assert_eq!(spared("/etc", Some("private")).unwrap(), "private");
     }
 }

@@ -77,20 +77,15 @@ impl Engine {
         let mut attachments = Vec::new();
         for (name, settings) in asked {
             let name = if name == "default" { "bridge" } else { name };
-            let mut settings = settings.clone().unwrap_or_default();
+            let settings = settings.clone().unwrap_or_default();
             let is_main = self.attachment(tenant, name, EndpointSettings::default()).name
                 == self.attachment(tenant, main, EndpointSettings::default()).name;
-            if settings.mac_address.is_empty() && (is_main || asked.len() == 1) {
-                settings.mac_address.clone_from(&request.config.mac_address);
-            }
             let attachment = self.attachment(tenant, name, settings);
             // The main network comes first: it gets `eth0`.
             attachments.insert(if is_main { 0 } else { attachments.len() }, attachment);
         }
         if attachments.is_empty() {
-            let settings =
-                EndpointSettings { mac_address: request.config.mac_address.clone(), ..EndpointSettings::default() };
-            attachments.push(self.attachment(tenant, main, settings));
+            attachments.push(self.attachment(tenant, main, EndpointSettings::default()));
         }
         for attachment in &attachments {
             let record = self.networks.get(tenant, &attachment.name).ok();

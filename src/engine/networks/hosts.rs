@@ -66,6 +66,15 @@ pub fn with_address_of(text: &str, alias: &str, address: IpAddr) -> String {
     text.split_inclusive('\n').map(|line| moved(line).unwrap_or_else(|| line.to_owned())).collect()
 }
 
+/// Takes the lines of a link out.
+pub fn without_link(text: &str, alias: &str) -> String {
+    let is_of_link = |line: &str| {
+        let names = line.split_once('\t').map_or("", |(_, names)| names);
+        names.split_whitespace().next() == Some(alias)
+    };
+    text.split_inclusive('\n').filter(|line| !is_of_link(line)).collect()
+}
+
 /// What create checks of an entry of `ExtraHosts`.
 pub fn check_extra(entry: &str) -> Result<()> {
     // Whether there is a gateway turns out at start.

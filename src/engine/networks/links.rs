@@ -2,7 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{attachments::parse_link, files::own_addresses, hosts::with_address_of, names::addresses};
+use super::{
+    attachments::parse_link,
+    files::own_addresses,
+    hosts::{with_address_of, without_link},
+    names::addresses,
+};
 use crate::{
     engine::Engine,
     model::{
@@ -121,6 +126,31 @@ impl Engine {
         links_of(record).into_iter().map(shown).collect()
     }
 
+    /// Takes a link out of a container, named as `web/alias`; a name without an alias is the container's own.
+    pub async fn container_delete_link(&self, tenant: &Tenant, reference: &str) -> Result<()> {
+        if self.containers.get(tenant, reference).is_ok() {
+            return Err(Error::default_link_name());
+        }
+        let no_link = || Error::no_such_container(reference);
+        let (owner, alias) = reference.rsplit_once('/').ok_or_else(no_link)?;
+        let owner = self.containers.get(tenant, owner).map_err(|_| no_link())?;
+        if !links_of(&owner.record()).iter().any(|link| link.alias == alias) {
+            return Err(no_link());
+        }
+        let (engine, alias) = (self.clone(), alias.to_owned());
+        self.run("container_delete_link", async move {
+            let turn = owner.turn().await?;
+            turn.update(|record| unlink(record, &alias));
+            turn.store(&*engine.backends.runtime).await?;
+            let record = turn.record();
+            if !record.state.is_running() {
+                return Ok(());
+            }
+            engine.edit_file(&record, "hosts", move |text| without_link(&text, &alias)).await
+        })
+        .await
+    }
+
     /// What other containers call each one, `/web/alias`, by its name.
     pub fn link_names(&self, tenant: &Tenant) -> Vec<(String, String)> {
         let records = self.containers.list(tenant).into_iter().map(|container| container.record());
@@ -135,6 +165,18 @@ impl Engine {
         names.sort();
         names
     }
+}
+
+/// Takes the links out that have the alias, and whom they mean.
+fn unlink(record: &mut ContainerRecord, alias: &str) {
+    let kept = |link: &Link| link.alias != alias;
+    let stays: Vec<bool> = links_of(record).iter().map(kept).collect();
+    let mut of_links = stays.iter();
+    let links = record.host_config.links.take().into_iter().flatten().filter(|_| *of_links.next().unwrap_or(&true));
+    let links: Vec<String> = links.collect();
+    record.host_config.links = (!links.is_empty()).then_some(links);
+    let mut of_linked = stays.iter();
+    record.networking.linked.retain(|_| *of_linked.next().unwrap_or(&true));
 }
 
 /// `DB_PORT=tcp://172.17.0.2:5432` and all that old images look for.

@@ -60,6 +60,9 @@ pub struct MountPoint {
     pub rw: bool,
     /// `rprivate` and its like; empty for volumes and tmpfs.
     pub propagation: String,
+    /// Whether the client said so.
+    #[serde(default)]
+    pub propagation_given: bool,
     /// The volume was made for this container and has no name of its own: `v=1` and AutoRemove delete it.
     pub anonymous: bool,
     /// Do not fill an empty volume from the image.

@@ -40,7 +40,7 @@ pub(super) fn check_network(config: &Config, host_config: &HostConfig) -> Result
     if mode.starts_with("container:") {
         check_shared_network(config, host_config)?;
     }
-    if mode == "host" && !config.mac_address.is_empty() {
+    if matches!(mode, "host" | "none") && !config.mac_address.is_empty() {
         return conflict("mac-address and the network mode");
     }
     if host_config.uts_mode == "host" && !config.hostname.is_empty() {

@@ -78,3 +78,29 @@ async fn a_link_to_what_is_gone_is_refused_at_the_start() {
     let error = bench.start("web").await.unwrap_err();
     assert!(error.message().contains("Cannot link to a non running container: /db AS /web/data"), "{error}");
 }
+
+#[tokio::test]
+async fn a_link_is_removed_by_its_alias() {
+    let bench = Bench::new().await;
+    let first = bench.create("db", "sleep 100", HostConfig::default()).await.unwrap();
+    let second = bench.create("cache", "sleep 100", HostConfig::default()).await.unwrap();
+    let links = ["db:al", "cache:bl", "db:cl"].map(str::to_owned).to_vec();
+    let linked = HostConfig { links: Some(links), ..HostConfig::default() };
+    bench.create("web", "sleep 100", linked).await.unwrap();
+    let remove = async |link: &str| bench.engine.container_delete_link(&bench.tenant, link).await;
+    let refusal = async |link: &str| remove(link).await.unwrap_err().message().to_owned();
+    let own_name = "Conflict, cannot remove the default link name of the container";
+    assert_eq!(refusal("web").await, own_name);
+    assert_eq!(refusal("/web").await, own_name);
+    for missing in ["nope", "nope/al", "web/none", "db/al"] {
+        assert_eq!(refusal(missing).await, format!("No such container: {missing}"));
+    }
+    remove("web/al").await.unwrap();
+    assert_eq!(refusal("web/al").await, "No such container: web/al");
+    let record = bench.record("web");
+    assert_eq!(record.host_config.links, Some(vec!["cache:bl".to_owned(), "db:cl".to_owned()]));
+    assert_eq!(record.networking.linked, [second, first]);
+    remove("web/bl").await.unwrap();
+    remove("/web/cl").await.unwrap();
+    assert_eq!(bench.record("web").host_config.links, None);
+}

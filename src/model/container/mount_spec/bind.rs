@@ -48,6 +48,7 @@ fn bind(source: &str, destination: &str, words: &str, mode: mode::Mode) -> Resul
         destination: clean_absolute(destination),
         mode: words.to_owned(),
         rw: !mode.read_only,
+        propagation_given: mode.propagation.is_some(),
         propagation: mode.propagation.unwrap_or_else(|| "rprivate".to_owned()),
         create_source: true,
         ..MountPoint::default()

@@ -113,6 +113,7 @@ fn bind(request: &MountRequest) -> Result<MountPoint> {
     }
     check_absolute(&request.source)?;
     let read_only_depth = read_only_depth(request, &options)?;
+    let propagation_given = !options.propagation.is_empty();
     let propagation = if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
     Ok(MountPoint {
         kind: MountKind::Bind,
@@ -120,6 +121,7 @@ fn bind(request: &MountRequest) -> Result<MountPoint> {
         destination: clean_absolute(&request.target),
         rw: !request.read_only,
         propagation,
+        propagation_given,
         non_recursive: options.non_recursive,
         read_only_depth,
         create_source: options.create_mountpoint,
