@@ -11,8 +11,6 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{RwLock, RwLockReadGuard};
-
 use super::cgroups::Cgroups;
 use crate::model::{id::ContainerId, path::clean_absolute};
 
@@ -29,8 +27,22 @@ pub(super) struct Parents {
     file: PathBuf,
     /// Cgroups of containers whose parent is not `own`, and the parents that had to be made for them.
     noted: Mutex<BTreeSet<String>>,
-    /// Shared while a container's cgroup is being made: no parent goes meanwhile.
-    making: RwLock<()>,
+    /// How many containers' cgroups are being made: no parent goes meanwhile.
+    making: Mutex<usize>,
+}
+
+/// Held while the OCI runtime makes a container's cgroup.
+pub(super) struct Making<'a> {
+    parents: &'a Parents,
+    cgroups: &'a Cgroups,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let mut making = lock(&self.parents.making);
+        *making -= 1;
+        self.parents.remove_unless(&making, self.cgroups);
+    }
 }
 
 impl Parents {
@@ -43,7 +55,7 @@ impl Parents {
         for cgroup in noted.iter().rev() {
             if is_container(cgroup) { cgroups.remove_if_dead(cgroup) } else { cgroups.remove_if_empty(cgroup) }
         }
-        let parents = Self { own, file, noted: Mutex::new(noted), making: RwLock::default() };
+        let parents = Self { own, file, noted: Mutex::new(noted), making: Mutex::default() };
         parents.change(|noted| noted.retain(|cgroup| cgroups.is_somewhere(cgroup)));
         parents
     }
@@ -57,8 +69,8 @@ impl Parents {
     }
 
     /// To be held while the OCI runtime makes a container's cgroup. Notes the parents that it will make.
-    pub(super) async fn begin(&self, cgroups: &Cgroups, cgroup: &str) -> RwLockReadGuard<'_, ()> {
-        let making = self.making.read().await;
+    pub(super) fn begin<'a>(&'a self, cgroups: &'a Cgroups, cgroup: &str) -> Making<'a> {
+        *lock(&self.making) += 1;
         let cgroup = clean_absolute(cgroup);
         // Of a longer path the kernel makes nothing.
         if parent(&cgroup) != Some(&self.own) && cgroup.len() < LONGEST {
@@ -68,23 +80,28 @@ impl Parents {
             let new: Vec<String> = ancestors(&cgroup).take_while(is_ours).map(str::to_owned).collect();
             self.change(|noted| noted.extend(new.into_iter().chain([cgroup])));
         }
-        making
+        Making { parents: self, cgroups }
     }
 
     /// A container's cgroup is gone: parents that we made go with the last one.
     pub(super) fn end(&self, cgroups: &Cgroups, id: &ContainerId) {
         let name = format!("/{id}");
-        let Some(cgroup) = self.lock().iter().find(|cgroup| cgroup.ends_with(&name)).cloned() else { return };
+        let Some(cgroup) = lock(&self.noted).iter().find(|cgroup| cgroup.ends_with(&name)).cloned() else { return };
         cgroups.remove_if_empty(&cgroup);
         self.change(|noted| noted.retain(|known| *known != cgroup));
         self.remove_empty(cgroups);
     }
 
-    /// Removes the parents that we noted and that are empty, unless a container is being made just now: then it is done
-    /// after the next one.
+    /// Removes the parents that we noted and that are empty; while a container is being made that comes after it.
     fn remove_empty(&self, cgroups: &Cgroups) {
-        let Ok(_alone) = self.making.try_write() else { return };
-        let parents: Vec<String> = self.lock().iter().filter(|cgroup| !is_container(cgroup)).cloned().collect();
+        self.remove_unless(&lock(&self.making), cgroups);
+    }
+
+    fn remove_unless(&self, making: &MutexGuard<'_, usize>, cgroups: &Cgroups) {
+        if **making > 0 {
+            return;
+        }
+        let parents: Vec<String> = lock(&self.noted).iter().filter(|cgroup| !is_container(cgroup)).cloned().collect();
         // What is deeper comes later in the order.
         parents.iter().rev().for_each(|cgroup| cgroups.remove_if_empty(cgroup));
         self.change(|noted| noted.retain(|cgroup| is_container(cgroup) || cgroups.is_somewhere(cgroup)));
@@ -101,13 +118,9 @@ impl Parents {
         cgroup.strip_prefix(self.own.as_str()).is_some_and(|rest| rest.starts_with('/'))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Changes what is noted, here and in the file.
     fn change(&self, change: impl FnOnce(&mut BTreeSet<String>)) {
-        let mut noted = self.lock();
+        let mut noted = lock(&self.noted);
         let before = noted.clone();
         change(&mut noted);
         if *noted == before {
@@ -123,6 +136,10 @@ impl Parents {
             tracing::warn!("noting parent cgroups in {}: {error}", self.file.display());
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_container(cgroup: &str) -> bool {
@@ -168,10 +185,10 @@ mod tests {
             fs::create_dir_all(self.path(cgroup)).unwrap();
         }
 
-        async fn start(&self, parents: &Parents, wanted: &str) -> (ContainerId, String) {
+        fn start(&self, parents: &Parents, wanted: &str) -> (ContainerId, String) {
             let id = ContainerId::random();
             let cgroup = parents.cgroup(wanted, &id);
-            let _making = parents.begin(&self.cgroups, &cgroup).await;
+            let _making = parents.begin(&self.cgroups, &cgroup);
             self.make(&cgroup);
             (id, cgroup)
         }
@@ -198,13 +215,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn parents_that_were_made_go_with_their_last_container() {
+    #[test]
+    fn parents_that_were_made_go_with_their_last_container() {
         let world = World::new();
         let parents = world.open();
-        let (first, cgroup) = world.start(&parents, "/x/y").await;
-        let (second, _) = world.start(&parents, "/x").await;
-        let (third, _) = world.start(&parents, "z").await;
+        let (first, cgroup) = world.start(&parents, "/x/y");
+        let (second, _) = world.start(&parents, "/x");
+        let (third, _) = world.start(&parents, "z");
         fs::remove_dir(world.path(&cgroup)).unwrap();
         parents.end(&world.cgroups, &first);
         assert!(!world.path("/x/y").exists() && world.path("/x").exists(), "the second is in it");
@@ -217,38 +234,54 @@ mod tests {
         assert!(!world.folder.path().join("cgroups.json").exists(), "nothing is noted any more");
     }
 
-    #[tokio::test]
-    async fn a_parent_that_was_there_stays() {
+    #[test]
+    fn a_parent_that_was_there_stays() {
         let world = World::new();
         world.make("/limited");
         let parents = world.open();
-        let (id, _) = world.start(&parents, "/limited/deep").await;
+        let (id, _) = world.start(&parents, "/limited/deep");
         parents.end(&world.cgroups, &id);
         parents.remove_remains(&world.cgroups);
         assert!(world.path("/limited").exists() && !world.path("/limited/deep").exists());
     }
 
-    #[tokio::test]
-    async fn no_parent_goes_while_a_container_is_made() {
+    #[test]
+    fn no_parent_goes_while_a_container_is_made() {
         let world = World::new();
         let parents = world.open();
-        let (id, _) = world.start(&parents, "/x").await;
+        let (id, _) = world.start(&parents, "/x");
         let next = parents.cgroup("/x", &ContainerId::random());
-        let making = parents.begin(&world.cgroups, &next).await;
+        let making = parents.begin(&world.cgroups, &next);
         parents.end(&world.cgroups, &id);
         assert!(world.path("/x").exists());
         drop(making);
-        parents.remove_remains(&world.cgroups);
-        assert!(!world.path("/x").exists());
+        assert!(!world.path("/x").exists(), "it goes when that one is made, or is not");
     }
 
-    #[tokio::test]
-    async fn a_start_sweeps_what_killed_daemons_left() {
+    #[test]
+    fn ends_that_meet_leave_no_parent() {
+        let world = World::new();
+        let parents = world.open();
+        let started: Vec<_> = (0..16).map(|n| world.start(&parents, &format!("/x{n}/y"))).collect();
+        std::thread::scope(|scope| {
+            for (id, cgroup) in &started {
+                let (world, parents) = (&world, &parents);
+                scope.spawn(move || {
+                    fs::remove_dir(world.path(cgroup)).unwrap();
+                    parents.end(&world.cgroups, id);
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(world.path("/")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_start_sweeps_what_killed_daemons_left() {
         let world = World::new();
         let before = world.open();
-        let (_, own) = world.start(&before, "").await;
-        let (_, elsewhere) = world.start(&before, "/x/y").await;
-        let (_, alive) = world.start(&before, "z").await;
+        let (_, own) = world.start(&before, "");
+        let (_, elsewhere) = world.start(&before, "/x/y");
+        let (_, alive) = world.start(&before, "z");
         world.make(&format!("{own}/nested/deeper"));
         world.make(&format!("{alive}/nested"));
         fs::write(world.path(&alive).join("cgroup.procs"), "7\n").unwrap();

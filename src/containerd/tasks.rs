@@ -80,7 +80,7 @@ pub(super) async fn create(
     let cgroup =
         spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()).map(|path| path.to_string_lossy());
     let cgroup = cgroup.as_deref().unwrap_or_default();
-    let making = containerd.cgroup_parents().begin(containerd.cgroups(), cgroup).await;
+    let making = containerd.cgroup_parents().begin(containerd.cgroups(), cgroup);
     let created = containerd.client().tasks().create(request).await;
     drop(making);
     match created {
