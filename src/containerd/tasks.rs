@@ -49,6 +49,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long after the end of a container its other processes may go on, if it is not told meanwhile.
 const REST_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How far apart they are killed: an exec that was about to begin may only then come into the container.
+const REST_PAUSE: Duration = Duration::from_millis(500);
+
 /// How long after that its exit may take to come from the shim through containerd.
 const EXIT_PATIENCE: Duration = Duration::from_secs(8);
 
@@ -173,8 +176,11 @@ async fn unheard_exit(containerd: &Containerd, id: &ContainerId, exec: Option<&E
         containerd.lost_exits().process_ended(id).await;
         tokio::time::sleep(REST_PATIENCE).await;
         // Without a pid namespace of its own, an exec that hangs outlives the container, and holds up its shim.
-        containerd.lost_exits().kill_rest(id);
-        tokio::time::sleep(EXIT_PATIENCE).await;
+        let told_late = tokio::time::Instant::now() + EXIT_PATIENCE;
+        while tokio::time::Instant::now() < told_late {
+            containerd.lost_exits().kill_rest(id);
+            tokio::time::sleep(REST_PAUSE).await;
+        }
         if !containerd.lost_exits().tells_exit(id) {
             tokio::time::sleep(ONLY_WITNESS_PATIENCE).await;
         }

@@ -7,4 +7,5 @@ mod jams;
 mod leases;
 mod logs;
 mod many;
+mod remains;
 mod starts;
