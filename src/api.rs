@@ -1,8 +1,8 @@
 //! Level 3: the HTTP edge. Translates requests into engine verbs and answers back; decides nothing.
 //!
-//! `routes` is the one table of the Docker API, `router` finds a request's route in it, `server` owns sockets
-//! and connections. What a handler takes apart is in `extract`, `query` and `body`; what it answers with is in
-//! `answer`, `stream` and `hijack`, which takes connections over (`takeover`); `error` maps failures to statuses and `compat` knows the API's versions.
+//! `routes` is the one table of the Docker API, `router` what stands around it. What a handler takes apart is in
+//! `extract`, `query` and `body`; what it answers with is in `answer`, `stream` and `hijack`, which takes connections
+//! over; `compat` knows the API's versions. Sockets, connections and statuses are `edge`'s.
 //! The handlers are in one file per group of Docker's specification.
 
 pub mod answer;
@@ -11,7 +11,6 @@ mod build;
 mod buildkit;
 pub mod compat;
 pub mod containers;
-pub mod error;
 pub mod extract;
 pub mod hijack;
 pub mod images;
@@ -20,11 +19,9 @@ pub mod plugins;
 pub mod query;
 pub mod router;
 pub mod routes;
-pub mod server;
 pub mod stream;
 pub mod swarm;
 pub mod system;
-pub mod takeover;
 pub mod volumes;
 pub mod websocket;
 
@@ -35,11 +32,18 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-use http::HeaderValue;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{HeaderValue, Request};
 use tokio_util::task::TaskTracker;
 
 use self::router::Router;
-use crate::engine::Engine;
+use crate::{
+    edge::{route::Answer, server::Api},
+    engine::Engine,
+    model::id::Tenant,
+};
 
 /// What every handler can reach, by axum's `State`.
 #[derive(Clone)]
@@ -61,4 +65,23 @@ impl ApiState {
 pub fn router(state: ApiState) -> Router {
     let server = HeaderValue::from_static(concat!("ringer/", env!("CARGO_PKG_VERSION"), " (linux)"));
     Router::new(routes::routes(), state, server)
+}
+
+/// The API as one tenant has it: the tenant of a listener.
+struct OfTenant {
+    router: Router,
+    tenant: Tenant,
+}
+
+impl Api for OfTenant {
+    fn answer(&self, mut request: Request<Body>) -> Answer {
+        request.extensions_mut().insert(self.tenant.clone());
+        let router = self.router.clone();
+        Box::pin(async move { router.oneshot(request).await })
+    }
+}
+
+/// The API for a listener through which everything is `tenant`'s.
+pub fn for_tenant(router: &Router, tenant: Tenant) -> Arc<dyn Api> {
+    Arc::new(OfTenant { router: router.clone(), tenant })
 }

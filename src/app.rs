@@ -4,10 +4,8 @@ mod adapters;
 mod folders;
 
 use ringer::{
-    api::{
-        self, ApiState,
-        server::{Listener, Server, Tls},
-    },
+    api::{self, ApiState},
+    edge::server::{Listener, Listening, Server, Tls},
     engine::Engine,
     model::{Error, Result, error::Context, id::Tenant},
 };
@@ -48,8 +46,8 @@ pub async fn serve(config: Config) -> Result<()> {
 async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, signals: &mut Signals) -> Result<()> {
     let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
     let state = ApiState::new(engine.clone());
-    let server = match listen(config, tls, state.clone()) {
-        Ok(server) => server,
+    let (server, _listening) = match listen(config, tls, state.clone()) {
+        Ok(served) => served,
         Err(error) => {
             engine.shutdown().await;
             return Err(error);
@@ -70,16 +68,16 @@ async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, sig
 }
 
 /// Listeners come last: who can connect finds a daemon that works.
-fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<Server> {
+fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(Server, Vec<Listening>)> {
     let mut listeners = Vec::new();
     for address in &config.hosts {
         listeners.extend(Listener::open(address, &config.group, tls)?);
     }
-    let server = Server::new(api::router(state))?.allowing_hosts(&config.allowed_hosts);
-    for listener in listeners {
-        server.listen(listener, Tenant::default_tenant());
-    }
-    Ok(server)
+    let server = Server::new()?.allowing_hosts(&config.allowed_hosts);
+    let router = api::router(state);
+    let of_default = || api::for_tenant(&router, Tenant::default_tenant());
+    let listening = listeners.into_iter().map(|listener| server.listen(listener, of_default())).collect();
+    Ok((server, listening))
 }
 
 /// No more connections; then containers are stopped, which ends what waits for them, while requests go on.

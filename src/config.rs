@@ -9,7 +9,7 @@ use std::{fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use ringer::{
-    api::server::{DEFAULT_GROUP, ListenAddress, TlsFiles},
+    edge::server::{DEFAULT_GROUP, ListenAddress, TlsFiles},
     engine::config::{AddressPool, EngineConfig},
     model::{Error, Result, error::Context},
 };

@@ -5,7 +5,7 @@
 //!
 //! | Level | Modules |
 //! |---|---|
-//! | 3 | `api` |
+//! | 3 | `api`; below it `edge` |
 //! | 2 | `engine`; `containerd`, `network` |
 //! | 1 | `backend`, `work`, `descriptors`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
 //! | 0 | `model` |
@@ -16,6 +16,7 @@ pub mod containerd;
 pub mod descriptors;
 pub mod dns;
 pub mod dockerfile;
+pub mod edge;
 pub mod engine;
 pub mod logs;
 pub mod model;

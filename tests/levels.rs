@@ -6,21 +6,22 @@ use std::{
 };
 
 /// Modules from top to bottom. A module may use those of lower levels, and itself.
-const LEVELS: [&[&str]; 6] = [
+const LEVELS: [&[&str]; 7] = [
     &["model"],
     // Level 1, in two halves: what the traits speak of (a root's mounts, say) is known to the small pieces.
     &["backend", "descriptors", "work"],
     &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],
     &["buildkit", "containerd", "engine", "network"],
+    &["edge"],
     &["api", "supervisor"],
     &["app", "cli", "config", "main"],
 ];
 
 /// Crates and the only modules that may use them.
 const ROOMS: [(&str, &[&str]); 5] = [
-    ("axum", &["api"]),
+    ("axum", &["api", "edge"]),
     // containerd: only to tell a broken connection from an answer, by the type of the error below tonic's.
-    ("hyper", &["api", "containerd"]),
+    ("hyper", &["api", "containerd", "edge"]),
     ("bollard_stubs", &["api"]),
     ("containerd_client", &["containerd", "buildkit"]),
     ("tonic", &["containerd", "buildkit"]),

@@ -14,12 +14,11 @@ use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
-use super::{
-    ApiState,
-    router::Bare,
-    takeover::{Connection, Takeover},
+use super::{ApiState, router::Bare};
+use crate::{
+    edge::takeover::{Connection, Takeover},
+    model::{Error, Result},
 };
-use crate::model::{Error, Result};
 
 /// The longest that a connection lives. Every call is answered at once, and a client that wants more comes again.
 const LIFE: Duration = Duration::from_secs(60);

@@ -10,13 +10,11 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 use hyper::ext::ReasonPhrase;
 use tokio_util::task::TaskTracker;
 
-use super::{
-    ApiState,
-    compat::ApiVersion,
-    extract::ClientGone,
-    takeover::{Connection, Takeover},
+use super::{ApiState, compat::ApiVersion, extract::ClientGone};
+use crate::{
+    edge::takeover::{Connection, Takeover},
+    model::Error,
 };
-use crate::model::Error;
 
 /// A request that may take its connection over.
 pub struct Hijack {

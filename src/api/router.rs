@@ -1,83 +1,35 @@
-//! Finds a request's route. Small and our own, since Docker's paths have names with slashes in their middle
-//! (`/images/{name}/json`), which the radix router below axum cannot express. Handlers stay axum's.
+//! The Docker API around its table of routes: versions in the path, paths as dockerd cleans them, the headers of every answer.
 
-use std::{borrow::Cow, convert::Infallible, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+use std::borrow::Cow;
 
 use axum::{
     body::Body,
-    handler::Handler,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
-use super::{ApiState, compat::ApiVersion, error, extract::PathName};
-use crate::model::Error;
+use super::{ApiState, compat::ApiVersion};
+use crate::edge::{
+    error,
+    route::{self, Route, Table},
+};
 
-type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
-type Served = Box<dyn Fn(Request<Body>, ApiState) -> Answer + Send + Sync>;
-
-/// One line of the table.
-pub struct Route {
-    /// HTTP's verb.
-    pub method: Method,
-    /// As in Docker's specification: literal parts and at most one `{name}`, which may contain slashes.
-    pub path: &'static str,
-    /// Docker's operationId.
-    pub operation: &'static str,
-    handler: Option<Served>,
-}
-
-impl Route {
-    /// A known call that is not built yet: answers 501.
-    pub fn new(method: Method, path: &'static str, operation: &'static str) -> Self {
-        Self { method, path, operation, handler: None }
-    }
-
-    /// Binds the handler.
-    #[must_use]
-    pub fn to<H, T>(mut self, handler: H) -> Self
-    where
-        H: Handler<T, ApiState> + Sync,
-        T: 'static,
-    {
-        self.handler = Some(Box::new(move |request, state| Box::pin(handler.clone().call(request, state))));
-        self
-    }
-
-    /// Whether the call is carried out.
-    pub fn is_served(&self) -> bool {
-        self.handler.is_some()
-    }
-
-    /// The variable part of `path` if the route matches; empty for a route without one.
-    fn matches<'p>(&self, path: &'p str) -> Option<&'p str> {
-        let Some((before, rest)) = self.path.split_once('{') else {
-            return (self.path == path).then_some("");
-        };
-        let (_, after) = rest.split_once('}').expect("a route's braces are closed");
-        let name = path.strip_prefix(before)?.strip_suffix(after)?;
-        (!name.is_empty()).then_some(name)
-    }
-}
-
-/// All routes with the state of their handlers.
+/// Answers the requests of the Docker API.
 #[derive(Clone)]
 pub struct Router {
-    routes: Arc<[Route]>,
-    state: ApiState,
+    table: Table<ApiState>,
     server: HeaderValue,
 }
 
 impl Router {
     /// A router over `routes`, the first match in order wins. `server` is the `Server` header.
-    pub fn new(routes: Vec<Route>, state: ApiState, server: HeaderValue) -> Self {
-        Self { routes: routes.into(), state, server }
+    pub fn new(routes: Vec<Route<ApiState>>, state: ApiState, server: HeaderValue) -> Self {
+        Self { table: Table::new(routes, state), server }
     }
 
     /// Answers a request; never fails, and a panic of a handler is a 500.
     pub async fn oneshot(&self, mut request: Request<Body>) -> Response {
-        let Some(path) = decoded(request.uri().path()).map(Cow::into_owned) else {
+        let Some(path) = route::decoded(request.uri().path()).map(Cow::into_owned) else {
             return error::message(StatusCode::BAD_REQUEST, "invalid URL escape in the path");
         };
         if let Some(clean) = cleaned(&path) {
@@ -93,12 +45,7 @@ impl Router {
             self.add_headers(&mut response);
             return response;
         }
-        let found = self
-            .routes
-            .iter()
-            .filter(|route| route.method == *request.method())
-            .find_map(|route| Some((route, route.matches(path)?)));
-        let Some((route, name)) = found else {
+        let Some((route, name)) = self.table.find(request.method(), path) else {
             return error::message(StatusCode::NOT_FOUND, "page not found");
         };
         let version = match version {
@@ -106,23 +53,9 @@ impl Router {
             Err(TooOld(text)) => return self.too_old(text),
         };
         request.extensions_mut().insert(version);
-        if !name.is_empty() {
-            request.extensions_mut().insert(PathName(name.to_owned()));
-        }
-        let mut response = self.call(route, request).await;
+        let mut response = self.table.call(route, name, request).await;
         self.add_headers(&mut response);
         response
-    }
-
-    async fn call(&self, route: &Route, request: Request<Body>) -> Response {
-        let Some(handler) = &route.handler else {
-            return Error::call_not_implemented(route.method.as_str(), route.path).into_response();
-        };
-        let answer = AssertUnwindSafe(async { handler(request, self.state.clone()).await });
-        answer.catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(operation = route.operation, "the handler of {} panicked", route.operation);
-            error::message(StatusCode::INTERNAL_SERVER_ERROR, &format!("ringer failed in {}", route.operation))
-        })
     }
 
     /// The answer to a version that is not spoken any more. Not in JSON: so old a client would not read that.
@@ -163,36 +96,6 @@ impl Router {
 /// Put on an answer that dockerd's WebSocket library writes past its router, without the headers of all others.
 #[derive(Clone, Copy)]
 pub struct Bare;
-
-impl hyper::service::Service<Request<Body>> for Router {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Body>) -> Self::Future {
-        let router = self.clone();
-        Box::pin(async move { Ok(router.oneshot(request).await) })
-    }
-}
-
-/// The path with its percent escapes resolved; `None` if they are not well-formed or not UTF-8.
-fn decoded(path: &str) -> Option<Cow<'_, str>> {
-    if !path.contains('%') {
-        return Some(Cow::Borrowed(path));
-    }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            let digits = std::str::from_utf8(&digits).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    Some(Cow::Owned(String::from_utf8(bytes).ok()?))
-}
 
 /// The path without empty and dot segments, if it has any: dockerd redirects to it.
 fn cleaned(path: &str) -> Option<String> {
@@ -245,20 +148,6 @@ fn split_version(path: &str) -> (Result<ApiVersion, TooOld<'_>>, &str) {
 mod tests {
     use super::*;
 
-    fn route(path: &'static str) -> Route {
-        Route::new(Method::GET, path, "X")
-    }
-
-    #[test]
-    fn names_may_contain_slashes() {
-        let inspect = route("/images/{name}/json");
-        assert_eq!(inspect.matches("/images/a/b:5000/c/json"), Some("a/b:5000/c"));
-        assert_eq!(inspect.matches("/images/json"), None);
-        assert_eq!(inspect.matches("/images//json"), None);
-        assert_eq!(route("/volumes/{name}").matches("/volumes/a"), Some("a"));
-        assert_eq!(route("/info").matches("/info/"), None);
-    }
-
     #[test]
     fn prefix_is_clamped_to_what_we_speak() {
         assert_eq!(split_version("/v1.41/info"), (Ok(ApiVersion::v1(41)), "/info"));
@@ -298,12 +187,5 @@ mod tests {
         assert_eq!(cleaned("/a/../info").as_deref(), Some("/info"));
         assert_eq!(cleaned("/networks/"), None);
         assert_eq!(cleaned("/info"), None);
-    }
-
-    #[test]
-    fn escapes_are_resolved() {
-        assert_eq!(decoded("/images/a%2Fb/json").as_deref(), Some("/images/a/b/json"));
-        assert!(decoded("/%zz").is_none());
-        assert!(decoded("/%f").is_none());
     }
 }

@@ -4,11 +4,12 @@
 
 use http::Method;
 
-use super::{build, buildkit, containers, images, networks, plugins, router::Route, swarm, system, volumes};
+use super::{ApiState, build, buildkit, containers, images, networks, plugins, swarm, system, volumes};
+use crate::edge::route::Route;
 
 /// All routes, in the order in which they are tried.
 #[rustfmt::skip]
-pub fn routes() -> Vec<Route> {
+pub fn routes() -> Vec<Route<ApiState>> {
     vec![
         // System
         post("/auth", "SystemAuth").to(images::system_auth),
@@ -150,22 +151,22 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-fn get(path: &'static str, operation: &'static str) -> Route {
+fn get(path: &'static str, operation: &'static str) -> Route<ApiState> {
     Route::new(Method::GET, path, operation)
 }
 
-fn head(path: &'static str, operation: &'static str) -> Route {
+fn head(path: &'static str, operation: &'static str) -> Route<ApiState> {
     Route::new(Method::HEAD, path, operation)
 }
 
-fn post(path: &'static str, operation: &'static str) -> Route {
+fn post(path: &'static str, operation: &'static str) -> Route<ApiState> {
     Route::new(Method::POST, path, operation)
 }
 
-fn put(path: &'static str, operation: &'static str) -> Route {
+fn put(path: &'static str, operation: &'static str) -> Route<ApiState> {
     Route::new(Method::PUT, path, operation)
 }
 
-fn delete(path: &'static str, operation: &'static str) -> Route {
+fn delete(path: &'static str, operation: &'static str) -> Route<ApiState> {
     Route::new(Method::DELETE, path, operation)
 }

@@ -14,7 +14,8 @@ use axum::body::Body;
 use http::Request;
 
 use self::facts::{Agents, Facts, Operation, Reasons};
-use super::{query::recorded, router::Route, routes::routes, testing};
+use super::{query::recorded, routes::routes, testing};
+use crate::{api::ApiState, edge::route::Route};
 
 /// What a call does.
 enum Status {
@@ -28,7 +29,7 @@ enum Status {
 /// What needs a swarm.
 const SWARM_TAGS: [&str; 6] = ["Swarm", "Node", "Service", "Task", "Secret", "Config"];
 
-fn status(route: &Route, operation: &Operation, reasons: &Reasons) -> Status {
+fn status(route: &Route<ApiState>, operation: &Operation, reasons: &Reasons) -> Status {
     if !route.is_served() {
         let reason = reasons.not_implemented.get(route.operation);
         return Status::NotImplemented(
@@ -56,7 +57,7 @@ fn settle(path: &str, text: &str) {
 }
 
 /// The fields of the query that each handler reads, by operationId: each is asked once, about nothing.
-async fn queries(routes: &[Route]) -> BTreeMap<&'static str, Vec<&'static str>> {
+async fn queries(routes: &[Route<ApiState>]) -> BTreeMap<&'static str, Vec<&'static str>> {
     let (state, _folder) = testing::state().await;
     let mut queries = BTreeMap::new();
     for route in routes.iter().filter(|route| route.is_served()) {

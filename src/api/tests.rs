@@ -1,5 +1,7 @@
 //! Our answers beside those of a real dockerd (28.5), captured by `scripts/capture-answers`.
 
+mod server;
+
 use axum::body::Body;
 use http::{Request, header};
 use http_body_util::BodyExt;

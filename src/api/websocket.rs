@@ -21,13 +21,11 @@ use tokio_tungstenite::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{
-    ApiState,
-    compat::ApiVersion,
-    router::Bare,
-    takeover::{Connection, Takeover},
+use super::{ApiState, compat::ApiVersion, router::Bare};
+use crate::{
+    edge::takeover::{Connection, Takeover},
+    model::{Error, Result, limits},
 };
-use crate::model::{Error, Result, limits};
 
 /// Bytes that may wait for either side, and the longest message that we send.
 const PIPE_BYTES: usize = 32 << 10;

@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf};
 
 use ringer::{
-    api::server::{ListenAddress, TlsFiles},
+    edge::server::{ListenAddress, TlsFiles},
     engine::config::OpenHost,
 };
 

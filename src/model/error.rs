@@ -1,4 +1,4 @@
-//! The one error type. Kinds are named as moby's errdefs; `api::error` maps kinds to HTTP statuses.
+//! The one error type. Kinds are named as moby's errdefs; `edge::error` maps kinds to HTTP statuses.
 //!
 //! Clients search in Docker's texts, so every such text has exactly one constructor here.
 

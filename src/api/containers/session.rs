@@ -10,10 +10,8 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    api::{
-        stream::{Output, frame, frame_head},
-        takeover::Connection,
-    },
+    api::stream::{Output, frame, frame_head},
+    edge::takeover::Connection,
     engine::containers::{
         console,
         session::{Session, SessionStdin},

@@ -10,13 +10,16 @@ use super::{
     fields::{Fate, Fates},
     status,
 };
-use crate::api::{compat::ApiVersion, router::Route};
+use crate::{
+    api::{ApiState, compat::ApiVersion},
+    edge::route::Route,
+};
 
 /// The whole document.
 pub fn document(
     facts: &Facts,
     reasons: &Reasons,
-    routes: &[Route],
+    routes: &[Route<ApiState>],
     queries: &BTreeMap<&'static str, Vec<&'static str>>,
     fates: &Fates,
 ) -> Value {
@@ -57,7 +60,7 @@ pub fn document(
 
 impl Facts {
     /// What Docker's specification says, or for a call that it leaves out, the bare route.
-    fn operation_or_own(&self, route: &Route) -> Operation {
+    fn operation_or_own(&self, route: &Route<ApiState>) -> Operation {
         let known = self.operations.iter().find(|operation| operation.operation == route.operation);
         let list =
             |of: fn(&Operation) -> &Vec<String>| known.map(|operation| of(operation).clone()).unwrap_or_default();
@@ -73,7 +76,7 @@ impl Facts {
     }
 }
 
-fn parameters(route: &Route, operation: &Operation, read: &[&str]) -> Value {
+fn parameters(route: &Route<ApiState>, operation: &Operation, read: &[&str]) -> Value {
     let name = route.path.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(name, _)| name);
     let in_path = name.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text() }));
     let in_query = read.iter().map(|name| json!({ "name": name, "in": "query", "schema": text() }));

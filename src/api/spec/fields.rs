@@ -13,7 +13,8 @@ use super::{
     samples,
 };
 use crate::{
-    api::{ApiState, router::Route, testing},
+    api::{ApiState, testing},
+    edge::route::Route,
     oci::host::HostFacts,
 };
 
@@ -66,9 +67,9 @@ pub fn file(fates: &Fates) -> String {
 }
 
 /// The fate of every field of the calls that are served.
-pub async fn fates(facts: &Facts, routes: &[Route]) -> Fates {
+pub async fn fates(facts: &Facts, routes: &[Route<ApiState>]) -> Fates {
     let world = World::new().await;
-    let is_unsent = |route: &&Route| {
+    let is_unsent = |route: &&Route<ApiState>| {
         let operation = route.operation;
         route.is_served() && facts.bodies.contains_key(operation) && !samples::OPERATIONS.contains(&operation)
     };

@@ -8,7 +8,10 @@ use super::{
     fields::{Fate, Fates},
     status,
 };
-use crate::api::{compat::ApiVersion, router::Route};
+use crate::{
+    api::{ApiState, compat::ApiVersion},
+    edge::route::Route,
+};
 
 const HEAD: &str = "\
 # The API, call by call
@@ -19,7 +22,7 @@ every field of every request body; do not edit. `api-spec/openapi.json` says the
 ";
 
 /// The whole page.
-pub fn table(facts: &Facts, agents: &Agents, reasons: &Reasons, routes: &[Route], fates: &Fates) -> String {
+pub fn table(facts: &Facts, agents: &Agents, reasons: &Reasons, routes: &[Route<ApiState>], fates: &Fates) -> String {
     let mut page = HEAD.to_owned();
     let names: Vec<_> = agents.agents.iter().map(|(short, name)| format!("{short} {name}")).collect();
     let _infallible = writeln!(

@@ -13,14 +13,18 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{ListenAddress, Listener, Server};
 use crate::{
     api::{
         ApiState,
         extract::{ClientGone, Peer},
+        for_tenant,
         hijack::Hijack,
-        router::{Route, Router},
+        router::Router,
         stream, testing,
+    },
+    edge::{
+        route::Route,
+        server::{Api, ListenAddress, Listener, Listening, Server},
     },
     model::{Error, id::Tenant},
 };
@@ -32,6 +36,7 @@ struct World {
     server: Server,
     socket: PathBuf,
     state: ApiState,
+    listening: Vec<Listening>,
     _folder: tempfile::TempDir,
 }
 
@@ -63,17 +68,23 @@ async fn silent(State(_): State<ApiState>, gone: ClientGone) -> Response {
     body.into_response()
 }
 
-async fn world(routes: Vec<Route>) -> World {
+async fn world(routes: Vec<Route<ApiState>>) -> World {
     let (state, folder) = testing::state().await;
     let socket = folder.path().join("docker.sock");
-    let server = Server::new(Router::new(routes, state.clone(), HeaderValue::from_static("test"))).unwrap();
-    for listener in Listener::open(&ListenAddress::Unix(socket.clone()), "", None).unwrap() {
-        server.listen(listener, Tenant::default_tenant());
-    }
-    World { server, socket, state, _folder: folder }
+    let server = Server::new().unwrap();
+    let api = api(routes, &state);
+    let listeners = Listener::open(&ListenAddress::Unix(socket.clone()), "", None).unwrap();
+    let listening = listeners.into_iter().map(|listener| server.listen(listener, api.clone())).collect();
+    World { server, socket, state, listening, _folder: folder }
 }
 
-fn get(path: &'static str) -> Route {
+/// The API of a few routes for the default tenant.
+fn api(routes: Vec<Route<ApiState>>, state: &ApiState) -> Arc<dyn Api> {
+    let router = Router::new(routes, state.clone(), HeaderValue::from_static("test"));
+    for_tenant(&router, Tenant::default_tenant())
+}
+
+fn get(path: &'static str) -> Route<ApiState> {
     Route::new(Method::GET, path, "Test")
 }
 
@@ -249,4 +260,47 @@ async fn drain_lets_a_request_end_and_takes_the_socket_away() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("done"), "{answer}");
     assert!(!world.socket.exists());
+}
+
+#[tokio::test]
+async fn listener_that_is_taken_away_lets_its_request_end_and_leaves_the_others() {
+    let (begun, mut has_begun) = mpsc::channel::<()>(1);
+    let release = Arc::new(Notify::new());
+    let released = release.clone();
+    let slow = move || {
+        let (begun, released) = (begun.clone(), released.clone());
+        async move {
+            begun.send(()).await.unwrap();
+            released.notified().await;
+            "done"
+        }
+    };
+    let mut world = world(vec![get("/slow").to(slow), get("/who").to(who)]).await;
+    let other = world.socket.with_file_name("other.sock");
+    let api = api(vec![get("/who").to(who)], &world.state);
+    let listener = Listener::open(&ListenAddress::Unix(other.clone()), "", None).unwrap().remove(0);
+    let _other = world.server.listen(listener, api);
+    let mut idle = world.connect().await;
+    let mut stream = world.connect().await;
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    has_begun.recv().await.unwrap();
+    let listening = world.listening.remove(0);
+    let ended = tokio::spawn(listening.end());
+    tokio::time::timeout(LIMIT, async {
+        while world.socket.exists() {
+            tokio::task::yield_now().await;
+        }
+        let mut nothing = Vec::new();
+        idle.read_to_end(&mut nothing).await.unwrap();
+    })
+    .await
+    .expect("the socket goes, and idle connections with it, while a request is at work");
+    assert!(!ended.is_finished(), "the request is not at its end");
+    release.notify_one();
+    tokio::time::timeout(LIMIT, ended).await.expect("an end").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("done"), "{answer}");
+    world.socket = other;
+    assert!(world.talk("GET /who HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false).await.contains("200 OK"));
 }

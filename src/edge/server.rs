@@ -1,13 +1,11 @@
 //! Listeners and connections: hyper over our own accept loop, since half-closed connections must go on and every
-//! connection knows its listener's tenant and its peer.
+//! connection knows its listener's API and its peer.
 
 mod address;
 mod browser;
 mod hangup;
 mod listen;
 mod refuse;
-#[cfg(test)]
-mod tests;
 mod tls;
 mod unread;
 
@@ -25,7 +23,11 @@ use tokio::{
     net::UnixStream,
     sync::mpsc,
 };
-use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    either::Either,
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tracing::Instrument;
 
 pub use self::{
@@ -41,12 +43,12 @@ use self::{
 use super::{
     error,
     extract::Peer,
-    router::Router,
+    route::Answer,
     takeover::{Taken, Takeover},
 };
 use crate::{
     descriptors,
-    model::{Result, error::Context, id::Tenant},
+    model::{Result, error::Context},
 };
 
 /// A client must send the head of its request within this.
@@ -55,9 +57,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the router on any number of listeners.
+/// What answers the requests that come through a listener.
+pub trait Api: Send + Sync + 'static {
+    /// Answers a request; never fails.
+    fn answer(&self, request: Request<Body>) -> Answer;
+}
+
+/// Serves APIs on any number of listeners.
 pub struct Server {
-    router: Router,
     hangups: Arc<Hangups>,
     allowed_hosts: Arc<AllowedHosts>,
     accepting: CancellationToken,
@@ -68,9 +75,8 @@ pub struct Server {
 
 impl Server {
     /// A server without listeners.
-    pub fn new(router: Router) -> Result<Self> {
+    pub fn new() -> Result<Self> {
         Ok(Self {
-            router,
             hangups: Hangups::start().context("watching connections")?,
             allowed_hosts: Arc::default(),
             accepting: CancellationToken::new(),
@@ -87,19 +93,22 @@ impl Server {
         self
     }
 
-    /// Starts accepting; everything that comes through this listener is `tenant`'s.
-    pub fn listen(&self, listener: Listener, tenant: Tenant) {
+    /// Starts accepting; `api` answers what comes through this listener.
+    pub fn listen(&self, listener: Listener, api: Arc<dyn Api>) -> Listening {
         let span = tracing::info_span!("listener", address = %listener.address());
+        let stop = self.accepting.child_token();
+        let served = TaskTracker::new();
         let worker = Worker {
-            router: self.router.clone(),
+            api,
             hangups: self.hangups.clone(),
             allowed_hosts: self.allowed_hosts.clone(),
-            stop: self.accepting.clone(),
+            stop: stop.clone(),
             connections: self.connections.clone(),
+            served: served.clone(),
             refusals: self.refusals.clone(),
-            tenant,
         };
-        self.listeners.spawn(worker.accept(listener).instrument(span));
+        self.listeners.spawn(served.track_future(worker.accept(listener).instrument(span)));
+        Listening { stop: stop.drop_guard(), served }
     }
 
     /// Stops accepting, removes the sockets that we made, and waits until every request under way has ended. What
@@ -113,15 +122,33 @@ impl Server {
     }
 }
 
+/// A listener that is served. Dropping this takes it away: its socket is removed if we made it, nobody is accepted any
+/// more, and connections end after the request that they are at.
+#[must_use]
+pub struct Listening {
+    stop: DropGuard,
+    served: TaskTracker,
+}
+
+impl Listening {
+    /// Takes the listener away and waits until its socket is gone and every request that came through it has ended.
+    pub async fn end(self) {
+        drop(self.stop);
+        self.served.close();
+        self.served.wait().await;
+    }
+}
+
 #[derive(Clone)]
 struct Worker {
-    router: Router,
+    api: Arc<dyn Api>,
     hangups: Arc<Hangups>,
     allowed_hosts: Arc<AllowedHosts>,
     stop: CancellationToken,
     connections: TaskTracker,
+    /// Those of this listener.
+    served: TaskTracker,
     refusals: Refusals,
-    tenant: Tenant,
 }
 
 impl Worker {
@@ -138,7 +165,8 @@ impl Worker {
                 }
                 Ok(socket) => {
                     let tls = listener.tls().cloned();
-                    self.connections.spawn(self.clone().welcome(socket, tls).in_current_span());
+                    let welcome = self.clone().welcome(socket, tls).in_current_span();
+                    self.connections.spawn(self.served.track_future(welcome));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection: {error}");
@@ -161,7 +189,7 @@ impl Worker {
         };
         // Pages in browsers reach no unix socket, and TLS asks for certificates.
         let pages = (peer.is_none() && tls.is_none()).then(|| self.allowed_hosts.clone());
-        let tag = Tag { tenant: self.tenant.clone(), peer, fate, pages };
+        let tag = Tag { peer, fate, pages };
         let Some(tls) = tls else { return self.serve(stream, tag).await };
         let shaken = tokio::select! {
             shaken = tls.accept(stream) => shaken,
@@ -174,15 +202,15 @@ impl Worker {
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tag: Tag) {
-        let router = self.router;
+        let api = self.api;
         let (takes, mut taken) = mpsc::channel(1);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (router, takes) = (router.clone(), takes.clone());
+            let (api, takes) = (api.clone(), takes.clone());
             let (refusal, request) = (tag.refusal(request.headers()), tag.put_on(unread::watch(request)));
             async move {
                 let answer = match refusal {
                     Some(refusal) => refusal,
-                    None => router.oneshot(request).await,
+                    None => api.answer(request).await,
                 };
                 match Taken::unless(answer) {
                     Ok(answer) => Ok::<_, Infallible>(answer),
@@ -223,7 +251,6 @@ impl Worker {
 /// What every request of a connection carries.
 #[derive(Clone)]
 struct Tag {
-    tenant: Tenant,
     peer: Option<Peer>,
     fate: Fate,
     /// Where pages in browsers come through, the names that they may use.
@@ -250,7 +277,6 @@ impl Tag {
         // dockerd.
         let gone = if self.peer.is_some() { &self.fate.gone } else { &self.fate.silent };
         let extensions = request.extensions_mut();
-        extensions.insert(self.tenant.clone());
         extensions.insert(gone.clone());
         extensions.insert(Takeover::new(self.fate.gone.clone()));
         if let Some(peer) = self.peer {

@@ -22,7 +22,7 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
 };
 
-use crate::api::extract::ClientGone;
+use crate::edge::extract::ClientGone;
 
 /// A connection as it was accepted.
 pub type Socket = Either<UnixStream, TcpStream>;
