@@ -92,7 +92,7 @@ impl BuildQuery {
     fn request(self, headers: &HeaderMap) -> Result<BuildRequest, Error> {
         let number = |text: &str| text.parse().unwrap_or(0);
         let limits = BuildLimits {
-            network_mode: self.networkmode,
+            network_mode: self.networkmode.into(),
             extra_hosts: self.extrahosts,
             shm_size: match self.shmsize.as_str() {
                 "" => 0,

@@ -4,6 +4,7 @@ mod change;
 mod config;
 mod host_config;
 mod merge;
+mod modes;
 pub mod mount_spec;
 mod mounts;
 mod state;
@@ -15,6 +16,7 @@ pub use host_config::{
     TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
 };
 pub use merge::merge_health;
+pub use modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, RestartMode, UsernsMode, UtsMode};
 pub use mounts::{MountKind, MountPoint, MountedImage, ReadOnlyDepth};
 pub use state::{ContainerState, Ended, Health, HealthProbe, HealthStatus, Live};
 

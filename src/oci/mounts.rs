@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{
     Error, Result,
-    container::{HostConfig, MountKind, MountPoint, ReadOnlyDepth},
+    container::{HostConfig, IpcMode, MountKind, MountPoint, ReadOnlyDepth},
 };
 
 /// Bytes of `/dev/shm` if nobody says otherwise.
@@ -105,7 +105,7 @@ fn kernel_mounts(input: &SpecInput<'_>, security: &SecurityOptions) -> Vec<(&'st
         kernel_mount("/sys/fs/cgroup", "cgroup", "cgroup", cgroup),
         kernel_mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
-    if input.shm.is_none() && host_config.ipc_mode != "none" {
+    if input.shm.is_none() && host_config.ipc_mode != IpcMode::None {
         let size = format!("size={}", if host_config.shm_size > 0 { host_config.shm_size } else { DEFAULT_SHM_SIZE });
         mounts.push(kernel_mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
     }

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType};
 
 use super::{SpecInput, host::CgroupVersion};
-use crate::model::container::HostConfig;
+use crate::model::container::{CgroupnsMode, HostConfig, IpcMode, PidMode, UtsMode};
 
 /// Where a container's network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Joined {
 
 /// The host name; none in the host's UTS namespace, where it would be everybody's.
 pub(super) fn hostname(input: &SpecInput<'_>) -> Option<String> {
-    (input.record.host_config.uts_mode != "host").then(|| input.hostname.to_owned())
+    (input.record.host_config.uts_mode != UtsMode::Host).then(|| input.hostname.to_owned())
 }
 
 /// All namespaces that are not the host's, in dockerd's order.
@@ -39,13 +39,13 @@ pub(super) fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
         NetworkNamespace::New => namespaces.push(namespace(LinuxNamespaceType::Network, None)),
         NetworkNamespace::Path(path) => namespaces.push(namespace(LinuxNamespaceType::Network, Some(path))),
     }
-    if host_config.uts_mode != "host" {
+    if host_config.uts_mode != UtsMode::Host {
         namespaces.push(namespace(LinuxNamespaceType::Uts, None));
     }
-    if host_config.pid_mode != "host" {
+    if host_config.pid_mode != PidMode::Host {
         namespaces.push(namespace(LinuxNamespaceType::Pid, input.joined.pid.as_deref()));
     }
-    if host_config.ipc_mode != "host" {
+    if host_config.ipc_mode != IpcMode::Host {
         namespaces.push(namespace(LinuxNamespaceType::Ipc, input.joined.ipc.as_deref()));
     }
     if has_own_cgroup_namespace(host_config, input.host.cgroup) {
@@ -56,10 +56,10 @@ pub(super) fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
 
 /// On the unified tree everybody has one unless the client says no; before, only who asks for it.
 fn has_own_cgroup_namespace(host_config: &HostConfig, version: CgroupVersion) -> bool {
-    match host_config.cgroupns_mode.as_str() {
-        "host" => false,
-        "private" => true,
-        _ => version == CgroupVersion::V2,
+    match host_config.cgroupns_mode {
+        CgroupnsMode::Host => false,
+        CgroupnsMode::Private => true,
+        CgroupnsMode::Unset | CgroupnsMode::Unknown(_) => version == CgroupVersion::V2,
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{
     Error, Result,
-    container::{ContainerRecord, HostConfig, Ulimit},
+    container::{ContainerRecord, HostConfig, PidMode, Ulimit},
     path::clean_absolute,
 };
 
@@ -83,7 +83,7 @@ pub(super) fn process(
 
 /// The init program to lay into the container; with other containers' processes in sight it would reap none.
 pub(super) fn init_of<'a>(input: &SpecInput<'a>) -> Option<&'a std::path::Path> {
-    let private_pids = input.record.host_config.pid_mode.is_empty() || input.record.host_config.pid_mode == "private";
+    let private_pids = matches!(input.record.host_config.pid_mode, PidMode::Unset | PidMode::Private);
     input.init.filter(|_| private_pids)
 }
 

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use super::{NetworkNamespace, SpecInput};
-use crate::model::{Error, Result, container::HostConfig};
+use crate::model::{
+    Error, Result,
+    container::{HostConfig, IpcMode, UtsMode},
+};
 
 /// Settings of the IPC namespace.
 const IPC: [&str; 8] = [
@@ -24,13 +27,13 @@ pub(super) fn sysctls(input: &SpecInput<'_>) -> Result<Option<HashMap<String, St
     let host_config = &input.record.host_config;
     let mut sysctls = HashMap::new();
     if matches!(input.network, NetworkNamespace::New | NetworkNamespace::Path(_))
-        && !host_config.network_mode.starts_with("container:")
+        && host_config.network_mode.container().is_none()
     {
         sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
     }
     let domainname = &input.record.config.domainname;
-    if !domainname.is_empty() && host_config.uts_mode != "host" {
+    if !domainname.is_empty() && host_config.uts_mode != UtsMode::Host {
         sysctls.insert("kernel.domainname".to_owned(), domainname.clone());
     }
     for (name, value) in host_config.sysctls.iter().flatten() {
@@ -43,10 +46,14 @@ pub(super) fn sysctls(input: &SpecInput<'_>) -> Result<Option<HashMap<String, St
 fn check(name: &str, host_config: &HostConfig, network: NetworkNamespace<'_>) -> Result<()> {
     let refused = |reason: &str| Err(Error::system(format!("sysctl {name:?} {reason}")));
     if name == "kernel.domainname" {
-        return if host_config.uts_mode == "host" { refused("is not in a separate kernel namespace") } else { Ok(()) };
+        return if host_config.uts_mode == UtsMode::Host {
+            refused("is not in a separate kernel namespace")
+        } else {
+            Ok(())
+        };
     }
     if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
-        return if host_config.ipc_mode == "host" {
+        return if host_config.ipc_mode == IpcMode::Host {
             refused("is not allowed in the hosts ipc namespace")
         } else {
             Ok(())

@@ -6,10 +6,10 @@ mod modes;
 mod process;
 mod restart;
 
-use super::{HostFacts, caps, devices, mounts, seccomp, security_opt::SecurityOptions, tmpfs};
+use super::{HostFacts, caps, devices, host::CgroupVersion, mounts, seccomp, security_opt::SecurityOptions, tmpfs};
 use crate::model::{
     Error, Result,
-    container::{Config, HostConfig},
+    container::{CgroupnsMode, Config, HostConfig, IpcMode, RestartMode},
 };
 
 /// Checks a merged config and a host config, discards limits that the host cannot enforce, and fills in dockerd's
@@ -191,18 +191,19 @@ fn check_storage(host_config: &HostConfig) -> Result<()> {
 
 /// What dockerd writes into the host config of every container.
 fn fill_defaults(host_config: &mut HostConfig, host: &HostFacts) {
-    let fill = |field: &mut String, word: &str| {
-        if field.is_empty() {
-            word.clone_into(field);
-        }
-    };
-    fill(&mut host_config.ipc_mode, "private");
-    fill(&mut host_config.restart_policy.name, "no");
-    fill(
-        &mut host_config.cgroupns_mode,
-        if host.cgroup == super::host::CgroupVersion::V2 { "private" } else { "host" },
-    );
-    if host_config.shm_size == 0 && !matches!(host_config.ipc_mode.as_str(), "none" | "host") {
+    if host_config.ipc_mode.is_unset() {
+        host_config.ipc_mode = IpcMode::Private;
+    }
+    if host_config.restart_policy.name.is_unset() {
+        host_config.restart_policy.name = RestartMode::No;
+    }
+    if host_config.cgroupns_mode.is_unset() {
+        host_config.cgroupns_mode = match host.cgroup {
+            CgroupVersion::V2 => CgroupnsMode::Private,
+            CgroupVersion::V1 => CgroupnsMode::Host,
+        };
+    }
+    if host_config.shm_size == 0 && !matches!(host_config.ipc_mode, IpcMode::None | IpcMode::Host) {
         host_config.shm_size = mounts::DEFAULT_SHM_SIZE;
     }
     if host.features.oom_kill_disable {

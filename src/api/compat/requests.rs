@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::ApiVersion;
 use crate::model::{
     Error, Result,
-    container::{ContainerCreateRequest, HostConfig, MountRequest},
+    container::{CgroupnsMode, ContainerCreateRequest, HostConfig, IpcMode, MountRequest, NetworkMode},
     filters::Filters,
     network::NetworkCreateRequest,
 };
@@ -84,12 +84,12 @@ impl ApiVersion {
             // A client that knew no AutoRemove removes by itself.
             host_config.auto_remove = false;
         }
-        if self < Self::v1(40) && host_config.ipc_mode.is_empty() {
+        if self < Self::v1(40) && host_config.ipc_mode.is_unset() {
             // Before that the default was to share.
-            host_config.ipc_mode = "shareable".to_owned();
+            host_config.ipc_mode = IpcMode::Shareable;
         }
-        if self < Self::v1(41) && host_config.cgroupns_mode.is_empty() && !host_config.privileged {
-            host_config.cgroupns_mode = "host".to_owned();
+        if self < Self::v1(41) && host_config.cgroupns_mode.is_unset() && !host_config.privileged {
+            host_config.cgroupns_mode = CgroupnsMode::Host;
         }
         if !self.reads_console_size() {
             host_config.console_size = [0, 0];
@@ -150,9 +150,9 @@ impl ApiVersion {
         if address.is_empty() {
             return Ok(());
         }
-        let mode = request.host_config.network_mode.as_str();
-        if mode != "none" && mode != "host" && !mode.starts_with("container:") {
-            let mode = if matches!(mode, "" | "default") { "bridge" } else { mode };
+        let mode = &request.host_config.network_mode;
+        let has_no_endpoint = matches!(mode, NetworkMode::Host | NetworkMode::None);
+        if let Some(mode) = mode.network().filter(|_| !has_no_endpoint) {
             let endpoints = request.networking.endpoints_config.get_or_insert_default();
             if endpoints.is_empty() {
                 endpoints.insert(mode.to_owned(), None);
@@ -199,7 +199,7 @@ mod tests {
     fn adjusted(minor: u16, mode: &str, endpoints: Value, mac_address: &str) -> Result<ContainerCreateRequest> {
         let mut request = ContainerCreateRequest::default();
         mac_address.clone_into(&mut request.config.mac_address);
-        mode.clone_into(&mut request.host_config.network_mode);
+        request.host_config.network_mode = mode.into();
         request.networking = from_value(json!({ "EndpointsConfig": endpoints })).unwrap();
         ApiVersion::v1(minor).adjust_create(&mut request).map(|()| request)
     }

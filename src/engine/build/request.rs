@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use crate::{
     dockerfile::args::Arguments,
     model::{
-        container::{HostConfig, LogConfig, Ulimit},
+        container::{HostConfig, LogConfig, NetworkMode, Ulimit},
         image::Platform,
         reference::Reference,
         registry_auth::RegistryAuth,
@@ -51,7 +51,7 @@ pub struct BuildRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildLimits {
     /// `networkmode`
-    pub network_mode: String,
+    pub network_mode: NetworkMode,
     /// `extrahosts`
     pub extra_hosts: Vec<String>,
     /// `shmsize`
@@ -82,7 +82,10 @@ impl BuildLimits {
         let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
         HostConfig {
             log_config: LogConfig { kind: "none".to_owned(), ..LogConfig::default() },
-            network_mode: if self.network_mode.is_empty() { "default".to_owned() } else { self.network_mode.clone() },
+            network_mode: match &self.network_mode {
+                NetworkMode::Unset => NetworkMode::Default,
+                mode => mode.clone(),
+            },
             extra_hosts: some(&self.extra_hosts),
             shm_size: self.shm_size,
             ulimits: (!self.ulimits.is_empty()).then(|| self.ulimits.clone()),

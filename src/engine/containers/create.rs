@@ -10,7 +10,7 @@ use crate::{
     logs::{self, ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
-        container::{ContainerCreateRequest, ContainerRecord, ContainerState, HostConfig, Networking},
+        container::{ContainerCreateRequest, ContainerRecord, ContainerState, HostConfig, NetworkMode, Networking},
         id::{ContainerId, Tenant},
         image::ImageForContainer,
         time::Timestamp,
@@ -58,14 +58,14 @@ impl Engine {
         let mut warnings = std::mem::take(&mut request.warnings);
         warnings.extend(oci::validate(&config, &mut request.host_config, &self.host)?);
         warnings.extend(logs::check(&request.host_config.log_config)?);
-        if request.host_config.network_mode == "host" && request.host_config.binds_ports() {
+        if request.host_config.network_mode == NetworkMode::Host && request.host_config.binds_ports() {
             warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
         if request.host_config.log_config.kind.is_empty() {
             "json-file".clone_into(&mut request.host_config.log_config.kind);
         }
-        if matches!(request.host_config.network_mode.as_str(), "" | "default") {
-            "bridge".clone_into(&mut request.host_config.network_mode);
+        if matches!(request.host_config.network_mode, NetworkMode::Unset | NetworkMode::Default) {
+            request.host_config.network_mode = NetworkMode::from(NetworkMode::BRIDGE);
         }
         networks::request::check(&config, &request.host_config)?;
         self.pin_containers(tenant, &mut request.host_config)?;
@@ -73,8 +73,8 @@ impl Engine {
         request.host_config.runtime.clone_from(&runtime);
         let id = ContainerId::random();
         if config.hostname.is_empty() {
-            config.hostname = match request.host_config.network_mode.as_str() {
-                "host" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            config.hostname = match request.host_config.network_mode {
+                NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 _ => id.short().to_owned(),
             };
         }
@@ -91,15 +91,13 @@ impl Engine {
     /// Modes that name another container name it by its id from now on, whatever it is called later. That the owner of
     /// a network is not there is an error only at start, as with dockerd.
     fn pin_containers(&self, tenant: &Tenant, config: &mut HostConfig) -> Result<()> {
-        let pin = |mode: &mut String| -> Result<()> {
-            if let Some(other) = mode.strip_prefix("container:") {
-                *mode = format!("container:{}", self.containers.get(tenant, other)?.id());
-            }
+        let pin = |other: &mut String| -> Result<()> {
+            *other = self.containers.get(tenant, other)?.id().to_string();
             Ok(())
         };
-        let _missing_at_start = pin(&mut config.network_mode);
-        for mode in [&mut config.pid_mode, &mut config.ipc_mode] {
-            pin(mode).map_err(|error| Error::invalid(error.message()).with_source(error))?;
+        let _missing_at_start = config.network_mode.container_mut().map(pin);
+        for other in [config.pid_mode.container_mut(), config.ipc_mode.container_mut()].into_iter().flatten() {
+            pin(other).map_err(|error| Error::invalid(error.message()).with_source(error))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::{
     },
     model::{
         Error, Result,
-        container::{ContainerRecord, MountPoint},
+        container::{ContainerRecord, IpcMode, MountPoint},
         error::Context,
         id::ContainerId,
     },
@@ -113,8 +113,8 @@ impl Engine {
 
     /// Namespaces of the containers that `PidMode` and `IpcMode` name.
     fn joined_namespaces(&self, record: &ContainerRecord) -> Result<Joined> {
-        let path = |mode: &str, namespace: &str| -> Result<Option<String>> {
-            let Some(name) = mode.strip_prefix("container:") else { return Ok(None) };
+        let path = |name: Option<&str>, namespace: &str| -> Result<Option<String>> {
+            let Some(name) = name else { return Ok(None) };
             let other = self.containers.get(&record.tenant, name)?;
             let state = other.state();
             let live = state.live().ok_or_else(|| {
@@ -122,7 +122,8 @@ impl Engine {
             })?;
             Ok(Some(format!("/proc/{}/ns/{namespace}", live.pid)))
         };
-        Ok(Joined { pid: path(&record.host_config.pid_mode, "pid")?, ipc: path(&record.host_config.ipc_mode, "ipc")? })
+        let config = &record.host_config;
+        Ok(Joined { pid: path(config.pid_mode.container(), "pid")?, ipc: path(config.ipc_mode.container(), "ipc")? })
     }
 
     fn init_program(&self, record: &ContainerRecord) -> Result<Option<PathBuf>> {
@@ -139,24 +140,24 @@ impl Engine {
 
     /// `/dev/shm` where it is not the container's private one.
     async fn prepare_shm(&self, record: &ContainerRecord) -> Result<Option<PathBuf>> {
-        let mode = record.host_config.ipc_mode.as_str();
-        if mode == "host" {
-            return Ok(Some(PathBuf::from("/dev/shm")));
+        let name = match &record.host_config.ipc_mode {
+            IpcMode::Host => return Ok(Some(PathBuf::from("/dev/shm"))),
+            IpcMode::Container(name) => name,
+            IpcMode::Shareable => return self.mount_own_shm(record).await.map(Some),
+            IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Unknown(_) => return Ok(None),
+        };
+        let other = self.containers.get(&record.tenant, name)?.record();
+        match other.host_config.ipc_mode {
+            IpcMode::Shareable => Ok(Some(self.shm_dir(&other.id))),
+            IpcMode::Host => Ok(Some(PathBuf::from("/dev/shm"))),
+            _ => Err(Error::invalid(format!(
+                "cannot join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                other.id
+            ))),
         }
-        if let Some(name) = mode.strip_prefix("container:") {
-            let other = self.containers.get(&record.tenant, name)?.record();
-            return match other.host_config.ipc_mode.as_str() {
-                "shareable" => Ok(Some(self.shm_dir(&other.id))),
-                "host" => Ok(Some(PathBuf::from("/dev/shm"))),
-                _ => Err(Error::invalid(format!(
-                    "cannot join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
-                    other.id
-                ))),
-            };
-        }
-        if mode != "shareable" {
-            return Ok(None);
-        }
+    }
+
+    async fn mount_own_shm(&self, record: &ContainerRecord) -> Result<PathBuf> {
         let dir = self.shm_dir(&record.id);
         let size = record.host_config.shm_size;
         blocking({
@@ -164,7 +165,7 @@ impl Engine {
             move || rootfs::mount_shm(&dir, size)
         })
         .await?;
-        Ok(Some(dir))
+        Ok(dir)
     }
 
     /// Where a shareable `/dev/shm` is mounted on the host.
@@ -174,7 +175,7 @@ impl Engine {
 
     /// Takes a shareable `/dev/shm` away.
     pub(crate) async fn release_shm(&self, record: &ContainerRecord) {
-        if record.host_config.ipc_mode != "shareable" {
+        if record.host_config.ipc_mode != IpcMode::Shareable {
             return;
         }
         let dir = self.shm_dir(&record.id);

@@ -10,7 +10,7 @@ use crate::{
         Engine,
         container::{Container, Turn},
     },
-    model::container::{ContainerRecord, ContainerState},
+    model::container::{ContainerRecord, ContainerState, RestartMode},
 };
 
 /// The first pause; each further one is twice as long.
@@ -74,12 +74,12 @@ impl Engine {
 /// Whether a policy asks for a start after an end with this code.
 pub(super) fn wants_restart(record: &ContainerRecord, exit_code: i64) -> bool {
     let policy = &record.host_config.restart_policy;
-    match policy.name.as_str() {
-        "always" | "unless-stopped" => true,
-        "on-failure" => {
+    match policy.name {
+        RestartMode::Always | RestartMode::UnlessStopped => true,
+        RestartMode::OnFailure => {
             let limit = u64::try_from(policy.maximum_retry_count).unwrap_or(0);
             exit_code != 0 && (limit == 0 || record.restart_count < limit)
         }
-        _ => false,
+        RestartMode::Unset | RestartMode::No | RestartMode::Unknown(_) => false,
     }
 }

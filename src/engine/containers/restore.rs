@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         ErrorKind, Result,
-        container::{ContainerRecord, ContainerState},
+        container::{ContainerRecord, ContainerState, RestartMode},
         id::ContainerId,
         time::Timestamp,
     },
@@ -94,8 +94,8 @@ impl Engine {
     /// Whether a container uses what another one that is still to start has: its namespaces, or its address for a link.
     fn needs_one_of(&self, record: &ContainerRecord, starting: &[Arc<Container>]) -> bool {
         let config = &record.host_config;
-        let modes = [&config.network_mode, &config.pid_mode, &config.ipc_mode];
-        let joined = modes.into_iter().filter_map(|mode| mode.strip_prefix("container:")).map(str::to_owned);
+        let joined = [config.network_mode.container(), config.pid_mode.container(), config.ipc_mode.container()];
+        let joined = joined.into_iter().flatten().map(str::to_owned);
         let linked = links_of(record).into_iter().map(|link| link.target);
         joined.chain(linked).any(|name| {
             let needed = self.containers.get(&record.tenant, &name);
@@ -197,6 +197,7 @@ impl Engine {
 
 /// As dockerd: by the restart policy alone. Of those that a client stopped only `unless-stopped` stay down.
 fn starts_with_daemon(record: &ContainerRecord, exit_code: i64) -> bool {
-    let stays = record.host_config.restart_policy.name == "unless-stopped" && record.has_been_manually_stopped;
+    let stays =
+        record.host_config.restart_policy.name == RestartMode::UnlessStopped && record.has_been_manually_stopped;
     wants_restart(record, exit_code) && !stays
 }

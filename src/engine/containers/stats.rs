@@ -81,7 +81,7 @@ impl Engine {
 
     /// Counters of the container's endpoints. Links that it made for itself are not told, as with dockerd.
     fn links(&self, record: &ContainerRecord, pid: u32) -> BTreeMap<String, LinkUsage> {
-        let owner = record.host_config.network_mode.strip_prefix("container:");
+        let owner = record.host_config.network_mode.container();
         let owner = owner.and_then(|name| self.containers.get(&record.tenant, name).ok());
         let networking = owner.map_or_else(|| record.networking.clone(), |owner| owner.record().networking.clone());
         let endpoints = networking.attachments.iter().filter_map(|attachment| attachment.endpoint.as_ref());

@@ -80,7 +80,7 @@ fn apply(wanted: &HostConfig, present: &mut HostConfig) -> Result<()> {
     if let Some(limit) = wanted.pids_limit {
         present.pids_limit = Some(limit.max(0));
     }
-    if !wanted.restart_policy.name.is_empty() {
+    if !wanted.restart_policy.name.is_unset() {
         present.restart_policy.clone_from(&wanted.restart_policy);
     }
     Ok(())
@@ -107,7 +107,7 @@ fn check_conflicts(wanted: &HostConfig, present: &HostConfig) -> Result<()> {
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
         ));
     }
-    if present.auto_remove && !matches!(wanted.restart_policy.name.as_str(), "" | "no") {
+    if present.auto_remove && wanted.restart_policy.name.restarts() {
         return Err(Error::conflict(
             "Restart policy cannot be updated because AutoRemove is enabled for the container",
         ));
@@ -145,7 +145,10 @@ fn fixed_fields(wanted: &HostConfig) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ErrorKind, container::RestartPolicy};
+    use crate::model::{
+        ErrorKind,
+        container::{RestartMode, RestartPolicy},
+    };
 
     fn refusal(wanted: &HostConfig, mut present: HostConfig) -> String {
         let error = apply(wanted, &mut present).unwrap_err();
@@ -173,7 +176,7 @@ mod tests {
         let quota = HostConfig { cpu_quota: 50_000, ..HostConfig::default() };
         let text = refusal(&quota, HostConfig { nano_cpus: 1, ..HostConfig::default() });
         assert_eq!(text, "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set");
-        let policy = RestartPolicy { name: "always".to_owned(), maximum_retry_count: 0 };
+        let policy = RestartPolicy { name: RestartMode::Always, maximum_retry_count: 0 };
         let always = HostConfig { restart_policy: policy, ..HostConfig::default() };
         let text = refusal(&always, HostConfig { auto_remove: true, ..HostConfig::default() });
         assert_eq!(text, "Restart policy cannot be updated because AutoRemove is enabled for the container");
@@ -184,7 +187,7 @@ mod tests {
         let sent_by_the_cli = HostConfig {
             memory: 1 << 27,
             devices: Some(Vec::new()),
-            restart_policy: RestartPolicy { name: "no".to_owned(), maximum_retry_count: 0 },
+            restart_policy: RestartPolicy { name: RestartMode::No, maximum_retry_count: 0 },
             ..HostConfig::default()
         };
         assert_eq!(fixed_fields(&sent_by_the_cli), Vec::<String>::new());

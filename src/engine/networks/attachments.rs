@@ -20,44 +20,6 @@ use crate::{
     },
 };
 
-/// `HostConfig.NetworkMode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NetworkMode<'a> {
-    /// The host's own network.
-    Host,
-    /// Only loopback.
-    None,
-    /// Another container's network, by its name or id.
-    Container(&'a str),
-    /// A bridge network, by its name or id.
-    Network(&'a str),
-}
-
-impl<'a> NetworkMode<'a> {
-    /// Reads a mode; nothing and `default` are the default bridge.
-    pub fn read(mode: &'a str) -> Self {
-        match mode {
-            "host" => Self::Host,
-            "none" => Self::None,
-            "" | "default" | "bridge" => Self::Network("bridge"),
-            other => match other.strip_prefix("container:") {
-                Some(container) => Self::Container(container),
-                None => Self::Network(other),
-            },
-        }
-    }
-
-    /// The network that the mode means.
-    fn network(self) -> Option<&'a str> {
-        match self {
-            Self::Host => Some("host"),
-            Self::None => Some("none"),
-            Self::Container(_) => None,
-            Self::Network(name) => Some(name),
-        }
-    }
-}
-
 impl Engine {
     /// The networks that a container asks for, checked as dockerd checks them at create. A network that is not
     /// there (yet) is an error only at start, as with dockerd.
@@ -71,7 +33,7 @@ impl Engine {
             check_extra(entry)?;
         }
         self.linked_containers(tenant, &request.host_config)?;
-        let Some(main) = NetworkMode::read(&request.host_config.network_mode).network() else { return Ok(Vec::new()) };
+        let Some(main) = request.host_config.network_mode.network() else { return Ok(Vec::new()) };
         let empty = indexmap::IndexMap::new();
         let asked = request.networking.endpoints_config.as_ref().unwrap_or(&empty);
         let mut attachments = Vec::new();
@@ -262,14 +224,6 @@ pub fn parse_link(entry: &str) -> (String, String) {
 mod tests {
     use super::*;
     use crate::model::network::EndpointIpam;
-
-    #[test]
-    fn modes_are_read() {
-        assert_eq!(NetworkMode::read(""), NetworkMode::Network("bridge"));
-        assert_eq!(NetworkMode::read("default"), NetworkMode::Network("bridge"));
-        assert_eq!(NetworkMode::read("container:web"), NetworkMode::Container("web"));
-        assert_eq!(NetworkMode::read("mine"), NetworkMode::Network("mine"));
-    }
 
     #[test]
     fn links_are_read_in_all_forms() {

@@ -7,7 +7,7 @@ use crate::{
         Engine,
         container::{Container, Turn},
         networks::{
-            attachments::{NetworkMode, check_endpoint, host_is_at_create, none_is_alone},
+            attachments::{check_endpoint, host_is_at_create, none_is_alone},
             files::{Resolver, own_addresses},
             hosts::{Hosts, without_address},
             options,
@@ -16,7 +16,7 @@ use crate::{
     },
     model::{
         Error, Result,
-        container::{Attachment, ContainerRecord},
+        container::{Attachment, ContainerRecord, NetworkMode},
         id::{NetworkId, Tenant},
         network::{Endpoint, EndpointSettings, NetworkDriver, NetworkRecord},
     },
@@ -219,11 +219,11 @@ fn with_default_route(record: &ContainerRecord) -> Option<NetworkId> {
 
 /// What does not go together.
 fn check_partners(record: &ContainerRecord, network: &NetworkRecord) -> Result<()> {
-    match NetworkMode::read(&record.host_config.network_mode) {
+    match &record.host_config.network_mode {
         NetworkMode::Container(_) | NetworkMode::Host => Err(Error::invalid(
             "container sharing network namespace with another container or host cannot be connected to any other network",
         )),
-        NetworkMode::None | NetworkMode::Network(_) => {
+        NetworkMode::Unset | NetworkMode::Default | NetworkMode::None | NetworkMode::Network(_) => {
             let has_none = record.networking.attachments.iter().any(|attachment| attachment.name == "none");
             match network.driver {
                 // That no endpoint can be made there turns out when one is.

@@ -14,14 +14,19 @@ use crate::{
         Engine,
         containers::prepare::blocking,
         networks::{
-            attachments::NetworkMode,
             hosts::{Hosts, parse_extra},
             lines::one_line,
             links::Linked,
             resolv_conf::{Overrides, ResolvConf},
         },
     },
-    model::{Error, Result, container::ContainerRecord, error::Context, limits, network::Endpoint},
+    model::{
+        Error, Result,
+        container::{ContainerRecord, NetworkMode},
+        error::Context,
+        limits,
+        network::Endpoint,
+    },
     oci::NetworkFiles,
 };
 
@@ -92,7 +97,7 @@ impl Engine {
 
     fn hosts_text(&self, record: &ContainerRecord, hostname: &str, endpoints: &[Endpoint]) -> Result<String> {
         let extra_hosts = record.host_config.extra_hosts.as_deref().unwrap_or_default();
-        if NetworkMode::read(&record.host_config.network_mode) == NetworkMode::Host && extra_hosts.is_empty() {
+        if record.host_config.network_mode == NetworkMode::Host && extra_hosts.is_empty() {
             return Ok(fs::read_to_string("/etc/hosts").unwrap_or_else(|_| Hosts::default().text()));
         }
         let gateway = self.host_gateway(record);

@@ -6,7 +6,7 @@ use crate::{
     engine::{
         Engine,
         networks::{
-            attachments::{NetworkMode, check_endpoint, gateway, links, wish},
+            attachments::{check_endpoint, gateway, links, wish},
             files::Resolver,
             options, ports,
             store::Guest,
@@ -14,7 +14,7 @@ use crate::{
     },
     model::{
         Error, ErrorKind, Result,
-        container::{Attachment, ContainerRecord},
+        container::{Attachment, ContainerRecord, NetworkMode},
         id::NetworkId,
         network::{Endpoint, EndpointSettings, NetworkRecord, PublishedPort},
     },
@@ -68,10 +68,10 @@ impl RunNetwork {
 impl Engine {
     /// Sets up the network of a run. Nothing is left behind by a failure that `release_network` does not find.
     pub(crate) async fn connect_run(&self, record: &ContainerRecord) -> Result<RunNetwork> {
-        match NetworkMode::read(&record.host_config.network_mode) {
+        match &record.host_config.network_mode {
             NetworkMode::Container(other) => self.join(record, other),
             NetworkMode::Host => self.use_host(record).await,
-            NetworkMode::None | NetworkMode::Network(_) => {
+            NetworkMode::Unset | NetworkMode::Default | NetworkMode::None | NetworkMode::Network(_) => {
                 self.wire(record).await.map_err(|error| error.context("failed to set up container networking"))
             }
         }
@@ -80,7 +80,7 @@ impl Engine {
     /// Takes the network of a run back; goes on after failures and logs them.
     pub(crate) async fn release_network(&self, record: &ContainerRecord) {
         let networks = self.networks.networks_of(&record.id);
-        let mode = NetworkMode::read(&record.host_config.network_mode);
+        let mode = &record.host_config.network_mode;
         if !matches!(mode, NetworkMode::Container(_) | NetworkMode::Host)
             && let Err(error) = self.backends.network.remove_sandbox(&record.id).await
         {
@@ -133,7 +133,7 @@ impl Engine {
     fn owner_of_network(&self, mut record: Arc<ContainerRecord>) -> Arc<ContainerRecord> {
         const LONGEST_CHAIN: usize = 32;
         for _ in 0..LONGEST_CHAIN {
-            let NetworkMode::Container(next) = NetworkMode::read(&record.host_config.network_mode) else { break };
+            let Some(next) = record.host_config.network_mode.container() else { break };
             let Ok(next) = self.containers.get(&record.tenant, next) else { break };
             record = next.record();
         }

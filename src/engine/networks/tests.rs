@@ -56,7 +56,7 @@ impl World {
         let networking = NetworkingConfig {
             endpoints_config: Some(IndexMap::from([(mode.to_owned(), Some(settings))])).filter(|_| mode != "default"),
         };
-        let host_config = HostConfig { network_mode: mode.to_owned(), ..HostConfig::default() };
+        let host_config = HostConfig { network_mode: mode.into(), ..HostConfig::default() };
         let request = ContainerCreateRequest { host_config, networking, ..ContainerCreateRequest::default() };
         let attachments = self.engine.resolve_networks(&tenant(), &request).await.unwrap();
         let networking = Networking { attachments, ..Networking::default() };
@@ -316,7 +316,7 @@ async fn static_addresses_are_checked_at_create() {
     world.engine.network_create(&tenant(), with_subnet("chosen", "10.9.0.0/24")).await.unwrap();
     let resolve = async |network: &str, settings: EndpointSettings| {
         let request = ContainerCreateRequest {
-            host_config: HostConfig { network_mode: network.to_owned(), ..HostConfig::default() },
+            host_config: HostConfig { network_mode: network.into(), ..HostConfig::default() },
             networking: NetworkingConfig {
                 endpoints_config: Some(IndexMap::from([(network.to_owned(), Some(settings))])),
             },

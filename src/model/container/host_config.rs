@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::{CgroupnsMode, IpcMode, NetworkMode, PidMode, RestartMode, UsernsMode, UtsMode};
 use crate::model::network::null_is_default;
 
 /// `LogConfig`.
@@ -36,7 +37,7 @@ pub struct PortBinding {
 pub struct RestartPolicy {
     /// Empty or `no`, `always`, `unless-stopped`, `on-failure`.
     #[serde(deserialize_with = "null_is_default")]
-    pub name: String,
+    pub name: RestartMode,
     /// For `on-failure`; 0 is no limit.
     #[serde(deserialize_with = "null_is_default")]
     pub maximum_retry_count: i64,
@@ -191,7 +192,7 @@ pub struct HostConfig {
     pub log_config: LogConfig,
     /// `default`, `bridge`, `host`, `none`, `container:X` or a network.
     #[serde(deserialize_with = "null_is_default")]
-    pub network_mode: String,
+    pub network_mode: NetworkMode,
     /// Published ports.
     pub port_bindings: Option<IndexMap<String, Option<Vec<PortBinding>>>>,
     /// When to start again.
@@ -217,7 +218,7 @@ pub struct HostConfig {
     pub cap_drop: Option<Vec<String>>,
     /// `host`, `private` or empty.
     #[serde(deserialize_with = "null_is_default")]
-    pub cgroupns_mode: String,
+    pub cgroupns_mode: CgroupnsMode,
     /// Name servers.
     #[serde(deserialize_with = "null_is_default")]
     pub dns: Option<Vec<String>>,
@@ -233,7 +234,7 @@ pub struct HostConfig {
     pub group_add: Option<Vec<String>>,
     /// `none`, `private`, `shareable`, `container:X`, `host` or empty.
     #[serde(deserialize_with = "null_is_default")]
-    pub ipc_mode: String,
+    pub ipc_mode: IpcMode,
     /// Not used.
     #[serde(deserialize_with = "null_is_default")]
     pub cgroup: String,
@@ -244,7 +245,7 @@ pub struct HostConfig {
     pub oom_score_adj: i64,
     /// `host`, `container:X` or empty.
     #[serde(deserialize_with = "null_is_default")]
-    pub pid_mode: String,
+    pub pid_mode: PidMode,
     /// All capabilities and devices.
     #[serde(deserialize_with = "null_is_default")]
     pub privileged: bool,
@@ -264,10 +265,10 @@ pub struct HostConfig {
     pub tmpfs: Option<IndexMap<String, String>>,
     /// `host` or empty.
     #[serde(rename = "UTSMode", deserialize_with = "null_is_default")]
-    pub uts_mode: String,
+    pub uts_mode: UtsMode,
     /// `host` or empty.
     #[serde(deserialize_with = "null_is_default")]
-    pub userns_mode: String,
+    pub userns_mode: UsernsMode,
     /// Bytes of `/dev/shm`; 0 is 64 MiB.
     #[serde(deserialize_with = "null_is_default")]
     pub shm_size: i64,

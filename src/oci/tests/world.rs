@@ -15,7 +15,8 @@ use crate::{
     model::{
         Result,
         container::{
-            Config, ContainerRecord, ContainerState, HostConfig, MountKind, MountPoint, Networking,
+            Config, ContainerRecord, ContainerState, HostConfig, IpcMode, MountKind, MountPoint, NetworkMode,
+            Networking,
             mount_spec::{VolumesFrom, wanted_mounts},
         },
         id::{ContainerId, Tenant},
@@ -76,8 +77,8 @@ impl World {
         let text = text.replace("/oci-golden-devices", &format!("{folder}/devices"));
         let host_config: Option<HostConfig> = serde_json::from_str(&text).expect("a host config");
         let mut host_config = host_config.unwrap_or_default();
-        if host_config.network_mode.is_empty() {
-            host_config.network_mode = "none".to_owned();
+        if host_config.network_mode.is_unset() {
+            host_config.network_mode = NetworkMode::None;
         }
         let config: Config = serde_json::from_value(request).expect("a config");
         let config = config.lay_over(&ImageConfig::default())?;
@@ -113,21 +114,20 @@ impl World {
         let host_config = &record.host_config;
         let files = UserFiles { passwd: PASSWD, group: GROUP };
         let user = user::resolve(&record.config.user, host_config.group_add.as_deref().unwrap_or_default(), files)?;
-        let shares_network = host_config.network_mode.starts_with("container:");
+        let shares_network = host_config.network_mode.container().is_some();
         let owner = if shares_network { "NEIGHBOUR" } else { "ID" };
         let file = |name: &str| Some(format!("DIR/data/containers/{owner}/{name}").into());
-        let joins =
-            |mode: &str, kind: &str| mode.starts_with("container:").then(|| format!("/proc/NEIGHBOUR/ns/{kind}"));
-        let hostname = match (record.config.hostname.as_str(), host_config.network_mode.as_str()) {
-            ("", "host") => "vm",
+        let joins = |mode: Option<&str>, kind: &str| mode.map(|_| format!("/proc/NEIGHBOUR/ns/{kind}"));
+        let hostname = match (record.config.hostname.as_str(), &host_config.network_mode) {
+            ("", NetworkMode::Host) => "vm",
             ("", _) if shares_network => "NEIGHBOUR",
             ("", _) => "SHORT",
             (hostname, _) => hostname,
         };
-        let shm = match host_config.ipc_mode.as_str() {
-            "host" => Some("/dev/shm"),
-            "shareable" => Some("DIR/data/containers/ID/mounts/shm"),
-            mode if mode.starts_with("container:") => Some("DIR/data/containers/NEIGHBOUR/mounts/shm"),
+        let shm = match &host_config.ipc_mode {
+            IpcMode::Host => Some("/dev/shm"),
+            IpcMode::Shareable => Some("DIR/data/containers/ID/mounts/shm"),
+            IpcMode::Container(_) => Some("DIR/data/containers/NEIGHBOUR/mounts/shm"),
             _ => None,
         };
         let parent = if host_config.cgroup_parent.is_empty() { "/docker" } else { &host_config.cgroup_parent };
@@ -138,12 +138,15 @@ impl World {
             hostname,
             rootfs: Path::new("rootfs"),
             cgroups_path: &format!("{parent}/ID"),
-            network: match host_config.network_mode.as_str() {
-                "host" => NetworkNamespace::Host,
+            network: match &host_config.network_mode {
+                NetworkMode::Host => NetworkNamespace::Host,
                 _ if shares_network => NetworkNamespace::Path("/proc/NEIGHBOUR/ns/net"),
                 _ => NetworkNamespace::New,
             },
-            joined: &Joined { pid: joins(&host_config.pid_mode, "pid"), ipc: joins(&host_config.ipc_mode, "ipc") },
+            joined: &Joined {
+                pid: joins(host_config.pid_mode.container(), "pid"),
+                ipc: joins(host_config.ipc_mode.container(), "ipc"),
+            },
             files: &NetworkFiles { resolv_conf: file("resolv.conf"), hostname: file("hostname"), hosts: file("hosts") },
             shm: shm.map(Path::new),
             init: host_config.init.filter(|init| *init).map(|_| Path::new("/usr/bin/docker-init")),

@@ -3,50 +3,47 @@
 use super::invalid;
 use crate::model::{
     Result,
-    container::{Config, HostConfig},
+    container::{CgroupnsMode, Config, HostConfig, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode},
 };
 
 /// IPC, PID, UTS, user and cgroup modes.
 pub(super) fn check(host_config: &HostConfig) -> Result<()> {
-    let mode = |mode: &str, words: &[&str]| mode.is_empty() || words.contains(&mode);
-    let joins = |mode: &str| mode.strip_prefix("container:").is_some_and(|name| !name.is_empty());
-    let ipc = &host_config.ipc_mode;
-    if !mode(ipc, &["none", "private", "shareable", "host"]) && !joins(ipc) {
-        return invalid(format!("invalid IPC mode: {ipc}"));
+    if let IpcMode::Unknown(mode) = &host_config.ipc_mode {
+        return invalid(format!("invalid IPC mode: {mode}"));
     }
-    if !mode(&host_config.pid_mode, &["host", "private"]) && !joins(&host_config.pid_mode) {
-        return invalid(format!("invalid PID mode: {}", host_config.pid_mode));
+    if let PidMode::Unknown(mode) = &host_config.pid_mode {
+        return invalid(format!("invalid PID mode: {mode}"));
     }
-    if !mode(&host_config.uts_mode, &["host", "private"]) {
-        return invalid(format!("invalid UTS mode: {}", host_config.uts_mode));
+    if let UtsMode::Unknown(mode) = &host_config.uts_mode {
+        return invalid(format!("invalid UTS mode: {mode}"));
     }
-    if !mode(&host_config.userns_mode, &["host"]) {
-        return invalid(format!("invalid user namespace mode: {}", host_config.userns_mode));
+    if let UsernsMode::Unknown(mode) = &host_config.userns_mode {
+        return invalid(format!("invalid user namespace mode: {mode}"));
     }
-    if !mode(&host_config.cgroupns_mode, &["host", "private"]) {
-        return invalid(format!("invalid cgroup namespace mode: {}", host_config.cgroupns_mode));
+    if let CgroupnsMode::Unknown(mode) = &host_config.cgroupns_mode {
+        return invalid(format!("invalid cgroup namespace mode: {mode}"));
     }
     Ok(())
 }
 
 /// A container without a network of its own cannot have settings of one.
 pub(super) fn check_network(config: &Config, host_config: &HostConfig) -> Result<()> {
-    let mode = host_config.network_mode.as_str();
+    let mode = &host_config.network_mode;
     let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    if mode == "container" || mode == "container:" {
+    if mode.network().is_some_and(|name| matches!(name, "container" | "container:")) {
         return invalid("invalid network mode: invalid container format container:<name|id>");
     }
     let conflict = |what: &str| invalid(format!("conflicting options: {what}"));
-    if mode.starts_with("container:") {
+    if mode.container().is_some() {
         check_shared_network(config, host_config)?;
     }
-    if matches!(mode, "host" | "none") && !config.mac_address.is_empty() {
+    if matches!(mode, NetworkMode::Host | NetworkMode::None) && !config.mac_address.is_empty() {
         return conflict("mac-address and the network mode");
     }
-    if host_config.uts_mode == "host" && !config.hostname.is_empty() {
+    if host_config.uts_mode == UtsMode::Host && !config.hostname.is_empty() {
         return conflict("hostname and the UTS mode");
     }
-    if mode == "host" && has(&host_config.links) {
+    if *mode == NetworkMode::Host && has(&host_config.links) {
         return conflict("host type networking can't be used with links. This would result in undefined behavior");
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::Bench;
 use crate::model::{
-    container::{ContainerRecord, HostConfig},
+    container::{ContainerRecord, HostConfig, IpcMode},
     id::ContainerId,
 };
 
@@ -21,18 +21,18 @@ impl Bench {
 #[tokio::test]
 async fn modes_name_the_other_container_by_its_id() {
     let bench = Bench::new().await;
-    let shareable = HostConfig { ipc_mode: "shareable".to_owned(), ..HostConfig::default() };
+    let shareable = HostConfig { ipc_mode: IpcMode::Shareable, ..HostConfig::default() };
     let id: ContainerId = bench.create("db", "sleep 100", shareable).await.unwrap();
     let joining = HostConfig {
-        network_mode: "container:db".to_owned(),
-        pid_mode: "container:db".to_owned(),
-        ipc_mode: format!("container:{}", id.short()),
+        network_mode: "container:db".into(),
+        pid_mode: "container:db".into(),
+        ipc_mode: format!("container:{}", id.short()).into(),
         ..HostConfig::default()
     };
     bench.create("web", "sleep 100", joining).await.unwrap();
     let config = bench.record("web").host_config;
-    let mode = format!("container:{id}");
-    assert_eq!([&config.network_mode, &config.pid_mode, &config.ipc_mode], [&mode; 3]);
+    let joined = [config.network_mode.container(), config.pid_mode.container(), config.ipc_mode.container()];
+    assert_eq!(joined, [Some(id.as_str()); 3]);
     bench.start("db").await.unwrap();
     bench.replace("db").await;
     bench.start("web").await.expect("the one that it was made for runs");
@@ -43,9 +43,9 @@ async fn modes_name_the_other_container_by_its_id() {
 #[tokio::test]
 async fn that_the_owner_of_a_network_is_missing_is_told_at_the_start() {
     let bench = Bench::new().await;
-    let joining = HostConfig { network_mode: "container:nope".to_owned(), ..HostConfig::default() };
+    let joining = HostConfig { network_mode: "container:nope".into(), ..HostConfig::default() };
     bench.create("web", "true", joining).await.unwrap();
-    assert_eq!(bench.record("web").host_config.network_mode, "container:nope");
+    assert_eq!(bench.record("web").host_config.network_mode.container(), Some("nope"));
     let error = bench.start("web").await.unwrap_err();
     assert_eq!(error.message(), "joining network namespace of container: No such container: nope");
 }

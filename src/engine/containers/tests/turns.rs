@@ -11,7 +11,8 @@ use crate::{
     model::{
         ErrorKind, Result,
         container::{
-            Config, ContainerCreateRequest, ContainerRecord, ContainerState, HealthConfig, HostConfig, RestartPolicy,
+            Config, ContainerCreateRequest, ContainerRecord, ContainerState, HealthConfig, HostConfig, RestartMode,
+            RestartPolicy,
         },
     },
 };
@@ -57,7 +58,7 @@ impl Bench {
 }
 
 fn always() -> HostConfig {
-    let restart_policy = RestartPolicy { name: "always".to_owned(), ..RestartPolicy::default() };
+    let restart_policy = RestartPolicy { name: RestartMode::Always, ..RestartPolicy::default() };
     HostConfig { restart_policy, ..HostConfig::default() }
 }
 

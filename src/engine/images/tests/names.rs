@@ -6,7 +6,7 @@ use crate::{
     engine::images::{DeleteOptions, Deleted, ListOptions},
     model::{
         ErrorKind,
-        container::{Config, ContainerCreateRequest, HostConfig},
+        container::{Config, ContainerCreateRequest, HostConfig, NetworkMode},
         filters::Filters,
         id::Tenant,
         image::ImageConfig,
@@ -38,7 +38,7 @@ async fn world() -> (World, String) {
 async fn create_container(world: &World, image: &str) -> String {
     let request = ContainerCreateRequest {
         config: Config { image: image.to_owned(), ..Config::default() },
-        host_config: HostConfig { network_mode: "none".to_owned(), ..HostConfig::default() },
+        host_config: HostConfig { network_mode: NetworkMode::None, ..HostConfig::default() },
         ..ContainerCreateRequest::default()
     };
     let created = world.engine.container_create(&tenant(), request).await.unwrap();
