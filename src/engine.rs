@@ -10,6 +10,7 @@ pub mod containers;
 pub mod events;
 pub mod images;
 pub mod ipam;
+mod layers;
 mod locks;
 pub mod networks;
 pub mod prune;

@@ -34,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     message::BuildMessage,
-    pad::is_pad,
     prune::{BuildPruned, BuildStep, PruneRequest},
     request::{BuildLimits, BuildRequest},
 };

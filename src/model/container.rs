@@ -27,6 +27,7 @@ use super::{
     id::{ContainerId, NetworkId, Tenant},
     image::{Descriptor, Platform},
     network::{Endpoint, EndpointSettings, PublishedPort},
+    record::Record,
     reference::Digest,
     time::Timestamp,
 };
@@ -138,6 +139,10 @@ impl Networking {
             attachment.endpoint = None;
         }
     }
+}
+
+impl Record for ContainerRecord {
+    const KIND: &'static str = "container";
 }
 
 impl ContainerRecord {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     id::{ContainerId, EndpointId, NetworkId, Tenant},
+    record::Record,
     time::Timestamp,
 };
 
@@ -165,6 +166,10 @@ pub struct NetworkRecord {
     pub config_from: ConfigReference,
     /// How it looks in the kernel; `None` for host, none and configurations.
     pub bridge: Option<BridgeNetwork>,
+}
+
+impl Record for NetworkRecord {
+    const KIND: &'static str = "network";
 }
 
 impl NetworkRecord {

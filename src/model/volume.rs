@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::time::Timestamp;
+use super::{record::Record, time::Timestamp};
 
 /// The label of volumes that were made without a name; pruning takes these only.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -19,6 +19,10 @@ pub struct Volume {
     pub options: Option<IndexMap<String, String>>,
     /// When it was made.
     pub created: Timestamp,
+}
+
+impl Record for Volume {
+    const KIND: &'static str = "volume";
 }
 
 impl Volume {

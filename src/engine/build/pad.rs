@@ -1,28 +1,13 @@
 //! A writable layer over an image, without a container that runs: `COPY`, `ADD` and `WORKDIR` write onto it, and
 //! `COPY --from` reads from one.
 
-use std::collections::HashMap;
-
-use tracing::warn;
-
 use super::{builder::Builder, stage::BaseImage, stop_of};
 use crate::{
-    backend::{
-        images::NewLayer,
-        runtime::{NewContainer, RootfsMount},
-    },
-    model::{Result, id::ContainerId},
+    backend::{images::NewLayer, runtime::RootfsMount},
+    model::{Result, id::ContainerId, layer::LayerRecord},
     rootfs::RootView,
     work::{Kind, Worker},
 };
-
-/// The record of one: a daemon that was killed leaves them to the next.
-const RECORD: &[u8] = b"{\"BuildPad\":true}";
-
-/// Whether a stored container is none, but was left by a build.
-pub fn is_pad(record: &[u8]) -> bool {
-    record == RECORD
-}
 
 /// A layer that is made.
 pub(super) struct Pad {
@@ -34,29 +19,19 @@ pub(super) struct Pad {
 impl Builder<'_> {
     /// Makes one; it must be taken away.
     pub(super) async fn pad(&self, image: Option<&BaseImage>) -> Result<Pad> {
-        let runtime = &self.engine.backends.runtime;
-        let new = NewContainer {
-            id: ContainerId::random(),
-            parent: image.map(BaseImage::chain_id).unwrap_or_default(),
-            image: String::new(),
-            labels: HashMap::from([("ringer.build".to_owned(), self.tenant.to_string())]),
-            runtime: runtime.resolve_runtime("")?,
-            record: RECORD.to_vec(),
-        };
-        runtime.create_container(&new).await?;
-        match runtime.rootfs(&new.id).await {
-            Ok(mounts) => Ok(Pad { id: new.id, mounts }),
+        let parent = image.map(BaseImage::chain_id).unwrap_or_default();
+        let id = self.engine.create_layer(self.tenant, &LayerRecord::Build, parent).await?;
+        match self.engine.backends.runtime.rootfs(&id).await {
+            Ok(mounts) => Ok(Pad { id, mounts }),
             Err(error) => {
-                self.take_away(Pad { id: new.id, mounts: Vec::new() }).await;
+                self.engine.delete_layer(&id).await;
                 Err(error)
             }
         }
     }
 
     pub(super) async fn take_away(&self, pad: Pad) {
-        if let Err(error) = self.engine.backends.runtime.delete_container(&pad.id).await {
-            warn!("removing the layer {} of a build: {}", pad.id, error.chain());
-        }
+        self.engine.delete_layer(&pad.id).await;
     }
 
     /// Does something with the files of an image, and stores what that changed.

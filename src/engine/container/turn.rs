@@ -7,7 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::{Container, Removal};
 use crate::{
     backend::runtime::Runtime,
-    model::{Error, Result, container::ContainerRecord},
+    model::{Error, Result, container::ContainerRecord, record},
 };
 
 /// Held by the one who changes a container. A verb that changes something looks at the state only through it, since
@@ -108,8 +108,7 @@ impl Turn {
 
     /// Stores the record as it now is.
     pub(crate) async fn store(&self, runtime: &dyn Runtime) -> Result<()> {
-        let record = serde_json::to_vec(&*self.record()).expect("a record is always valid JSON");
-        runtime.update_record(self.id(), record).await
+        runtime.update_record(self.id(), record::write(&*self.record())).await
     }
 
     /// Lets others have their turn.

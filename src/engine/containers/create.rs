@@ -13,6 +13,7 @@ use crate::{
         container::{ContainerCreateRequest, ContainerRecord, ContainerState, HostConfig, NetworkMode, Networking},
         id::{ContainerId, Tenant},
         image::ImageForContainer,
+        record,
         time::Timestamp,
     },
     oci,
@@ -127,7 +128,7 @@ impl Engine {
             runtime: draft.runtime,
         };
         let made = async {
-            self.backends.runtime.create_container(&stored(&record, draft.image.chain_id)?).await?;
+            self.backends.runtime.create_container(&stored(&record, draft.image.chain_id)).await?;
             self.prepare_rootfs(&record).await?;
             self.fill_volumes(&record).await
         };
@@ -181,19 +182,17 @@ struct Draft {
     runtime: String,
 }
 
-fn stored(record: &ContainerRecord, parent: String) -> Result<NewContainer> {
-    let bytes = serde_json::to_vec(record)
-        .map_err(|error| Error::system("encoding the container's record").with_source(error))?;
+fn stored(record: &ContainerRecord, parent: String) -> NewContainer {
     let labels = HashMap::from([
         ("ringer.tenant".to_owned(), record.tenant.to_string()),
         ("ringer.name".to_owned(), record.name.clone()),
     ]);
-    Ok(NewContainer {
+    NewContainer {
         id: record.id.clone(),
         parent,
         image: record.config.image.clone(),
         labels,
         runtime: record.runtime.clone(),
-        record: bytes,
-    })
+        record: record::write(record),
+    }
 }

@@ -1,32 +1,21 @@
 //! Images as mounts (`Mounts` of type `image`). Each is seen through a layer of its own, which nothing is written to: it keeps the
 //! image's files while the container is there, also when the image is deleted. The layer is mounted while the container runs.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashSet, path::Path};
 
 use tracing::warn;
 
 use super::prepare::blocking;
 use crate::{
-    backend::runtime::NewContainer,
     engine::Engine,
     model::{
         Error, ErrorKind, Result,
         container::{ContainerRecord, MountPoint, MountedImage},
         id::{ContainerId, Tenant},
+        layer::LayerRecord,
     },
     rootfs,
 };
-
-/// What is stored for a layer, in place of a container's record.
-const RECORD: &[u8] = b"{\"ImageMount\":true}";
-
-/// Whether a stored container is none, but such a layer.
-pub(super) fn is_layer(record: &[u8]) -> bool {
-    record == RECORD
-}
 
 fn images(points: &[MountPoint]) -> impl Iterator<Item = (&MountPoint, &MountedImage)> {
     points.iter().filter_map(|point| Some((point, point.image.as_ref()?)))
@@ -44,23 +33,15 @@ impl Engine {
         let inherited = point.image.take().map(|image| image.id.to_string());
         let reference = inherited.unwrap_or_else(|| point.name.clone());
         let image = self.image_for_container(tenant, &reference, None).await?;
-        let runtime = &self.backends.runtime;
-        let layer = NewContainer {
-            id: ContainerId::random(),
-            parent: image.chain_id,
-            image: String::new(),
-            labels: HashMap::from([("ringer.mount".to_owned(), container.to_string())]),
-            runtime: runtime.resolve_runtime("")?,
-            record: RECORD.to_vec(),
-        };
-        runtime.create_container(&layer).await.map_err(|error| match error.kind() {
+        let layer = LayerRecord::ImageMount { container: Some(container.clone()) };
+        let layer = self.create_layer(tenant, &layer, image.chain_id).await.map_err(|error| match error.kind() {
             // The image was removed meanwhile.
             ErrorKind::NotFound => Error::no_such_image(&reference).with_source(error),
             _ => error,
         })?;
-        let place = runtime.state_dir(container).join(format!("image-{}", layer.id.short()));
+        let place = self.backends.runtime.state_dir(container).join(format!("image-{}", layer.short()));
         point.source = place.to_string_lossy().into_owned();
-        point.image = Some(MountedImage { id: image.id, layer: layer.id });
+        point.image = Some(MountedImage { id: image.id, layer });
         Ok(())
     }
 
@@ -94,19 +75,28 @@ impl Engine {
     /// Deletes the layers of mounts whose container is gone.
     pub(super) async fn delete_image_layers(&self, points: &[MountPoint]) {
         for (_, image) in images(points) {
-            if let Err(error) = self.backends.runtime.delete_container(&image.layer).await {
-                warn!("removing the layer {} of an image that was mounted: {}", image.layer, error.chain());
-            }
+            self.delete_layer(&image.layer).await;
         }
     }
 
-    /// Deletes layers that a daemon left behind which was killed.
-    pub(super) async fn delete_lost_layers(&self, layers: Vec<ContainerId>) -> Result<()> {
+    /// Deletes layers of mounts that a daemon left behind which was killed. Those of containers whose records could not be
+    /// read (`unread`) are left alone with them.
+    pub(super) async fn delete_lost_layers(
+        &self,
+        layers: Vec<(ContainerId, Option<ContainerId>)>,
+        unread: &[ContainerId],
+    ) -> Result<()> {
         let records: Vec<_> = self.containers.list_all().into_iter().map(|container| container.record()).collect();
         let used: HashSet<&ContainerId> =
             records.iter().flat_map(|record| images(&record.mounts)).map(|(_, image)| &image.layer).collect();
-        for layer in layers.iter().filter(|layer| !used.contains(layer)) {
-            self.backends.runtime.delete_container(layer).await?;
+        for (layer, container) in layers {
+            let is_of_unread = match &container {
+                Some(container) => unread.contains(container),
+                None => !unread.is_empty(),
+            };
+            if !used.contains(&layer) && !is_of_unread {
+                self.backends.runtime.delete_container(&layer).await?;
+            }
         }
         Ok(())
     }

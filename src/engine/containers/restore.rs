@@ -6,11 +6,11 @@ use futures_util::{StreamExt, future::join_all, stream};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
-use super::{image_mounts, restart_policy::wants_restart, run::UNKNOWN_EXIT};
+use super::{restart_policy::wants_restart, run::UNKNOWN_EXIT};
 use crate::{
     backend::runtime::Exit,
     engine::{
-        Engine, build,
+        Engine,
         container::Container,
         containers::{delete::DeleteOptions, stop::StopOptions},
         networks::links_of,
@@ -19,6 +19,8 @@ use crate::{
         ErrorKind, Result,
         container::{ContainerRecord, ContainerState, RestartMode},
         id::ContainerId,
+        layer::LayerRecord,
+        record::{self, Record, Unread},
         time::Timestamp,
     },
 };
@@ -130,18 +132,19 @@ impl Engine {
 
     /// Reads all records. One that cannot be read is left alone and named in the log.
     async fn read_containers(&self) -> Result<()> {
-        let mut layers = Vec::new();
+        let (mut layers, mut unread) = (Vec::new(), Vec::new());
         for stored in self.backends.runtime.list_containers().await? {
-            match serde_json::from_slice::<ContainerRecord>(&stored.record) {
-                Ok(record) => self.containers.insert(self.in_memory(record)),
-                Err(_) if build::is_pad(&stored.record) => self.backends.runtime.delete_container(&stored.id).await?,
-                Err(_) if image_mounts::is_layer(&stored.record) => layers.push(stored.id),
+            match read(&stored.record) {
+                Ok(Stored::Container(record)) => self.containers.insert(self.in_memory(*record)),
+                Ok(Stored::Layer(LayerRecord::Build)) => self.backends.runtime.delete_container(&stored.id).await?,
+                Ok(Stored::Layer(LayerRecord::ImageMount { container })) => layers.push((stored.id, container)),
                 Err(error) => {
                     warn!(container.id = %stored.id, "reading the record of container {}: {error}", stored.id);
+                    unread.push(stored.id);
                 }
             }
         }
-        self.delete_lost_layers(layers).await
+        self.delete_lost_layers(layers, &unread).await
     }
 
     async fn end_found_tasks(&self) -> Result<()> {
@@ -200,4 +203,20 @@ fn starts_with_daemon(record: &ContainerRecord, exit_code: i64) -> bool {
     let stays =
         record.host_config.restart_policy.name == RestartMode::UnlessStopped && record.has_been_manually_stopped;
     wants_restart(record, exit_code) && !stays
+}
+
+/// What the runtime has a record of.
+enum Stored {
+    Container(Box<ContainerRecord>),
+    Layer(LayerRecord),
+}
+
+fn read(json: &[u8]) -> Result<Stored, Unread> {
+    if let Some(layer) = LayerRecord::of_0_1(json) {
+        return Ok(Stored::Layer(layer));
+    }
+    match record::read(json) {
+        Err(Unread::Other(kind)) if kind == LayerRecord::KIND => record::read(json).map(Stored::Layer),
+        record => record.map(|record| Stored::Container(Box::new(record))),
+    }
 }

@@ -1,5 +1,6 @@
 //! Verbs on fakes: what happens when a step in the middle fails, and what must be left then.
 
+mod records;
 mod references;
 mod turns;
 

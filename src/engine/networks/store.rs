@@ -19,6 +19,7 @@ use crate::{
         error::Context,
         id::{ContainerId, EndpointId, NetworkId, Tenant},
         network::{Endpoint, NetworkRecord},
+        record,
     },
 };
 
@@ -115,7 +116,7 @@ impl NetworkStore {
     fn read(&self, path: &Path) {
         let record = fs::read(path)
             .map_err(|error| error.to_string())
-            .and_then(|json| serde_json::from_slice::<NetworkRecord>(&json).map_err(|error| error.to_string()));
+            .and_then(|json| record::read::<NetworkRecord>(&json).map_err(|error| error.to_string()));
         match record {
             Ok(record) => drop(self.lock().insert(record.id.clone(), Entry::new(record))),
             Err(error) => warn!("reading the record of a network in {}: {error}", path.display()),
@@ -183,7 +184,7 @@ impl NetworkStore {
 
     /// Stores a network, new or changed.
     pub fn put(&self, _: &Change<'_>, record: NetworkRecord) -> Result<Arc<NetworkRecord>> {
-        let json = serde_json::to_vec(&record).expect("a network is always valid JSON");
+        let json = record::write(&record);
         let (path, half) = (self.path(&record.id), self.folder.join(format!("{}.new", record.id)));
         fs::write(&half, json)
             .and_then(|()| fs::rename(&half, &path))

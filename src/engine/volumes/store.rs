@@ -23,6 +23,7 @@ use crate::{
         Result,
         error::Context,
         id::{ContainerId, Tenant},
+        record,
         volume::Volume,
     },
     rootfs::remove_folder,
@@ -76,7 +77,7 @@ impl VolumeStore {
         }
         for name in folders(&root)? {
             match fs::read(root.join(&name).join("volume.json")) {
-                Ok(json) => match serde_json::from_slice::<Volume>(&json) {
+                Ok(json) => match record::read::<Volume>(&json) {
                     Ok(volume) => {
                         if LocalMount::of(&volume).is_some() {
                             local::unmount(&self.mountpoint(tenant, &name))?;
@@ -164,10 +165,11 @@ impl VolumeStore {
     /// Makes a volume; its name must be free.
     pub async fn create(&self, _: &Change<'_>, tenant: &Tenant, volume: Volume) -> Result<Arc<Volume>> {
         let folder = self.root(tenant).join(&volume.name);
-        let json = serde_json::to_vec(&volume).expect("a volume is always valid JSON");
+        let json = record::write(&volume);
         let made = tokio::task::spawn_blocking(move || {
             let made = write(&folder, &json);
-            if made.is_err() {
+            // One whose record could not be read is left alone.
+            if made.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
                 let _ = fs::remove_dir_all(&folder);
             }
             made
@@ -248,6 +250,9 @@ impl VolumeStore {
 }
 
 fn write(folder: &Path, json: &[u8]) -> io::Result<()> {
+    if folder.join("volume.json").try_exists()? {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it has a record that cannot be read"));
+    }
     fs::create_dir_all(folder.join("_data"))?;
     let unfinished = folder.join("volume.json.new");
     fs::write(&unfinished, json)?;

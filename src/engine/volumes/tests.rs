@@ -112,3 +112,19 @@ async fn volume_is_filled_by_one_of_those_who_begin_with_it() {
         assert_eq!(std::fs::read_dir(volume.mountpoint).unwrap().count(), 400);
     }
 }
+
+#[tokio::test]
+async fn a_volume_of_a_later_ringer_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("volumes").join("later");
+    std::fs::create_dir_all(folder.join("_data")).unwrap();
+    let json = r#"{"kind":"volume","version":2,"name":"later"}"#;
+    std::fs::write(folder.join("volume.json"), json).unwrap();
+    let store = VolumeStore::open(dir.path()).unwrap();
+    assert!(store.list(&tenant()).is_empty());
+    let volume = Volume { name: "later".to_owned(), labels: None, options: None, created: Timestamp::now() };
+    let changing = store.change().await;
+    store.create(&changing, &tenant(), volume).await.unwrap_err();
+    assert_eq!(std::fs::read_to_string(folder.join("volume.json")).unwrap(), json);
+    assert!(folder.join("_data").exists());
+}
