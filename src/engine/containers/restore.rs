@@ -164,8 +164,7 @@ impl Engine {
         match &record.state {
             ContainerState::Running(_) | ContainerState::Paused(_) => {
                 info!(container.id = %record.id, "container {} ran when the last daemon ended", record.name);
-                let exit = Exit { code: UNKNOWN_EXIT, at: Timestamp::now(), oom_killed: false };
-                self.end_run(container, exit, None).await;
+                self.end_restored(container).await;
             }
             ContainerState::Removing(_) | ContainerState::Dead(_) => {
                 if let Ok(turn) = container.turn().await {
@@ -179,6 +178,18 @@ impl Engine {
             ContainerState::Restarting(_) => self.restart_later(container, std::time::Duration::ZERO),
             ContainerState::Exited(_) if record.host_config.auto_remove => self.auto_remove(container).await,
             ContainerState::Created(_) | ContainerState::Exited(_) => {}
+        }
+    }
+
+    /// Returns when the exit is published. Storing it and releasing mounts waits for the disk and the kernel: that goes on in
+    /// the container's turn, for which verbs wait, while clients are served.
+    async fn end_restored(&self, container: &Arc<Container>) {
+        let exit = Exit { code: UNKNOWN_EXIT, at: Timestamp::now(), oom_killed: false };
+        let (engine, ending) = (self.clone(), container.clone());
+        let ended = self.spawn_joined("settle", async move { engine.end_run(&ending, exit, None).await });
+        tokio::select! {
+            _ = container.wait_for(|now| now.record.state.live().is_none()) => {}
+            _ = ended => {}
         }
     }
 

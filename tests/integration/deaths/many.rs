@@ -9,8 +9,8 @@ use crate::support::daemon::Daemon;
 /// `RINGER_TEST_RUSH` multiplies it.
 const CONTAINERS: usize = 24;
 
-/// Alone on two cores the API answers within two seconds; here the machine has other work.
-const LIMIT: Duration = Duration::from_secs(15);
+/// 200 containers took 3.8 to 4.4 s on two cores with a load of ten.
+const LIMIT: Duration = Duration::from_secs(10);
 
 const SETTLED: Duration = Duration::from_secs(120);
 
