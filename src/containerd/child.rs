@@ -78,6 +78,8 @@ pub struct Child {
     address: PathBuf,
     stop: Option<oneshot::Sender<()>>,
     watcher: JoinHandle<()>,
+    /// Removes what an earlier daemon left.
+    tidying: JoinHandle<()>,
 }
 
 impl Child {
@@ -87,9 +89,11 @@ impl Child {
         end_earlier(&options).await?;
         let process = start(&options).await?;
         let address = options.address();
+        let of_the_dead = options.clone();
+        let tidying = tokio::task::spawn_blocking(move || leftover::remove_gone(&of_the_dead));
         let (stop, stopped) = oneshot::channel();
         let watcher = tokio::spawn(watch(options, process, stopped).instrument(info_span!("containerd")));
-        Ok(Self { address, stop: Some(stop), watcher })
+        Ok(Self { address, stop: Some(stop), watcher, tidying })
     }
 
     /// Path of its socket.
@@ -105,6 +109,9 @@ impl Child {
         }
         if let Err(error) = (&mut self.watcher).await {
             warn!(%error, "the watcher of containerd failed");
+        }
+        if let Err(error) = (&mut self.tidying).await {
+            warn!(%error, "removing what an earlier daemon left failed");
         }
         // What it wrote is gone with it but for what we made. Its folders may hold mounts of containers that go on.
         for name in ["config.toml", "containerd.log"] {

@@ -34,7 +34,8 @@ const UNMOUNTING: usize = 8;
 /// Where containerd keeps bundles, below its state and its data.
 const TASKS: &str = "io.containerd.runtime.v2.task";
 
-/// Ends and removes everything. Goes on after failures; what a process holds on to is named in the log.
+/// Ends everything and takes it away. Goes on after failures; what a process holds on to is named in the log. Folders that
+/// nobody needs any more are set aside, to be removed by [`remove_gone`] when nobody waits for it.
 pub(super) fn end_all(options: &ChildOptions) {
     let pipes = options.exec_root.join("io");
     // What containers wrote and nobody has read yet goes with the last end of their pipes.
@@ -49,19 +50,38 @@ pub(super) fn end_all(options: &ChildOptions) {
     io::keep_unread(&folders, &options.exec_root.join(io::UNREAD));
     end_processes(&address);
     drop(held);
-    let _not_there = fs::remove_dir_all(pipes);
+    let gone = gone(options);
+    set_aside(&pipes, &gone);
     let state = options.run().join("state").join(TASKS);
     remove_sockets(&state);
     unmount_below(&state);
     for folder in [state, options.root().join(TASKS), options.exec_root.join("oci")] {
         // What is still mounted somewhere below would be emptied.
         if mounted_below(&folder).is_empty() {
-            let _not_there = fs::remove_dir_all(folder);
+            set_aside(&folder, &gone);
         }
     }
     let known = Cgroups::detect();
     for cgroup in cgroups {
         known.remove_if_empty(&cgroup);
+    }
+}
+
+/// Removes what was set aside, also by a daemon that died before it had done so.
+pub(super) fn remove_gone(options: &ChildOptions) {
+    let _not_there = fs::remove_dir_all(gone(options));
+}
+
+fn gone(options: &ChildOptions) -> PathBuf {
+    options.run().join("gone")
+}
+
+/// Takes a folder out of the way: thousands of files take their time. At once if it lies on another disk.
+fn set_aside(folder: &Path, gone: &Path) {
+    let free = (0_u32..).map(|n| gone.join(n.to_string())).find(|place| !place.exists());
+    let moved = free.is_some_and(|place| fs::create_dir_all(gone).and_then(|()| fs::rename(folder, place)).is_ok());
+    if !moved {
+        let _not_there = fs::remove_dir_all(folder);
     }
 }
 

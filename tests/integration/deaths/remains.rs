@@ -60,7 +60,7 @@ fn remains(daemon: &Daemon) -> Vec<String> {
     let mut remains = shims(daemon.folder());
     remains.extend(mounts(daemon.folder()));
     remains.extend(veths(daemon));
-    for folder in [bundles, run.join("netns"), run.join("io"), run.join("oci/ringer")] {
+    for folder in [bundles, run.join("netns"), run.join("io"), run.join("oci/ringer"), run.join("containerd/gone")] {
         remains.extend(entries(&folder).into_iter().map(|name| format!("{}/{name}", folder.display())));
     }
     remains
