@@ -42,7 +42,7 @@ use self::router::Router;
 use crate::{
     edge::{route::Answer, server::Api},
     engine::Engine,
-    model::id::Tenant,
+    model::id::TenantId,
 };
 
 /// What every handler can reach, by axum's `State`.
@@ -70,7 +70,7 @@ pub fn router(state: ApiState) -> Router {
 /// The API as one tenant has it: the tenant of a listener.
 struct OfTenant {
     router: Router,
-    tenant: Tenant,
+    tenant: TenantId,
 }
 
 impl Api for OfTenant {
@@ -82,6 +82,6 @@ impl Api for OfTenant {
 }
 
 /// The API for a listener through which everything is `tenant`'s.
-pub fn for_tenant(router: &Router, tenant: Tenant) -> Arc<dyn Api> {
+pub fn for_tenant(router: &Router, tenant: TenantId) -> Arc<dyn Api> {
     Arc::new(OfTenant { router: router.clone(), tenant })
 }

@@ -7,7 +7,7 @@ use ringer::{
     api::{self, ApiState},
     edge::server::{Listener, Listening, Server, Tls},
     engine::Engine,
-    model::{Error, Result, error::Context, id::Tenant},
+    model::{Error, Result, error::Context, id::TenantId},
 };
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,7 +75,7 @@ fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(Server
     }
     let server = Server::new()?.allowing_hosts(&config.allowed_hosts);
     let router = api::router(state);
-    let of_default = || api::for_tenant(&router, Tenant::default_tenant());
+    let of_default = || api::for_tenant(&router, TenantId::default_tenant());
     let listening = listeners.into_iter().map(|listener| server.listen(listener, of_default())).collect();
     Ok((server, listening))
 }

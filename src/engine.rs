@@ -1,4 +1,5 @@
-//! Level 2: decides. Verbs are named as Docker's operationIds in snake case; each takes the tenant first.
+//! Level 2: decides. Verbs are named as Docker's operationIds in snake case; each takes first who asks, the
+//! [`tenants::Scope`].
 //!
 //! The engine knows no HTTP and no containerd: it calls the traits of `backend`, keeps the records, and
 //! publishes what happens. Verbs that change something run to their end even if the client hangs up.
@@ -16,6 +17,7 @@ pub mod networks;
 pub mod prune;
 pub mod store;
 pub mod system;
+pub mod tenants;
 #[cfg(test)]
 pub mod testing;
 pub mod volumes;
@@ -28,9 +30,10 @@ use tracing::Instrument;
 use crate::{
     backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
     engine::{
-        config::EngineConfig, events::EventBus, networks::NetworkStore, store::ContainerStore, volumes::VolumeStore,
+        config::EngineConfig, events::EventBus, networks::NetworkStore, store::ContainerStore, tenants::Tenants,
+        volumes::VolumeStore,
     },
-    model::{Error, Result},
+    model::{Error, Result, id::TenantId},
     oci::HostFacts,
 };
 
@@ -55,6 +58,7 @@ pub struct Inner {
     pub(crate) config: EngineConfig,
     pub(crate) host: HostFacts,
     pub(crate) backends: Backends,
+    pub(crate) tenants: Tenants,
     pub(crate) containers: ContainerStore,
     pub(crate) execs: containers::exec::ExecStore,
     pub(crate) networks: NetworkStore,
@@ -92,6 +96,7 @@ impl Engine {
             config,
             host,
             backends,
+            tenants: Tenants::default(),
             containers: ContainerStore::default(),
             execs: containers::exec::ExecStore::default(),
             networks,
@@ -101,6 +106,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));
+        engine.tenants.add(&TenantId::default_tenant());
         build::tidy(&engine.config.data_root);
         engine.take_up_containers().await?;
         // Before any container starts again; what ran is ended.

@@ -1,5 +1,6 @@
 //! Level 0: the nouns, the state machine and the error type. No I/O, no async.
 
+pub mod caller;
 pub mod container;
 pub mod error;
 pub mod event;

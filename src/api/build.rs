@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::{ApiState, answer::Json, body::go_error, images::reader, query::Query, stream::JsonStream};
 use crate::{
     engine::build::{BuildLimits, BuildRequest, PruneRequest},
-    model::{self, Error, filters::Filters, id::Tenant, registry_auth::RegistryAuth},
+    engine::tenants::Scope,
+    model::{self, Error, filters::Filters, registry_auth::RegistryAuth},
 };
 
 /// What a build may be asked.
@@ -55,14 +56,14 @@ pub struct BuildQuery {
 /// `POST /build`
 pub async fn image_build(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<BuildQuery>,
     messages: JsonStream,
     request: Request<axum::body::Body>,
 ) -> Result<Response, Error> {
     query.refuse()?;
     let build = query.request(request.headers())?;
-    let stream = api.engine.image_build(&tenant, build, reader(request.into_body()).await).await?;
+    let stream = api.engine.image_build(&scope, build, reader(request.into_body()).await).await?;
     Ok(messages.progress(stream.map(|message| message.map(GoEscaped))))
 }
 
@@ -188,7 +189,7 @@ pub struct BuildPruneBody {
 /// `POST /build/prune`
 pub async fn build_prune(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<BuildPruneQuery>,
 ) -> Result<Json<BuildPruneBody>, Error> {
     let reserved = bytes("reserved-space", &query.reserved_space)?;
@@ -199,7 +200,7 @@ pub async fn build_prune(
         }
     }
     let request = PruneRequest { all: query.all, filters: query.filters, keep };
-    let pruned = api.engine.build_prune(&tenant, &request).await?;
+    let pruned = api.engine.build_prune(&scope, &request).await?;
     Ok(Json(BuildPruneBody {
         caches_deleted: (!pruned.deleted.is_empty()).then_some(pruned.deleted),
         space_reclaimed: pruned.reclaimed,

@@ -3,14 +3,23 @@
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
-pub use crate::edge::extract::{ClientGone, Path, Peer};
-use crate::model::{Error, id::Tenant};
+use super::ApiState;
+pub use crate::edge::extract::{ClientGone, Path};
+use crate::{
+    engine::tenants::Scope,
+    model::{Error, caller::Caller, id::TenantId},
+};
 
-/// The tenant is the listener's. A request without one is refused: the scope must never be guessed.
-impl<S: Sync> FromRequestParts<S> for Tenant {
+/// The tenant is the listener's, the caller the connection's. A request without them is refused: the scope must never be
+/// guessed.
+impl FromRequestParts<ApiState> for Scope {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| Error::system("the listener has no tenant"))
+    async fn from_request_parts(parts: &mut Parts, api: &ApiState) -> Result<Self, Error> {
+        let of_connection = (parts.extensions.get::<TenantId>(), parts.extensions.get::<Caller>());
+        let (Some(tenant), Some(caller)) = of_connection else {
+            return Err(Error::system("the connection does not say who asks"));
+        };
+        Ok(Self::new(api.engine.tenants.get(tenant)?, caller.clone()))
     }
 }

@@ -30,7 +30,8 @@ use super::{
 };
 use crate::{
     engine::images::{DeleteOptions, ImportRequest, ListOptions, LoadOptions, PullRequest, progress::Message},
-    model::{Error, filters::Filters, id::Tenant, image::Platform, registry_auth::RegistryAuth},
+    engine::tenants::Scope,
+    model::{Error, filters::Filters, image::Platform, registry_auth::RegistryAuth},
 };
 
 /// What `GET /images/json` may be asked.
@@ -49,7 +50,7 @@ pub struct ListQuery {
 /// `GET /images/json`. `digests` is what the CLI asks for; they are in every answer.
 pub async fn image_list(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Vec<SummaryBody>>, Error> {
@@ -58,7 +59,7 @@ pub async fn image_list(
         reference => Filters::parse(&serde_json::json!({ "reference": [reference] }).to_string())?,
     };
     let options = ListOptions { filters, all: query.all, manifests: query.manifests, shared_size: query.shared_size };
-    let images = api.engine.image_list(&tenant, &options).await?;
+    let images = api.engine.image_list(&scope, &options).await?;
     Ok(Json(images.into_iter().map(|image| SummaryBody::new(image, version)).collect()))
 }
 
@@ -73,7 +74,7 @@ pub struct InspectQuery {
 /// `GET /images/{name}/json`
 pub async fn image_inspect(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(name): Path,
     Query(query): Query<InspectQuery>,
@@ -82,19 +83,19 @@ pub async fn image_inspect(
     if platform.is_some() && query.manifests {
         return Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"));
     }
-    let image = api.engine.image_inspect(&tenant, &name, platform.as_ref(), query.manifests).await?;
+    let image = api.engine.image_inspect(&scope, &name, platform.as_ref(), query.manifests).await?;
     Ok(Json(InspectBody::new(image, version)))
 }
 
 /// `GET /images/{name}/history`
 pub async fn image_history(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(name): Path,
     Query(query): Query<InspectQuery>,
 ) -> Result<Json<Vec<HistoryBody>>, Error> {
     let platform = json_platform(&query.platform)?;
-    let lines = api.engine.image_history(&tenant, &name, platform.as_ref()).await?;
+    let lines = api.engine.image_history(&scope, &name, platform.as_ref()).await?;
     Ok(Json(lines.into_iter().map(HistoryBody::from).collect()))
 }
 
@@ -109,11 +110,11 @@ pub struct TagQuery {
 /// `POST /images/{name}/tag`
 pub async fn image_tag(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(name): Path,
     Query(query): Query<TagQuery>,
 ) -> Result<StatusCode, Error> {
-    api.engine.image_tag(&tenant, &name, &query.repo, &query.tag).await?;
+    api.engine.image_tag(&scope, &name, &query.repo, &query.tag).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -131,7 +132,7 @@ pub struct DeleteQuery {
 /// `DELETE /images/{name}`
 pub async fn image_delete(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(name): Path,
     Query(query): Query<DeleteQuery>,
 ) -> Result<Json<Vec<DeletedBody>>, Error> {
@@ -139,7 +140,7 @@ pub async fn image_delete(
         return Err(Error::not_implemented("deleting single platforms of an image is not implemented by ringer"));
     }
     let options = DeleteOptions { force: query.force, keep_parents: query.noprune };
-    let deleted = api.engine.image_delete(&tenant, &name, options).await?;
+    let deleted = api.engine.image_delete(&scope, &name, options).await?;
     Ok(Json(deleted.into_iter().map(DeletedBody::from).collect()))
 }
 
@@ -161,7 +162,7 @@ pub struct CreateQuery {
 /// `POST /images/create`: pull or import.
 pub async fn image_create(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<CreateQuery>,
     messages: JsonStream,
     request: Request<Body>,
@@ -173,7 +174,7 @@ pub async fn image_create(
     if !query.from_image.is_empty() {
         let auth = registry_auth(request.headers());
         let pull = PullRequest { image: query.from_image, tag: query.tag, platform, auth };
-        return Ok(messages.progress(api.engine.image_pull(&tenant, &pull).await?));
+        return Ok(messages.progress(api.engine.image_pull(&scope, &pull).await?));
     }
     if query.from_source.is_empty() {
         return Err(Error::invalid("neither fromImage nor fromSrc is given"));
@@ -190,7 +191,7 @@ pub async fn image_create(
         message: query.message,
         platform,
     };
-    let id = api.engine.image_import(&tenant, &import, reader(request.into_body()).await).await?;
+    let id = api.engine.image_import(&scope, &import, reader(request.into_body()).await).await?;
     let done = futures_util::stream::iter([Ok(Message::status(id.to_string()))]);
     Ok(messages.progress(done))
 }
@@ -206,14 +207,14 @@ pub struct LoadQuery {
 /// `POST /images/load`
 pub async fn image_load(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<LoadQuery>,
     messages: JsonStream,
     request: Request<Body>,
 ) -> Result<Response, Error> {
     let options = LoadOptions { quiet: query.quiet, platforms: json_platforms(&query.platform, version)? };
-    let loading = api.engine.image_load(&tenant, reader(request.into_body()).await, options);
+    let loading = api.engine.image_load(&scope, reader(request.into_body()).await, options);
     Ok(messages.progress(loading))
 }
 
@@ -228,36 +229,36 @@ pub struct GetQuery {
 /// `GET /images/{name}/get`
 pub async fn image_get(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(name): Path,
     Query(query): Query<GetQuery>,
     gone: ClientGone,
 ) -> Result<Response, Error> {
     let platforms = json_platforms(&query.platform, version)?;
-    archive(&api, &tenant, &[name], &platforms, gone).await
+    archive(&api, &scope, &[name], &platforms, gone).await
 }
 
 /// `GET /images/get?names=…`
 pub async fn image_get_all(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<GetQuery>,
     gone: ClientGone,
 ) -> Result<Response, Error> {
     let platforms = json_platforms(&query.platform, version)?;
-    archive(&api, &tenant, &query.names, &platforms, gone).await
+    archive(&api, &scope, &query.names, &platforms, gone).await
 }
 
 async fn archive(
     api: &ApiState,
-    tenant: &Tenant,
+    scope: &Scope,
     names: &[String],
     platforms: &[Platform],
     gone: ClientGone,
 ) -> Result<Response, Error> {
-    let tar = api.engine.image_get(tenant, names, platforms).await?;
+    let tar = api.engine.image_get(scope, names, platforms).await?;
     let chunks = ReaderStream::with_capacity(tar, 256 << 10);
     let chunks = chunks.map_err(|error| Error::system("making the archive").with_source(error));
     Ok(stream::bytes(HeaderValue::from_static("application/x-tar"), gone, chunks))
@@ -273,11 +274,11 @@ struct LoginBody {
 /// `POST /auth`
 pub async fn system_auth(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     body: JsonBody<RegistryAuth>,
 ) -> Result<Response, Error> {
     let credentials = body.required()?.value.with_auth_decoded();
-    let login = api.engine.auth(&tenant, &credentials).await?;
+    let login = api.engine.auth(&scope, &credentials).await?;
     Ok(Json(LoginBody { identity_token: login.identity_token, status: login.status }).into_response())
 }
 

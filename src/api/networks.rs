@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     engine::networks::{NetworkMember, NetworkView},
+    engine::tenants::Scope,
     model::{
         Error,
-        id::{NetworkId, Tenant},
+        id::NetworkId,
         network::{EndpointSettings, NetworkCreateRequest, NetworkRecord, null_is_default},
     },
 };
@@ -33,13 +34,13 @@ struct CreatedBody {
 /// `POST /networks/create`
 pub async fn network_create(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     body: JsonBody<NetworkCreateRequest>,
 ) -> Result<Response, Error> {
     let mut body = body.required()?;
     version.adjust_network_create(&mut body.value);
-    let made = api.engine.network_create(&tenant, body.value).await?;
+    let made = api.engine.network_create(&scope, body.value).await?;
     let mut warnings: Vec<String> = Some(made.warning).into_iter().filter(|warning| !warning.is_empty()).collect();
     if !body.unknown.is_empty() {
         warnings.push(format!("fields that ringer does not carry out: {}", body.unknown.join(", ")));
@@ -50,7 +51,7 @@ pub async fn network_create(
 /// `GET /networks/{id}`
 pub async fn network_inspect(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(network): Path,
     Query(query): Query<InspectQuery>,
@@ -58,7 +59,7 @@ pub async fn network_inspect(
     if !matches!(query.scope.as_str(), "" | "local") {
         return Err(Error::no_such_network(&network));
     }
-    let view = api.engine.network_inspect(&tenant, &network).await?;
+    let view = api.engine.network_inspect(&scope, &network).await?;
     Ok(Json(network_body(&view, version)))
 }
 
@@ -72,11 +73,11 @@ pub struct InspectQuery {
 /// `GET /networks`
 pub async fn network_list(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<FiltersQuery>,
 ) -> Result<Json<Vec<Value>>, Error> {
-    let records = api.engine.network_list(&tenant, &query.filters).await?;
+    let records = api.engine.network_list(&scope, &query.filters).await?;
     // The list names no containers, as dockerd's since 1.28.
     let bodies =
         records.into_iter().map(|record| network_body(&NetworkView { record, containers: Vec::new() }, version));
@@ -95,13 +96,13 @@ pub struct ConnectBody {
 /// `POST /networks/{id}/connect`
 pub async fn network_connect(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(network): Path,
     body: JsonBody<ConnectBody>,
 ) -> Result<StatusCode, Error> {
     let body = body.required()?.value;
     let settings = body.endpoint_config.unwrap_or_default();
-    api.engine.network_connect(&tenant, &network, &body.container, settings).await?;
+    api.engine.network_connect(&scope, &network, &body.container, settings).await?;
     Ok(StatusCode::OK)
 }
 
@@ -118,22 +119,22 @@ pub struct DisconnectBody {
 /// `POST /networks/{id}/disconnect`
 pub async fn network_disconnect(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(network): Path,
     body: JsonBody<DisconnectBody>,
 ) -> Result<StatusCode, Error> {
     let body = body.required()?.value;
-    api.engine.network_disconnect(&tenant, &network, &body.container, body.force).await?;
+    api.engine.network_disconnect(&scope, &network, &body.container, body.force).await?;
     Ok(StatusCode::OK)
 }
 
 /// `DELETE /networks/{id}`
 pub async fn network_delete(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(network): Path,
 ) -> Result<StatusCode, Error> {
-    api.engine.network_delete(&tenant, &network).await?;
+    api.engine.network_delete(&scope, &network).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -147,10 +148,10 @@ pub struct PrunedBody {
 /// `POST /networks/prune`
 pub async fn network_prune(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>, Error> {
-    let networks = api.engine.network_prune(&tenant, query.filters).await?;
+    let networks = api.engine.network_prune(&scope, query.filters).await?;
     Ok(Json(PrunedBody { networks_deleted: Some(networks).filter(|networks| !networks.is_empty()) }))
 }
 

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     engine::system::{ApiRange, EventsQuery},
+    engine::tenants::Scope,
     model::{
         Error,
         event::{Event, EventType},
         filters::Filters,
-        id::Tenant,
         time::Timestamp,
     },
 };
@@ -51,15 +51,15 @@ fn ping(body: &'static str) -> Response {
 }
 
 /// `GET /version`
-pub async fn system_version(State(api): State<ApiState>, tenant: Tenant) -> Result<Response, Error> {
+pub async fn system_version(State(api): State<ApiState>, scope: Scope) -> Result<Response, Error> {
     let range = ApiRange { newest: ApiVersion::NEWEST.to_string(), oldest: ApiVersion::OLDEST.to_string() };
-    let version = api.engine.system_version(&tenant, range).await?;
+    let version = api.engine.system_version(scope.tenant(), range).await?;
     Ok(Json(version).into_response())
 }
 
 /// `GET /info`
-pub async fn system_info(State(api): State<ApiState>, tenant: Tenant, version: ApiVersion) -> Result<Response, Error> {
-    let info = api.engine.system_info(&tenant).await?;
+pub async fn system_info(State(api): State<ApiState>, scope: Scope, version: ApiVersion) -> Result<Response, Error> {
+    let info = api.engine.system_info(&scope).await?;
     Ok(Json(compat::system_info(version, &info)?).into_response())
 }
 
@@ -75,12 +75,12 @@ pub struct EventsParameters {
 /// `GET /events`
 pub async fn system_events(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<EventsParameters>,
     answer: JsonStream,
 ) -> Result<Response, Error> {
-    let events = api.engine.system_events(&tenant, query.read()?);
+    let events = api.engine.system_events(&scope, query.read()?);
     let wanted = events.filter(move |event| std::future::ready(version.has_event(event)));
     Ok(answer.negotiated(wanted.map(move |event| Ok(EventMessage::new(version, event)))))
 }

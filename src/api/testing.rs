@@ -5,8 +5,15 @@ use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::{ApiState, extract::Peer, router};
-use crate::{engine::testing::Fakes, model::id::Tenant, oci::host::HostFacts};
+use super::{ApiState, router};
+use crate::{
+    engine::testing::Fakes,
+    model::{
+        caller::{Caller, Peer},
+        id::TenantId,
+    },
+    oci::host::HostFacts,
+};
 
 /// An engine on fakes, with folders that go with the test.
 pub async fn state() -> (ApiState, tempfile::TempDir) {
@@ -22,8 +29,8 @@ pub async fn state_on(host: HostFacts) -> (ApiState, tempfile::TempDir) {
 
 /// Answers one request of the default tenant.
 pub async fn oneshot(state: &ApiState, mut request: Request<Body>) -> Response {
-    request.extensions_mut().insert(Tenant::default_tenant());
-    request.extensions_mut().insert(Peer { pid: None, uid: 0, gid: 0 });
+    request.extensions_mut().insert(TenantId::default_tenant());
+    request.extensions_mut().insert(Caller::Process(Peer { pid: None, uid: 0, gid: 0 }));
     router(state.clone()).oneshot(request).await
 }
 

@@ -16,8 +16,9 @@ use super::{
     query::{FiltersQuery, Query},
 };
 use crate::{
+    engine::tenants::Scope,
     engine::volumes::{LOCAL, VolumeInfo},
-    model::{Error, id::Tenant, time::Timestamp, volume::VolumeRequest},
+    model::{Error, time::Timestamp, volume::VolumeRequest},
 };
 
 /// A volume as Docker writes it.
@@ -65,31 +66,31 @@ pub struct VolumeListBody {
 /// `POST /volumes/create`
 pub async fn volume_create(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     body: JsonBody<VolumeRequest>,
 ) -> Result<Response, Error> {
     if body.unknown.iter().any(|key| key.starts_with("ClusterVolumeSpec")) {
         return Err(Error::not_implemented("ClusterVolumeSpec is not implemented by ringer"));
     }
-    Ok(created(VolumeBody::from(api.engine.volume_create(&tenant, body.value).await?)))
+    Ok(created(VolumeBody::from(api.engine.volume_create(&scope, body.value).await?)))
 }
 
 /// `GET /volumes/{name}`
 pub async fn volume_inspect(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(name): Path,
 ) -> Result<Json<VolumeBody>, Error> {
-    Ok(Json(api.engine.volume_inspect(&tenant, &name).await?.into()))
+    Ok(Json(api.engine.volume_inspect(&scope, &name).await?.into()))
 }
 
 /// `GET /volumes`
 pub async fn volume_list(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<FiltersQuery>,
 ) -> Result<Json<VolumeListBody>, Error> {
-    let volumes = api.engine.volume_list(&tenant, &query.filters).await?;
+    let volumes = api.engine.volume_list(&scope, &query.filters).await?;
     Ok(Json(VolumeListBody { volumes: volumes.into_iter().map(VolumeBody::from).collect(), warnings: None }))
 }
 
@@ -103,11 +104,11 @@ pub struct DeleteQuery {
 /// `DELETE /volumes/{name}`
 pub async fn volume_delete(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(name): Path,
     Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode, Error> {
-    api.engine.volume_delete(&tenant, &name, query.force).await?;
+    api.engine.volume_delete(&scope, &name, query.force).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -122,11 +123,11 @@ pub struct PrunedBody {
 /// `POST /volumes/prune`
 pub async fn volume_prune(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(mut query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>, Error> {
     version.adjust_volume_prune(&mut query.filters);
-    let pruned = api.engine.volume_prune(&tenant, query.filters).await?;
+    let pruned = api.engine.volume_prune(&scope, query.filters).await?;
     Ok(Json(PrunedBody { volumes_deleted: pruned.volumes, space_reclaimed: pruned.reclaimed }))
 }

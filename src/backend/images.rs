@@ -12,7 +12,7 @@ use tokio::io::AsyncRead;
 use crate::model::{
     Result,
     container::Change,
-    id::{ContainerId, Tenant},
+    id::{ContainerId, TenantId},
     image::Descriptor,
     reference::Digest,
     time::Timestamp,
@@ -22,7 +22,7 @@ use crate::model::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageRecord {
     /// Whose name it is.
-    pub tenant: Tenant,
+    pub tenant: TenantId,
     /// The normalised reference, `docker.io/library/alpine:latest`, or a digest for an image without a name.
     pub name: String,
     /// What it points at: an index or a manifest.
@@ -93,16 +93,16 @@ pub trait ImageBackend: Send + Sync + 'static {
     async fn release(&self, lease: Lease) -> Result<()>;
 
     /// All names of a tenant.
-    async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>>;
+    async fn list_images(&self, tenant: &TenantId) -> Result<Vec<ImageRecord>>;
 
     /// One name of a tenant.
-    async fn get_image(&self, tenant: &Tenant, name: &str) -> Result<Option<ImageRecord>>;
+    async fn get_image(&self, tenant: &TenantId, name: &str) -> Result<Option<ImageRecord>>;
 
     /// Makes a name or points it elsewhere.
     async fn put_image(&self, image: &ImageRecord) -> Result<()>;
 
     /// Takes a name away; what nothing else refers to goes. With `sync`, waits for the collector.
-    async fn delete_image(&self, tenant: &Tenant, name: &str, sync: bool) -> Result<()>;
+    async fn delete_image(&self, tenant: &TenantId, name: &str, sync: bool) -> Result<()>;
 
     /// Looks a blob up; `None` if it is not there.
     async fn blob_info(&self, digest: &Digest) -> Result<Option<BlobInfo>>;

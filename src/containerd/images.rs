@@ -14,7 +14,7 @@ use crate::{
     model::{
         Error, ErrorKind, Result,
         container::Change,
-        id::{ContainerId, Tenant},
+        id::{ContainerId, TenantId},
         image::Descriptor,
         reference::Digest,
         time::Timestamp,
@@ -35,7 +35,7 @@ impl ImageBackend for Containerd {
         leases::delete(self.client(), &lease.0).await
     }
 
-    async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>> {
+    async fn list_images(&self, tenant: &TenantId) -> Result<Vec<ImageRecord>> {
         // containerd's filter knows expressions only. It narrows what is sent; whose an image is, is compared below.
         let expression = regex::escape(tenant.as_str());
         let request = ListImagesRequest { filters: vec![format!("name~={:?}", format!("^{expression}/"))] };
@@ -43,7 +43,7 @@ impl ImageBackend for Containerd {
         answer.into_inner().images.into_iter().filter_map(|image| from_image(tenant, image).transpose()).collect()
     }
 
-    async fn get_image(&self, tenant: &Tenant, name: &str) -> Result<Option<ImageRecord>> {
+    async fn get_image(&self, tenant: &TenantId, name: &str) -> Result<Option<ImageRecord>> {
         let request = GetImageRequest { name: record_name(tenant, name) };
         match self.client().images().get(request).await.map_err(from_status) {
             Ok(answer) => answer.into_inner().image.map_or(Ok(None), |image| from_image(tenant, image)),
@@ -66,7 +66,7 @@ impl ImageBackend for Containerd {
         }
     }
 
-    async fn delete_image(&self, tenant: &Tenant, name: &str, sync: bool) -> Result<()> {
+    async fn delete_image(&self, tenant: &TenantId, name: &str, sync: bool) -> Result<()> {
         let request = DeleteImageRequest { name: record_name(tenant, name), sync, target: None };
         missing_is_done(self.client().images().delete(request).await.map_err(from_status))
     }
@@ -150,7 +150,7 @@ fn missing_is_done<T>(result: Result<T>) -> Result<()> {
     }
 }
 
-fn record_name(tenant: &Tenant, name: &str) -> String {
+fn record_name(tenant: &TenantId, name: &str) -> String {
     format!("{tenant}/{name}")
 }
 
@@ -165,7 +165,7 @@ fn to_image(image: &ImageRecord) -> Image {
 }
 
 /// `None` if it is another tenant's.
-fn from_image(tenant: &Tenant, image: Image) -> Result<Option<ImageRecord>> {
+fn from_image(tenant: &TenantId, image: Image) -> Result<Option<ImageRecord>> {
     let Some(name) = image.name.strip_prefix(tenant.as_str()).and_then(|name| name.strip_prefix('/')) else {
         return Ok(None);
     };

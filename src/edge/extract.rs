@@ -27,25 +27,6 @@ impl<S: Sync, T: From<String>> FromRequestParts<S> for Path<T> {
     }
 }
 
-/// Who is at the other end of a unix connection, as the kernel says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Process number in our pid namespace; `None` if it is in another one.
-    pub pid: Option<i32>,
-    /// User number.
-    pub uid: u32,
-    /// Group number.
-    pub gid: u32,
-}
-
-impl<S: Sync> FromRequestParts<S> for Peer {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        parts.extensions.get::<Self>().copied().ok_or_else(|| Error::system("the peer's credentials are not known"))
-    }
-}
-
 /// Is cancelled when the client has closed the connection entirely. A half-close does not count: docker
 /// CLI shuts its sending side down right after attach and goes on reading.
 #[derive(Clone, Debug, Default)]

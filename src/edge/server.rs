@@ -1,5 +1,5 @@
 //! Listeners and connections: hyper over our own accept loop, since half-closed connections must go on and every
-//! connection knows its listener's API and its peer.
+//! connection knows its listener's API and who is at its other end.
 
 mod address;
 mod browser;
@@ -42,13 +42,16 @@ use self::{
 };
 use super::{
     error,
-    extract::Peer,
     route::Answer,
     takeover::{Taken, Takeover},
 };
 use crate::{
     descriptors,
-    model::{Result, error::Context},
+    model::{
+        Result,
+        caller::{Caller, Peer},
+        error::Context,
+    },
 };
 
 /// A client must send the head of its request within this.
@@ -177,10 +180,10 @@ impl Worker {
     }
 
     async fn welcome(self, socket: Socket, tls: Option<Tls>) {
-        let peer = match peer(&socket) {
-            Ok(peer) => peer,
+        let caller = match caller(&socket) {
+            Ok(caller) => caller,
             // The client is gone already.
-            Err(error) => return tracing::debug!(%error, "no peer credentials: {error}"),
+            Err(error) => return tracing::debug!(%error, "the other end is not known: {error}"),
         };
         let fate = Fate::default();
         let stream = match self.hangups.watch(socket, &fate) {
@@ -188,8 +191,8 @@ impl Worker {
             Err(error) => return tracing::warn!(%error, "watching a connection: {error}"),
         };
         // Pages in browsers reach no unix socket, and TLS asks for certificates.
-        let pages = (peer.is_none() && tls.is_none()).then(|| self.allowed_hosts.clone());
-        let tag = Tag { peer, fate, pages };
+        let pages = (caller.process().is_none() && tls.is_none()).then(|| self.allowed_hosts.clone());
+        let tag = Tag { caller, fate, pages };
         let Some(tls) = tls else { return self.serve(stream, tag).await };
         let shaken = tokio::select! {
             shaken = tls.accept(stream) => shaken,
@@ -251,7 +254,7 @@ impl Worker {
 /// What every request of a connection carries.
 #[derive(Clone)]
 struct Tag {
-    peer: Option<Peer>,
+    caller: Caller,
     fate: Fate,
     /// Where pages in browsers come through, the names that they may use.
     pages: Option<Arc<AllowedHosts>>,
@@ -275,13 +278,11 @@ impl Tag {
     fn put_on(&self, mut request: Request<Body>) -> Request<Body> {
         // A client whose connection is taken over may end its side and read on; others that are silent have left, as for
         // dockerd.
-        let gone = if self.peer.is_some() { &self.fate.gone } else { &self.fate.silent };
+        let gone = if self.caller.process().is_some() { &self.fate.gone } else { &self.fate.silent };
         let extensions = request.extensions_mut();
+        extensions.insert(self.caller.clone());
         extensions.insert(gone.clone());
         extensions.insert(Takeover::new(self.fate.gone.clone()));
-        if let Some(peer) = self.peer {
-            extensions.insert(peer);
-        }
         request
     }
 }
@@ -295,10 +296,10 @@ fn is_among_the_last(socket: &Socket) -> bool {
 }
 
 /// Nobody vouches for a tcp client.
-fn peer(socket: &Socket) -> io::Result<Option<Peer>> {
+fn caller(socket: &Socket) -> io::Result<Caller> {
     match socket {
-        Either::Left(unix) => unix_peer(unix).map(Some),
-        Either::Right(_) => Ok(None),
+        Either::Left(unix) => unix_peer(unix).map(Caller::Process),
+        Either::Right(tcp) => tcp.peer_addr().map(Caller::Remote),
     }
 }
 

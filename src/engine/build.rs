@@ -42,8 +42,8 @@ pub(crate) use context::tidy;
 use self::{builder::Builder, message::Output};
 use super::images::new_name;
 use crate::{
-    engine::{Engine, images::Body},
-    model::{Error, Result, id::Tenant, reference::Reference},
+    engine::{Engine, images::Body, tenants::Scope},
+    model::{Error, Result, reference::Reference},
     work::{Stop, Why},
 };
 
@@ -53,7 +53,7 @@ pub type BuildStream = Pin<Box<dyn Stream<Item = Result<BuildMessage>> + Send>>;
 impl Engine {
     /// Builds an image of the context in `body`. What fails before the first message is the answer's status, as dockerd
     /// has it. A client that leaves ends the build.
-    pub async fn image_build(&self, tenant: &Tenant, request: BuildRequest, body: Body) -> Result<BuildStream> {
+    pub async fn image_build(&self, scope: &Scope, request: BuildRequest, body: Body) -> Result<BuildStream> {
         let mut names: Vec<Reference> = Vec::new();
         for name in &request.tags {
             let name = new_name(name, "")?;
@@ -62,7 +62,7 @@ impl Engine {
             }
         }
         let (sender, mut receiver) = mpsc::channel(64);
-        let (engine, tenant) = (self.clone(), tenant.clone());
+        let (engine, scope) = (self.clone(), scope.clone());
         self.spawn("image_build", async move {
             let output = Output::new(sender.clone(), request.quiet);
             let cancelled = CancellationToken::new();
@@ -78,7 +78,7 @@ impl Engine {
             };
             let built = tokio::select! {
                 () = watch => return,
-                built = engine.build(&tenant, &request, &names, body, &output, &cancelled) => built,
+                built = engine.build(&scope, &request, &names, body, &output, &cancelled) => built,
             };
             output.finish(built).await;
         });
@@ -93,7 +93,7 @@ impl Engine {
 
     async fn build(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         request: &BuildRequest,
         names: &[Reference],
         body: Body,
@@ -105,7 +105,7 @@ impl Engine {
             read = self.build_context(request, body, output, stop_of(cancelled)) => read?,
         };
         let lease = self.images.backend.lease().await?;
-        let mut builder = Builder::new(self, tenant, request, &lease, output, cancelled, context.as_ref()).await?;
+        let mut builder = Builder::new(self, scope, request, &lease, output, cancelled, context.as_ref()).await?;
         let built = builder.build(dockerfile, names).await;
         if let Some(context) = context {
             context.remove().await;

@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use crate::model::{
     container::ContainerRecord,
     event::{Event, EventType},
-    id::Tenant,
+    id::TenantId,
     time::Timestamp,
 };
 
@@ -25,7 +25,7 @@ const BACKLOG: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct TenantEvent {
     /// Who may see it.
-    pub tenant: Tenant,
+    pub tenant: TenantId,
     /// What happened.
     pub event: Event,
 }
@@ -46,7 +46,7 @@ impl EventBus {
     /// Publishes what just happened to `actor`.
     pub fn publish(
         &self,
-        tenant: &Tenant,
+        tenant: &TenantId,
         kind: EventType,
         action: impl Into<String>,
         actor: impl Into<String>,
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn history_is_bounded_and_future_follows_past() {
         let bus = EventBus::default();
-        let tenant = Tenant::default_tenant();
+        let tenant = TenantId::default_tenant();
         let publish = |n: usize| bus.publish(&tenant, EventType::Volume, "create", n.to_string(), IndexMap::new());
         (0..300).for_each(publish);
         let (past, mut future) = bus.subscribe();

@@ -51,8 +51,8 @@ pub(crate) use tag::new_name;
 pub use crate::registry::{Inspected, SearchResult};
 use crate::{
     backend::images::ImageBackend,
-    engine::{config::EngineConfig, locks::KeyedLocks},
-    model::{ErrorKind, Result, id::Tenant},
+    engine::{config::EngineConfig, locks::KeyedLocks, tenants::Scope},
+    model::{ErrorKind, Result, id::TenantId},
     registry::{Registry, RegistryConfig},
 };
 
@@ -71,7 +71,7 @@ pub struct ImageStore {
     downloads: Arc<Semaphore>,
     pulls: pull::Pulls,
     /// How many images a tenant had when that was last asked.
-    counts: StdMutex<HashMap<Tenant, usize>>,
+    counts: StdMutex<HashMap<TenantId, usize>>,
 }
 
 impl ImageStore {
@@ -100,16 +100,18 @@ impl ImageStore {
     }
 
     /// How many images a tenant has; the last known number while containerd does not answer.
-    pub(crate) async fn count(&self, tenant: &Tenant) -> Result<usize> {
-        let listed = self.backend.list_images(tenant).await;
+    pub(crate) async fn count(&self, scope: &Scope) -> Result<usize> {
+        let listed = self.backend.list_images(scope.tenant()).await;
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         match listed {
             Ok(images) => {
                 let digests: HashSet<_> = images.into_iter().map(|image| image.target.digest).collect();
-                counts.insert(tenant.clone(), digests.len());
+                counts.insert(scope.tenant().clone(), digests.len());
                 Ok(digests.len())
             }
-            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(counts.get(tenant).copied().unwrap_or(0)),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                Ok(counts.get(scope.tenant()).copied().unwrap_or(0))
+            }
             Err(error) => Err(error),
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     engine::Engine,
     model::{
         Result,
-        id::{ContainerId, Tenant},
+        id::{ContainerId, TenantId},
         layer::LayerRecord,
         record,
     },
@@ -19,7 +19,7 @@ impl Engine {
     /// Makes a layer over the image with this chain id, empty for none; it must be taken away by who made it.
     pub(crate) async fn create_layer(
         &self,
-        tenant: &Tenant,
+        tenant: &TenantId,
         layer: &LayerRecord,
         parent: String,
     ) -> Result<ContainerId> {

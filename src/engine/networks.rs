@@ -30,12 +30,12 @@ pub(crate) use runs::RunNetwork;
 pub use store::NetworkStore;
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
         event::EventType,
         filters::Filters,
-        id::{ContainerId, Tenant},
+        id::ContainerId,
         network::{Endpoint, NetworkRecord},
     },
 };
@@ -62,8 +62,8 @@ pub struct NetworkMember {
 
 impl Engine {
     /// A network by id, name or unique prefix of an id, with the containers that run on it.
-    pub async fn network_inspect(&self, tenant: &Tenant, reference: &str) -> Result<NetworkView> {
-        let record = self.networks.get(tenant, reference)?;
+    pub async fn network_inspect(&self, scope: &Scope, reference: &str) -> Result<NetworkView> {
+        let record = self.networks.get(scope.tenant(), reference)?;
         let lodgers = self.networks.lodgers(&record.id);
         let containers = lodgers.into_iter().map(|lodger| NetworkMember {
             container: lodger.guest.container,
@@ -74,20 +74,20 @@ impl Engine {
     }
 
     /// All networks that the filters let through.
-    pub async fn network_list(&self, tenant: &Tenant, filters: &Filters) -> Result<Vec<Arc<NetworkRecord>>> {
+    pub async fn network_list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Arc<NetworkRecord>>> {
         let wanted = ListFilter::read(filters)?;
-        let records = self.networks.list(tenant).into_iter();
+        let records = self.networks.list(scope.tenant()).into_iter();
         Ok(records.filter(|record| wanted.matches(record, || !self.networks.lodgers(&record.id).is_empty())).collect())
     }
 
     /// Removes a network that no running container is attached to.
-    pub async fn network_delete(&self, tenant: &Tenant, reference: &str) -> Result<()> {
-        let (engine, tenant, reference) = (self.clone(), tenant.clone(), reference.to_owned());
-        self.run("network_delete", async move { engine.remove_network(&tenant, &reference).await }).await
+    pub async fn network_delete(&self, scope: &Scope, reference: &str) -> Result<()> {
+        let (engine, scope, reference) = (self.clone(), scope.clone(), reference.to_owned());
+        self.run("network_delete", async move { engine.remove_network(&scope, &reference).await }).await
     }
 
-    async fn remove_network(&self, tenant: &Tenant, reference: &str) -> Result<()> {
-        let record = self.networks.get(tenant, reference)?;
+    async fn remove_network(&self, scope: &Scope, reference: &str) -> Result<()> {
+        let record = self.networks.get(scope.tenant(), reference)?;
         if record.is_predefined() {
             return Err(Error::network_is_predefined(&record.name));
         }

@@ -6,16 +6,16 @@ use indexmap::IndexMap;
 
 use crate::{
     engine::Engine,
-    model::{Error, Result, event::EventType, filters::Filters, id::Tenant, time::Timestamp},
+    model::{Error, Result, event::EventType, filters::Filters, id::TenantId, time::Timestamp},
 };
 
 /// Prunes that are under way.
 #[derive(Clone, Default)]
-pub struct Prunes(Arc<Mutex<Vec<(Tenant, EventType)>>>);
+pub struct Prunes(Arc<Mutex<Vec<(TenantId, EventType)>>>);
 
 impl Prunes {
     /// Begins one. Conflict, as with dockerd, if one of the same kind is under way.
-    pub fn begin(&self, tenant: &Tenant, kind: EventType) -> Result<Prune> {
+    pub fn begin(&self, tenant: &TenantId, kind: EventType) -> Result<Prune> {
         let running = (tenant.clone(), kind);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.contains(&running) {
@@ -29,7 +29,7 @@ impl Prunes {
 /// A prune that is under way, until it is dropped.
 pub struct Prune {
     all: Prunes,
-    running: (Tenant, EventType),
+    running: (TenantId, EventType),
 }
 
 impl Drop for Prune {
@@ -59,7 +59,7 @@ impl PruneFilter {
 
 impl Engine {
     /// The event that ends a prune.
-    pub(crate) fn prune_event(&self, tenant: &Tenant, kind: EventType, reclaimed: u64) {
+    pub(crate) fn prune_event(&self, tenant: &TenantId, kind: EventType, reclaimed: u64) {
         let attributes = IndexMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
         self.events.publish(tenant, kind, "prune", "", attributes);
     }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn second_prune_of_the_same_kind_is_conflict() {
-        let (prunes, tenant) = (Prunes::default(), Tenant::default_tenant());
+        let (prunes, tenant) = (Prunes::default(), TenantId::default_tenant());
         let first = prunes.begin(&tenant, EventType::Volume).unwrap();
         let _other = prunes.begin(&tenant, EventType::Network).unwrap();
         let error = prunes.begin(&tenant, EventType::Volume).err().unwrap();

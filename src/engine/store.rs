@@ -10,7 +10,7 @@ use crate::{
     engine::{container::Container, containers::wait::WaitOutcome},
     model::{
         Error, Result,
-        id::{ContainerId, Tenant},
+        id::{ContainerId, TenantId},
     },
 };
 
@@ -36,16 +36,16 @@ struct TenantContainers {
 /// All containers. A look-up sees those of its tenant and no others.
 #[derive(Default)]
 pub struct ContainerStore {
-    tenants: Mutex<HashMap<Tenant, TenantContainers>>,
+    tenants: Mutex<HashMap<TenantId, TenantContainers>>,
 }
 
 impl ContainerStore {
-    fn tenants(&self) -> MutexGuard<'_, HashMap<Tenant, TenantContainers>> {
+    fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, TenantContainers>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a name for a container that is about to be made. Conflict if somebody has it.
-    pub fn reserve_name(&self, tenant: &Tenant, name: &str, id: &ContainerId) -> Result<()> {
+    pub fn reserve_name(&self, tenant: &TenantId, name: &str, id: &ContainerId) -> Result<()> {
         let mut tenants = self.tenants();
         let names = &mut tenants.entry(tenant.clone()).or_default().names;
         match names.get(name) {
@@ -58,7 +58,7 @@ impl ContainerStore {
     }
 
     /// Gives a name back, if it is still this container's.
-    pub fn release_name(&self, tenant: &Tenant, name: &str, id: &ContainerId) {
+    pub fn release_name(&self, tenant: &TenantId, name: &str, id: &ContainerId) {
         if let Some(containers) = self.tenants().get_mut(tenant)
             && containers.names.get(name) == Some(id)
         {
@@ -76,7 +76,7 @@ impl ContainerStore {
     }
 
     /// Takes a container out, with its name.
-    pub fn remove(&self, tenant: &Tenant, id: &ContainerId) {
+    pub fn remove(&self, tenant: &TenantId, id: &ContainerId) {
         if let Some(containers) = self.tenants().get_mut(tenant) {
             containers.by_id.remove(id);
             containers.names.retain(|_, owner| owner != id);
@@ -104,7 +104,7 @@ impl ContainerStore {
     }
 
     /// How a container ended that removed itself a short while ago.
-    pub fn last_words(&self, tenant: &Tenant, reference: &str) -> Option<WaitOutcome> {
+    pub fn last_words(&self, tenant: &TenantId, reference: &str) -> Option<WaitOutcome> {
         let tenants = self.tenants();
         let name = reference.strip_prefix('/').unwrap_or(reference);
         let mut buried = tenants.get(tenant)?.buried.iter().rev();
@@ -114,7 +114,7 @@ impl ContainerStore {
     }
 
     /// By id, name (with or without slash) or unique prefix of an id.
-    pub fn get(&self, tenant: &Tenant, reference: &str) -> Result<Arc<Container>> {
+    pub fn get(&self, tenant: &TenantId, reference: &str) -> Result<Arc<Container>> {
         let tenants = self.tenants();
         let missing = || Error::no_such_container(reference);
         let containers = tenants.get(tenant).ok_or_else(missing)?;
@@ -140,7 +140,7 @@ impl ContainerStore {
     }
 
     /// All containers of a tenant.
-    pub fn list(&self, tenant: &Tenant) -> Vec<Arc<Container>> {
+    pub fn list(&self, tenant: &TenantId) -> Vec<Arc<Container>> {
         self.tenants().get(tenant).map(|containers| containers.by_id.values().cloned().collect()).unwrap_or_default()
     }
 

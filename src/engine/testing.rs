@@ -8,6 +8,7 @@ use super::{
     Backends, Engine,
     config::EngineConfig,
     images::{Body, ImportRequest},
+    tenants::Scope,
 };
 use crate::{
     backend::{
@@ -15,7 +16,7 @@ use crate::{
         network::fake::FakeNetwork,
         runtime::fake::FakeRuntime,
     },
-    model::id::Tenant,
+    model::{caller::Caller, id::TenantId},
     oci::host::HostFacts,
 };
 
@@ -31,6 +32,18 @@ pub struct Fakes {
     pub network: Arc<FakeNetwork>,
     /// The engine's `data` and `run`, and what the runtime writes.
     pub folder: TempDir,
+}
+
+impl Engine {
+    /// A scope of the default tenant.
+    pub fn default_scope(&self) -> Scope {
+        self.scope_for(&TenantId::default_tenant())
+    }
+
+    /// A scope of a tenant, which is made if need be.
+    pub fn scope_for(&self, tenant: &TenantId) -> Scope {
+        Scope::new(self.tenants.add(tenant), Caller::Daemon)
+    }
 }
 
 impl Fakes {
@@ -66,7 +79,11 @@ impl Fakes {
         let fakes = Self::new().await;
         let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
         let body: Body = Box::pin(std::io::Cursor::new(tar(&[])));
-        fakes.engine.image_import(&Tenant::default_tenant(), &request, body).await.expect("an empty image is imported");
+        fakes
+            .engine
+            .image_import(&fakes.engine.default_scope(), &request, body)
+            .await
+            .expect("an empty image is imported");
         fakes
     }
 }

@@ -15,13 +15,13 @@ pub use store::VolumeStore;
 pub(crate) use usage::VolumeUse;
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
         container::{ContainerRecord, MountKind},
         event::EventType,
         filters::Filters,
-        id::Tenant,
+        id::TenantId,
         volume::{Volume, VolumeRequest},
     },
 };
@@ -40,21 +40,21 @@ pub struct VolumeInfo {
 
 impl Engine {
     /// Makes a volume, or answers the one that has the name already.
-    pub async fn volume_create(&self, tenant: &Tenant, request: VolumeRequest) -> Result<VolumeInfo> {
-        let (engine, tenant) = (self.clone(), tenant.clone());
-        self.run("volume_create", async move { Ok(engine.use_volume(&tenant, request).await?.info()) }).await
+    pub async fn volume_create(&self, scope: &Scope, request: VolumeRequest) -> Result<VolumeInfo> {
+        let (engine, scope) = (self.clone(), scope.clone());
+        self.run("volume_create", async move { Ok(engine.use_volume(&scope, request).await?.info()) }).await
     }
 
     /// A volume by its name.
-    pub async fn volume_inspect(&self, tenant: &Tenant, name: &str) -> Result<VolumeInfo> {
-        self.volumes.get(tenant, name).ok_or_else(|| Error::no_such_volume(name))
+    pub async fn volume_inspect(&self, scope: &Scope, name: &str) -> Result<VolumeInfo> {
+        self.volumes.get(scope.tenant(), name).ok_or_else(|| Error::no_such_volume(name))
     }
 
     /// All volumes that the filters (`name`, `label`, `dangling`, `driver`) let through, by name.
-    pub async fn volume_list(&self, tenant: &Tenant, filters: &Filters) -> Result<Vec<VolumeInfo>> {
+    pub async fn volume_list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<VolumeInfo>> {
         filters.allow_only(&["dangling", "driver", "label", "name"])?;
         let dangling = filters.boolean("dangling")?;
-        let containers = self.container_records(tenant);
+        let containers = self.container_records(scope.tenant());
         let is_wanted = |info: &VolumeInfo| {
             let volume = &info.volume;
             filters.matches_pattern("name", &volume.name)
@@ -62,11 +62,16 @@ impl Engine {
                 && filters.matches_labels(|key| volume.label(key))
                 && dangling.is_none_or(|dangling| dangling == users(&containers, &volume.name).is_empty())
         };
-        Ok(self.volumes.list(tenant).into_iter().filter(is_wanted).collect())
+        Ok(self.volumes.list(scope.tenant()).into_iter().filter(is_wanted).collect())
     }
 
     /// Removes a volume that no container has. With `force`, one that is not there is success.
-    pub async fn volume_delete(&self, tenant: &Tenant, name: &str, force: bool) -> Result<()> {
+    pub async fn volume_delete(&self, scope: &Scope, name: &str, force: bool) -> Result<()> {
+        self.delete_volume(scope.tenant(), name, force).await
+    }
+
+    /// The same of a tenant, in the daemon's own name.
+    pub(crate) async fn delete_volume(&self, tenant: &TenantId, name: &str, force: bool) -> Result<()> {
         let (engine, tenant, name) = (self.clone(), tenant.clone(), name.to_owned());
         let removed = self.run("volume_delete", async move { engine.remove_volume(&tenant, &name).await }).await;
         match removed {
@@ -75,7 +80,7 @@ impl Engine {
         }
     }
 
-    async fn remove_volume(&self, tenant: &Tenant, name: &str) -> Result<()> {
+    async fn remove_volume(&self, tenant: &TenantId, name: &str) -> Result<()> {
         // What a container has mounted over the folder must be gone before the folder is.
         let _mounting = self.volumes.mounting(tenant, name).await;
         let changing = self.volumes.change().await;
@@ -92,12 +97,12 @@ impl Engine {
         Ok(())
     }
 
-    fn container_records(&self, tenant: &Tenant) -> Vec<Arc<ContainerRecord>> {
+    fn container_records(&self, tenant: &TenantId) -> Vec<Arc<ContainerRecord>> {
         self.containers.list(tenant).iter().map(|container| container.record()).collect()
     }
 
     /// An event of a volume, with the attributes in dockerd's (alphabetical) order.
-    fn volume_event(&self, tenant: &Tenant, name: &str, action: &str, extra: &[(&str, &str)]) {
+    fn volume_event(&self, tenant: &TenantId, name: &str, action: &str, extra: &[(&str, &str)]) {
         let mut attributes: IndexMap<String, String> =
             extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         attributes.insert("driver".to_owned(), LOCAL.to_owned());

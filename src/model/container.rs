@@ -24,7 +24,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    id::{ContainerId, NetworkId, Tenant},
+    id::{ContainerId, NetworkId, TenantId},
     image::{Descriptor, Platform},
     network::{Endpoint, EndpointSettings, PublishedPort},
     record::Record,
@@ -92,7 +92,7 @@ pub struct Networking {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// Whose it is.
-    pub tenant: Tenant,
+    pub tenant: TenantId,
     /// Its id.
     pub id: ContainerId,
     /// Its name, without the slash.

@@ -202,6 +202,11 @@ impl Error {
         Self::not_found(format!("No such exec instance: {id}"))
     }
 
+    /// A listener whose tenant is gone.
+    pub fn no_such_tenant(id: &super::id::TenantId) -> Self {
+        Self::not_found(format!("no such tenant: {id}"))
+    }
+
     /// `GET /networks/{id}`.
     pub fn no_such_network(name: &str) -> Self {
         Self::not_found(format!("network {name} not found"))

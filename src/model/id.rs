@@ -9,9 +9,9 @@ use super::{Error, Result};
 /// The scope behind one socket. Everything a client makes belongs to one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Tenant(String);
+pub struct TenantId(String);
 
-impl Tenant {
+impl TenantId {
     /// The tenant of a plain `ringer serve`.
     pub fn default_tenant() -> Self {
         Self("default".to_owned())
@@ -28,7 +28,7 @@ impl Tenant {
     }
 }
 
-impl FromStr for Tenant {
+impl FromStr for TenantId {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
@@ -40,7 +40,7 @@ impl FromStr for Tenant {
     }
 }
 
-impl fmt::Display for Tenant {
+impl fmt::Display for TenantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn tenant_names_are_checked() {
-        assert!("job-17".parse::<Tenant>().is_ok());
-        assert!("a/b".parse::<Tenant>().is_err());
+        assert!("job-17".parse::<TenantId>().is_ok());
+        assert!("a/b".parse::<TenantId>().is_err());
     }
 }

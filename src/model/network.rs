@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    id::{ContainerId, EndpointId, NetworkId, Tenant},
+    id::{ContainerId, EndpointId, NetworkId, TenantId},
     record::Record,
     time::Timestamp,
 };
@@ -132,7 +132,7 @@ pub enum NetworkDriver {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkRecord {
     /// Whose it is.
-    pub tenant: Tenant,
+    pub tenant: TenantId,
     /// Its id.
     pub id: NetworkId,
     /// Its name.

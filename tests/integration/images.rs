@@ -49,7 +49,8 @@ fn publish(registry: &Registry, repository: &str, sample: &Sample) {
 async fn pull(store: &Store, name: &str) -> Result<Vec<String>> {
     let request =
         PullRequest { image: name.to_owned(), platform: Some("linux/amd64".parse()?), ..PullRequest::default() };
-    let mut stream = store.engine().await.image_pull(&tenant(), &request).await?;
+    let engine = store.engine().await;
+    let mut stream = engine.image_pull(&engine.scope_of(&tenant())?, &request).await?;
     let mut lines = Vec::new();
     while let Some(message) = stream.next().await {
         lines.extend(message?.status);
@@ -70,12 +71,12 @@ async fn pulled_image_stays_through_collections_and_goes_with_its_name() {
 
     store.containerd.collect_garbage().await.unwrap();
     let engine = store.engine().await;
-    let found = engine.image_for_container(&tenant(), &name, None).await.unwrap();
+    let found = engine.image_for_container(&engine.scope_of(&tenant()).unwrap(), &name, None).await.unwrap();
     assert_eq!(found.id, sample.target.digest);
     assert!(store.containerd.snapshot_size(&found.chain_id).await.unwrap() > 0);
     assert!(store.containerd.blob_info(&busybox.digest).await.unwrap().is_some());
 
-    engine.image_delete(&tenant(), &name, DeleteOptions::default()).await.unwrap();
+    engine.image_delete(&engine.scope_of(&tenant()).unwrap(), &name, DeleteOptions::default()).await.unwrap();
     assert!(store.containerd.blob_info(&busybox.digest).await.unwrap().is_none());
     assert!(store.containerd.snapshot_size(&found.chain_id).await.is_err());
     store.stop().await;

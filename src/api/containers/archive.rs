@@ -20,7 +20,8 @@ use crate::{
         stream,
     },
     engine::containers::archive::{PutOptions, Upload},
-    model::{Error, Result, id::Tenant},
+    engine::tenants::Scope,
+    model::{Error, Result},
     rootfs::PathStat,
 };
 
@@ -50,30 +51,30 @@ impl ArchiveQuery {
 /// `HEAD /containers/{id}/archive`
 pub async fn container_archive_info(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(query): Query<ArchiveQuery>,
 ) -> Result<Response> {
-    let stat = api.engine.container_archive_info(&tenant, &container, query.path()?).await?;
+    let stat = api.engine.container_archive_info(&scope, &container, query.path()?).await?;
     Ok(with_stat(StatusCode::OK.into_response(), &stat))
 }
 
 /// `GET /containers/{id}/archive`
 pub async fn container_archive(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     gone: ClientGone,
     Path(container): Path,
     Query(query): Query<ArchiveQuery>,
 ) -> Result<Response> {
-    let (stat, archive) = api.engine.container_archive(&tenant, &container, query.path()?).await?;
+    let (stat, archive) = api.engine.container_archive(&scope, &container, query.path()?).await?;
     Ok(with_stat(stream::bytes(HeaderValue::from_static("application/x-tar"), gone, archive), &stat))
 }
 
 /// `PUT /containers/{id}/archive`
 pub async fn put_container_archive(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     ClientGone(gone): ClientGone,
     Path(container): Path,
     Query(query): Query<ArchiveQuery>,
@@ -82,7 +83,7 @@ pub async fn put_container_archive(
     let options = PutOptions { keep_kinds: query.keep_kinds, owned_by_user: query.owned_by_user };
     let aborted = |error| io::Error::new(io::ErrorKind::ConnectionAborted, error);
     let body = Box::pin(body.into_data_stream().map(move |chunk| chunk.map_err(aborted)));
-    api.engine.put_container_archive(&tenant, &container, query.path()?, options, Upload { body, gone }).await?;
+    api.engine.put_container_archive(&scope, &container, query.path()?, options, Upload { body, gone }).await?;
     Ok(StatusCode::OK)
 }
 

@@ -12,10 +12,10 @@ use crate::{
         compat::ApiVersion,
         query::Query,
     },
+    engine::tenants::Scope,
     model::{
         Error, Result,
         container::{Config, ContainerCreateRequest, HostConfig, NetworkingConfig},
-        id::Tenant,
         image::Platform,
         network::null_is_default,
     },
@@ -42,7 +42,7 @@ struct Beside {
 /// `POST /containers/create`
 pub async fn container_create(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<CreateQuery>,
     body: RawBody,
@@ -67,6 +67,6 @@ pub async fn container_create(
             .collect(),
     };
     version.adjust_create(&mut request)?;
-    let made = api.engine.container_create(&tenant, request).await?;
+    let made = api.engine.container_create(&scope, request).await?;
     Ok(created(json!({ "Id": made.id, "Warnings": made.warnings })))
 }

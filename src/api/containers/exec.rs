@@ -19,7 +19,8 @@ use crate::{
         hijack::Hijack,
     },
     engine::containers::exec::{ExecRequest, ExecStart, ExecState},
-    model::{Result, container::StrSlice, id::Tenant, network::null_is_default},
+    engine::tenants::Scope,
+    model::{Result, container::StrSlice, network::null_is_default},
 };
 
 /// Body of `POST /containers/{id}/exec`.
@@ -55,7 +56,7 @@ pub struct ExecBody {
 /// `POST /containers/{id}/exec`
 pub async fn container_exec(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(container): Path,
     body: JsonBody<ExecBody>,
@@ -74,7 +75,7 @@ pub async fn container_exec(
         detach_keys: body.detach_keys,
         console_size: size(body.console_size.filter(|_| version.reads_console_size())),
     };
-    let id = api.engine.container_exec(&tenant, &container, request).await?;
+    let id = api.engine.container_exec(scope.tenant(), &container, request).await?;
     Ok(created(json!({ "Id": id })))
 }
 
@@ -97,7 +98,7 @@ pub struct StartBody {
 /// connection is taken over before; with `Detach` it is a plain error.
 pub async fn exec_start(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(exec): Path,
     version: ApiVersion,
     hijack: Hijack,
@@ -106,7 +107,7 @@ pub async fn exec_start(
     let body = body.value;
     // Without a terminal there is no size.
     let console_size = body.console_size.filter(|_| body.tty && version.reads_console_size());
-    let exec = api.engine.exec_startable(&tenant, &exec).await?;
+    let exec = api.engine.exec_startable(&scope, &exec).await?;
     let start = ExecStart { detach: body.detach, console_size: size(console_size) };
     if start.detach {
         api.engine.exec_start(&exec, start).await?;
@@ -129,8 +130,8 @@ pub async fn exec_start(
 }
 
 /// `GET /exec/{id}/json`
-pub async fn exec_inspect(State(api): State<ApiState>, tenant: Tenant, Path(exec): Path) -> Result<Response> {
-    let view = api.engine.exec_inspect(&tenant, &exec)?;
+pub async fn exec_inspect(State(api): State<ApiState>, scope: Scope, Path(exec): Path) -> Result<Response> {
+    let view = api.engine.exec_inspect(&scope, &exec)?;
     let request = &view.exec.request;
     let (program, arguments) = request.command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
     let (running, exit_code, pid) = match view.state {

@@ -11,10 +11,10 @@ use crate::{
         extract::{ClientGone, Path},
         stream,
     },
+    engine::tenants::Scope,
     model::{
         Result,
         container::{Change, ChangeKind},
-        id::Tenant,
     },
 };
 
@@ -40,10 +40,10 @@ impl From<Change> for ChangeBody {
 /// `GET /containers/{id}/changes`; `null` where nothing changed.
 pub async fn container_changes(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
 ) -> Result<Json<Option<Vec<ChangeBody>>>> {
-    let changes = api.engine.container_changes(&tenant, &container).await?;
+    let changes = api.engine.container_changes(&scope, &container).await?;
     let changes: Vec<ChangeBody> = changes.into_iter().map(ChangeBody::from).collect();
     Ok(Json((!changes.is_empty()).then_some(changes)))
 }
@@ -51,10 +51,10 @@ pub async fn container_changes(
 /// `GET /containers/{id}/export`
 pub async fn container_export(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     gone: ClientGone,
     Path(container): Path,
 ) -> Result<Response> {
-    let tar = api.engine.container_export(&tenant, &container).await?;
+    let tar = api.engine.container_export(&scope, &container).await?;
     Ok(stream::bytes(HeaderValue::from_static("application/octet-stream"), gone, tar))
 }

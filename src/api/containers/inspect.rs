@@ -11,10 +11,10 @@ use super::network_settings::network_settings;
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, extract::Path, query::Query},
     engine::containers::view::{ContainerFiles, ContainerView},
+    engine::tenants::Scope,
     model::{
         Result,
         container::{ContainerRecord, ContainerState, Ended, MountKind, MountPoint},
-        id::Tenant,
         time::Timestamp,
     },
 };
@@ -29,12 +29,12 @@ pub struct InspectQuery {
 /// `GET /containers/{id}/json`
 pub async fn container_inspect(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(container): Path,
     Query(query): Query<InspectQuery>,
 ) -> Result<Response> {
-    let view = api.engine.container_inspect(&tenant, &container, query.size).await?;
+    let view = api.engine.container_inspect(&scope, &container, query.size).await?;
     Ok(Json(render(&view, version)).into_response())
 }
 

@@ -16,7 +16,8 @@ use crate::{
         stop::StopOptions,
         wait::{WaitCondition, WaitOutcome},
     },
-    model::{Error, Result, id::Tenant},
+    engine::tenants::Scope,
+    model::{Error, Result},
 };
 
 /// Query of start.
@@ -30,7 +31,7 @@ pub struct StartQuery {
 /// `POST /containers/{id}/start`. Checkpoints are refused, as by a dockerd without `--experimental`.
 pub async fn container_start(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(query): Query<StartQuery>,
     headers: HeaderMap,
@@ -45,7 +46,7 @@ pub async fn container_start(
     if !query.checkpoint.is_empty() || !query.checkpoint_dir.is_empty() {
         return Err(Error::invalid("checkpoint is only supported in experimental mode"));
     }
-    api.engine.container_start(&tenant, &container).await?;
+    api.engine.container_start(&scope, &container).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -66,24 +67,24 @@ impl StopQuery {
 /// `POST /containers/{id}/stop`
 pub async fn container_stop(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(container): Path,
     Query(query): Query<StopQuery>,
 ) -> Result<StatusCode> {
-    api.engine.container_stop(&tenant, &container, query.options(version)).await?;
+    api.engine.container_stop(&scope, &container, query.options(version)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/restart`
 pub async fn container_restart(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(container): Path,
     Query(query): Query<StopQuery>,
 ) -> Result<StatusCode> {
-    api.engine.container_restart(&tenant, &container, query.options(version)).await?;
+    api.engine.container_restart(&scope, &container, query.options(version)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -97,27 +98,23 @@ pub struct KillQuery {
 /// `POST /containers/{id}/kill`
 pub async fn container_kill(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(query): Query<KillQuery>,
 ) -> Result<StatusCode> {
-    api.engine.container_kill(&tenant, &container, query.signal.as_deref()).await?;
+    api.engine.container_kill(&scope, &container, query.signal.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/pause`
-pub async fn container_pause(State(api): State<ApiState>, tenant: Tenant, Path(container): Path) -> Result<StatusCode> {
-    api.engine.container_pause(&tenant, &container).await?;
+pub async fn container_pause(State(api): State<ApiState>, scope: Scope, Path(container): Path) -> Result<StatusCode> {
+    api.engine.container_pause(&scope, &container).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /containers/{id}/unpause`
-pub async fn container_unpause(
-    State(api): State<ApiState>,
-    tenant: Tenant,
-    Path(container): Path,
-) -> Result<StatusCode> {
-    api.engine.container_unpause(&tenant, &container).await?;
+pub async fn container_unpause(State(api): State<ApiState>, scope: Scope, Path(container): Path) -> Result<StatusCode> {
+    api.engine.container_unpause(&scope, &container).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -131,11 +128,11 @@ pub struct RenameQuery {
 /// `POST /containers/{id}/rename`
 pub async fn container_rename(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(query): Query<RenameQuery>,
 ) -> Result<StatusCode> {
-    api.engine.container_rename(&tenant, &container, &query.name).await?;
+    api.engine.container_rename(&scope, &container, &query.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -168,24 +165,24 @@ impl ResizeQuery {
 /// `POST /containers/{id}/resize`
 pub async fn container_resize(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(size): Query<ResizeQuery>,
 ) -> Result<StatusCode> {
     let (width, height) = size.size()?;
-    api.engine.container_resize(&tenant, &container, width, height).await?;
+    api.engine.container_resize(&scope, &container, width, height).await?;
     Ok(StatusCode::OK)
 }
 
 /// `POST /exec/{id}/resize`
 pub async fn exec_resize(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(exec): Path,
     Query(size): Query<ResizeQuery>,
 ) -> Result<StatusCode> {
     let (width, height) = size.size()?;
-    api.engine.exec_resize(&tenant, &exec, width, height).await?;
+    api.engine.exec_resize(&scope, &exec, width, height).await?;
     Ok(StatusCode::OK)
 }
 
@@ -201,16 +198,16 @@ pub struct DeleteQuery {
 /// `DELETE /containers/{id}`
 pub async fn container_delete(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode> {
     if query.link {
-        api.engine.container_delete_link(&tenant, &container).await?;
+        api.engine.container_delete_link(&scope, &container).await?;
         return Ok(StatusCode::NO_CONTENT);
     }
     let options = DeleteOptions { force: query.force, volumes: query.v };
-    api.engine.container_delete(&tenant, &container, options).await?;
+    api.engine.container_delete(&scope, &container, options).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -231,11 +228,11 @@ struct TopAnswer {
 /// `GET /containers/{id}/top`
 pub async fn container_top(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(query): Query<TopQuery>,
 ) -> Result<Response> {
-    let top = api.engine.container_top(&tenant, &container, &query.ps_args).await?;
+    let top = api.engine.container_top(&scope, &container, &query.ps_args).await?;
     Ok(Json(TopAnswer { processes: top.processes, titles: top.titles }).into_response())
 }
 
@@ -269,7 +266,7 @@ impl From<WaitOutcome> for WaitAnswer {
 /// `POST /containers/{id}/wait`. The head goes out at once: docker CLI starts the container only when it has it.
 pub async fn container_wait(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(container): Path,
     Query(query): Query<WaitQuery>,
@@ -282,7 +279,7 @@ pub async fn container_wait(
         "removed" => WaitCondition::Removed,
         other => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
     };
-    let outcome = api.engine.container_wait(&tenant, &container, condition).await?;
+    let outcome = api.engine.container_wait(&scope, &container, condition).await?;
     let body = futures_util::stream::once(async move {
         let mut line = serde_json::to_vec(&WaitAnswer::from(outcome.await)).expect("numbers and strings are JSON");
         line.push(b'\n');

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, query::Query},
     engine::containers::{list::ListOptions, view::ContainerSize},
-    model::{Result, container::ContainerRecord, filters::Filters, id::Tenant, network::Port},
+    engine::tenants::Scope,
+    model::{Result, container::ContainerRecord, filters::Filters, network::Port},
 };
 
 /// Query of list.
@@ -33,7 +34,7 @@ pub struct ListQuery {
 /// `GET /containers/json`
 pub async fn container_list(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<ListQuery>,
 ) -> Result<Response> {
@@ -46,8 +47,8 @@ pub async fn container_list(
     let limit = query.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
     let options = ListOptions { all: query.all, limit, filters };
     let mut containers = Vec::new();
-    let links = api.engine.link_names(&tenant);
-    for container in api.engine.container_list(&tenant, &options)? {
+    let links = api.engine.link_names(&scope);
+    for container in api.engine.container_list(&scope, &options)? {
         let record = container.record();
         let size = if query.size { Some(api.engine.container_size(&record).await?) } else { None };
         let mut body = summary(&record, size, version);

@@ -9,10 +9,8 @@ use crate::{
         answer::Json,
         query::{FiltersQuery, Query},
     },
-    model::{
-        Result,
-        id::{ContainerId, Tenant},
-    },
+    engine::tenants::Scope,
+    model::{Result, id::ContainerId},
 };
 
 /// What it answers; without containers it says `null`, as dockerd.
@@ -26,10 +24,10 @@ pub struct PrunedBody {
 /// `POST /containers/prune`
 pub async fn container_prune(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>> {
-    let pruned = api.engine.container_prune(&tenant, query.filters).await?;
+    let pruned = api.engine.container_prune(&scope, query.filters).await?;
     let containers_deleted = Some(pruned.containers).filter(|containers| !containers.is_empty());
     Ok(Json(PrunedBody { containers_deleted, space_reclaimed: pruned.reclaimed }))
 }

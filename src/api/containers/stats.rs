@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, extract::Path, query::Query, stream::JsonStream},
+    engine::tenants::Scope,
     model::{
         Error, Result,
-        id::Tenant,
         stats::{BlockCounter, ContainerStats, CpuReading, LinkUsage, MemoryUsage, ResourceUsage},
         time::Timestamp,
     },
@@ -36,7 +36,7 @@ impl Default for StatsQuery {
 /// `GET /containers/{id}/stats`
 pub async fn container_stats(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(container): Path,
     Query(query): Query<StatsQuery>,
@@ -44,14 +44,14 @@ pub async fn container_stats(
 ) -> Result<Response> {
     let one_shot = query.one_shot && version.has_one_shot_stats();
     if !query.stream {
-        let stats = api.engine.container_stats(&tenant, &container, one_shot).await?;
+        let stats = api.engine.container_stats(&scope, &container, one_shot).await?;
         let body = if one_shot { StatsBody::single(version, stats) } else { StatsBody::new(version, stats) };
         return Ok(Json(body).into_response());
     }
     if one_shot {
         return Err(Error::invalid("cannot have stream=true and one-shot=true"));
     }
-    let stats = api.engine.container_stats_stream(&tenant, &container)?;
+    let stats = api.engine.container_stats_stream(&scope, &container)?;
     Ok(answer.objects(stats.map(move |stats| Ok(StatsBody::new(version, stats)))))
 }
 

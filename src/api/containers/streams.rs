@@ -14,9 +14,9 @@ use crate::{
         stream::{bytes, output_content_type},
         websocket::WebSocket,
     },
-    engine::containers::attach::AttachOptions,
+    engine::{containers::attach::AttachOptions, tenants::Scope},
     logs::ReadOptions,
-    model::{Result, id::Tenant, time::Timestamp},
+    model::{Result, time::Timestamp},
 };
 
 /// Query of logs.
@@ -58,13 +58,13 @@ impl LogsQuery {
 /// `GET /containers/{id}/logs`
 pub async fn container_logs(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     gone: ClientGone,
     Path(container): Path,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response> {
-    let (stream, tty) = api.engine.container_logs(&tenant, &container, query.options()?)?;
+    let (stream, tty) = api.engine.container_logs(&scope, &container, query.options()?)?;
     Ok(bytes(output_content_type(version, tty), gone, stream))
 }
 
@@ -83,7 +83,7 @@ pub struct AttachQuery {
 /// `POST /containers/{id}/attach`
 pub async fn container_attach(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(container): Path,
     Query(query): Query<AttachQuery>,
     hijack: Hijack,
@@ -97,7 +97,7 @@ pub async fn container_attach(
         raw: false,
         detach_keys: query.detach_keys,
     };
-    let session = match api.engine.container_attach(&tenant, &container, &options).await {
+    let session = match api.engine.container_attach(&scope, &container, &options).await {
         Ok(session) => session,
         Err(error) => return Ok(hijack.refuse(error)),
     };
@@ -108,7 +108,7 @@ pub async fn container_attach(
             () = gone.0.cancelled() => SessionEnd::Over,
         };
         if end == SessionEnd::Detached {
-            api.engine.container_detached(&tenant, &container);
+            api.engine.container_detached(&scope, &container);
         }
     }))
 }
@@ -116,7 +116,7 @@ pub async fn container_attach(
 /// `GET /containers/{id}/attach/ws`
 pub async fn container_attach_websocket(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Path(container): Path,
     Query(query): Query<AttachQuery>,
@@ -132,10 +132,10 @@ pub async fn container_attach_websocket(
         raw: true,
         detach_keys: query.detach_keys,
     };
-    let session = api.engine.container_attach(&tenant, &container, &options).await?;
+    let session = api.engine.container_attach(&scope, &container, &options).await?;
     Ok(websocket.answer(move |messages| async move {
         if serve(messages, session).await == SessionEnd::Detached {
-            api.engine.container_detached(&tenant, &container);
+            api.engine.container_detached(&scope, &container);
         }
     }))
 }

@@ -11,8 +11,8 @@ use crate::{
         body::RawBody,
         query::{Query, is_true},
     },
-    engine::images::CommitRequest,
-    model::{Error, Result, container::Config, id::Tenant},
+    engine::{images::CommitRequest, tenants::Scope},
+    model::{Error, Result, container::Config},
 };
 
 /// Query of commit.
@@ -32,7 +32,7 @@ pub struct CommitQuery {
 /// `POST /commit`
 pub async fn image_commit(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<CommitQuery>,
     body: RawBody,
 ) -> Result<Response> {
@@ -50,7 +50,7 @@ pub async fn image_commit(
         changes: query.changes,
         config,
     };
-    let id = api.engine.image_commit(&tenant, request).await?;
+    let id = api.engine.image_commit(&scope, request).await?;
     Ok(created(json!({ "Id": id })))
 }
 

@@ -14,10 +14,10 @@ use crate::{
         stream::JsonStream,
     },
     engine::images::{Inspected, PushRequest, SearchResult},
+    engine::tenants::Scope,
     model::{
         Error, Result,
         filters::Filters,
-        id::Tenant,
         image::{Descriptor, Platform},
     },
 };
@@ -33,7 +33,7 @@ pub struct PushQuery {
 /// `POST /images/{name}/push`. The body is what very old clients sent credentials in.
 pub async fn image_push(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(image): Path,
     Query(query): Query<PushQuery>,
     headers: HeaderMap,
@@ -41,7 +41,7 @@ pub async fn image_push(
 ) -> Result<Response> {
     let platform = json_platform(&query.platform)?;
     let request = PushRequest { image, tag: query.tag, platform, auth: registry_auth(&headers) };
-    Ok(messages.progress(api.engine.image_push(&tenant, request).await?))
+    Ok(messages.progress(api.engine.image_push(&scope, request).await?))
 }
 
 /// What a registry has under a name.
@@ -80,11 +80,11 @@ impl From<Inspected> for DistributionBody {
 /// `GET /distribution/{name}/json`
 pub async fn distribution_inspect(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Path(name): Path,
     headers: HeaderMap,
 ) -> Result<Json<DistributionBody>> {
-    let inspected = api.engine.distribution_inspect(&tenant, &name, &registry_auth(&headers)).await?;
+    let inspected = api.engine.distribution_inspect(&scope, &name, &registry_auth(&headers)).await?;
     Ok(Json(inspected.into()))
 }
 
@@ -100,7 +100,7 @@ pub struct SearchQuery {
 /// `GET /images/search`
 pub async fn image_search(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<SearchQuery>,
     headers: HeaderMap,
 ) -> Result<Json<Vec<SearchResult>>> {
@@ -111,7 +111,7 @@ pub async fn image_search(
         })?,
     };
     let auth = registry_auth(&headers);
-    Ok(Json(api.engine.image_search(&tenant, &query.term, limit, &query.filters, &auth).await?))
+    Ok(Json(api.engine.image_search(&scope, &query.term, limit, &query.filters, &auth).await?))
 }
 
 /// What went.
@@ -125,10 +125,10 @@ pub struct PrunedBody {
 /// `POST /images/prune`
 pub async fn image_prune(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     Query(query): Query<FiltersQuery>,
 ) -> Result<Json<PrunedBody>> {
-    let pruned = api.engine.image_prune(&tenant, &query.filters).await?;
+    let pruned = api.engine.image_prune(&scope, &query.filters).await?;
     let deleted: Vec<DeletedBody> = pruned.deleted.into_iter().map(DeletedBody::from).collect();
     let images_deleted = (!deleted.is_empty()).then_some(deleted);
     Ok(Json(PrunedBody { images_deleted, space_reclaimed: pruned.reclaimed }))

@@ -16,8 +16,9 @@ use crate::{
         containers::view::ContainerSize,
         images::ImageSummary,
         system::{DiskUsage, UsageTypes, VolumeUsage},
+        tenants::Scope,
     },
-    model::{Result, container::ContainerRecord, id::Tenant},
+    model::{Result, container::ContainerRecord},
 };
 
 /// What is asked for.
@@ -32,12 +33,12 @@ pub struct UsageQuery {
 /// `GET /system/df`
 pub async fn system_data_usage(
     State(api): State<ApiState>,
-    tenant: Tenant,
+    scope: Scope,
     version: ApiVersion,
     Query(query): Query<UsageQuery>,
 ) -> Result<Json<Value>> {
     let types = if version.has_usage_types() { UsageTypes::parse(&query.types)? } else { UsageTypes::ALL };
-    let usage = api.engine.system_data_usage(&tenant, types).await?;
+    let usage = api.engine.system_data_usage(&scope, types).await?;
     let lists = Lists::new(&usage, version);
     Ok(Json(match version.has_usage_sums() {
         true => sums(&usage, lists, query.verbose),

@@ -14,19 +14,13 @@ use tokio::{
 };
 
 use crate::{
-    api::{
-        ApiState,
-        extract::{ClientGone, Peer},
-        for_tenant,
-        hijack::Hijack,
-        router::Router,
-        stream, testing,
-    },
+    api::{ApiState, extract::ClientGone, for_tenant, hijack::Hijack, router::Router, stream, testing},
     edge::{
         route::Route,
         server::{Api, ListenAddress, Listener, Listening, Server},
     },
-    model::{Error, id::Tenant},
+    engine::tenants::Scope,
+    model::{Error, id::TenantId},
 };
 
 /// Nothing here takes this long.
@@ -54,8 +48,9 @@ async fn refuses(hijack: Hijack) -> Response {
     hijack.refuse(Error::invalid("not now"))
 }
 
-async fn who(tenant: Tenant, peer: Peer) -> String {
-    format!("{tenant} {} {}", peer.uid, peer.pid.unwrap_or_default())
+async fn who(scope: Scope) -> String {
+    let peer = scope.caller().process().expect("it comes through a unix socket");
+    format!("{} {} {}", scope.tenant(), peer.uid, peer.pid.unwrap_or_default())
 }
 
 async fn panics() -> Response {
@@ -81,7 +76,7 @@ async fn world(routes: Vec<Route<ApiState>>) -> World {
 /// The API of a few routes for the default tenant.
 fn api(routes: Vec<Route<ApiState>>, state: &ApiState) -> Arc<dyn Api> {
     let router = Router::new(routes, state.clone(), HeaderValue::from_static("test"));
-    for_tenant(&router, Tenant::default_tenant())
+    for_tenant(&router, TenantId::default_tenant())
 }
 
 fn get(path: &'static str) -> Route<ApiState> {

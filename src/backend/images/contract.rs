@@ -12,7 +12,7 @@ use super::{
 };
 use crate::model::{
     container::ChangeKind,
-    id::{ContainerId, Tenant},
+    id::{ContainerId, TenantId},
     image::{Descriptor, ImageConfig, documents::EMPTY_LAYER},
     reference::Digest,
     time::Timestamp,
@@ -38,7 +38,7 @@ fn fresh(text: &str) -> Bytes {
     format!("{text} {}", ContainerId::random()).into()
 }
 
-fn tenant(name: &str) -> Tenant {
+fn tenant(name: &str) -> TenantId {
     let name = format!("{name}-{}", ContainerId::random().short());
     name.parse().expect("a valid name")
 }
@@ -165,7 +165,7 @@ async fn blob_without_lease_or_name_is_collected(backend: &dyn ImageBackend) {
     assert!(backend.blob_info(&blob.digest).await.unwrap().is_none());
 }
 
-fn record(tenant: &Tenant, name: &str, target: &Descriptor) -> ImageRecord {
+fn record(tenant: &TenantId, name: &str, target: &Descriptor) -> ImageRecord {
     ImageRecord {
         tenant: tenant.clone(),
         name: name.to_owned(),
@@ -198,7 +198,7 @@ async fn names_belong_to_tenants(backend: &dyn ImageBackend) {
 async fn tenants_with_similar_names_do_not_meet(backend: &dyn ImageBackend) {
     let lease = backend.lease().await.unwrap();
     let one = tenant("x");
-    let beside: Tenant = format!("{one}-build").parse().expect("a valid name");
+    let beside: TenantId = format!("{one}-build").parse().expect("a valid name");
     let tenants = [one.clone(), beside, one.of_builds()];
     for owner in &tenants {
         let blob = write(backend, &lease, &fresh(owner.as_str())).await;

@@ -13,7 +13,7 @@ use super::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, 
 use crate::model::{
     Error, Result,
     container::{Change, ChangeKind},
-    id::{ContainerId, Tenant},
+    id::{ContainerId, TenantId},
     image::{Descriptor, documents::media_type},
     reference::Digest,
     time::Timestamp,
@@ -23,7 +23,7 @@ const SNAPSHOTTER: &str = "fake";
 
 #[derive(Default)]
 struct State {
-    images: BTreeMap<(Tenant, String), ImageRecord>,
+    images: BTreeMap<(TenantId, String), ImageRecord>,
     blobs: HashMap<Digest, (Bytes, HashMap<String, String>)>,
     ingests: HashMap<Digest, BytesMut>,
     /// Chain id to parent and size.
@@ -120,11 +120,11 @@ impl ImageBackend for FakeImages {
         Ok(())
     }
 
-    async fn list_images(&self, tenant: &Tenant) -> Result<Vec<ImageRecord>> {
+    async fn list_images(&self, tenant: &TenantId) -> Result<Vec<ImageRecord>> {
         Ok(self.state().images.values().filter(|image| image.tenant == *tenant).cloned().collect())
     }
 
-    async fn get_image(&self, tenant: &Tenant, name: &str) -> Result<Option<ImageRecord>> {
+    async fn get_image(&self, tenant: &TenantId, name: &str) -> Result<Option<ImageRecord>> {
         Ok(self.state().images.get(&(tenant.clone(), name.to_owned())).cloned())
     }
 
@@ -137,7 +137,7 @@ impl ImageBackend for FakeImages {
         Ok(())
     }
 
-    async fn delete_image(&self, tenant: &Tenant, name: &str, sync: bool) -> Result<()> {
+    async fn delete_image(&self, tenant: &TenantId, name: &str, sync: bool) -> Result<()> {
         let mut state = self.state();
         state.images.remove(&(tenant.clone(), name.to_owned()));
         if sync {

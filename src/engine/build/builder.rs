@@ -20,13 +20,8 @@ use crate::{
         expand::{Variables, expand},
         stages::trigger,
     },
-    engine::{Engine, containers::delete::DeleteOptions},
-    model::{
-        Error, Result,
-        id::{ContainerId, Tenant},
-        image::Platform,
-        reference::Reference,
-    },
+    engine::{Engine, containers::delete::DeleteOptions, tenants::Scope},
+    model::{Error, Result, id::ContainerId, image::Platform, reference::Reference},
 };
 
 /// A stage that is done.
@@ -40,7 +35,7 @@ pub(super) struct StageResult {
 /// A build under way.
 pub(super) struct Builder<'a> {
     pub engine: &'a Engine,
-    pub tenant: &'a Tenant,
+    pub scope: &'a Scope,
     pub request: &'a BuildRequest,
     pub lease: &'a Lease,
     pub output: &'a Output,
@@ -59,7 +54,7 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     pub async fn new(
         engine: &'a Engine,
-        tenant: &'a Tenant,
+        scope: &'a Scope,
         request: &'a BuildRequest,
         lease: &'a Lease,
         output: &'a Output,
@@ -68,13 +63,13 @@ impl<'a> Builder<'a> {
     ) -> Result<Self> {
         Ok(Self {
             engine,
-            tenant,
+            scope,
             request,
             lease,
             output,
             cancelled,
             context,
-            cache: Cache::open(engine, tenant, request).await?,
+            cache: Cache::open(engine, scope, request).await?,
             done: Vec::new(),
             escape: '\\',
             arguments: BuildArguments::new(request.arguments.clone()),
@@ -212,7 +207,7 @@ impl<'a> Builder<'a> {
 
     async fn remove_containers(&mut self) {
         for id in std::mem::take(&mut self.containers) {
-            if let Ok(container) = self.engine.containers.get(self.tenant, id.as_str()) {
+            if let Ok(container) = self.engine.containers.get(self.scope.tenant(), id.as_str()) {
                 let options = DeleteOptions { force: true, volumes: true };
                 if let Err(error) = self.engine.remove(&container, options).await {
                     let (id, error) = (id.short(), error.chain());

@@ -1,4 +1,4 @@
-//! What was built before. Every step's image is kept under a name that no list shows (`Tenant::of_builds`), and its
+//! What was built before. Every step's image is kept under a name that no list shows (`TenantId::of_builds`), and its
 //! record says of which image it was made and by which command: the same command on the same image is the same image.
 //! A record pins content and snapshots as every image's does.
 //!
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     backend::images::ImageRecord,
-    engine::Engine,
-    model::{Result, id::Tenant, image::documents::ImageDocument, reference::Digest, time::Timestamp},
+    engine::{Engine, tenants::Scope},
+    model::{Result, image::documents::ImageDocument, reference::Digest, time::Timestamp},
 };
 
 /// What a step was made by.
@@ -39,7 +39,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    pub async fn open(engine: &Engine, tenant: &Tenant, request: &BuildRequest) -> Result<Self> {
+    pub async fn open(engine: &Engine, scope: &Scope, request: &BuildRequest) -> Result<Self> {
         let mut cache = Self {
             steps: HashMap::new(),
             sources: Vec::new(),
@@ -51,7 +51,7 @@ impl Cache {
         }
         for name in &request.cache_from {
             // dockerd passes over what is not here.
-            let Ok(found) = engine.images.find(tenant, name).await else { continue };
+            let Ok(found) = engine.images.find(scope.tenant(), name).await else { continue };
             let tree = engine.images.tree(&found.target).await?;
             if let Some((variant, content)) = tree.choose(request.platform.as_ref()) {
                 cache.sources.push(Arc::new(BaseImage {
@@ -63,7 +63,7 @@ impl Cache {
             }
         }
         if !cache.has_sources {
-            for record in engine.images.backend.list_images(&tenant.of_builds()).await? {
+            for record in engine.images.backend.list_images(&scope.tenant().of_builds()).await? {
                 let Some(key) = record.labels.get(KEY) else { continue };
                 let newer = cache.steps.get(key).is_none_or(|known| known.created < record.created);
                 if newer {
@@ -78,7 +78,7 @@ impl Cache {
     pub async fn add(
         &mut self,
         engine: &Engine,
-        tenant: &Tenant,
+        scope: &Scope,
         state: &StageState,
         command: &[String],
         image: &BaseImage,
@@ -87,7 +87,7 @@ impl Cache {
         let shown: String = command.join(" ").chars().take(LONGEST_COMMAND).collect();
         let labels = [(KEY, key.clone()), (PARENT, state.id().to_owned()), (COMMAND, shown)];
         let record = ImageRecord {
-            tenant: tenant.of_builds(),
+            tenant: scope.tenant().of_builds(),
             name: image.id().to_string(),
             target: image.target.clone(),
             labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
@@ -170,7 +170,7 @@ impl Builder<'_> {
         let layers = source.manifest.layers[..layers.min(source.manifest.layers.len())].to_vec();
         let image = self.store(document, layers).await?;
         images.set_parent(image.id(), parent).await?;
-        self.cache.add(self.engine, self.tenant, state, command, &image).await?;
+        self.cache.add(self.engine, self.scope, state, command, &image).await?;
         Ok(Some(image))
     }
 }

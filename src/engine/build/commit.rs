@@ -59,7 +59,7 @@ impl Builder<'_> {
         }
         let image = self.store(document, layers).await?;
         self.engine.images.set_parent(image.id(), parent.map(BaseImage::id)).await?;
-        self.cache.add(self.engine, self.tenant, state, command, &image).await?;
+        self.cache.add(self.engine, self.scope, state, command, &image).await?;
         state.image = Some(image);
         Ok(())
     }
@@ -78,13 +78,13 @@ impl Builder<'_> {
         let images = &self.engine.images;
         images.forget_tree(image.id());
         if names.is_empty() {
-            images.keep_nameless(self.tenant, &image.target).await?;
+            images.keep_nameless(self.scope.tenant(), &image.target).await?;
         }
         self.output.say(format!("Successfully built {}\n", short(image.id()))).await;
         for name in names {
-            images.point(self.tenant, name, &image.target).await?;
+            images.point(self.scope.tenant(), name, &image.target).await?;
             let (id, name) = (image.id().as_str(), name.familiar());
-            self.engine.image_event(self.tenant, "tag", id, &name, indexmap::IndexMap::new());
+            self.engine.image_event(self.scope, "tag", id, &name, indexmap::IndexMap::new());
             self.output.say(format!("Successfully tagged {name}\n")).await;
         }
         Ok(())

@@ -20,7 +20,7 @@ impl Builder<'_> {
     /// Makes one; it must be taken away.
     pub(super) async fn pad(&self, image: Option<&BaseImage>) -> Result<Pad> {
         let parent = image.map(BaseImage::chain_id).unwrap_or_default();
-        let id = self.engine.create_layer(self.tenant, &LayerRecord::Build, parent).await?;
+        let id = self.engine.create_layer(self.scope.tenant(), &LayerRecord::Build, parent).await?;
         match self.engine.backends.runtime.rootfs(&id).await {
             Ok(mounts) => Ok(Pad { id, mounts }),
             Err(error) => {

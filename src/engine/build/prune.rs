@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use super::cache::{COMMAND, PARENT};
 use crate::{
     backend::images::ImageRecord,
-    engine::Engine,
-    model::{Error, Result, event::EventType, filters::Filters, id::Tenant, reference::Digest, time::Timestamp},
+    engine::{Engine, tenants::Scope},
+    model::{Error, Result, event::EventType, filters::Filters, reference::Digest, time::Timestamp},
 };
 
 /// What to prune.
@@ -50,10 +50,10 @@ pub struct BuildStep {
 
 impl Engine {
     /// The build cache, oldest first.
-    pub async fn build_cache_usage(&self, tenant: &Tenant) -> Result<Vec<BuildStep>> {
-        let mut records = self.images.backend.list_images(&tenant.of_builds()).await?;
+    pub async fn build_cache_usage(&self, scope: &Scope) -> Result<Vec<BuildStep>> {
+        let mut records = self.images.backend.list_images(&scope.tenant().of_builds()).await?;
         records.sort_by_key(|record| record.created);
-        let used = self.used_steps(tenant, &records).await?;
+        let used = self.used_steps(scope, &records).await?;
         let mut steps = Vec::new();
         for record in &records {
             steps.push(BuildStep {
@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// Takes steps away. Without `all` those stay of which an image of the tenant is made.
-    pub async fn build_prune(&self, tenant: &Tenant, request: &PruneRequest) -> Result<BuildPruned> {
+    pub async fn build_prune(&self, scope: &Scope, request: &PruneRequest) -> Result<BuildPruned> {
         let known = request.filters.allow_only(&["until", "id", "parent", "inuse"]);
         known.map_err(|error| error.context("failed to prune build cache"))?;
         let until = match request.filters.get("until") {
@@ -80,7 +80,7 @@ impl Engine {
         let in_use = request.filters.boolean("inuse")?;
         let mut kept = 0;
         let mut pruned = BuildPruned::default();
-        let steps = self.build_cache_usage(tenant).await?;
+        let steps = self.build_cache_usage(scope).await?;
         // The newest stay within what may be kept.
         for step in steps.iter().rev() {
             let matches = (request.all || !step.in_use)
@@ -94,7 +94,7 @@ impl Engine {
                 kept += step.size;
                 continue;
             }
-            self.images.backend.delete_image(&tenant.of_builds(), &step.id, false).await?;
+            self.images.backend.delete_image(&scope.tenant().of_builds(), &step.id, false).await?;
             pruned.deleted.push(step.id.clone());
             if !step.in_use {
                 pruned.reclaimed += step.size;
@@ -104,15 +104,15 @@ impl Engine {
             self.images.backend.collect_garbage().await?;
         }
         let attributes = IndexMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
-        self.events.publish(tenant, EventType::Builder, "prune", "", attributes);
+        self.events.publish(scope.tenant(), EventType::Builder, "prune", "", attributes);
         Ok(pruned)
     }
 
     /// Steps that lead to an image of the tenant.
-    async fn used_steps(&self, tenant: &Tenant, records: &[ImageRecord]) -> Result<HashSet<Digest>> {
+    async fn used_steps(&self, scope: &Scope, records: &[ImageRecord]) -> Result<HashSet<Digest>> {
         let by_id: HashMap<&str, &ImageRecord> = records.iter().map(|record| (record.name.as_str(), record)).collect();
         let mut used = HashSet::new();
-        for image in self.images.backend.list_images(tenant).await? {
+        for image in self.images.backend.list_images(scope.tenant()).await? {
             let mut next = image.target.digest.to_string();
             while let Some(record) = by_id.get(next.as_str()) {
                 if !used.insert(record.target.digest.clone()) {

@@ -80,7 +80,7 @@ impl Builder<'_> {
             host_config: HostConfig { mounts: mount.map(|mount| vec![mount]), ..self.request.limits.host_config() },
             ..ContainerCreateRequest::default()
         };
-        let (engine, tenant) = (self.engine.clone(), self.tenant.clone());
+        let (engine, tenant) = (self.engine.clone(), self.scope.clone());
         let created = async move { engine.create_of(&tenant, request, image).await };
         let created = self.engine.run("container_create", created).await?;
         for warning in &created.warnings {
@@ -92,9 +92,9 @@ impl Builder<'_> {
     }
 
     async fn run_to_end(&self, id: &ContainerId, command: &[String]) -> Result<()> {
-        let container = self.engine.containers.get(self.tenant, id.as_str())?;
+        let container = self.engine.containers.get(self.scope.tenant(), id.as_str())?;
         let mut pieces = container.console.attach(true, true);
-        self.engine.container_start(self.tenant, id.as_str()).await?;
+        self.engine.container_start(self.scope, id.as_str()).await?;
         loop {
             let piece = tokio::select! {
                 () = self.cancelled.cancelled() => return Err(cancelled_error()),

@@ -64,8 +64,8 @@ impl Builder<'_> {
     async fn local_image(&self, name: &str, platform: Option<&Platform>) -> Result<Arc<BaseImage>> {
         let images = &self.engine.images;
         // Sees to it that it is unpacked.
-        self.engine.image_for_container(self.tenant, name, platform).await?;
-        let found = images.find(self.tenant, name).await?;
+        self.engine.image_for_container(self.scope, name, platform).await?;
+        let found = images.find(self.scope.tenant(), name).await?;
         // The lease keeps it, also if its name goes meanwhile.
         images.backend.write_blob(self.lease, &found.target).await?;
         let tree = images.tree(&found.target).await?;
@@ -87,7 +87,7 @@ impl Builder<'_> {
             auth: self.request.credentials_for(&reference),
             ..PullRequest::default()
         };
-        let mut messages = self.engine.image_pull(self.tenant, &request).await?;
+        let mut messages = self.engine.image_pull(self.scope, &request).await?;
         loop {
             let message = tokio::select! {
                 () = self.cancelled.cancelled() => return Err(cancelled_error()),

@@ -11,26 +11,27 @@ use crate::{
     engine::{
         Engine,
         images::{Body, DeleteOptions, ListOptions},
+        tenants::Scope,
         testing::Fakes,
     },
-    model::{ErrorKind, Result, id::Tenant},
+    model::{ErrorKind, Result},
 };
 
 struct Bench {
     engine: Engine,
-    tenant: Tenant,
+    scope: Scope,
     folder: tempfile::TempDir,
 }
 
 impl Bench {
     async fn new() -> Self {
         let Fakes { engine, folder, .. } = Fakes::with_box().await;
-        Self { engine, tenant: Tenant::default_tenant(), folder }
+        Self { scope: engine.default_scope(), engine, folder }
     }
 
     async fn begin(&self, dockerfile: &str, request: BuildRequest) -> Result<BuildStream> {
         let context = body(&[("Dockerfile", dockerfile.as_bytes())]);
-        self.engine.image_build(&self.tenant, request, context).await
+        self.engine.image_build(&self.scope, request, context).await
     }
 
     /// All messages, ids and sums as `ID`.
@@ -50,15 +51,15 @@ impl Bench {
     }
 
     async fn images(&self) -> usize {
-        self.engine.image_list(&self.tenant, &ListOptions::default()).await.unwrap().len()
+        self.engine.image_list(&self.scope, &ListOptions::default()).await.unwrap().len()
     }
 
     async fn steps(&self) -> usize {
-        self.engine.build_cache_usage(&self.tenant).await.unwrap().len()
+        self.engine.build_cache_usage(&self.scope).await.unwrap().len()
     }
 
     fn containers(&self) -> usize {
-        self.engine.containers.list(&self.tenant).len()
+        self.engine.containers.list(self.scope.tenant()).len()
     }
 }
 
@@ -101,7 +102,7 @@ async fn stream_is_the_classic_builders() {
         ]
     );
     assert_eq!((bench.images().await, bench.containers()), (2, 0), "no step is listed, no container left");
-    let history = bench.engine.image_history(&bench.tenant, "new", None).await.unwrap();
+    let history = bench.engine.image_history(&bench.scope, "new", None).await.unwrap();
     assert_eq!(history[0].created_by, "/bin/sh -c echo out; echo err >&2");
     assert_eq!(history[1].created_by, "/bin/sh -c #(nop)  ENV A=b");
     assert!(!bench.folder.path().join("data/tmp/build").read_dir().unwrap().any(|_| true), "the context is gone");
@@ -172,7 +173,7 @@ async fn history_of_named_images_is_the_cache_where_it_is_asked_for() {
     bench.build("FROM box\nENV A=1\nENV B=1\n", tagged("ab")).await;
     bench.build("FROM box\nENV C=1\n", tagged("c")).await;
     let all = PruneRequest { all: true, ..PruneRequest::default() };
-    bench.engine.build_prune(&bench.tenant, &all).await.unwrap();
+    bench.engine.build_prune(&bench.scope, &all).await.unwrap();
     let cached = async |dockerfile: &str, names: &[&str]| {
         let cache_from = names.iter().map(|name| (*name).to_owned()).collect();
         let lines = bench.build(dockerfile, BuildRequest { cache_from, ..removing() }).await;
@@ -183,8 +184,8 @@ async fn history_of_named_images_is_the_cache_where_it_is_asked_for() {
     assert_eq!(cached("FROM box\nENV A=1\nENV C=1\n", &["c", "ab"]).await, 1);
     let stages = "FROM box AS one\nENV A=1\nENV B=1\nFROM box\nENV C=1\n";
     assert_eq!(cached(stages, &["ab", "c"]).await, 3, "a whole image leaves the others to the next stage");
-    let last = bench.engine.image_inspect(&bench.tenant, "ab", None, false).await.unwrap();
-    let step = bench.engine.image_inspect(&bench.tenant, last.parent.unwrap().as_str(), None, false).await.unwrap();
+    let last = bench.engine.image_inspect(&bench.scope, "ab", None, false).await.unwrap();
+    let step = bench.engine.image_inspect(&bench.scope, last.parent.unwrap().as_str(), None, false).await.unwrap();
     assert!(step.document.config.env.contains(&"A=1".to_owned()) && step.parent.is_some());
 }
 
@@ -195,7 +196,7 @@ async fn triggers_of_the_base_are_carried_out() {
     let lines = bench.build("FROM base\nCMD x\n", tagged("child")).await;
     assert_eq!(lines[1], "# Executing 1 build trigger");
     assert!(lines.contains(&"triggered".to_owned()), "{lines:#?}");
-    let child = bench.engine.image_for_container(&bench.tenant, "child", None).await.unwrap();
+    let child = bench.engine.image_for_container(&bench.scope, "child", None).await.unwrap();
     assert_eq!((child.config.on_build, child.config.cmd.unwrap()[2].as_str()), (None, "x"));
 }
 
@@ -205,12 +206,12 @@ async fn steps_go_with_their_image_or_when_pruned() {
     bench.build("FROM box\nENV A=1\nENV B=1\n", tagged("a")).await;
     bench.build("FROM box\nENV A=1\nENV C=1\n", tagged("b")).await;
     assert_eq!(bench.steps().await, 3);
-    bench.engine.image_delete(&bench.tenant, "a", DeleteOptions::default()).await.unwrap();
+    bench.engine.image_delete(&bench.scope, "a", DeleteOptions::default()).await.unwrap();
     assert_eq!(bench.steps().await, 2, "the first step is b's too");
-    let some = bench.engine.build_prune(&bench.tenant, &PruneRequest::default()).await.unwrap();
+    let some = bench.engine.build_prune(&bench.scope, &PruneRequest::default()).await.unwrap();
     assert_eq!((some.deleted.len(), bench.steps().await), (0, 2));
     let all = PruneRequest { all: true, ..PruneRequest::default() };
-    assert_eq!(bench.engine.build_prune(&bench.tenant, &all).await.unwrap().deleted.len(), 2);
+    assert_eq!(bench.engine.build_prune(&bench.scope, &all).await.unwrap().deleted.len(), 2);
     assert_eq!((bench.steps().await, bench.images().await), (0, 2), "images stay");
 }
 

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::spool::Spool;
 use crate::{
-    engine::{Engine, container::Container, containers::prepare::blocking},
-    model::{Result, error::Context, id::Tenant},
+    engine::{Engine, container::Container, containers::prepare::blocking, tenants::Scope},
+    model::{Result, error::Context},
     rootfs::{ExtractOptions, Owner, PathStat, RootView},
     work::{BodyReader, Kind, Worker},
 };
@@ -64,8 +64,8 @@ impl PutTarget {
 
 impl Engine {
     /// What is at `path`. A link at its end is itself the answer.
-    pub async fn container_archive_info(&self, tenant: &Tenant, reference: &str, path: &str) -> Result<PathStat> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_archive_info(&self, scope: &Scope, reference: &str, path: &str) -> Result<PathStat> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let (path, reference) = (path.to_owned(), reference.to_owned());
         self.with_view(&container, move |view| view.find(&path, &reference).map(|target| target.path_stat)).await
     }
@@ -73,11 +73,11 @@ impl Engine {
     /// `path` as a tar.
     pub async fn container_archive(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         reference: &str,
         path: &str,
     ) -> Result<(PathStat, ArchiveStream)> {
-        let container = self.containers.get(tenant, reference)?;
+        let container = self.containers.get(scope.tenant(), reference)?;
         let worker = Worker::find(Kind::Download, self.stop_of_download(&container)).await?;
         let view = self.view_to_read(&container).await?;
         let (path, reference) = (path.to_owned(), reference.to_owned());
@@ -101,13 +101,13 @@ impl Engine {
     /// Unpacks a tar, that may be compressed, into the folder `path`. Ends when the client has left.
     pub async fn put_container_archive(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         reference: &str,
         path: &str,
         options: PutOptions,
         upload: Upload,
     ) -> Result<()> {
-        let container = self.containers.get(tenant, reference)?;
+        let container = self.containers.get(scope.tenant(), reference)?;
         let target = PutTarget { path: path.to_owned(), reference: reference.to_owned() };
         let engine = self.clone();
         self.run("put_container_archive", async move {

@@ -6,9 +6,10 @@ use crate::{
     engine::{
         Engine,
         containers::session::{Session, SessionStdin, detach_keys},
+        tenants::Scope,
     },
     logs::ReadOptions,
-    model::{Error, Result, container::ContainerState, id::Tenant},
+    model::{Error, Result, container::ContainerState},
 };
 
 /// What a client wants of a container's streams.
@@ -32,9 +33,9 @@ pub struct AttachOptions {
 
 impl Engine {
     /// Attaches to this run of a container, or to the next.
-    pub async fn container_attach(&self, tenant: &Tenant, reference: &str, options: &AttachOptions) -> Result<Session> {
+    pub async fn container_attach(&self, scope: &Scope, reference: &str, options: &AttachOptions) -> Result<Session> {
         let detach_keys = detach_keys(&options.detach_keys, "detach")?;
-        let container = self.containers.get(tenant, reference)?;
+        let container = self.containers.get(scope.tenant(), reference)?;
         let attach = || match options.stream {
             true => container.console.attach(options.stdout, options.stderr),
             false => mpsc::channel(1).1,
@@ -76,8 +77,8 @@ impl Engine {
     }
 
     /// A client has left by its detach keys.
-    pub fn container_detached(&self, tenant: &Tenant, reference: &str) {
-        if let Ok(container) = self.containers.get(tenant, reference) {
+    pub fn container_detached(&self, scope: &Scope, reference: &str) {
+        if let Ok(container) = self.containers.get(scope.tenant(), reference) {
             self.events.container(&container.record(), "detach", &[]);
         }
     }

@@ -6,12 +6,12 @@ use tracing::{info, warn};
 
 use crate::{
     backend::runtime::NewContainer,
-    engine::{Engine, container::Container, containers::storage::ResolvedMounts, networks},
+    engine::{Engine, container::Container, containers::storage::ResolvedMounts, networks, tenants::Scope},
     logs::{self, ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
         container::{ContainerCreateRequest, ContainerRecord, ContainerState, HostConfig, NetworkMode, Networking},
-        id::{ContainerId, Tenant},
+        id::ContainerId,
         image::ImageForContainer,
         record,
         time::Timestamp,
@@ -30,13 +30,13 @@ pub struct Created {
 
 impl Engine {
     /// Makes a container; nothing runs yet. What a failure has made already is taken away again.
-    pub async fn container_create(&self, tenant: &Tenant, request: ContainerCreateRequest) -> Result<Created> {
+    pub async fn container_create(&self, scope: &Scope, request: ContainerCreateRequest) -> Result<Created> {
         let engine = self.clone();
-        let tenant = tenant.clone();
-        self.run("container_create", async move { engine.create(&tenant, request).await }).await
+        let scope = scope.clone();
+        self.run("container_create", async move { engine.create(&scope, request).await }).await
     }
 
-    async fn create(&self, tenant: &Tenant, request: ContainerCreateRequest) -> Result<Created> {
+    async fn create(&self, scope: &Scope, request: ContainerCreateRequest) -> Result<Created> {
         if let Some(name) = &request.name {
             super::name::check_name(name)?;
         }
@@ -44,14 +44,14 @@ impl Engine {
         if reference.is_empty() {
             return Err(Error::invalid("no image specified"));
         }
-        let image = self.image_for_container(tenant, &reference, request.platform.as_ref()).await?;
-        self.create_of(tenant, request, image).await
+        let image = self.image_for_container(scope, &reference, request.platform.as_ref()).await?;
+        self.create_of(scope, request, image).await
     }
 
     /// Makes a container of an image that was looked up already; the step of a build is made of one without a name.
     pub(crate) async fn create_of(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         mut request: ContainerCreateRequest,
         image: ImageForContainer,
     ) -> Result<Created> {
@@ -69,7 +69,7 @@ impl Engine {
             request.host_config.network_mode = NetworkMode::from(NetworkMode::BRIDGE);
         }
         networks::request::check(&config, &request.host_config)?;
-        self.pin_containers(tenant, &mut request.host_config)?;
+        self.pin_containers(scope, &mut request.host_config)?;
         let runtime = self.backends.runtime.resolve_runtime(&request.host_config.runtime)?;
         request.host_config.runtime.clone_from(&runtime);
         let id = ContainerId::random();
@@ -79,21 +79,21 @@ impl Engine {
                 _ => id.short().to_owned(),
             };
         }
-        let name = self.take_name(tenant, request.name.as_deref(), &id)?;
+        let name = self.take_name(scope, request.name.as_deref(), &id)?;
         let draft = Draft { id, name, image, config, warnings, runtime };
         let (id, name) = (draft.id.clone(), draft.name.clone());
-        let made = self.make(tenant, request, draft).await;
+        let made = self.make(scope, request, draft).await;
         if made.is_err() {
-            self.containers.release_name(tenant, &name, &id);
+            self.containers.release_name(scope.tenant(), &name, &id);
         }
         made
     }
 
     /// Modes that name another container name it by its id from now on, whatever it is called later. That the owner of
     /// a network is not there is an error only at start, as with dockerd.
-    fn pin_containers(&self, tenant: &Tenant, config: &mut HostConfig) -> Result<()> {
+    fn pin_containers(&self, scope: &Scope, config: &mut HostConfig) -> Result<()> {
         let pin = |other: &mut String| -> Result<()> {
-            *other = self.containers.get(tenant, other)?.id().to_string();
+            *other = self.containers.get(scope.tenant(), other)?.id().to_string();
             Ok(())
         };
         let _missing_at_start = config.network_mode.container_mut().map(pin);
@@ -103,13 +103,13 @@ impl Engine {
         Ok(())
     }
 
-    async fn make(&self, tenant: &Tenant, request: ContainerCreateRequest, draft: Draft) -> Result<Created> {
+    async fn make(&self, scope: &Scope, request: ContainerCreateRequest, draft: Draft) -> Result<Created> {
         let request = ContainerCreateRequest { config: draft.config, ..request };
-        let attachments = self.resolve_networks(tenant, &request).await?;
-        let linked = self.linked_containers(tenant, &request.host_config)?;
-        let resolved = self.resolve_mounts(tenant, &draft.id, &request.config, &request.host_config).await?;
+        let attachments = self.resolve_networks(scope, &request).await?;
+        let linked = self.linked_containers(scope, &request.host_config)?;
+        let resolved = self.resolve_mounts(scope, &draft.id, &request.config, &request.host_config).await?;
         let record = ContainerRecord {
-            tenant: tenant.clone(),
+            tenant: scope.tenant().clone(),
             id: draft.id,
             name: draft.name,
             created: Timestamp::now(),

@@ -8,8 +8,9 @@ use crate::{
     engine::{
         Engine,
         container::{Container, Turn},
+        tenants::Scope,
     },
-    model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant},
+    model::{Error, ErrorKind, Result, container::ContainerState},
 };
 
 /// How a container is to be removed.
@@ -23,8 +24,8 @@ pub struct DeleteOptions {
 
 impl Engine {
     /// Removes a container. Answers when its name is free; its task and its files follow.
-    pub async fn container_delete(&self, tenant: &Tenant, reference: &str, options: DeleteOptions) -> Result<()> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_delete(&self, scope: &Scope, reference: &str, options: DeleteOptions) -> Result<()> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let engine = self.clone();
         self.run("container_delete", async move { engine.remove(&container, options).await }).await
     }

@@ -19,7 +19,7 @@ use crate::{
     model::{
         Error, Result,
         container::ContainerState,
-        id::{ContainerId, ExecId, Tenant},
+        id::{ContainerId, ExecId, TenantId},
     },
 };
 
@@ -74,7 +74,7 @@ pub struct Exec {
     /// Its id.
     pub id: ExecId,
     /// Whose.
-    pub tenant: Tenant,
+    pub tenant: TenantId,
     /// Where it runs.
     pub container: ContainerId,
     /// What was asked for.
@@ -105,7 +105,7 @@ impl ExecStore {
     }
 
     /// By its whole id.
-    pub fn get(&self, tenant: &Tenant, id: &str) -> Result<Arc<Exec>> {
+    pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<Exec>> {
         let execs = self.lock();
         let exec = execs.by_id.get(&ExecId::from_stored(id)).filter(|exec| exec.tenant == *tenant);
         exec.cloned().ok_or_else(|| Error::no_such_exec(id))
@@ -163,7 +163,7 @@ impl Execs {
 
 impl Engine {
     /// Prepares an exec; nothing runs yet. A user of the request's own must be known in the container.
-    pub async fn container_exec(&self, tenant: &Tenant, reference: &str, request: ExecRequest) -> Result<ExecId> {
+    pub async fn container_exec(&self, tenant: &TenantId, reference: &str, request: ExecRequest) -> Result<ExecId> {
         let container = self.containers.get(tenant, reference)?;
         // A turn for the look alone: what holds it up long is no matter of an exec that is under way.
         can_exec(&container.turn().await?, reference)?;
@@ -215,7 +215,7 @@ mod tests {
     fn exec(store: &ExecStore) -> Arc<Exec> {
         let exec = Arc::new(Exec {
             id: ExecId::random(),
-            tenant: Tenant::default_tenant(),
+            tenant: TenantId::default_tenant(),
             container: ContainerId::random(),
             request: ExecRequest::default(),
             state: watch::Sender::new(ExecState::Created),

@@ -5,11 +5,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{archive::ArchiveStream, prepare::blocking};
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
         container::{Change, ContainerState},
-        id::Tenant,
     },
     rootfs::RootView,
     work::{Kind, Worker},
@@ -20,8 +19,8 @@ const PIECES: usize = 4;
 
 impl Engine {
     /// All files as a tar.
-    pub async fn container_export(&self, tenant: &Tenant, reference: &str) -> Result<ArchiveStream> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_export(&self, scope: &Scope, reference: &str) -> Result<ArchiveStream> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let id = container.id().clone();
         match container.state() {
             ContainerState::Dead(_) => {
@@ -50,8 +49,8 @@ impl Engine {
     }
 
     /// What the container changed on its image.
-    pub async fn container_changes(&self, tenant: &Tenant, reference: &str) -> Result<Vec<Change>> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_changes(&self, scope: &Scope, reference: &str) -> Result<Vec<Change>> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         self.images.backend.list_changes(container.id()).await
     }
 }

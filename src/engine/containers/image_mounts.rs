@@ -7,11 +7,11 @@ use tracing::warn;
 
 use super::prepare::blocking;
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, ErrorKind, Result,
         container::{ContainerRecord, MountPoint, MountedImage},
-        id::{ContainerId, Tenant},
+        id::ContainerId,
         layer::LayerRecord,
     },
     rootfs,
@@ -25,20 +25,21 @@ impl Engine {
     /// Finds the image of a mount and makes its layer. 404 if it is not there.
     pub(super) async fn resolve_image(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         container: &ContainerId,
         point: &mut MountPoint,
     ) -> Result<()> {
         // Of another container (`VolumesFrom`) it is the image that is taken over, not the layer, which goes with it.
         let inherited = point.image.take().map(|image| image.id.to_string());
         let reference = inherited.unwrap_or_else(|| point.name.clone());
-        let image = self.image_for_container(tenant, &reference, None).await?;
+        let image = self.image_for_container(scope, &reference, None).await?;
         let layer = LayerRecord::ImageMount { container: Some(container.clone()) };
-        let layer = self.create_layer(tenant, &layer, image.chain_id).await.map_err(|error| match error.kind() {
-            // The image was removed meanwhile.
-            ErrorKind::NotFound => Error::no_such_image(&reference).with_source(error),
-            _ => error,
-        })?;
+        let layer =
+            self.create_layer(scope.tenant(), &layer, image.chain_id).await.map_err(|error| match error.kind() {
+                // The image was removed meanwhile.
+                ErrorKind::NotFound => Error::no_such_image(&reference).with_source(error),
+                _ => error,
+            })?;
         let place = self.backends.runtime.state_dir(container).join(format!("image-{}", layer.short()));
         point.source = place.to_string_lossy().into_owned();
         point.image = Some(MountedImage { id: image.id, layer });

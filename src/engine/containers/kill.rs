@@ -4,17 +4,18 @@ use crate::{
     engine::{
         Engine,
         container::{Container, Turn},
+        tenants::Scope,
     },
-    model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant, signal::Signal},
+    model::{Error, ErrorKind, Result, container::ContainerState, signal::Signal},
 };
 
 impl Engine {
     /// Sends a signal. After SIGKILL it answers when the exit is recorded: the Woodpecker agent removes without
     /// force right after.
-    pub async fn container_kill(&self, tenant: &Tenant, reference: &str, signal: Option<&str>) -> Result<()> {
+    pub async fn container_kill(&self, scope: &Scope, reference: &str, signal: Option<&str>) -> Result<()> {
         let signal = signal.filter(|text| !text.is_empty()).map_or(Ok(Signal::KILL), Signal::parse_known);
         let signal = signal.map_err(|error| error.context(format!("cannot kill container: {reference}")))?;
-        let found = self.containers.get(tenant, reference);
+        let found = self.containers.get(scope.tenant(), reference);
         let container = found.map_err(|error| error.context(format!("cannot kill container: {reference}")))?;
         let engine = self.clone();
         let verb = async move {

@@ -3,12 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    engine::{Engine, container::Container},
+    engine::{Engine, container::Container, tenants::Scope},
     model::{
         Error, Result,
         container::{ContainerRecord, ContainerState, HealthStatus, MountKind},
         filters::Filters,
-        id::Tenant,
         network::Port,
     },
 };
@@ -48,10 +47,10 @@ pub struct ListOptions {
 
 impl Engine {
     /// Containers of the tenant that match, newest first.
-    pub fn container_list(&self, tenant: &Tenant, options: &ListOptions) -> Result<Vec<Arc<Container>>> {
-        let wanted = Wanted::new(self, tenant, options)?;
+    pub fn container_list(&self, scope: &Scope, options: &ListOptions) -> Result<Vec<Arc<Container>>> {
+        let wanted = Wanted::new(self, scope, options)?;
         let mut containers: Vec<_> =
-            self.containers.list(tenant).into_iter().map(|container| (container.record(), container)).collect();
+            self.containers.list(scope.tenant()).into_iter().map(|container| (container.record(), container)).collect();
         containers.sort_by_key(|(record, _)| std::cmp::Reverse(record.created));
         let matching = containers.into_iter().filter(|(record, _)| wanted.matches(record)).map(|(_, found)| found);
         Ok(matching.take(options.limit.unwrap_or(usize::MAX)).collect())
@@ -70,11 +69,11 @@ struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    fn new(engine: &Engine, tenant: &Tenant, options: &'a ListOptions) -> Result<Self> {
+    fn new(engine: &Engine, scope: &Scope, options: &'a ListOptions) -> Result<Self> {
         let filters = &options.filters;
         filters.allow_only(&KNOWN_FILTERS)?;
         let named = |filter: &str| -> Result<Option<Arc<ContainerRecord>>> {
-            filters.get(filter).last().map(|name| Ok(engine.containers.get(tenant, name)?.record())).transpose()
+            filters.get(filter).last().map(|name| Ok(engine.containers.get(scope.tenant(), name)?.record())).transpose()
         };
         if let Some(bad) = filters.get("status").iter().find(|status| !STATUSES.contains(&status.as_str())) {
             return Err(Error::invalid(format!("invalid filter 'status={bad}'")));

@@ -1,15 +1,15 @@
 //! `GET /containers/{id}/logs`.
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     logs::{LogStream, ReadOptions},
-    model::{Error, Result, id::Tenant},
+    model::{Error, Result},
 };
 
 impl Engine {
     /// Reads the log. Says also whether the container has a terminal: then nothing is framed.
-    pub fn container_logs(&self, tenant: &Tenant, reference: &str, options: ReadOptions) -> Result<(LogStream, bool)> {
-        let container = self.containers.get(tenant, reference)?;
+    pub fn container_logs(&self, scope: &Scope, reference: &str, options: ReadOptions) -> Result<(LogStream, bool)> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         if !options.stdout && !options.stderr {
             return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
         }

@@ -1,11 +1,8 @@
 //! Names of containers: their rules, made-up ones, and `POST /containers/{id}/rename`.
 
 use crate::{
-    engine::Engine,
-    model::{
-        Error, Result,
-        id::{ContainerId, Tenant},
-    },
+    engine::{Engine, tenants::Scope},
+    model::{Error, Result, id::ContainerId},
 };
 
 const QUALITIES: [&str; 32] = [
@@ -66,47 +63,47 @@ pub(crate) fn check_name(text: &str) -> Result<&str> {
 
 impl Engine {
     /// Takes the wanted name, or one that is made up.
-    pub(crate) fn take_name(&self, tenant: &Tenant, wanted: Option<&str>, id: &ContainerId) -> Result<String> {
+    pub(crate) fn take_name(&self, scope: &Scope, wanted: Option<&str>, id: &ContainerId) -> Result<String> {
         if let Some(wanted) = wanted.filter(|name| !name.is_empty()) {
             let name = check_name(wanted)?;
-            self.containers.reserve_name(tenant, name, id)?;
+            self.containers.reserve_name(scope.tenant(), name, id)?;
             return Ok(name.to_owned());
         }
         for _ in 0..TRIES {
             let name = made_up_name();
-            if self.containers.reserve_name(tenant, &name, id).is_ok() {
+            if self.containers.reserve_name(scope.tenant(), &name, id).is_ok() {
                 return Ok(name);
             }
         }
-        self.containers.reserve_name(tenant, id.short(), id)?;
+        self.containers.reserve_name(scope.tenant(), id.short(), id)?;
         Ok(id.short().to_owned())
     }
 
     /// Gives a container another name.
-    pub async fn container_rename(&self, tenant: &Tenant, reference: &str, new_name: &str) -> Result<()> {
+    pub async fn container_rename(&self, scope: &Scope, reference: &str, new_name: &str) -> Result<()> {
         if new_name.is_empty() {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
-        let container = self.containers.get(tenant, reference)?;
+        let container = self.containers.get(scope.tenant(), reference)?;
         let refused = |error: Error| error.context("Error when allocating new name");
         let wire = format!("/{}", new_name.strip_prefix('/').unwrap_or(new_name));
         let name = check_name(&wire).map_err(refused)?.to_owned();
         let engine = self.clone();
-        let tenant = tenant.clone();
+        let scope = scope.clone();
         self.run("container_rename", async move {
             let turn = container.turn().await?;
             let old = turn.record().name.clone();
             if old == name {
                 return Err(Error::invalid("Renaming a container with the same name as its current name"));
             }
-            engine.containers.reserve_name(&tenant, &name, container.id()).map_err(refused)?;
+            engine.containers.reserve_name(scope.tenant(), &name, container.id()).map_err(refused)?;
             turn.update(|record| record.name.clone_from(&name));
             if let Err(error) = turn.store(&*engine.backends.runtime).await {
                 turn.update(|record| record.name.clone_from(&old));
-                engine.containers.release_name(&tenant, &name, container.id());
+                engine.containers.release_name(scope.tenant(), &name, container.id());
                 return Err(error);
             }
-            engine.containers.release_name(&tenant, &old, container.id());
+            engine.containers.release_name(scope.tenant(), &old, container.id());
             engine.refresh_names().await;
             engine.events.container(&container.record(), "rename", &[("oldName", format!("/{old}"))]);
             Ok(())

@@ -1,21 +1,21 @@
 //! `POST /containers/{id}/pause` and `/unpause`.
 
 use crate::{
-    engine::{Engine, container::Turn},
-    model::{Result, container::HealthStatus, id::Tenant},
+    engine::{Engine, container::Turn, tenants::Scope},
+    model::{Result, container::HealthStatus},
 };
 
 impl Engine {
     /// Freezes all processes of the container.
-    pub async fn container_pause(&self, tenant: &Tenant, reference: &str) -> Result<()> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_pause(&self, scope: &Scope, reference: &str) -> Result<()> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let engine = self.clone();
         self.run("container_pause", async move { engine.pause(&container.turn().await?).await }).await
     }
 
     /// Thaws them.
-    pub async fn container_unpause(&self, tenant: &Tenant, reference: &str) -> Result<()> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_unpause(&self, scope: &Scope, reference: &str) -> Result<()> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let engine = self.clone();
         self.run("container_unpause", async move { engine.unpause(&container.turn().await?).await }).await
     }

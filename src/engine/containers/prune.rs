@@ -5,13 +5,8 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, container::Container, containers::delete::DeleteOptions, prune::PruneFilter},
-    model::{
-        Result,
-        event::EventType,
-        filters::Filters,
-        id::{ContainerId, Tenant},
-    },
+    engine::{Engine, container::Container, containers::delete::DeleteOptions, prune::PruneFilter, tenants::Scope},
+    model::{Result, event::EventType, filters::Filters, id::ContainerId},
 };
 
 /// What a prune of containers took away.
@@ -25,20 +20,20 @@ pub struct ContainersPruned {
 
 impl Engine {
     /// Removes all containers that do not run and that the filters let through. Their volumes stay.
-    pub async fn container_prune(&self, tenant: &Tenant, filters: Filters) -> Result<ContainersPruned> {
-        let running = self.prunes.begin(tenant, EventType::Container)?;
+    pub async fn container_prune(&self, scope: &Scope, filters: Filters) -> Result<ContainersPruned> {
+        let running = self.prunes.begin(scope.tenant(), EventType::Container)?;
         let filter = PruneFilter::read(filters)?;
-        let (engine, tenant) = (self.clone(), tenant.clone());
+        let (engine, scope) = (self.clone(), scope.clone());
         self.run("container_prune", async move {
             let _running = running;
-            Ok(engine.prune_containers(&tenant, &filter).await)
+            Ok(engine.prune_containers(&scope, &filter).await)
         })
         .await
     }
 
-    async fn prune_containers(&self, tenant: &Tenant, filter: &PruneFilter) -> ContainersPruned {
+    async fn prune_containers(&self, scope: &Scope, filter: &PruneFilter) -> ContainersPruned {
         let mut pruned = ContainersPruned::default();
-        for container in self.containers.list(tenant) {
+        for container in self.containers.list(scope.tenant()) {
             let record = container.record();
             if record.state.counts_as_running() || !filter.matches(record.created, |key| record.label(key)) {
                 continue;
@@ -48,7 +43,7 @@ impl Engine {
                 pruned.reclaimed += size;
             }
         }
-        self.prune_event(tenant, EventType::Container, pruned.reclaimed);
+        self.prune_event(scope.tenant(), EventType::Container, pruned.reclaimed);
         pruned
     }
 

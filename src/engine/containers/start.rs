@@ -11,12 +11,12 @@ use crate::{
         Engine,
         container::{Container, Turn},
         containers::{delete::DeleteOptions, failure::StartFailure, run::pump},
+        tenants::Scope,
     },
     logs::Writer,
     model::{
         Error, Result,
         container::{ContainerRecord, ContainerState, Health},
-        id::Tenant,
         time::Timestamp,
     },
     oci,
@@ -24,8 +24,8 @@ use crate::{
 
 impl Engine {
     /// Starts a container. `NotModified` if it runs.
-    pub async fn container_start(&self, tenant: &Tenant, reference: &str) -> Result<()> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_start(&self, scope: &Scope, reference: &str) -> Result<()> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let engine = self.clone();
         self.run("container_start", async move { engine.start(&container).await }).await
     }

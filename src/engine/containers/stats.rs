@@ -6,11 +6,10 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    engine::{Engine, container::Container, system::host::Host},
+    engine::{Engine, container::Container, system::host::Host, tenants::Scope},
     model::{
         Result,
         container::ContainerRecord,
-        id::Tenant,
         stats::{ContainerStats, CpuReading, LinkUsage},
         time::Timestamp,
     },
@@ -25,8 +24,8 @@ const NANOSECONDS_A_TICK: u64 = 10_000_000;
 impl Engine {
     /// One reading: with `one_shot` at once, else with a reading of a second before to compare with. A container that
     /// does not run answers zeros at once.
-    pub async fn container_stats(&self, tenant: &Tenant, reference: &str, one_shot: bool) -> Result<ContainerStats> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_stats(&self, scope: &Scope, reference: &str, one_shot: bool) -> Result<ContainerStats> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let first = self.read_stats(&container, &ContainerStats::default()).await;
         if one_shot || first.usage.is_none() {
             return Ok(first);
@@ -38,10 +37,10 @@ impl Engine {
     /// Readings, one a second, until the container is removed. While it does not run they are zeros.
     pub fn container_stats_stream(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         reference: &str,
     ) -> Result<impl Stream<Item = ContainerStats> + Send + use<>> {
-        let container = self.containers.get(tenant, reference)?;
+        let container = self.containers.get(scope.tenant(), reference)?;
         let removed = {
             let container = container.clone();
             async move { drop(container.wait_for(|now| now.removed).await) }

@@ -9,8 +9,9 @@ use crate::{
         Engine,
         container::{Container, Turn},
         containers::kill::stop_signal,
+        tenants::Scope,
     },
-    model::{Error, ErrorKind, Result, id::Tenant, signal::Signal},
+    model::{Error, ErrorKind, Result, signal::Signal},
 };
 
 /// Seconds between the stop signal and SIGKILL where nobody says otherwise.
@@ -33,15 +34,15 @@ pub struct StopOptions {
 
 impl Engine {
     /// Asks the container to end, then makes it. `NotModified` if it does not run.
-    pub async fn container_stop(&self, tenant: &Tenant, reference: &str, options: StopOptions) -> Result<()> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_stop(&self, scope: &Scope, reference: &str, options: StopOptions) -> Result<()> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let engine = self.clone();
         self.run("container_stop", async move { engine.stop(&container, &options).await }).await
     }
 
     /// Stops the container if it runs, and starts it.
-    pub async fn container_restart(&self, tenant: &Tenant, reference: &str, options: StopOptions) -> Result<()> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_restart(&self, scope: &Scope, reference: &str, options: StopOptions) -> Result<()> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let engine = self.clone();
         self.run("container_restart", async move {
             // The container outlives its own AutoRemove here, as with dockerd.

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, containers::prepare::blocking, volumes::VolumeUse},
+    engine::{Engine, containers::prepare::blocking, tenants::Scope, volumes::VolumeUse},
     model::{
         Error, Result,
         container::{
@@ -13,7 +13,7 @@ use crate::{
             mount_spec::{VolumesFrom, WantedMount, wanted_mounts},
         },
         error::Context,
-        id::{ContainerId, Tenant},
+        id::{ContainerId, TenantId},
         volume::VolumeRequest,
     },
     rootfs,
@@ -31,18 +31,18 @@ impl Engine {
     /// Binds, volumes and tmpfs that a container asks for. Volumes that are missing are made.
     pub(crate) async fn resolve_mounts(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         container: &ContainerId,
         config: &Config,
         host_config: &HostConfig,
     ) -> Result<ResolvedMounts> {
-        let inherited = self.inherited_mounts(tenant, host_config)?;
+        let inherited = self.inherited_mounts(scope, host_config)?;
         let mut resolved = ResolvedMounts { points: Vec::new(), held: Vec::new() };
         for wanted in wanted_mounts(config, host_config, inherited)? {
-            match self.resolve_mount(tenant, container, wanted, &mut resolved).await {
+            match self.resolve_mount(scope, container, wanted, &mut resolved).await {
                 Ok(()) => {}
                 Err(error) => {
-                    self.drop_new_mounts(tenant, resolved).await;
+                    self.drop_new_mounts(scope.tenant(), resolved).await;
                     return Err(error);
                 }
             }
@@ -50,12 +50,12 @@ impl Engine {
         Ok(resolved)
     }
 
-    fn inherited_mounts(&self, tenant: &Tenant, host_config: &HostConfig) -> Result<Vec<MountPoint>> {
+    fn inherited_mounts(&self, scope: &Scope, host_config: &HostConfig) -> Result<Vec<MountPoint>> {
         let mut inherited: Vec<MountPoint> = Vec::new();
         for text in host_config.volumes_from.iter().flatten() {
             let from = VolumesFrom::parse(text)?;
             // Not 404: the CLI would take that for a missing image, pull it and ask again.
-            let other = self.containers.get(tenant, &from.container);
+            let other = self.containers.get(scope.tenant(), &from.container);
             let other = other.map_err(|error| Error::invalid(error.message()))?;
             for point in from.inherit(&other.record().mounts) {
                 inherited.retain(|known| known.destination != point.destination);
@@ -67,7 +67,7 @@ impl Engine {
 
     async fn resolve_mount(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         container: &ContainerId,
         wanted: WantedMount,
         into: &mut ResolvedMounts,
@@ -82,7 +82,7 @@ impl Engine {
             }
             MountKind::Bind => spare_daemon_mounts(&mut point, &self.config.data_root)?,
             MountKind::Tmpfs => {}
-            MountKind::Image => self.resolve_image(tenant, container, &mut point).await?,
+            MountKind::Image => self.resolve_image(scope, container, &mut point).await?,
             MountKind::Volume => {
                 let request = VolumeRequest {
                     name: point.name.clone(),
@@ -90,7 +90,7 @@ impl Engine {
                     driver_opts: (!wanted.volume_options.is_empty()).then_some(wanted.volume_options),
                     labels: (!wanted.volume_labels.is_empty()).then_some(wanted.volume_labels),
                 };
-                let held = self.use_volume(tenant, request).await?;
+                let held = self.use_volume(scope, request).await?;
                 let info = held.info();
                 into.held.push(held);
                 point.name.clone_from(&info.volume.name);
@@ -105,11 +105,11 @@ impl Engine {
     }
 
     /// Removes the anonymous volumes and the layers of images of a container that could not be made.
-    pub(crate) async fn drop_new_mounts(&self, tenant: &Tenant, resolved: ResolvedMounts) {
+    pub(crate) async fn drop_new_mounts(&self, tenant: &TenantId, resolved: ResolvedMounts) {
         drop(resolved.held);
         self.delete_image_layers(&resolved.points).await;
         for point in resolved.points.iter().filter(|point| point.anonymous) {
-            if let Err(error) = self.volume_delete(tenant, &point.name, true).await {
+            if let Err(error) = self.delete_volume(tenant, &point.name, true).await {
                 warn!(volume = point.name, "removing volume {}: {}", point.name, error.chain());
             }
         }

@@ -21,13 +21,14 @@ use crate::{
             list::ListOptions,
             wait::WaitCondition,
         },
+        tenants::Scope,
         testing::Fakes,
     },
     model::{
         ErrorKind, Result,
         container::{Config, ContainerCreateRequest, HostConfig},
         filters::Filters,
-        id::{ContainerId, Tenant},
+        id::ContainerId,
         volume::VolumeRequest,
     },
 };
@@ -36,14 +37,14 @@ struct Bench {
     engine: Engine,
     runtime: Arc<FakeRuntime>,
     network: Arc<FakeNetwork>,
-    tenant: Tenant,
+    scope: Scope,
     _folder: tempfile::TempDir,
 }
 
 impl Bench {
     async fn new() -> Self {
         let Fakes { engine, runtime, network, folder, .. } = Fakes::with_box().await;
-        Self { engine, runtime, network, tenant: Tenant::default_tenant(), _folder: folder }
+        Self { scope: engine.default_scope(), engine, runtime, network, _folder: folder }
     }
 
     async fn create(&self, name: &str, script: &str, host_config: HostConfig) -> Result<ContainerId> {
@@ -57,20 +58,20 @@ impl Bench {
             host_config,
             ..ContainerCreateRequest::default()
         };
-        Ok(self.engine.container_create(&self.tenant, request).await?.id)
+        Ok(self.engine.container_create(&self.scope, request).await?.id)
     }
 
     async fn start(&self, name: &str) -> Result<()> {
-        self.engine.container_start(&self.tenant, name).await
+        self.engine.container_start(&self.scope, name).await
     }
 
     async fn wait(&self, name: &str, condition: WaitCondition) -> i64 {
-        self.engine.container_wait(&self.tenant, name, condition).await.unwrap().await.status_code
+        self.engine.container_wait(&self.scope, name, condition).await.unwrap().await.status_code
     }
 
     /// Ends when the tear-down of a container's run is over.
     async fn settled(&self, name: &str) {
-        if let Ok(container) = self.engine.containers.get(&self.tenant, name) {
+        if let Ok(container) = self.engine.containers.get(self.scope.tenant(), name) {
             drop(container.turn_torn_down().await);
         }
     }
@@ -101,7 +102,7 @@ async fn start_that_fails_at_any_step_is_undone_and_can_be_tried_again() {
         assert!(error.message().contains("broken"), "{error}");
         assert!(!bench.runtime.has_task(&id), "{step:?}");
         assert!(bench.network.state().sandboxes.is_empty(), "{step:?}");
-        let record = bench.engine.containers.get(&bench.tenant, "one").unwrap().record();
+        let record = bench.engine.containers.get(bench.scope.tenant(), "one").unwrap().record();
         assert_eq!((record.state.as_str(), record.state.ended().unwrap().exit_code), ("created", 128));
         bench.start("one").await.unwrap();
         assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 0);
@@ -127,9 +128,8 @@ async fn create_that_fails_leaves_neither_name_nor_volume() {
     assert!(bench.create("one", "true", with_volume()).await.is_err());
     assert!(bench.runtime.is_empty());
     bench.create("one", "true", with_volume()).await.expect("the name is free");
-    let used = bench
-        .engine
-        .volume_create(&bench.tenant, VolumeRequest { name: "kept".to_owned(), ..VolumeRequest::default() });
+    let used =
+        bench.engine.volume_create(&bench.scope, VolumeRequest { name: "kept".to_owned(), ..VolumeRequest::default() });
     assert!(used.await.is_ok());
 }
 
@@ -138,10 +138,10 @@ async fn a_name_is_free_when_its_removal_is_answered() {
     let bench = Bench::new().await;
     bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
-    let refused = bench.engine.container_delete(&bench.tenant, "one", DeleteOptions::default()).await.unwrap_err();
+    let refused = bench.engine.container_delete(&bench.scope, "one", DeleteOptions::default()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
     let force = DeleteOptions { force: true, volumes: true };
-    bench.engine.container_delete(&bench.tenant, "one", force).await.unwrap();
+    bench.engine.container_delete(&bench.scope, "one", force).await.unwrap();
     bench.create("one", "true", HostConfig::default()).await.expect("the name is free");
     let actions = bench.actions();
     let order: Vec<_> =
@@ -154,13 +154,13 @@ async fn removal_that_could_not_be_stored_can_be_tried_again() {
     let bench = Bench::new().await;
     bench.create("one", "true", HostConfig::default()).await.unwrap();
     bench.runtime.fail_next(Step::UpdateRecord, ErrorKind::Unavailable, "containerd is not available");
-    let delete = || bench.engine.container_delete(&bench.tenant, "one", DeleteOptions::default());
+    let delete = || bench.engine.container_delete(&bench.scope, "one", DeleteOptions::default());
     assert_eq!(delete().await.unwrap_err().kind(), ErrorKind::Unavailable);
     delete().await.unwrap();
     assert!(
         bench
             .engine
-            .container_list(&bench.tenant, &ListOptions { all: true, ..ListOptions::default() })
+            .container_list(&bench.scope, &ListOptions { all: true, ..ListOptions::default() })
             .unwrap()
             .is_empty()
     );
@@ -173,7 +173,7 @@ async fn a_full_disk_does_not_stop_the_removal_that_makes_room() {
     for step in [Step::UpdateRecord, Step::DeleteContainer] {
         bench.runtime.fail_next(step, ErrorKind::System, "write meta.db: no space left on device");
     }
-    bench.engine.container_delete(&bench.tenant, "one", DeleteOptions::default()).await.unwrap();
+    bench.engine.container_delete(&bench.scope, "one", DeleteOptions::default()).await.unwrap();
     bench.engine.shutdown().await;
     assert!(bench.runtime.is_empty());
 }
@@ -183,10 +183,10 @@ async fn auto_removed_container_can_be_waited_for_and_is_gone() {
     let bench = Bench::new().await;
     let auto = HostConfig { auto_remove: true, ..HostConfig::default() };
     bench.create("one", "exit 4", auto).await.unwrap();
-    let removed = bench.engine.container_wait(&bench.tenant, "one", WaitCondition::Removed).await.unwrap();
+    let removed = bench.engine.container_wait(&bench.scope, "one", WaitCondition::Removed).await.unwrap();
     bench.start("one").await.unwrap();
     assert_eq!(removed.await.status_code, 4);
-    assert!(bench.engine.containers.get(&bench.tenant, "one").is_err());
+    assert!(bench.engine.containers.get(bench.scope.tenant(), "one").is_err());
     assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 4);
 }
 
@@ -196,8 +196,8 @@ async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
     let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["nope".to_owned()], attach_stdout: true, ..ExecRequest::default() };
-    let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).await.unwrap();
+    let exec = bench.engine.container_exec(bench.scope.tenant(), "one", request).await.unwrap();
+    let exec = bench.engine.exec_startable(&bench.scope, exec.as_str()).await.unwrap();
     let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has no process");
     // The process of the fake has no root folder, as one that has just ended: that is no fault of the command.
     assert_eq!(error.kind(), ErrorKind::System);
@@ -214,7 +214,7 @@ async fn memory_kill_is_recorded_and_told() {
     bench.start("one").await.unwrap();
     bench.runtime.oom(&id);
     assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 137);
-    let record = bench.engine.containers.get(&bench.tenant, "one").unwrap().record();
+    let record = bench.engine.containers.get(bench.scope.tenant(), "one").unwrap().record();
     assert!(record.state.ended().unwrap().oom_killed);
     let mut told = bench.engine.events.subscribe();
     while !told.0.iter().any(|event| event.event.action == "oom") {
@@ -230,12 +230,12 @@ async fn prune_takes_what_does_not_run_and_nothing_else() {
     let with_volume = HostConfig { binds: Some(vec!["kept:/v".to_owned()]), ..HostConfig::default() };
     let idle = bench.create("idle", "true", with_volume).await.unwrap();
     let filters = |text: &str| Filters::parse(text).unwrap();
-    let prune = |text: &str| bench.engine.container_prune(&bench.tenant, filters(text));
+    let prune = |text: &str| bench.engine.container_prune(&bench.scope, filters(text));
     assert_eq!(prune(r#"{"label":["x"]}"#).await.unwrap().containers, []);
     assert_eq!(prune(r#"{"until":["1h"]}"#).await.unwrap().containers, []);
     assert_eq!(prune("").await.unwrap().containers, [idle]);
-    assert!(bench.engine.containers.get(&bench.tenant, "runs").is_ok());
-    assert!(bench.engine.volume_inspect(&bench.tenant, "kept").await.is_ok());
+    assert!(bench.engine.containers.get(bench.scope.tenant(), "runs").is_ok());
+    assert!(bench.engine.volume_inspect(&bench.scope, "kept").await.is_ok());
     assert_eq!(bench.actions().last().unwrap(), "prune");
     assert_eq!(prune(r#"{"dangling":["1"]}"#).await.unwrap_err().message(), "invalid filter 'dangling'");
 }
@@ -247,7 +247,7 @@ async fn prune_of_volumes_spares_names_users_and_options() {
         let driver_opts = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let request =
             VolumeRequest { name: name.to_owned(), driver_opts: Some(driver_opts), ..VolumeRequest::default() };
-        bench.engine.volume_create(&bench.tenant, request)
+        bench.engine.volume_create(&bench.scope, request)
     };
     let anonymous = make("", &[]).await.unwrap();
     std::fs::write(anonymous.mountpoint.join("file"), "12345").unwrap();
@@ -255,7 +255,7 @@ async fn prune_of_volumes_spares_names_users_and_options() {
     make("mounted", &[("type", "tmpfs"), ("device", "tmpfs")]).await.unwrap();
     let with_volume = HostConfig { binds: Some(vec!["used:/v".to_owned()]), ..HostConfig::default() };
     bench.create("one", "true", with_volume).await.unwrap();
-    let prune = |text: &str| bench.engine.volume_prune(&bench.tenant, Filters::parse(text).unwrap());
+    let prune = |text: &str| bench.engine.volume_prune(&bench.scope, Filters::parse(text).unwrap());
     let pruned = prune("").await.unwrap();
     assert_eq!((pruned.volumes, pruned.reclaimed), (vec![anonymous.volume.name.clone()], 5));
     assert_eq!(prune(r#"{"all":["true"]}"#).await.unwrap().volumes, ["named"]);
@@ -265,17 +265,17 @@ async fn prune_of_volumes_spares_names_users_and_options() {
 async fn stats_are_zeros_until_a_container_runs_and_end_with_it() {
     let bench = Bench::new().await;
     bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
-    let idle = bench.engine.container_stats(&bench.tenant, "one", false).await.unwrap();
+    let idle = bench.engine.container_stats(&bench.scope, "one", false).await.unwrap();
     assert!(idle.usage.is_none() && idle.read.is_zero());
     bench.start("one").await.unwrap();
-    let once = bench.engine.container_stats(&bench.tenant, "one", true).await.unwrap();
+    let once = bench.engine.container_stats(&bench.scope, "one", true).await.unwrap();
     assert!(once.cpu.usage.total > 0 && once.cpu.system > 0 && once.read_before.is_zero());
-    let mut stream = std::pin::pin!(bench.engine.container_stats_stream(&bench.tenant, "one").unwrap());
+    let mut stream = std::pin::pin!(bench.engine.container_stats_stream(&bench.scope, "one").unwrap());
     let first = stream.next().await.unwrap();
     let second = stream.next().await.unwrap();
     assert_eq!((second.read_before, second.cpu_before), (first.read, first.cpu));
     let force = DeleteOptions { force: true, volumes: false };
-    bench.engine.container_delete(&bench.tenant, "one", force).await.unwrap();
+    bench.engine.container_delete(&bench.scope, "one", force).await.unwrap();
     assert!(stream.next().await.is_none());
 }
 
@@ -285,11 +285,11 @@ async fn an_update_that_the_runtime_refuses_changes_nothing() {
     bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let limit = |limit: i64| HostConfig { pids_limit: Some(limit), ..HostConfig::default() };
-    let stored = || bench.engine.containers.get(&bench.tenant, "one").unwrap().record().host_config.pids_limit;
-    bench.engine.container_update(&bench.tenant, "one", limit(50)).await.unwrap();
+    let stored = || bench.engine.containers.get(bench.scope.tenant(), "one").unwrap().record().host_config.pids_limit;
+    bench.engine.container_update(&bench.scope, "one", limit(50)).await.unwrap();
     assert_eq!(stored(), Some(50));
     bench.runtime.fail_next(Step::UpdateResources, ErrorKind::System, "no such cgroup");
-    let error = bench.engine.container_update(&bench.tenant, "one", limit(60)).await.unwrap_err();
+    let error = bench.engine.container_update(&bench.scope, "one", limit(60)).await.unwrap_err();
     assert!(error.message().starts_with("Cannot update container "), "{error}");
     assert!(error.message().ends_with(": no such cgroup"), "{error}");
     assert_eq!(stored(), Some(50));
@@ -302,7 +302,7 @@ async fn links_are_variables_and_names() {
     bench.create("db", "sleep 100", HostConfig::default()).await.unwrap();
     let linked = HostConfig { links: Some(vec!["db:my-db".to_owned()]), ..HostConfig::default() };
     bench.create("web", "sleep 100", linked).await.unwrap();
-    let record = || bench.engine.containers.get(&bench.tenant, "web").unwrap().record();
+    let record = || bench.engine.containers.get(bench.scope.tenant(), "web").unwrap().record();
     let error = bench.start("web").await.unwrap_err();
     assert_eq!(error.message(), "Cannot link to a non running container: /db AS /web/my-db");
     bench.start("db").await.unwrap();
@@ -310,7 +310,7 @@ async fn links_are_variables_and_names() {
     assert!(env.contains(&"MY_DB_NAME=/web/my-db".to_owned()), "{env:?}");
     bench.start("web").await.unwrap();
     assert_eq!(bench.engine.shown_links(&record()), ["/db:/web/my-db"]);
-    assert_eq!(bench.engine.link_names(&bench.tenant), [("db".to_owned(), "/web/my-db".to_owned())]);
+    assert_eq!(bench.engine.link_names(&bench.scope), [("db".to_owned(), "/web/my-db".to_owned())]);
 }
 
 #[tokio::test]
@@ -319,8 +319,8 @@ async fn no_exec_begins_in_a_paused_container() {
     bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["true".to_owned()], ..ExecRequest::default() };
-    let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).await.unwrap();
-    bench.engine.container_pause(&bench.tenant, "one").await.unwrap();
+    let exec = bench.engine.container_exec(bench.scope.tenant(), "one", request).await.unwrap();
+    let exec = bench.engine.exec_startable(&bench.scope, exec.as_str()).await.unwrap();
+    bench.engine.container_pause(&bench.scope, "one").await.unwrap();
     assert_eq!(bench.engine.exec_start(&exec, ExecStart::default()).await.err().unwrap().kind(), ErrorKind::Conflict);
 }

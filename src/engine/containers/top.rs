@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use crate::{
-    engine::Engine,
-    model::{Error, Result, container::ContainerState, error::Context, id::Tenant, limits},
+    engine::{Engine, tenants::Scope},
+    model::{Error, Result, container::ContainerState, error::Context, limits},
 };
 
 /// What `ps` says of a container's processes.
@@ -23,8 +23,8 @@ pub struct Top {
 
 impl Engine {
     /// Runs the host's `ps` with the client's arguments and keeps the rows of this container, as dockerd does.
-    pub async fn container_top(&self, tenant: &Tenant, reference: &str, arguments: &str) -> Result<Top> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_top(&self, scope: &Scope, reference: &str, arguments: &str) -> Result<Top> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let id = container.id().as_str();
         let state = container.turn().await?.state();
         match state {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    engine::{Engine, container::Container},
+    engine::{Engine, container::Container, tenants::Scope},
     model::{
         Error, Result,
         container::{ContainerRecord, HostConfig},
-        id::Tenant,
     },
     oci,
 };
@@ -17,13 +16,13 @@ impl Engine {
     /// at once. Answers `Warnings`.
     pub async fn container_update(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         reference: &str,
         mut wanted: HostConfig,
     ) -> Result<Vec<String>> {
         let mut warnings = oci::validate_update(&mut wanted, &self.host)?;
         warnings.extend(fixed_fields(&wanted));
-        let container = self.containers.get(tenant, reference)?;
+        let container = self.containers.get(scope.tenant(), reference)?;
         let engine = self.clone();
         self.run("container_update", async move {
             let of_update = |error: Error| Error::cannot_update(container.id().as_str(), error);

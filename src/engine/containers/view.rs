@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    engine::Engine,
-    model::{
-        Result,
-        container::ContainerRecord,
-        id::{ExecId, Tenant},
-    },
+    engine::{Engine, tenants::Scope},
+    model::{Result, container::ContainerRecord, id::ExecId},
 };
 
 /// Paths of a container's files on the host; empty before its first start, and where there is none.
@@ -51,8 +47,8 @@ pub struct ContainerView {
 
 impl Engine {
     /// Everything on a container.
-    pub async fn container_inspect(&self, tenant: &Tenant, reference: &str, size: bool) -> Result<ContainerView> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_inspect(&self, scope: &Scope, reference: &str, size: bool) -> Result<ContainerView> {
+        let container = self.containers.get(scope.tenant(), reference)?;
         let record = container.record();
         let dir = self.container_dir(&record.id);
         let file = |name: &str| dir.join(name).to_string_lossy().into_owned();

@@ -6,8 +6,9 @@ use crate::{
     engine::{
         Engine,
         container::{Container, Snapshot},
+        tenants::Scope,
     },
-    model::{Result, id::Tenant},
+    model::Result,
 };
 
 /// What a client waits for.
@@ -46,18 +47,18 @@ impl Engine {
     /// container only when they have them.
     pub async fn container_wait(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         reference: &str,
         condition: WaitCondition,
     ) -> Result<impl Future<Output = WaitOutcome> + Send + use<>> {
-        let container = match self.containers.get(tenant, reference) {
+        let container = match self.containers.get(scope.tenant(), reference) {
             // Of a start that is under way the end is waited for.
             Ok(container) => {
                 drop(container.turn().await);
                 Some(container)
             }
             // Gitea's runner waits for a container that may have removed itself already.
-            Err(missing) => match self.containers.last_words(tenant, reference) {
+            Err(missing) => match self.containers.last_words(scope.tenant(), reference) {
                 Some(outcome) => return Ok(wait(None, 0, condition, Some(outcome))),
                 None => return Err(missing),
             },

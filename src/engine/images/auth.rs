@@ -1,8 +1,8 @@
 //! `POST /auth`.
 
 use crate::{
-    engine::Engine,
-    model::{Result, id::Tenant, registry_auth::RegistryAuth},
+    engine::{Engine, tenants::Scope},
+    model::{Result, registry_auth::RegistryAuth},
 };
 
 /// The registry takes the credentials.
@@ -16,7 +16,7 @@ pub struct LoginStatus {
 
 impl Engine {
     /// Checks credentials at their registry. Nothing is kept: each call brings its own.
-    pub async fn auth(&self, _tenant: &Tenant, credentials: &RegistryAuth) -> Result<LoginStatus> {
+    pub async fn auth(&self, _scope: &Scope, credentials: &RegistryAuth) -> Result<LoginStatus> {
         let login = self.images.registry.login(credentials).await?;
         Ok(LoginStatus { status: "Login Succeeded", identity_token: login.identity_token })
     }

@@ -10,11 +10,11 @@ use crate::{
         Engine,
         container::Container,
         images::{ImageStore, tree::Content},
+        tenants::Scope,
     },
     model::{
         Error, Result,
         container::{Config, ContainerState},
-        id::Tenant,
         image::{
             Descriptor, ImageConfig, Platform,
             documents::{EMPTY_LAYER, HistoryEntry, ImageDocument},
@@ -61,19 +61,19 @@ pub(crate) struct Step {
 
 impl Engine {
     /// Makes an image of a container and its configuration; returns its id.
-    pub async fn image_commit(&self, tenant: &Tenant, request: CommitRequest) -> Result<Digest> {
+    pub async fn image_commit(&self, scope: &Scope, request: CommitRequest) -> Result<Digest> {
         let name = name(&request)?;
         if request.container.is_empty() {
             return Err(Error::invalid("invalid name or ID supplied: \"\""));
         }
-        let container = self.containers.get(tenant, &request.container)?;
-        let (engine, tenant) = (self.clone(), tenant.clone());
-        self.run("image_commit", async move { engine.commit(&tenant, &container, &request, name.as_ref()).await }).await
+        let container = self.containers.get(scope.tenant(), &request.container)?;
+        let (engine, scope) = (self.clone(), scope.clone());
+        self.run("image_commit", async move { engine.commit(&scope, &container, &request, name.as_ref()).await }).await
     }
 
     async fn commit(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         container: &Arc<Container>,
         request: &CommitRequest,
         name: Option<&Reference>,
@@ -92,14 +92,14 @@ impl Engine {
         }
         if !request.pause && turn.state().counts_as_running() {
             drop(turn);
-            return self.commit_still(tenant, container, request, name).await;
+            return self.commit_still(scope, container, request, name).await;
         }
         if !matches!(turn.state(), ContainerState::Running(_)) || self.pause(&turn).await.is_err() {
             // As with dockerd one that cannot be paused is committed all the same.
-            return self.commit_still(tenant, container, request, name).await;
+            return self.commit_still(scope, container, request, name).await;
         }
         drop(turn);
-        let committed = self.commit_still(tenant, container, request, name).await;
+        let committed = self.commit_still(scope, container, request, name).await;
         self.unpause_if_paused(container).await;
         committed
     }
@@ -116,7 +116,7 @@ impl Engine {
 
     async fn commit_still(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         container: &Container,
         request: &CommitRequest,
         name: Option<&Reference>,
@@ -124,7 +124,7 @@ impl Engine {
         let lease = self.images.backend.lease().await?;
         let made = self.commit_under(&lease, container, request).await;
         let named = match made {
-            Ok(target) => self.name_commit(tenant, &target, name).await.map(|()| target),
+            Ok(target) => self.name_commit(scope, &target, name).await.map(|()| target),
             Err(error) => Err(error),
         };
         self.images.backend.release(lease).await?;
@@ -157,13 +157,13 @@ impl Engine {
         self.images.store_child(lease, Some(base), Some(layer), step).await
     }
 
-    async fn name_commit(&self, tenant: &Tenant, target: &Descriptor, name: Option<&Reference>) -> Result<()> {
+    async fn name_commit(&self, scope: &Scope, target: &Descriptor, name: Option<&Reference>) -> Result<()> {
         let id = target.digest.as_str();
-        self.images.keep_nameless(tenant, target).await?;
-        self.image_event(tenant, "create", id, id, self.images.labels(target).await);
+        self.images.keep_nameless(scope.tenant(), target).await?;
+        self.image_event(scope, "create", id, id, self.images.labels(target).await);
         if let Some(name) = name {
-            self.images.point(tenant, name, target).await?;
-            self.image_event(tenant, "tag", id, &name.familiar(), self.images.labels(target).await);
+            self.images.point(scope.tenant(), name, target).await?;
+            self.image_event(scope, "tag", id, &name.familiar(), self.images.labels(target).await);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! `GET /distribution/{name}/json` and `GET /images/search`: what registries say, nothing is kept.
 
 use crate::{
-    engine::Engine,
-    model::{Error, Result, filters::Filters, id::Tenant, reference::Reference, registry_auth::RegistryAuth},
+    engine::{Engine, tenants::Scope},
+    model::{Error, Result, filters::Filters, reference::Reference, registry_auth::RegistryAuth},
     registry::{Inspected, SearchResult},
 };
 
@@ -11,7 +11,7 @@ const LIMIT: u32 = 25;
 
 impl Engine {
     /// What a reference points at in its registry.
-    pub async fn distribution_inspect(&self, _tenant: &Tenant, name: &str, auth: &RegistryAuth) -> Result<Inspected> {
+    pub async fn distribution_inspect(&self, _scope: &Scope, name: &str, auth: &RegistryAuth) -> Result<Inspected> {
         let reference = Reference::parse(name)?.or_latest();
         self.images.registry.inspect(&reference, auth).await
     }
@@ -19,7 +19,7 @@ impl Engine {
     /// Asks an index. `limit` 0 means the usual number.
     pub async fn image_search(
         &self,
-        _tenant: &Tenant,
+        _scope: &Scope,
         term: &str,
         limit: i64,
         filters: &Filters,

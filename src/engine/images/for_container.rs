@@ -1,10 +1,9 @@
 //! The image of a container that is about to be made.
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
-        id::Tenant,
         image::{ImageForContainer, Platform},
     },
 };
@@ -16,11 +15,11 @@ impl Engine {
     /// this platform.
     pub async fn image_for_container(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         reference: &str,
         platform: Option<&Platform>,
     ) -> Result<ImageForContainer> {
-        let found = self.images.find(tenant, reference).await?;
+        let found = self.images.find(scope.tenant(), reference).await?;
         let tree = self.images.tree(&found.target).await?;
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(reference, &wanted()));

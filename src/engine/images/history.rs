@@ -6,10 +6,10 @@ use crate::{
     engine::{
         Engine,
         images::{look_up::Found, tree::Tree},
+        tenants::Scope,
     },
     model::{
         Error, Result,
-        id::Tenant,
         image::{Platform, documents::HistoryEntry},
         time::Timestamp,
     },
@@ -36,11 +36,11 @@ impl Engine {
     /// How an image came about.
     pub async fn image_history(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         image: &str,
         platform: Option<&Platform>,
     ) -> Result<Vec<HistoryLine>> {
-        let found = self.images.find(tenant, image).await?;
+        let found = self.images.find(scope.tenant(), image).await?;
         let tree = self.images.tree(&found.target).await?;
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(image, &wanted()));
@@ -56,18 +56,12 @@ impl Engine {
             lines.push(line(entry, size));
         }
         lines.reverse();
-        self.name_steps(tenant, found, tree, &mut lines).await?;
+        self.name_steps(scope, found, tree, &mut lines).await?;
         Ok(lines)
     }
 
     /// Each image that was made here is one step more than the one it was made on.
-    async fn name_steps(
-        &self,
-        tenant: &Tenant,
-        found: Found,
-        tree: Arc<Tree>,
-        lines: &mut [HistoryLine],
-    ) -> Result<()> {
+    async fn name_steps(&self, scope: &Scope, found: Found, tree: Arc<Tree>, lines: &mut [HistoryLine]) -> Result<()> {
         let mut image = Some((found, tree));
         for line in lines {
             let Some((found, tree)) = image.take() else { break };
@@ -75,7 +69,7 @@ impl Engine {
             line.tags = found.repo_tags();
             let Some(parent) = &tree.parent else { break };
             // It may have been removed since.
-            if let Ok(parent) = self.images.find(tenant, parent.as_str()).await {
+            if let Ok(parent) = self.images.find(scope.tenant(), parent.as_str()).await {
                 let tree = self.images.tree(&parent.target).await?;
                 image = Some((parent, tree));
             }

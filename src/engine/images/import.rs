@@ -13,11 +13,10 @@ use super::{
 use crate::{
     backend::images::{BlobWriter, Lease},
     dockerfile::changes,
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
         error::Context,
-        id::Tenant,
         image::{
             Descriptor, ImageConfig, Platform,
             documents::{HistoryEntry, ImageDocument, RootFs, media_type},
@@ -48,7 +47,7 @@ pub struct ImportRequest {
 
 impl Engine {
     /// Makes an image of `body`, which may be packed; returns its id.
-    pub async fn image_import(&self, tenant: &Tenant, request: &ImportRequest, body: Body) -> Result<Digest> {
+    pub async fn image_import(&self, scope: &Scope, request: &ImportRequest, body: Body) -> Result<Digest> {
         let mut config = ImageConfig::default();
         changes::apply(&mut config, &request.changes)?;
         let name = match request.repository.as_str() {
@@ -56,7 +55,7 @@ impl Engine {
             repository => Some(new_name(repository, &request.tag)?),
         };
         let lease = self.images.backend.lease().await?;
-        let imported = self.import(tenant, request, config, name.as_ref(), body, &lease).await;
+        let imported = self.import(scope, request, config, name.as_ref(), body, &lease).await;
         self.images.backend.release(lease).await?;
         if imported.is_err() {
             self.collect_garbage_soon();
@@ -66,7 +65,7 @@ impl Engine {
 
     async fn import(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         request: &ImportRequest,
         config: ImageConfig,
         name: Option<&Reference>,
@@ -89,13 +88,13 @@ impl Engine {
         self.images.pin_manifest(&target, &manifest, &document).await?;
         match name {
             Some(name) => {
-                self.images.point(tenant, name, &target).await?;
-                self.image_event(tenant, "tag", target.digest.as_str(), &name.familiar(), indexmap::IndexMap::new());
+                self.images.point(scope.tenant(), name, &target).await?;
+                self.image_event(scope, "tag", target.digest.as_str(), &name.familiar(), indexmap::IndexMap::new());
             }
-            None => self.images.keep_nameless(tenant, &target).await?,
+            None => self.images.keep_nameless(scope.tenant(), &target).await?,
         }
         let labels = document.config.labels.unwrap_or_default();
-        self.image_event(tenant, "import", target.digest.as_str(), target.digest.as_str(), labels);
+        self.image_event(scope, "import", target.digest.as_str(), target.digest.as_str(), labels);
         Ok(target.digest)
     }
 

@@ -7,11 +7,11 @@ use crate::{
             look_up::Found,
             tree::{Content, Tree},
         },
+        tenants::Scope,
     },
     model::{
         Error, Result,
         container::ContainerRecord,
-        id::Tenant,
         image::{Descriptor, Platform, documents::ImageDocument},
         reference::Digest,
         time::Timestamp,
@@ -64,12 +64,12 @@ impl Engine {
     /// Looks an image up by name or id. With `platform`, another platform's image is 404.
     pub async fn image_inspect(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         image: &str,
         platform: Option<&Platform>,
         manifests: bool,
     ) -> Result<ImageDetails> {
-        let found = self.images.find(tenant, image).await?;
+        let found = self.images.find(scope.tenant(), image).await?;
         let tree = self.images.tree(&found.target).await?;
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(image, &wanted()));
@@ -84,7 +84,7 @@ impl Engine {
             size: content.size() + variant.descriptor.size,
             snapshotter: self.images.backend.snapshotter().to_owned(),
             last_tagged: last_tagged(&found),
-            manifests: if manifests { self.manifest_summaries(tenant, &found, &tree).await? } else { Vec::new() },
+            manifests: if manifests { self.manifest_summaries(scope, &found, &tree).await? } else { Vec::new() },
         })
     }
 
@@ -101,11 +101,11 @@ impl Engine {
     /// All manifests of an image.
     pub(super) async fn manifest_summaries(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         found: &Found,
         tree: &Tree,
     ) -> Result<Vec<ManifestSummary>> {
-        let users = self.containers_of(tenant, found.id());
+        let users = self.containers_of(scope, found.id());
         let mut manifests = Vec::new();
         for variant in &tree.variants {
             let unpacked_size = match &variant.content {

@@ -7,7 +7,7 @@ use crate::{
     engine::images::ImageStore,
     model::{
         Error, Result,
-        id::Tenant,
+        id::TenantId,
         image::{
             Descriptor,
             documents::{ImageDocument, Index, Manifest, media_type},
@@ -143,7 +143,7 @@ impl ImageStore {
 
     /// Points a tenant's name at an image. The image that had the name before, and has no other, stays without a
     /// name (dangling), as dockerd has it. Returns whether anything changed.
-    pub(crate) async fn point(&self, tenant: &Tenant, name: &Reference, target: &Descriptor) -> Result<bool> {
+    pub(crate) async fn point(&self, tenant: &TenantId, name: &Reference, target: &Descriptor) -> Result<bool> {
         let _lock = self.names.lock().await;
         let name = name.to_string();
         let before = self.backend.get_image(tenant, &name).await?;
@@ -164,7 +164,7 @@ impl ImageStore {
     }
 
     /// Keeps an image that has no name, unless it has one.
-    pub(crate) async fn keep_nameless(&self, tenant: &Tenant, target: &Descriptor) -> Result<()> {
+    pub(crate) async fn keep_nameless(&self, tenant: &TenantId, target: &Descriptor) -> Result<()> {
         let _lock = self.names.lock().await;
         let records = self.backend.list_images(tenant).await?;
         if records.iter().any(|record| record.target.digest == target.digest) {
@@ -192,7 +192,7 @@ pub fn check_depth(layers: usize) -> Result<()> {
 }
 
 /// Points a name, or its own digest, at an image.
-pub fn record(tenant: &Tenant, name: &str, target: &Descriptor) -> ImageRecord {
+pub fn record(tenant: &TenantId, name: &str, target: &Descriptor) -> ImageRecord {
     ImageRecord {
         tenant: tenant.clone(),
         name: name.to_owned(),

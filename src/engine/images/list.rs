@@ -11,11 +11,11 @@ use crate::{
             parents::Family,
             tree::Tree,
         },
+        tenants::Scope,
     },
     model::{
         Error, Result,
         filters::Filters,
-        id::Tenant,
         image::Descriptor,
         reference::{Digest, Reference},
         time::Timestamp,
@@ -65,17 +65,17 @@ pub struct ImageSummary {
 
 impl Engine {
     /// The images of a tenant, newest first.
-    pub async fn image_list(&self, tenant: &Tenant, options: &ListOptions) -> Result<Vec<ImageSummary>> {
+    pub async fn image_list(&self, scope: &Scope, options: &ListOptions) -> Result<Vec<ImageSummary>> {
         options.filters.allow_only(&FILTERS)?;
         let dangling = options.filters.boolean("dangling")?;
-        let mut images = self.images.all(tenant).await?;
+        let mut images = self.images.all(scope.tenant()).await?;
         if options.all {
-            let mut steps = self.images.all(&tenant.of_builds()).await?;
+            let mut steps = self.images.all(&scope.tenant().of_builds()).await?;
             steps.retain(|step| images.iter().all(|image| image.id() != step.id()));
             images.append(&mut steps);
         }
         let family = match images.iter().any(|image| image.references().is_empty()) {
-            true => self.images.family(tenant).await?,
+            true => self.images.family(scope).await?,
             false => Family::default(),
         };
         let span = self.time_span(&images, &options.filters).await?;
@@ -98,7 +98,7 @@ impl Engine {
                 continue;
             }
             let Some(found) = with_matching_names(found, &options.filters) else { continue };
-            list.push((self.summary(tenant, &found, &tree, options).await?, tree));
+            list.push((self.summary(scope, &found, &tree, options).await?, tree));
         }
         if options.shared_size {
             for (summary, tree) in &mut list {
@@ -110,13 +110,7 @@ impl Engine {
         Ok(list)
     }
 
-    async fn summary(
-        &self,
-        tenant: &Tenant,
-        found: &Found,
-        tree: &Tree,
-        options: &ListOptions,
-    ) -> Result<ImageSummary> {
+    async fn summary(&self, scope: &Scope, found: &Found, tree: &Tree, options: &ListOptions) -> Result<ImageSummary> {
         let document = tree.choose(None).map(|(_, content)| content.document.clone()).unwrap_or_default();
         let mut size = 0;
         for (variant, content) in tree.available() {
@@ -128,7 +122,7 @@ impl Engine {
             size += tree.target.size;
         }
         let manifests = match options.manifests {
-            true => Some(self.manifest_summaries(tenant, found, tree).await?),
+            true => Some(self.manifest_summaries(scope, found, tree).await?),
             false => None,
         };
         Ok(ImageSummary {

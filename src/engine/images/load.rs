@@ -20,10 +20,10 @@ use crate::{
     engine::{
         Engine,
         images::{progress::Message, tree::Walk},
+        tenants::Scope,
     },
     model::{
         Error, Result,
-        id::Tenant,
         image::{
             Descriptor, Platform,
             documents::{ImageDocument, Index, Manifest, media_type},
@@ -66,9 +66,9 @@ type Messages = mpsc::Sender<Result<Message>>;
 
 impl Engine {
     /// Takes all images of a tar. Failures come in the stream, as dockerd has it.
-    pub fn image_load(&self, tenant: &Tenant, body: Body, options: LoadOptions) -> ProgressStream {
+    pub fn image_load(&self, scope: &Scope, body: Body, options: LoadOptions) -> ProgressStream {
         let (messages, stream) = mpsc::channel(16);
-        let (engine, tenant) = (self.clone(), tenant.clone());
+        let (engine, scope) = (self.clone(), scope.clone());
         self.spawn("image_load", async move {
             let lease = match engine.images.backend.lease().await {
                 Ok(lease) => lease,
@@ -79,7 +79,7 @@ impl Engine {
                 why = stop.told() => Err(why.error()),
                 // Nobody can be told any more, and what is loaded is of use to nobody else.
                 () = messages.closed() => Err(Why::ClientGone.error()),
-                loaded = engine.load_archive(&tenant, body, &options, &lease, &messages, stop.clone()) => loaded,
+                loaded = engine.load_archive(&scope, body, &options, &lease, &messages, stop.clone()) => loaded,
             };
             let released = engine.images.backend.release(lease).await;
             let rest = match &loaded {
@@ -106,7 +106,7 @@ impl Engine {
 
     async fn load_archive(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         body: Body,
         options: &LoadOptions,
         lease: &Lease,
@@ -126,7 +126,7 @@ impl Engine {
         };
         let mut targets = Vec::new();
         for image in images {
-            self.keep_loaded(tenant, &image, &held, options, lease, messages).await?;
+            self.keep_loaded(scope, &image, &held, options, lease, messages).await?;
             targets.push(image.target.digest);
         }
         Ok(targets)
@@ -143,7 +143,7 @@ impl Engine {
 
     async fn keep_loaded(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         image: &Loaded,
         held: &Held,
         options: &LoadOptions,
@@ -177,17 +177,17 @@ impl Engine {
             }
         }
         for name in &image.names {
-            self.images.point(tenant, name, &image.target).await?;
+            self.images.point(scope.tenant(), name, &image.target).await?;
             let line = format!("Loaded image: {}\n", name.familiar());
             let _client_left = messages.send(Ok(Message::stream(line))).await;
         }
         if image.names.is_empty() {
-            self.images.keep_nameless(tenant, &image.target).await?;
+            self.images.keep_nameless(scope.tenant(), &image.target).await?;
             let line = format!("Loaded image ID: {}\n", image.target.digest);
             let _client_left = messages.send(Ok(Message::stream(line))).await;
         }
         let (id, labels) = (image.target.digest.as_str(), content.document.config.labels.clone().unwrap_or_default());
-        self.image_event(tenant, "load", id, id, labels);
+        self.image_event(scope, "load", id, id, labels);
         Ok(())
     }
 

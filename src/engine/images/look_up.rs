@@ -7,7 +7,7 @@ use crate::{
     engine::images::ImageStore,
     model::{
         Error, ErrorKind, Result,
-        id::Tenant,
+        id::TenantId,
         image::Descriptor,
         reference::{Digest, Reference},
     },
@@ -89,13 +89,13 @@ pub fn by_target(records: Vec<ImageRecord>) -> Vec<Found> {
 
 impl ImageStore {
     /// All images of a tenant.
-    pub(crate) async fn all(&self, tenant: &Tenant) -> Result<Vec<Found>> {
+    pub(crate) async fn all(&self, tenant: &TenantId) -> Result<Vec<Found>> {
         Ok(by_target(self.backend.list_images(tenant).await?))
     }
 
     /// Finds what a client calls `text`: a name (with `latest` where no tag is given), `name@digest`, an id, or the
     /// beginning of one. A name wins over an id. The steps of builds, which no list shows, are found by their ids.
-    pub(crate) async fn find(&self, tenant: &Tenant, text: &str) -> Result<Found> {
+    pub(crate) async fn find(&self, tenant: &TenantId, text: &str) -> Result<Found> {
         let found = find_in(self.all(tenant).await?, text);
         match found {
             Err(missing) if missing.kind() == ErrorKind::NotFound => {
@@ -154,7 +154,7 @@ mod tests {
 
     fn record(name: &str, content: &str) -> ImageRecord {
         ImageRecord {
-            tenant: Tenant::default_tenant(),
+            tenant: TenantId::default_tenant(),
             name: name.to_owned(),
             target: Descriptor::of("m", content.as_bytes()),
             labels: HashMap::new(),

@@ -9,8 +9,8 @@ use super::{
     look_up::{Found, reference_of},
 };
 use crate::{
-    engine::Engine,
-    model::{Result, id::Tenant, reference::Digest},
+    engine::{Engine, tenants::Scope},
+    model::{Result, reference::Digest},
 };
 
 /// Images by those that they were made on.
@@ -32,8 +32,8 @@ impl Family {
 
 impl ImageStore {
     /// Of a tenant's images and the steps of its builds.
-    pub(crate) async fn family(&self, tenant: &Tenant) -> Result<Family> {
-        self.family_of(&self.all_with_steps(tenant).await?).await
+    pub(crate) async fn family(&self, scope: &Scope) -> Result<Family> {
+        self.family_of(&self.all_with_steps(scope).await?).await
     }
 
     /// The same of a list that is at hand.
@@ -48,17 +48,17 @@ impl ImageStore {
     }
 
     /// A tenant's images and the steps of its builds; what is both has the records of both.
-    pub(crate) async fn all_with_steps(&self, tenant: &Tenant) -> Result<Vec<Found>> {
-        let mut records = self.backend.list_images(tenant).await?;
-        records.extend(self.backend.list_images(&tenant.of_builds()).await?);
+    pub(crate) async fn all_with_steps(&self, scope: &Scope) -> Result<Vec<Found>> {
+        let mut records = self.backend.list_images(scope.tenant()).await?;
+        records.extend(self.backend.list_images(&scope.tenant().of_builds()).await?);
         Ok(super::look_up::by_target(records))
     }
 }
 
 impl Engine {
     /// An image goes: so do the nameless ones that it was made on, up to one that something else needs.
-    pub(super) async fn delete_parents(&self, tenant: &Tenant, image: &Found) -> Result<Vec<Digest>> {
-        let all = self.images.all_with_steps(tenant).await?;
+    pub(super) async fn delete_parents(&self, scope: &Scope, image: &Found) -> Result<Vec<Digest>> {
+        let all = self.images.all_with_steps(scope).await?;
         let mut family = self.images.family_of(&all).await?;
         let all: HashMap<&Digest, &Found> = all.iter().map(|found| (found.id(), found)).collect();
         let mut deleted = Vec::new();
@@ -68,7 +68,7 @@ impl Engine {
             family.take_away(&child, &parent);
             let Some(found) = all.get(&parent) else { break };
             let is_named = found.records.iter().any(|record| reference_of(record).is_some());
-            if is_named || family.is_parent(&parent) || !self.containers_of(tenant, &parent).is_empty() {
+            if is_named || family.is_parent(&parent) || !self.containers_of(scope, &parent).is_empty() {
                 break;
             }
             next = self.images.tree(&found.target).await?.parent.clone();
@@ -83,12 +83,12 @@ impl Engine {
     }
 
     /// An image goes, and what it was made on stays: a build's step becomes an image without a name.
-    pub(super) async fn keep_parent(&self, tenant: &Tenant, image: &Found) -> Result<()> {
+    pub(super) async fn keep_parent(&self, scope: &Scope, image: &Found) -> Result<()> {
         let Some(parent) = self.images.tree(&image.target).await?.parent.clone() else { return Ok(()) };
-        let all = self.images.all_with_steps(tenant).await?;
+        let all = self.images.all_with_steps(scope).await?;
         match all.iter().find(|found| *found.id() == parent) {
-            Some(step) if step.records.iter().all(|record| record.tenant != *tenant) => {
-                self.images.backend.put_image(&record(tenant, parent.as_str(), &step.target)).await
+            Some(step) if step.records.iter().all(|record| record.tenant != *scope.tenant()) => {
+                self.images.backend.put_image(&record(scope.tenant(), parent.as_str(), &step.target)).await
             }
             _ => Ok(()),
         }

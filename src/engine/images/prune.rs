@@ -10,8 +10,9 @@ use crate::{
             look_up::Found,
             tree::{Content, Tree},
         },
+        tenants::Scope,
     },
-    model::{Error, Result, event::EventType, filters::Filters, id::Tenant, reference::Digest, time::Timestamp},
+    model::{Error, Result, event::EventType, filters::Filters, reference::Digest, time::Timestamp},
 };
 
 /// What went.
@@ -25,7 +26,7 @@ pub struct Pruned {
 
 impl Engine {
     /// Removes images that no container uses: those without a name, or with `dangling=false` all.
-    pub async fn image_prune(&self, tenant: &Tenant, filters: &Filters) -> Result<Pruned> {
+    pub async fn image_prune(&self, scope: &Scope, filters: &Filters) -> Result<Pruned> {
         filters.allow_only(&["dangling", "label", "label!", "until"])?;
         let dangling = filters.boolean("dangling")?.unwrap_or(true);
         let until = match filters.get("until") {
@@ -33,34 +34,34 @@ impl Engine {
             [until] => Some(Timestamp::parse_query(until).map_err(|error| Error::system(error.message()))?),
             _ => return Err(Error::system("more than one until filter specified")),
         };
-        let (engine, tenant, filters) = (self.clone(), tenant.clone(), filters.clone());
-        self.run("image_prune", async move { engine.prune_images(&tenant, &filters, dangling, until).await }).await
+        let (engine, scope, filters) = (self.clone(), scope.clone(), filters.clone());
+        self.run("image_prune", async move { engine.prune_images(&scope, &filters, dangling, until).await }).await
     }
 
     async fn prune_images(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         filters: &Filters,
         dangling: bool,
         until: Option<Timestamp>,
     ) -> Result<Pruned> {
         let _lock = self.images.names.lock().await;
         let mut before = Vec::new();
-        for found in self.images.all_with_steps(tenant).await? {
+        for found in self.images.all_with_steps(scope).await? {
             let tree = self.images.tree(&found.target).await?;
             before.push((found, tree));
         }
         let mut pruned = Pruned::default();
-        for found in self.images.all(tenant).await? {
+        for found in self.images.all(scope.tenant()).await? {
             let tree = self.images.tree(&found.target).await?;
             // What went before may have taken it along, or have been the last that was made on it.
-            let is_here = self.images.backend.get_image(tenant, &found.records[0].name).await?.is_some();
-            if is_here && self.is_pruned(tenant, &found, &tree, filters, dangling, until) {
-                pruned.deleted.extend(self.prune_image(tenant, &found).await?);
+            let is_here = self.images.backend.get_image(scope.tenant(), &found.records[0].name).await?.is_some();
+            if is_here && self.is_pruned(scope, &found, &tree, filters, dangling, until) {
+                pruned.deleted.extend(self.prune_image(scope, &found).await?);
             }
         }
         let left: HashSet<Digest> =
-            self.images.all_with_steps(tenant).await?.iter().map(|found| found.id().clone()).collect();
+            self.images.all_with_steps(scope).await?.iter().map(|found| found.id().clone()).collect();
         let (mut staying, mut gone) = (SizesByName::default(), SizesByName::default());
         for (found, tree) in before {
             let sizes = if left.contains(found.id()) { &mut staying } else { &mut gone };
@@ -69,25 +70,25 @@ impl Engine {
         let freed = gone.0.iter().filter(|(name, _)| !staying.0.contains_key(*name));
         pruned.reclaimed = freed.map(|(_, size)| size).sum();
         let attributes = indexmap::IndexMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
-        self.events.publish(tenant, EventType::Image, "prune", "", attributes);
+        self.events.publish(scope.tenant(), EventType::Image, "prune", "", attributes);
         Ok(pruned)
     }
 
     /// As dockerd deletes it: what others were made on loses its names, and goes with the last of those.
-    async fn prune_image(&self, tenant: &Tenant, found: &Found) -> Result<Vec<Deleted>> {
+    async fn prune_image(&self, scope: &Scope, found: &Found) -> Result<Vec<Deleted>> {
         let records: Vec<_> = found.records.iter().collect();
-        if !self.images.family(tenant).await?.is_parent(found.id()) {
-            return self.delete_all(tenant, found, &records, false).await;
+        if !self.images.family(scope).await?.is_parent(found.id()) {
+            return self.delete_all(scope, found, &records, false).await;
         }
         match found.references().is_empty() {
             true => Ok(Vec::new()),
-            false => self.untag(tenant, found, &records, true).await,
+            false => self.untag(scope, found, &records, true).await,
         }
     }
 
     fn is_pruned(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         found: &Found,
         tree: &Tree,
         filters: &Filters,
@@ -100,7 +101,7 @@ impl Engine {
         (!dangling || found.references().is_empty())
             && until.is_none_or(|until| created < until)
             && filters.matches_labels(label)
-            && self.containers_of(tenant, found.id()).is_empty()
+            && self.containers_of(scope, found.id()).is_empty()
     }
 }
 

@@ -12,10 +12,9 @@ use self::job::{Job, JobKey};
 use super::{load::ProgressStream, look_up::short, progress::Message, tag::pull_name};
 use crate::{
     backend::images::Lease,
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
-        id::Tenant,
         image::{
             Descriptor, Platform,
             documents::{ImageDocument, Index, Manifest, media_type},
@@ -41,29 +40,29 @@ pub struct PullRequest {
 
 impl Engine {
     /// Pulls, and answers with messages from the first one on.
-    pub async fn image_pull(&self, tenant: &Tenant, request: &PullRequest) -> Result<ProgressStream> {
+    pub async fn image_pull(&self, scope: &Scope, request: &PullRequest) -> Result<ProgressStream> {
         let reference = pull_name(&request.image, &request.tag)?;
         let key = JobKey {
-            tenant: tenant.clone(),
+            tenant: scope.tenant().clone(),
             reference: reference.to_string(),
             platform: request.platform.clone(),
             auth: request.auth.clone(),
         };
         let (follower, job) = self.images.pulls.join(key);
         if let Some(job) = job {
-            let (engine, tenant, request) = (self.clone(), tenant.clone(), request.clone());
-            self.spawn("image_pull", async move { engine.run_pull(&tenant, &reference, &request, &job).await });
+            let (engine, scope, request) = (self.clone(), scope.clone(), request.clone());
+            self.spawn("image_pull", async move { engine.run_pull(&scope, &reference, &request, &job).await });
         }
         follower.into_stream_once_begun().await
     }
 
     /// The job: under a lease, until done or nobody waits for it.
-    async fn run_pull(&self, tenant: &Tenant, reference: &Reference, request: &PullRequest, job: &Arc<Job>) {
+    async fn run_pull(&self, scope: &Scope, reference: &Reference, request: &PullRequest, job: &Arc<Job>) {
         let lease = match self.images.backend.lease().await {
             Ok(lease) => lease,
             Err(error) => return self.images.pulls.finish(job, Err(error)),
         };
-        let pull = Pull { engine: self, tenant, request, lease: &lease, job };
+        let pull = Pull { engine: self, scope, request, lease: &lease, job };
         let stopping = self.stopping();
         let result = tokio::select! {
             () = job.abandoned() => Err(Error::system("context canceled")),
@@ -83,7 +82,7 @@ impl Engine {
 /// A pull under way.
 pub(super) struct Pull<'a> {
     engine: &'a Engine,
-    tenant: &'a Tenant,
+    scope: &'a Scope,
     request: &'a PullRequest,
     lease: &'a Lease,
     job: &'a Arc<Job>,
@@ -144,7 +143,8 @@ impl Pull<'_> {
     /// One reference.
     async fn pull(&self, reference: &Reference) -> Result<Pulled> {
         let images = &self.engine.images;
-        let known = images.backend.get_image(self.tenant, &reference.to_string()).await?.map(|record| record.target);
+        let known =
+            images.backend.get_image(self.scope.tenant(), &reference.to_string()).await?.map(|record| record.target);
         let have = |digest: &crate::model::reference::Digest| known.clone().filter(|target| target.digest == *digest);
         let resolved = images.registry.resolve(reference, &self.request.auth, &have).await?;
         let Resolved { session, target, fetched } = resolved;
@@ -174,10 +174,10 @@ impl Pull<'_> {
             return Err(unsupported(reference, &target.media_type));
         };
         images.forget_tree(&target.digest);
-        let moved = images.point(self.tenant, reference, &target).await?;
+        let moved = images.point(self.scope.tenant(), reference, &target).await?;
         self.say(Message::status(format!("Digest: {}", target.digest)));
         self.engine.image_event(
-            self.tenant,
+            self.scope,
             "pull",
             &reference.familiar(),
             &reference.familiar_name(),

@@ -24,10 +24,10 @@ use crate::{
     engine::{
         Engine,
         images::tree::{Content, Tree, Variant},
+        tenants::Scope,
     },
     model::{
         Error, Result,
-        id::Tenant,
         image::{
             Descriptor, Platform,
             documents::{Index, media_type},
@@ -67,15 +67,15 @@ type Messages = mpsc::Sender<Result<Message>>;
 
 impl Engine {
     /// Pushes one tag, or all of a repository.
-    pub async fn image_push(&self, tenant: &Tenant, request: PushRequest) -> Result<ProgressStream> {
+    pub async fn image_push(&self, scope: &Scope, request: PushRequest) -> Result<ProgressStream> {
         let reference = match request.tag.as_str() {
             "" => Reference::parse(&request.image)?,
             tag => super::tag::import_name(&request.image)?.with_tag(tag)?,
         };
         let (messages, stream) = mpsc::channel(64);
-        let (engine, tenant) = (self.clone(), tenant.clone());
+        let (engine, scope) = (self.clone(), scope.clone());
         self.spawn("image_push", async move {
-            let push = Push { engine: &engine, tenant: &tenant, request: &request, messages: &messages };
+            let push = Push { engine: &engine, scope: &scope, request: &request, messages: &messages };
             let stopping = engine.stopping();
             let pushed = tokio::select! {
                 () = messages.closed() => return,
@@ -92,7 +92,7 @@ impl Engine {
 
 struct Push<'a> {
     engine: &'a Engine,
-    tenant: &'a Tenant,
+    scope: &'a Scope,
     request: &'a PushRequest,
     messages: &'a Messages,
 }
@@ -116,13 +116,13 @@ impl Push<'_> {
             None => indexmap::IndexMap::new(),
         };
         let (full, name) = (reference.familiar(), reference.familiar_name());
-        self.engine.image_event(self.tenant, "push", &full, &name, labels);
+        self.engine.image_event(self.scope, "push", &full, &name, labels);
         Ok(())
     }
 
     /// The tags that are meant, with what they point at.
     async fn wanted(&self, reference: &Reference) -> Result<Vec<(Reference, Descriptor)>> {
-        let records = self.engine.images.backend.list_images(self.tenant).await?;
+        let records = self.engine.images.backend.list_images(self.scope.tenant()).await?;
         let tagged = records.iter().filter_map(|record| Some((reference_of(record)?, record.target.clone())));
         let mut all: Vec<_> =
             tagged.filter(|(name, _)| name.name() == reference.name() && name.tag().is_some()).collect();
@@ -216,7 +216,7 @@ impl Push<'_> {
         name: &Reference,
         variants: &[(&Variant, &Content)],
     ) -> Result<HashMap<Digest, Vec<String>>> {
-        let records = self.engine.images.backend.list_images(self.tenant).await?;
+        let records = self.engine.images.backend.list_images(self.scope.tenant()).await?;
         let own: HashSet<String> = records
             .iter()
             .filter_map(reference_of)

@@ -15,10 +15,9 @@ use super::{
     tree::{Tree, Variant},
 };
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, ErrorKind, Result,
-        id::Tenant,
         image::{
             Descriptor, Platform,
             documents::{Index, media_type},
@@ -53,15 +52,15 @@ struct ArchiveItem {
 impl Engine {
     /// Saves images. Names with a tag save that name; a name alone saves all tags of its repository; an id saves the image
     /// without names. All of them are looked up before the first byte.
-    pub async fn image_get(&self, tenant: &Tenant, images: &[String], platforms: &[Platform]) -> Result<ArchiveReader> {
+    pub async fn image_get(&self, scope: &Scope, images: &[String], platforms: &[Platform]) -> Result<ArchiveReader> {
         let mut saved: Vec<Saved> = Vec::new();
         for name in images {
-            for (found, names) in self.found_for_save(tenant, name).await? {
+            for (found, names) in self.found_for_save(scope, name).await? {
                 let tree = self.images.tree(&found.target).await?;
                 if let Err(missing) = tree.choose_all(platforms) {
                     return Err(Error::platform_not_provided(name, &missing.to_string()));
                 }
-                self.image_event(tenant, "save", found.id().as_str(), found.id().as_str(), indexmap::IndexMap::new());
+                self.image_event(scope, "save", found.id().as_str(), found.id().as_str(), indexmap::IndexMap::new());
                 match saved.iter_mut().find(|saved| saved.tree.target.digest == *found.id()) {
                     Some(known) => known.names.extend(names),
                     None => saved.push(Saved { tree, names }),
@@ -88,11 +87,11 @@ impl Engine {
         Ok(Box::pin(reader))
     }
 
-    async fn found_for_save(&self, tenant: &Tenant, name: &str) -> Result<Vec<(Found, Vec<Reference>)>> {
+    async fn found_for_save(&self, scope: &Scope, name: &str) -> Result<Vec<(Found, Vec<Reference>)>> {
         let repository = Reference::parse(name).ok().filter(|name| name.tag().is_none() && name.digest().is_none());
         if let Some(repository) = repository {
             let mut all = Vec::new();
-            for found in self.images.all(tenant).await? {
+            for found in self.images.all(scope.tenant()).await? {
                 let mut names = found.references();
                 names.retain(|reference| reference.name() == repository.name() && reference.tag().is_some());
                 if !names.is_empty() {
@@ -103,7 +102,7 @@ impl Engine {
                 return Ok(all);
             }
         }
-        let found = self.images.find(tenant, name).await.map_err(|error| match error.kind() {
+        let found = self.images.find(scope.tenant(), name).await.map_err(|error| match error.kind() {
             // The name as it was given, without a tag.
             ErrorKind::NotFound => Error::no_such_image(name),
             _ => error,

@@ -3,29 +3,28 @@
 use indexmap::IndexMap;
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
         event::EventType,
-        id::Tenant,
         reference::{Digest, Reference},
     },
 };
 
 impl Engine {
     /// Gives an image a further name. `repository` may carry the tag itself.
-    pub async fn image_tag(&self, tenant: &Tenant, image: &str, repository: &str, tag: &str) -> Result<()> {
+    pub async fn image_tag(&self, scope: &Scope, image: &str, repository: &str, tag: &str) -> Result<()> {
         let name = new_name(repository, tag)?;
-        let found = self.images.find(tenant, image).await?;
-        self.images.point(tenant, &name, &found.target).await?;
-        self.image_event(tenant, "tag", found.id().as_str(), &name.familiar(), IndexMap::new());
+        let found = self.images.find(scope.tenant(), image).await?;
+        self.images.point(scope.tenant(), &name, &found.target).await?;
+        self.image_event(scope, "tag", found.id().as_str(), &name.familiar(), IndexMap::new());
         Ok(())
     }
 
     /// An event about an image, with its labels and its name as dockerd gives them.
     pub(crate) fn image_event(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         action: &str,
         actor: &str,
         name: &str,
@@ -33,7 +32,7 @@ impl Engine {
     ) {
         let mut attributes = labels;
         attributes.insert("name".to_owned(), name.to_owned());
-        self.events.publish(tenant, EventType::Image, action, actor, attributes);
+        self.events.publish(scope.tenant(), EventType::Image, action, actor, attributes);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         images::{LoadOptions, PullRequest},
         testing::Fakes,
     },
-    model::{Error, Result, id::Tenant},
+    model::{Error, Result, id::TenantId},
     registry::tests::{fake, publish},
 };
 
@@ -48,7 +48,7 @@ impl World {
     async fn start_pull(&self, rest: &str, platform: &str) -> Result<ProgressStream> {
         let platform = if platform.is_empty() { None } else { Some(platform.parse().unwrap()) };
         let request = PullRequest { image: self.name(rest), platform, ..PullRequest::default() };
-        self.engine.image_pull(&tenant(), &request).await
+        self.engine.image_pull(&self.engine.default_scope(), &request).await
     }
 
     /// All messages of a pull, each as `id status`.
@@ -57,7 +57,12 @@ impl World {
     }
 
     async fn load(&self, tar: impl Into<Bytes>) -> Result<Vec<String>> {
-        lines(self.engine.image_load(&tenant(), body(tar), LoadOptions { quiet: true, ..LoadOptions::default() })).await
+        lines(self.engine.image_load(
+            &self.engine.default_scope(),
+            body(tar),
+            LoadOptions { quiet: true, ..LoadOptions::default() },
+        ))
+        .await
     }
 
     /// Waits until the store holds so many blobs and snapshots.
@@ -72,8 +77,8 @@ impl World {
     }
 }
 
-fn tenant() -> Tenant {
-    Tenant::default_tenant()
+fn tenant() -> TenantId {
+    TenantId::default_tenant()
 }
 
 fn body(bytes: impl Into<Bytes>) -> Body {

@@ -11,11 +11,12 @@ use crate::{
     engine::{
         Engine, ipam,
         networks::{hosts::check_extra, ports, store::Wish},
+        tenants::Scope,
     },
     model::{
         Error, Result,
         container::{Attachment, ContainerCreateRequest, HostConfig},
-        id::{ContainerId, NetworkId, Tenant},
+        id::{ContainerId, NetworkId, TenantId},
         network::{EndpointSettings, NetworkRecord, is_predefined},
     },
 };
@@ -25,14 +26,14 @@ impl Engine {
     /// there (yet) is an error only at start, as with dockerd.
     pub(crate) async fn resolve_networks(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         request: &ContainerCreateRequest,
     ) -> Result<Vec<Attachment>> {
         ports::check(&request.host_config)?;
         for entry in request.host_config.extra_hosts.as_deref().unwrap_or_default() {
             check_extra(entry)?;
         }
-        self.linked_containers(tenant, &request.host_config)?;
+        self.linked_containers(scope, &request.host_config)?;
         let Some(main) = request.host_config.network_mode.network() else { return Ok(Vec::new()) };
         let empty = indexmap::IndexMap::new();
         let asked = request.networking.endpoints_config.as_ref().unwrap_or(&empty);
@@ -40,17 +41,17 @@ impl Engine {
         for (name, settings) in asked {
             let name = if name == "default" { "bridge" } else { name };
             let settings = settings.clone().unwrap_or_default();
-            let is_main = self.attachment(tenant, name, EndpointSettings::default()).name
-                == self.attachment(tenant, main, EndpointSettings::default()).name;
-            let attachment = self.attachment(tenant, name, settings);
+            let is_main = self.attachment(scope.tenant(), name, EndpointSettings::default()).name
+                == self.attachment(scope.tenant(), main, EndpointSettings::default()).name;
+            let attachment = self.attachment(scope.tenant(), name, settings);
             // The main network comes first: it gets `eth0`.
             attachments.insert(if is_main { 0 } else { attachments.len() }, attachment);
         }
         if attachments.is_empty() {
-            attachments.push(self.attachment(tenant, main, EndpointSettings::default()));
+            attachments.push(self.attachment(scope.tenant(), main, EndpointSettings::default()));
         }
         for attachment in &attachments {
-            let record = self.networks.get(tenant, &attachment.name).ok();
+            let record = self.networks.get(scope.tenant(), &attachment.name).ok();
             let mac = &attachment.settings.mac_address;
             if !mac.is_empty() && parse_mac(mac).is_none() {
                 // Here dockerd says so before it looks at anything else of the endpoint.
@@ -66,9 +67,9 @@ impl Engine {
     }
 
     /// Links name containers that must be there already.
-    pub(crate) fn linked_containers(&self, tenant: &Tenant, config: &HostConfig) -> Result<Vec<ContainerId>> {
+    pub(crate) fn linked_containers(&self, scope: &Scope, config: &HostConfig) -> Result<Vec<ContainerId>> {
         let targets = config.links.iter().flatten().map(|link| parse_link(link).1);
-        let find = |target: String| match self.containers.get(tenant, &target) {
+        let find = |target: String| match self.containers.get(scope.tenant(), &target) {
             Ok(container) => Ok(container.id().clone()),
             Err(error) => {
                 let text = format!("could not get container for {target}: {}", error.message());
@@ -79,7 +80,7 @@ impl Engine {
     }
 
     /// An attachment as it is stored: by the network's name, if the network is there.
-    pub(super) fn attachment(&self, tenant: &Tenant, reference: &str, settings: EndpointSettings) -> Attachment {
+    pub(super) fn attachment(&self, tenant: &TenantId, reference: &str, settings: EndpointSettings) -> Attachment {
         let record = self.networks.get(tenant, reference).ok();
         Attachment {
             name: record.as_ref().map_or_else(|| reference.to_owned(), |record| record.name.clone()),
@@ -91,7 +92,11 @@ impl Engine {
     }
 
     /// The networks of attachments as they are now: one may have been made anew under its name.
-    pub(super) fn networks_now(&self, tenant: &Tenant, attachments: &[Attachment]) -> Result<Vec<Arc<NetworkRecord>>> {
+    pub(super) fn networks_now(
+        &self,
+        tenant: &TenantId,
+        attachments: &[Attachment],
+    ) -> Result<Vec<Arc<NetworkRecord>>> {
         let records: Vec<Arc<NetworkRecord>> =
             attachments.iter().map(|attachment| self.networks.get(tenant, &attachment.name)).collect::<Result<_>>()?;
         if records.len() > 1 {

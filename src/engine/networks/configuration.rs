@@ -1,10 +1,9 @@
 //! Networks that are only a configuration (`ConfigOnly`), and those that are made from one (`ConfigFrom`).
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
-        id::Tenant,
         network::{NetworkCreateRequest, NetworkRecord},
     },
 };
@@ -47,13 +46,13 @@ pub fn check(request: &NetworkCreateRequest) -> Result<()> {
 
 impl Engine {
     /// The request with all that its configuration says.
-    pub(super) fn configured(&self, tenant: &Tenant, request: NetworkCreateRequest) -> Result<NetworkCreateRequest> {
+    pub(super) fn configured(&self, scope: &Scope, request: NetworkCreateRequest) -> Result<NetworkCreateRequest> {
         let name = &request.config_from.network;
         if name.is_empty() {
             return Ok(request);
         }
         // Only by its name, as with dockerd.
-        let networks = self.networks.list(tenant);
+        let networks = self.networks.list(scope.tenant());
         let Some(configuration) = networks.iter().find(|record| record.config_only && record.name == *name) else {
             return Err(Error::not_found(format!("configuration network {name:?} does not exist")));
         };

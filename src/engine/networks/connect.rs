@@ -13,11 +13,12 @@ use crate::{
             options,
             runs::way_out,
         },
+        tenants::Scope,
     },
     model::{
         Error, Result,
         container::{Attachment, ContainerRecord, NetworkMode},
-        id::{NetworkId, Tenant},
+        id::NetworkId,
         network::{Endpoint, EndpointSettings, NetworkDriver, NetworkRecord},
     },
 };
@@ -26,27 +27,21 @@ impl Engine {
     /// Connects a container to a network.
     pub async fn network_connect(
         &self,
-        tenant: &Tenant,
+        scope: &Scope,
         network: &str,
         container: &str,
         settings: EndpointSettings,
     ) -> Result<()> {
-        let container = self.containers.get(tenant, container)?;
-        let network = self.networks.get(tenant, network)?;
+        let container = self.containers.get(scope.tenant(), container)?;
+        let network = self.networks.get(scope.tenant(), network)?;
         let engine = self.clone();
         self.run("network_connect", async move { engine.connect(&container, &network, settings).await }).await
     }
 
     /// Disconnects a container from a network. `force` changes nothing: no endpoint of ours outlives its container.
-    pub async fn network_disconnect(
-        &self,
-        tenant: &Tenant,
-        network: &str,
-        container: &str,
-        _force: bool,
-    ) -> Result<()> {
-        let container = self.containers.get(tenant, container)?;
-        let name = match self.networks.get(tenant, network) {
+    pub async fn network_disconnect(&self, scope: &Scope, network: &str, container: &str, _force: bool) -> Result<()> {
+        let container = self.containers.get(scope.tenant(), container)?;
+        let name = match self.networks.get(scope.tenant(), network) {
             Ok(record) => record.name.clone(),
             // A stopped container may name a network that is gone.
             Err(error) if container.state().is_running() => return Err(error),

@@ -14,10 +14,11 @@ use crate::{
             options::{self, BridgeOptions},
             store::Change,
         },
+        tenants::Scope,
     },
     model::{
         Error, Result,
-        id::{NetworkId, Tenant},
+        id::NetworkId,
         network::{BridgeNetwork, NetworkCreateRequest, NetworkDriver, NetworkRecord, is_predefined},
         time::Timestamp,
     },
@@ -34,19 +35,19 @@ pub struct NetworkCreated {
 
 impl Engine {
     /// Makes a network.
-    pub async fn network_create(&self, tenant: &Tenant, request: NetworkCreateRequest) -> Result<NetworkCreated> {
+    pub async fn network_create(&self, scope: &Scope, request: NetworkCreateRequest) -> Result<NetworkCreated> {
         check(&request)?;
-        let (engine, tenant) = (self.clone(), tenant.clone());
-        self.run("network_create", async move { engine.make_network(&tenant, request).await }).await
+        let (engine, scope) = (self.clone(), scope.clone());
+        self.run("network_create", async move { engine.make_network(&scope, request).await }).await
     }
 
-    async fn make_network(&self, tenant: &Tenant, request: NetworkCreateRequest) -> Result<NetworkCreated> {
+    async fn make_network(&self, scope: &Scope, request: NetworkCreateRequest) -> Result<NetworkCreated> {
         let changing = self.networks.change().await;
-        self.check_name_is_free(tenant, &request.name)?;
+        self.check_name_is_free(scope, &request.name)?;
         if request.config_only {
-            return self.make_configuration(&changing, tenant, request).await;
+            return self.make_configuration(&changing, scope, request).await;
         }
-        let request = self.configured(tenant, request)?;
+        let request = self.configured(scope, request)?;
         check_ipam_driver(&request)?;
         let options = BridgeOptions::read(&request.options)?;
         let (ipv4, ipv6) = options::families(&request.options)?;
@@ -65,7 +66,7 @@ impl Engine {
             unknown => format!("options that ringer does not carry out: {}", unknown.join(", ")),
         };
         let bridge = self.bridge(&request, options, &plan).await?;
-        let mut record = record(tenant, request, families);
+        let mut record = record(scope, request, families);
         record.id.clone_from(&bridge.id);
         record.ipam.config = plan.config;
         record.chosen_subnet = plan.chosen_by_client;
@@ -77,18 +78,18 @@ impl Engine {
     async fn make_configuration(
         &self,
         changing: &Change<'_>,
-        tenant: &Tenant,
+        scope: &Scope,
         request: NetworkCreateRequest,
     ) -> Result<NetworkCreated> {
         let families =
             Families { ipv4: request.enable_ipv4.unwrap_or(true), ipv6: request.enable_ipv6.unwrap_or(false) };
         ipam::validate(&request.ipam.config, families.ipv6)?;
-        let record = NetworkRecord { driver: NetworkDriver::Null, ..record(tenant, request, families) };
+        let record = NetworkRecord { driver: NetworkDriver::Null, ..record(scope, request, families) };
         self.keep_network(changing, record, String::new()).await
     }
 
-    fn check_name_is_free(&self, tenant: &Tenant, name: &str) -> Result<()> {
-        if self.networks.list(tenant).iter().any(|record| record.name == name) {
+    fn check_name_is_free(&self, scope: &Scope, name: &str) -> Result<()> {
+        if self.networks.list(scope.tenant()).iter().any(|record| record.name == name) {
             return Err(Error::network_exists(name));
         }
         Ok(())
@@ -218,13 +219,13 @@ fn not_a_manager() -> Error {
 }
 
 /// A record as the request alone makes it: without addresses and without a bridge.
-fn record(tenant: &Tenant, request: NetworkCreateRequest, families: Families) -> NetworkRecord {
+fn record(scope: &Scope, request: NetworkCreateRequest, families: Families) -> NetworkRecord {
     let mut ipam = request.ipam;
     if ipam.driver.is_empty() {
         "default".clone_into(&mut ipam.driver);
     }
     NetworkRecord {
-        tenant: tenant.clone(),
+        tenant: scope.tenant().clone(),
         id: NetworkId::random(),
         name: request.name,
         created: Timestamp::now(),

@@ -9,11 +9,11 @@ use super::{
     names::addresses,
 };
 use crate::{
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
         container::ContainerRecord,
-        id::{ContainerId, Tenant},
+        id::ContainerId,
         network::{Endpoint, Port, Protocol},
     },
 };
@@ -127,13 +127,13 @@ impl Engine {
     }
 
     /// Takes a link out of a container, named as `web/alias`; a name without an alias is the container's own.
-    pub async fn container_delete_link(&self, tenant: &Tenant, reference: &str) -> Result<()> {
-        if self.containers.get(tenant, reference).is_ok() {
+    pub async fn container_delete_link(&self, scope: &Scope, reference: &str) -> Result<()> {
+        if self.containers.get(scope.tenant(), reference).is_ok() {
             return Err(Error::default_link_name());
         }
         let no_link = || Error::no_such_container(reference);
         let (owner, alias) = reference.rsplit_once('/').ok_or_else(no_link)?;
-        let owner = self.containers.get(tenant, owner).map_err(|_| no_link())?;
+        let owner = self.containers.get(scope.tenant(), owner).map_err(|_| no_link())?;
         if !links_of(&owner.record()).iter().any(|link| link.alias == alias) {
             return Err(no_link());
         }
@@ -152,8 +152,8 @@ impl Engine {
     }
 
     /// What other containers call each one, `/web/alias`, by its name.
-    pub fn link_names(&self, tenant: &Tenant) -> Vec<(String, String)> {
-        let records = self.containers.list(tenant).into_iter().map(|container| container.record());
+    pub fn link_names(&self, scope: &Scope) -> Vec<(String, String)> {
+        let records = self.containers.list(scope.tenant()).into_iter().map(|container| container.record());
         let of = |record: Arc<ContainerRecord>| {
             let names = self.shown_links(&record).into_iter().filter_map(|link| {
                 let (target, alias) = link.split_once(':')?;

@@ -12,7 +12,7 @@ use crate::{
     },
     model::{
         Result,
-        id::{NetworkId, Tenant},
+        id::{NetworkId, TenantId},
         network::{BridgeNetwork, ConfigReference, Ipam, NetworkDriver, NetworkRecord},
         time::Timestamp,
     },
@@ -26,7 +26,7 @@ impl Engine {
     pub(crate) async fn open_networks(&self) -> Result<()> {
         self.backends.network.sweep(&Keep::default()).await?;
         let _alone = MachineLock::take().await;
-        self.make_predefined(&Tenant::default_tenant()).await?;
+        self.make_predefined(&TenantId::default_tenant()).await?;
         for record in self.networks.list_all() {
             let Some(bridge) = &record.bridge else { continue };
             match self.backends.network.create_network(bridge).await {
@@ -57,7 +57,7 @@ impl Engine {
         if self.config.address_pools.is_empty() { ipam::default_pools() } else { self.config.address_pools.clone() }
     }
 
-    async fn make_predefined(&self, tenant: &Tenant) -> Result<()> {
+    async fn make_predefined(&self, tenant: &TenantId) -> Result<()> {
         let changing = self.networks.change().await;
         for (name, driver) in [("none", NetworkDriver::Null), ("host", NetworkDriver::Host)] {
             if self.networks.get(tenant, name).is_err() {
@@ -89,7 +89,7 @@ impl Engine {
         Ok(is_free && bridge.mtu == self.network_mtu(None).await?)
     }
 
-    async fn default_bridge(&self, tenant: &Tenant, id: NetworkId, created: Timestamp) -> Result<NetworkRecord> {
+    async fn default_bridge(&self, tenant: &TenantId, id: NetworkId, created: Timestamp) -> Result<NetworkRecord> {
         let occupied =
             Occupied { networks: self.networks.subnets(Some(&id)), host: self.backends.network.used_subnets().await? };
         let plan = ipam::plan(&Ipam::default(), FOUR, &self.address_pools(), &occupied)?;
@@ -123,7 +123,7 @@ impl Engine {
     }
 }
 
-fn bare(tenant: &Tenant, name: &str, driver: NetworkDriver) -> NetworkRecord {
+fn bare(tenant: &TenantId, name: &str, driver: NetworkDriver) -> NetworkRecord {
     NetworkRecord {
         tenant: tenant.clone(),
         id: NetworkId::random(),

@@ -17,7 +17,7 @@ use crate::{
     model::{
         Error, Result,
         error::Context,
-        id::{ContainerId, EndpointId, NetworkId, Tenant},
+        id::{ContainerId, EndpointId, NetworkId, TenantId},
         network::{Endpoint, NetworkRecord},
         record,
     },
@@ -137,7 +137,7 @@ impl NetworkStore {
     }
 
     /// By id, name or unique prefix of an id.
-    pub fn get(&self, tenant: &Tenant, reference: &str) -> Result<Arc<NetworkRecord>> {
+    pub fn get(&self, tenant: &TenantId, reference: &str) -> Result<Arc<NetworkRecord>> {
         let entries = self.lock();
         let own = || entries.values().map(|entry| &entry.record).filter(|record| record.tenant == *tenant);
         let exact = own().find(|record| record.id.as_str() == reference);
@@ -157,7 +157,7 @@ impl NetworkStore {
     }
 
     /// All networks of a tenant.
-    pub fn list(&self, tenant: &Tenant) -> Vec<Arc<NetworkRecord>> {
+    pub fn list(&self, tenant: &TenantId) -> Vec<Arc<NetworkRecord>> {
         self.list_all().into_iter().filter(|record| record.tenant == *tenant).collect()
     }
 

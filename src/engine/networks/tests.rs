@@ -19,6 +19,7 @@ use crate::{
             Config, ContainerCreateRequest, ContainerRecord, ContainerState, HostConfig, Networking, NetworkingConfig,
             PortBinding,
         },
+        id::TenantId,
         image::{Descriptor, Platform},
         network::{ConfigReference, EndpointIpam, EndpointSettings, Ipam, IpamPool, NetworkCreateRequest},
         reference::Digest,
@@ -47,8 +48,12 @@ impl World {
         Self { engine, network, folder }
     }
 
+    fn scope(&self) -> Scope {
+        self.engine.default_scope()
+    }
+
     async fn create(&self, name: &str) -> Result<NetworkCreated> {
-        self.engine.network_create(&tenant(), request(name)).await
+        self.engine.network_create(&self.scope(), request(name)).await
     }
 
     /// A container in the store, as create leaves it.
@@ -58,7 +63,7 @@ impl World {
         };
         let host_config = HostConfig { network_mode: mode.into(), ..HostConfig::default() };
         let request = ContainerCreateRequest { host_config, networking, ..ContainerCreateRequest::default() };
-        let attachments = self.engine.resolve_networks(&tenant(), &request).await.unwrap();
+        let attachments = self.engine.resolve_networks(&self.scope(), &request).await.unwrap();
         let networking = Networking { attachments, ..Networking::default() };
         let container = self.engine.in_memory(record(name, request.host_config, networking));
         self.engine.containers.insert(container.clone());
@@ -77,8 +82,8 @@ impl World {
     }
 }
 
-fn tenant() -> Tenant {
-    Tenant::default_tenant()
+fn tenant() -> TenantId {
+    TenantId::default_tenant()
 }
 
 fn request(name: &str) -> NetworkCreateRequest {
@@ -124,13 +129,13 @@ fn record(name: &str, host_config: HostConfig, networking: Networking) -> Contai
 async fn predefined_networks_are_there_and_stay() {
     let world = World::new().await;
     let names: Vec<String> = {
-        let list = world.engine.network_list(&tenant(), &Filters::default()).await.unwrap();
+        let list = world.engine.network_list(&world.scope(), &Filters::default()).await.unwrap();
         let mut names: Vec<String> = list.iter().map(|record| record.name.clone()).collect();
         names.sort();
         names
     };
     assert_eq!(names, ["bridge", "host", "none"]);
-    let error = world.engine.network_delete(&tenant(), "bridge").await.unwrap_err();
+    let error = world.engine.network_delete(&world.scope(), "bridge").await.unwrap_err();
     assert_eq!(
         (error.kind(), error.message()),
         (ErrorKind::Forbidden, "bridge is a pre-defined network and cannot be removed")
@@ -152,12 +157,12 @@ async fn networks_are_found_by_id_name_and_prefix() {
     let world = World::new().await;
     let id = world.create("one").await.unwrap().id;
     for reference in [id.as_str(), "one", id.short()] {
-        assert_eq!(world.engine.network_inspect(&tenant(), reference).await.unwrap().record.id, id);
+        assert_eq!(world.engine.network_inspect(&world.scope(), reference).await.unwrap().record.id, id);
     }
-    let error = world.engine.network_inspect(&tenant(), "nope").await.unwrap_err();
+    let error = world.engine.network_inspect(&world.scope(), "nope").await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "network nope not found"));
-    let stranger: Tenant = "job-1".parse().unwrap();
-    assert!(world.engine.network_inspect(&stranger, "one").await.is_err());
+    let stranger: TenantId = "job-1".parse().unwrap();
+    assert!(world.engine.network_inspect(&world.engine.scope_for(&stranger), "one").await.is_err());
 }
 
 #[tokio::test]
@@ -178,7 +183,7 @@ async fn a_network_that_fails_leaves_nothing() {
     world.network.fail("create_network");
     world.create("one").await.unwrap_err();
     world.network.recover();
-    assert!(world.engine.network_inspect(&tenant(), "one").await.is_err());
+    assert!(world.engine.network_inspect(&world.scope(), "one").await.is_err());
     assert_eq!(world.network.state().networks.len(), 1);
     world.create("one").await.unwrap();
 }
@@ -187,9 +192,9 @@ async fn a_network_that_fails_leaves_nothing() {
 async fn drivers_that_we_do_not_have_are_refused() {
     let world = World::new().await;
     let with_driver = |driver: &str| NetworkCreateRequest { driver: driver.to_owned(), ..request("x") };
-    let error = world.engine.network_create(&tenant(), with_driver("foo")).await.unwrap_err();
+    let error = world.engine.network_create(&world.scope(), with_driver("foo")).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "plugin \"foo\" not found"));
-    let error = world.engine.network_create(&tenant(), with_driver("host")).await.unwrap_err();
+    let error = world.engine.network_create(&world.scope(), with_driver("host")).await.unwrap_err();
     assert_eq!(error.message(), "only one instance of \"host\" network is allowed");
 }
 
@@ -199,7 +204,7 @@ async fn a_network_in_use_stays() {
     world.create("one").await.unwrap();
     let web = world.container("web", "one", EndpointSettings::default()).await;
     world.start(&web).await.unwrap();
-    let error = world.engine.network_delete(&tenant(), "one").await.unwrap_err();
+    let error = world.engine.network_delete(&world.scope(), "one").await.unwrap_err();
     let endpoint = web.record().networking.attachments[0].endpoint.clone().unwrap();
     assert_eq!(error.kind(), ErrorKind::Forbidden);
     assert_eq!(
@@ -210,7 +215,7 @@ async fn a_network_in_use_stays() {
         )
     );
     world.engine.release_network(&web.record()).await;
-    world.engine.network_delete(&tenant(), "one").await.unwrap();
+    world.engine.network_delete(&world.scope(), "one").await.unwrap();
     assert_eq!(world.network.state().networks.len(), 1);
 }
 
@@ -240,12 +245,12 @@ async fn a_run_has_endpoints_names_files_and_ports() {
     assert_eq!(names.entries[0].names, run.attachments[0].dns_names);
     assert_eq!(state.sandboxes[web.id()].len(), 1);
 
-    let view = world.engine.network_inspect(&tenant(), "one").await.unwrap();
+    let view = world.engine.network_inspect(&world.scope(), "one").await.unwrap();
     assert_eq!((view.containers[0].name.as_str(), &view.containers[0].container), ("web", web.id()));
     world.engine.release_network(&web.record()).await;
     let state = world.network.state();
     assert!(state.sandboxes.is_empty() && state.published.is_empty());
-    assert!(world.engine.network_inspect(&tenant(), "one").await.unwrap().containers.is_empty());
+    assert!(world.engine.network_inspect(&world.scope(), "one").await.unwrap().containers.is_empty());
 }
 
 #[tokio::test]
@@ -261,7 +266,7 @@ async fn a_run_that_fails_half_way_can_be_released() {
         // As the tear-down does it, with the record from before the start.
         world.engine.release_network(&web.record()).await;
         assert!(world.network.state().sandboxes.is_empty());
-        assert!(world.engine.network_inspect(&tenant(), "one").await.unwrap().containers.is_empty());
+        assert!(world.engine.network_inspect(&world.scope(), "one").await.unwrap().containers.is_empty());
     }
     let run = world.start(&web).await.unwrap();
     assert_eq!(run.attachments[0].endpoint.as_ref().unwrap().ipv4.unwrap().to_string(), "172.18.0.2/24");
@@ -313,7 +318,7 @@ async fn links_follow_a_container_to_another_address() {
 async fn static_addresses_are_checked_at_create() {
     let world = World::new().await;
     world.create("auto").await.unwrap();
-    world.engine.network_create(&tenant(), with_subnet("chosen", "10.9.0.0/24")).await.unwrap();
+    world.engine.network_create(&world.scope(), with_subnet("chosen", "10.9.0.0/24")).await.unwrap();
     let resolve = async |network: &str, settings: EndpointSettings| {
         let request = ContainerCreateRequest {
             host_config: HostConfig { network_mode: network.into(), ..HostConfig::default() },
@@ -322,7 +327,7 @@ async fn static_addresses_are_checked_at_create() {
             },
             ..ContainerCreateRequest::default()
         };
-        world.engine.resolve_networks(&tenant(), &request).await
+        world.engine.resolve_networks(&world.scope(), &request).await
     };
     let text = |result: Result<Vec<_>>| result.unwrap_err().message().to_owned();
     assert_eq!(
@@ -345,7 +350,7 @@ async fn a_running_container_is_connected_and_disconnected() {
     world.create("one").await.unwrap();
     let web = world.container("web", "default", EndpointSettings::default()).await;
     world.start(&web).await.unwrap();
-    let connect = async |settings| world.engine.network_connect(&tenant(), "one", "web", settings).await;
+    let connect = async |settings| world.engine.network_connect(&world.scope(), "one", "web", settings).await;
     // The fake runtime does not know the container, so that the record cannot be stored; all else is done.
     let _ = connect(EndpointSettings { aliases: Some(vec!["w".to_owned()]), ..EndpointSettings::default() }).await;
     let endpoint = web.record().networking.attachments[1].endpoint.clone().unwrap();
@@ -360,25 +365,25 @@ async fn a_running_container_is_connected_and_disconnected() {
     let error = connect(EndpointSettings::default()).await.unwrap_err();
     assert_eq!(error.message(), "endpoint with name web already exists in network one");
 
-    let _ = world.engine.network_disconnect(&tenant(), "bridge", "web", false).await;
+    let _ = world.engine.network_disconnect(&world.scope(), "bridge", "web", false).await;
     let record = web.record();
     assert_eq!(record.networking.attachments.len(), 1);
     assert!(record.networking.attachments[0].endpoint.as_ref().unwrap().default_route, "it moved on");
-    let _ = world.engine.network_disconnect(&tenant(), "one", "web", false).await;
+    let _ = world.engine.network_disconnect(&world.scope(), "one", "web", false).await;
     assert!(!std::fs::read_to_string(&hosts).unwrap().contains("172.1"));
     assert!(world.network.state().sandboxes[web.id()].is_empty());
-    let error = world.engine.network_disconnect(&tenant(), "one", "web", false).await.unwrap_err();
+    let error = world.engine.network_disconnect(&world.scope(), "one", "web", false).await.unwrap_err();
     assert_eq!(error.message(), format!("container {} is not connected to network one", web.id()));
 }
 
 #[tokio::test]
 async fn before_a_start_the_first_connect_holds() {
     let world = World::new().await;
-    world.engine.network_create(&tenant(), with_subnet("one", "10.9.0.0/24")).await.unwrap();
+    world.engine.network_create(&world.scope(), with_subnet("one", "10.9.0.0/24")).await.unwrap();
     let web = world.container("web", "default", EndpointSettings::default()).await;
     for address in ["10.9.0.9", "10.9.0.10"] {
         // The fake runtime does not know the container, so that the record cannot be stored; all else is done.
-        let _ = world.engine.network_connect(&tenant(), "one", "web", static_address(address)).await;
+        let _ = world.engine.network_connect(&world.scope(), "one", "web", static_address(address)).await;
     }
     let run = world.start(&web).await.unwrap();
     let addresses: Vec<String> =
@@ -399,7 +404,10 @@ async fn what_does_not_go_together_is_refused() {
     ] {
         let container = world.container(mode, mode, EndpointSettings::default()).await;
         let (tenant, settings) = (tenant(), EndpointSettings::default());
-        let connected = world.engine.network_connect(&tenant, "one", container.id().as_str(), settings).await;
+        let connected = world
+            .engine
+            .network_connect(&world.engine.scope_for(&tenant), "one", container.id().as_str(), settings)
+            .await;
         assert_eq!(connected.unwrap_err().message(), text);
     }
 }
@@ -427,11 +435,11 @@ async fn lists_are_filtered() {
     let world = World::new().await;
     let labels = IndexMap::from([("a".to_owned(), "b".to_owned())]);
     let labelled = NetworkCreateRequest { labels, ..request("one") };
-    world.engine.network_create(&tenant(), labelled).await.unwrap();
+    world.engine.network_create(&world.scope(), labelled).await.unwrap();
     world.create("two").await.unwrap();
     let count = async |filters: &str| {
         let filters = Filters::parse(filters).unwrap();
-        world.engine.network_list(&tenant(), &filters).await.map(|list| list.len())
+        world.engine.network_list(&world.scope(), &filters).await.map(|list| list.len())
     };
     assert_eq!(count(r#"{"label":["a=b"]}"#).await.unwrap(), 1);
     assert_eq!(count(r#"{"type":["custom"]}"#).await.unwrap(), 2);
@@ -448,7 +456,7 @@ async fn lists_are_filtered() {
 #[tokio::test]
 async fn networks_are_made_from_configurations() {
     let world = World::new().await;
-    let make = async |request: NetworkCreateRequest| world.engine.network_create(&tenant(), request).await;
+    let make = async |request: NetworkCreateRequest| world.engine.network_create(&world.scope(), request).await;
     let labels = IndexMap::from([("a".to_owned(), "b".to_owned())]);
     make(NetworkCreateRequest { config_only: true, labels: labels.clone(), ..with_subnet("plan", "10.9.0.0/24") })
         .await
@@ -459,7 +467,7 @@ async fn networks_are_made_from_configurations() {
         ..request(name)
     };
     make(from("one", "plan")).await.unwrap();
-    let one = world.engine.network_inspect(&tenant(), "one").await.unwrap().record;
+    let one = world.engine.network_inspect(&world.scope(), "one").await.unwrap().record;
     assert_eq!((&one.labels, one.ipam.config[0].subnet.as_str()), (&labels, "10.9.0.0/24"));
 
     let refused = async |request| make(request).await.unwrap_err().message().to_owned();
@@ -470,14 +478,14 @@ async fn networks_are_made_from_configurations() {
     let nested = NetworkCreateRequest { config_only: true, ..from("two", "plan") };
     assert_eq!(refused(nested).await, "a configuration network cannot depend on another configuration network");
 
-    let error = world.engine.network_delete(&tenant(), "plan").await.unwrap_err();
+    let error = world.engine.network_delete(&world.scope(), "plan").await.unwrap_err();
     assert_eq!(error.message(), "error while removing network: configuration network \"plan\" is in use");
     let web = world.container("web", "plan", EndpointSettings::default()).await;
     let error = world.start(&web).await.unwrap_err();
     let text = "failed to set up container networking: cannot create endpoint on configuration-only network";
     assert_eq!((error.kind(), error.message()), (ErrorKind::Forbidden, text));
-    assert_eq!(world.engine.network_prune(&tenant(), Filters::default()).await.unwrap(), ["one"]);
-    world.engine.network_delete(&tenant(), "plan").await.unwrap();
+    assert_eq!(world.engine.network_prune(&world.scope(), Filters::default()).await.unwrap(), ["one"]);
+    world.engine.network_delete(&world.scope(), "plan").await.unwrap();
 }
 
 #[tokio::test]
@@ -494,7 +502,7 @@ async fn small_pools_run_out() {
     let error = world.create("two").await.unwrap_err();
     let text = "all predefined address pools have been fully subnetted";
     assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidParameter, text));
-    world.engine.network_delete(&tenant(), "one").await.unwrap();
+    world.engine.network_delete(&world.scope(), "one").await.unwrap();
     world.create("two").await.unwrap();
 }
 
@@ -506,7 +514,7 @@ async fn events_tell_what_happens() {
     let web = world.container("web", "one", EndpointSettings::default()).await;
     world.start(&web).await.unwrap();
     world.engine.release_network(&web.record()).await;
-    world.engine.network_delete(&tenant(), "one").await.unwrap();
+    world.engine.network_delete(&world.scope(), "one").await.unwrap();
     let mut seen = Vec::new();
     while let Ok(event) = events.try_recv() {
         let keys: Vec<String> = event.event.attributes.keys().cloned().collect();
@@ -528,7 +536,7 @@ async fn prune_takes_networks_that_nothing_runs_on() {
     world.create("used").await.unwrap();
     let one = world.container("one", "used", EndpointSettings::default()).await;
     world.start(&one).await.unwrap();
-    let pruned = world.engine.network_prune(&tenant(), Filters::default()).await.unwrap();
+    let pruned = world.engine.network_prune(&world.scope(), Filters::default()).await.unwrap();
     assert_eq!(pruned, ["idle"]);
     let names: Vec<_> = world.engine.networks.list(&tenant()).iter().map(|network| network.name.clone()).collect();
     assert!(names.contains(&"used".to_owned()) && names.contains(&"bridge".to_owned()), "{names:?}");

@@ -8,9 +8,10 @@ use crate::{
         build::BuildStep,
         containers::{list::ListOptions as ContainerListOptions, view::ContainerSize},
         images::{ImageSummary, ListOptions, prune::SizesByName},
+        tenants::Scope,
         volumes::VolumeInfo,
     },
-    model::{Error, Result, container::ContainerRecord, filters::Filters, id::Tenant},
+    model::{Error, Result, container::ContainerRecord, filters::Filters},
     rootfs::folder_size,
 };
 
@@ -78,33 +79,33 @@ pub struct VolumeUsage {
 
 impl Engine {
     /// Measures.
-    pub async fn system_data_usage(&self, tenant: &Tenant, types: UsageTypes) -> Result<DiskUsage> {
+    pub async fn system_data_usage(&self, scope: &Scope, types: UsageTypes) -> Result<DiskUsage> {
         let mut usage = DiskUsage::default();
         if types.images {
-            let (images, size) = self.image_usage(tenant).await?;
+            let (images, size) = self.image_usage(scope).await?;
             (usage.images, usage.layers_size) = (Some(images), size);
         }
         if types.containers {
-            usage.containers = Some(self.container_usage(tenant).await?);
+            usage.containers = Some(self.container_usage(scope).await?);
         }
         if types.volumes {
-            usage.volumes = Some(self.volume_usage(tenant).await?);
+            usage.volumes = Some(self.volume_usage(scope).await?);
         }
         if types.build_cache {
-            usage.build_cache = Some(self.build_cache_usage(tenant).await?);
+            usage.build_cache = Some(self.build_cache_usage(scope).await?);
         }
         Ok(usage)
     }
 
-    async fn image_usage(&self, tenant: &Tenant) -> Result<(Vec<(ImageSummary, usize)>, u64)> {
+    async fn image_usage(&self, scope: &Scope) -> Result<(Vec<(ImageSummary, usize)>, u64)> {
         let options = ListOptions { shared_size: true, ..ListOptions::default() };
-        let images = self.image_list(tenant, &options).await?;
+        let images = self.image_list(scope, &options).await?;
         let mut sizes = SizesByName::default();
         for image in &images {
             let tree = self.images.tree(&image.descriptor).await?;
             self.images.add_sizes(&tree, &mut sizes).await;
         }
-        let records: Vec<_> = self.containers.list(tenant).iter().map(|container| container.record()).collect();
+        let records: Vec<_> = self.containers.list(scope.tenant()).iter().map(|container| container.record()).collect();
         let users = |image: &ImageSummary| records.iter().filter(|record| record.image_id == image.id).count();
         let counted = images.into_iter().map(|image| {
             let users = users(&image);
@@ -113,10 +114,10 @@ impl Engine {
         Ok((counted.collect(), sizes.total()))
     }
 
-    async fn container_usage(&self, tenant: &Tenant) -> Result<Vec<(Arc<ContainerRecord>, ContainerSize)>> {
+    async fn container_usage(&self, scope: &Scope) -> Result<Vec<(Arc<ContainerRecord>, ContainerSize)>> {
         let options = ContainerListOptions { all: true, ..ContainerListOptions::default() };
         let mut containers = Vec::new();
-        for container in self.container_list(tenant, &options)? {
+        for container in self.container_list(scope, &options)? {
             let record = container.record();
             // One that is being removed has no layer any more.
             if let Ok(size) = self.container_size(&record).await {
@@ -126,9 +127,9 @@ impl Engine {
         Ok(containers)
     }
 
-    async fn volume_usage(&self, tenant: &Tenant) -> Result<Vec<VolumeUsage>> {
-        let volumes = self.volume_list(tenant, &Filters::default()).await?;
-        let records: Vec<_> = self.containers.list(tenant).iter().map(|container| container.record()).collect();
+    async fn volume_usage(&self, scope: &Scope) -> Result<Vec<VolumeUsage>> {
+        let volumes = self.volume_list(scope, &Filters::default()).await?;
+        let records: Vec<_> = self.containers.list(scope.tenant()).iter().map(|container| container.record()).collect();
         let mut usages = Vec::new();
         for info in volumes {
             let uses =

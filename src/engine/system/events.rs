@@ -4,11 +4,10 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::{
-    engine::{Engine, events::TenantEvent},
+    engine::{Engine, events::TenantEvent, tenants::Scope},
     model::{
         event::{Event, EventType},
         filters::Filters,
-        id::Tenant,
         reference::Reference,
         time::Timestamp,
     },
@@ -31,26 +30,26 @@ pub struct EventsQuery {
 
 impl Engine {
     /// The tenant's events. Ends with `until`, or when the daemon stops.
-    pub fn system_events(&self, tenant: &Tenant, query: EventsQuery) -> EventStream {
+    pub fn system_events(&self, scope: &Scope, query: EventsQuery) -> EventStream {
         let (past, future) = self.events.subscribe();
         let past = past.into_iter().filter(move |event| query.since.is_some_and(|since| event.event.time >= since));
         let events: EventStream = match query.until {
             Some(until) if until <= Timestamp::now() => {
                 let past = past.take_while(move |event| event.event.time <= until);
-                wanted(tenant.clone(), query.filters, stream::iter(past))
+                wanted(scope.clone(), query.filters, stream::iter(past))
             }
             until => {
                 let all = stream::iter(past).chain(received(future));
-                wanted(tenant.clone(), query.filters, all.take_until(end(until)))
+                wanted(scope.clone(), query.filters, all.take_until(end(until)))
             }
         };
         Box::pin(events.take_until(self.stopping().cancelled_owned()))
     }
 }
 
-fn wanted(tenant: Tenant, filters: Filters, events: impl Stream<Item = TenantEvent> + Send + 'static) -> EventStream {
+fn wanted(scope: Scope, filters: Filters, events: impl Stream<Item = TenantEvent> + Send + 'static) -> EventStream {
     Box::pin(events.filter_map(move |event| {
-        let wanted = event.tenant == tenant && matches(&filters, &event.event);
+        let wanted = event.tenant == *scope.tenant() && matches(&filters, &event.event);
         std::future::ready(wanted.then_some(event.event))
     }))
 }

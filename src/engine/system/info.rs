@@ -5,11 +5,10 @@ use indexmap::IndexMap;
 use super::host::{self, Host};
 use crate::{
     backend::runtime::RuntimeInfo,
-    engine::{Engine, config::OpenHost},
+    engine::{Engine, config::OpenHost, tenants::Scope},
     model::{
         Result,
         container::ContainerState,
-        id::Tenant,
         system::{
             Commit, FirewallBackend, IndexConfig, Plugins, Pool, RegistryConfig, RuntimePath, SERVER_VERSION, Swarm,
             SystemInfo,
@@ -26,11 +25,11 @@ const INSECURE_NETWORKS: [&str; 2] = ["::1/128", "127.0.0.0/8"];
 
 impl Engine {
     /// The daemon, its host, and how much the tenant has.
-    pub async fn system_info(&self, tenant: &Tenant) -> Result<SystemInfo> {
+    pub async fn system_info(&self, scope: &Scope) -> Result<SystemInfo> {
         let host = Host::get();
-        let counts = self.count_containers(tenant);
+        let counts = self.count_containers(scope);
         let runtime = self.backends.runtime.info();
-        let images = self.images.count(tenant).await?;
+        let images = self.images.count(scope).await?;
         Ok(SystemInfo {
             id: self.id.as_str().to_owned(),
             containers: counts.running + counts.paused + counts.stopped,
@@ -93,9 +92,9 @@ impl Engine {
         })
     }
 
-    fn count_containers(&self, tenant: &Tenant) -> Counts {
+    fn count_containers(&self, scope: &Scope) -> Counts {
         let mut counts = Counts::default();
-        for container in self.containers.list(tenant) {
+        for container in self.containers.list(scope.tenant()) {
             match container.record().state {
                 ContainerState::Running(_) | ContainerState::Restarting(_) => counts.running += 1,
                 ContainerState::Paused(_) => counts.paused += 1,

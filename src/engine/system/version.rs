@@ -9,7 +9,7 @@ use crate::{
     engine::Engine,
     model::{
         Result,
-        id::Tenant,
+        id::TenantId,
         system::{Component, GO_VERSION, PLATFORM_NAME, Platform, SERVER_VERSION, SystemVersion},
         time::Timestamp,
     },
@@ -26,7 +26,7 @@ pub struct ApiRange {
 
 impl Engine {
     /// Who we are and what we consist of.
-    pub async fn system_version(&self, _: &Tenant, api: ApiRange) -> Result<SystemVersion> {
+    pub async fn system_version(&self, _: &TenantId, api: ApiRange) -> Result<SystemVersion> {
         let host = Host::get();
         let commit = option_env!("RINGER_GIT_COMMIT").unwrap_or_default().to_owned();
         Ok(SystemVersion {

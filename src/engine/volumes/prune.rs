@@ -4,8 +4,8 @@ use tracing::warn;
 
 use super::{VolumeInfo, users};
 use crate::{
-    engine::Engine,
-    model::{Result, error::Context, event::EventType, filters::Filters, id::Tenant, volume::ANONYMOUS_LABEL},
+    engine::{Engine, tenants::Scope},
+    model::{Result, error::Context, event::EventType, filters::Filters, volume::ANONYMOUS_LABEL},
     rootfs::folder_size,
 };
 
@@ -21,11 +21,11 @@ pub struct VolumesPruned {
 impl Engine {
     /// Removes all volumes that no container has and that the filters let through: anonymous ones, with the filter
     /// `all` also those with names. One with options is not our content to throw away, so it stays, as with dockerd.
-    pub async fn volume_prune(&self, tenant: &Tenant, filters: Filters) -> Result<VolumesPruned> {
-        let running = self.prunes.begin(tenant, EventType::Volume)?;
+    pub async fn volume_prune(&self, scope: &Scope, filters: Filters) -> Result<VolumesPruned> {
+        let running = self.prunes.begin(scope.tenant(), EventType::Volume)?;
         filters.allow_only(&["all", "label", "label!"])?;
         let all = filters.one_boolean("all")?.unwrap_or(false);
-        let (engine, tenant) = (self.clone(), tenant.clone());
+        let (engine, scope) = (self.clone(), scope.clone());
         self.run("volume_prune", async move {
             let _running = running;
             let is_wanted = |info: &VolumeInfo| {
@@ -34,22 +34,22 @@ impl Engine {
                     && volume.options.as_ref().is_none_or(indexmap::IndexMap::is_empty)
                     && filters.matches_labels(|key| volume.label(key))
             };
-            Ok(engine.prune_volumes(&tenant, is_wanted).await)
+            Ok(engine.prune_volumes(&scope, is_wanted).await)
         })
         .await
     }
 
-    async fn prune_volumes(&self, tenant: &Tenant, is_wanted: impl Fn(&VolumeInfo) -> bool) -> VolumesPruned {
+    async fn prune_volumes(&self, scope: &Scope, is_wanted: impl Fn(&VolumeInfo) -> bool) -> VolumesPruned {
         let mut pruned = VolumesPruned::default();
-        let containers = self.container_records(tenant);
-        for info in self.volumes.list(tenant).into_iter().filter(is_wanted) {
+        let containers = self.container_records(scope.tenant());
+        for info in self.volumes.list(scope.tenant()).into_iter().filter(is_wanted) {
             let name = &info.volume.name;
-            if !users(&containers, name).is_empty() || self.volumes.is_pinned(tenant, name) {
+            if !users(&containers, name).is_empty() || self.volumes.is_pinned(scope.tenant(), name) {
                 continue;
             }
             let removed = async {
                 let size = self.volume_size(&info).await?;
-                self.remove_volume(tenant, name).await.map(|()| size)
+                self.remove_volume(scope.tenant(), name).await.map(|()| size)
             };
             match removed.await {
                 Ok(size) => {
@@ -59,7 +59,7 @@ impl Engine {
                 Err(error) => warn!(volume = name, "pruning volume {name}: {}", error.chain()),
             }
         }
-        self.prune_event(tenant, EventType::Volume, pruned.reclaimed);
+        self.prune_event(scope.tenant(), EventType::Volume, pruned.reclaimed);
         pruned
     }
 

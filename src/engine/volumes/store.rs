@@ -22,7 +22,7 @@ use crate::{
     model::{
         Result,
         error::Context,
-        id::{ContainerId, Tenant},
+        id::{ContainerId, TenantId},
         record,
         volume::Volume,
     },
@@ -44,7 +44,7 @@ struct Entry {
 /// Held while volumes are made or removed.
 pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::sync::MutexGuard<'a, ()>);
 
-type Tenants = HashMap<Tenant, BTreeMap<String, Entry>>;
+type Tenants = HashMap<TenantId, BTreeMap<String, Entry>>;
 
 /// All volumes. A look-up sees those of its tenant and no others.
 #[derive(Debug, Default)]
@@ -60,9 +60,9 @@ impl VolumeStore {
     /// Reads what is below `data_root`. A record that cannot be read is left alone and named in the log.
     pub fn open(data_root: &Path) -> Result<Self> {
         let store = Self { data_root: data_root.to_owned(), ..Self::default() };
-        let mut tenants = vec![Tenant::default_tenant()];
+        let mut tenants = vec![TenantId::default_tenant()];
         for name in folders(&data_root.join("tenants")).context("reading tenants")? {
-            tenants.extend(name.parse::<Tenant>());
+            tenants.extend(name.parse::<TenantId>());
         }
         for tenant in tenants {
             store.read_tenant(&tenant).context("reading volumes")?;
@@ -70,7 +70,7 @@ impl VolumeStore {
         Ok(store)
     }
 
-    fn read_tenant(&self, tenant: &Tenant) -> io::Result<()> {
+    fn read_tenant(&self, tenant: &TenantId) -> io::Result<()> {
         let root = self.root(tenant);
         if let Err(error) = remove_folder(&root.join(REMOVED)) {
             warn!("removing old volumes: {error}");
@@ -95,8 +95,8 @@ impl VolumeStore {
     }
 
     /// Where a tenant's volumes are. The default tenant's stand where dockerd has them.
-    fn root(&self, tenant: &Tenant) -> PathBuf {
-        if *tenant == Tenant::default_tenant() {
+    fn root(&self, tenant: &TenantId) -> PathBuf {
+        if *tenant == TenantId::default_tenant() {
             self.data_root.join("volumes")
         } else {
             self.data_root.join("tenants").join(tenant.as_str()).join("volumes")
@@ -104,7 +104,7 @@ impl VolumeStore {
     }
 
     /// The folder of a volume's content.
-    pub fn mountpoint(&self, tenant: &Tenant, name: &str) -> PathBuf {
+    pub fn mountpoint(&self, tenant: &TenantId, name: &str) -> PathBuf {
         self.root(tenant).join(name).join("_data")
     }
 
@@ -112,23 +112,23 @@ impl VolumeStore {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, tenant: &Tenant, volume: Arc<Volume>) {
+    fn insert(&self, tenant: &TenantId, volume: Arc<Volume>) {
         let entry = Entry { volume: volume.clone(), pins: 0, mounted_for: Vec::new() };
         self.tenants().entry(tenant.clone()).or_default().insert(volume.name.clone(), entry);
     }
 
-    fn with<T>(&self, tenant: &Tenant, name: &str, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    fn with<T>(&self, tenant: &TenantId, name: &str, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         self.tenants().get_mut(tenant)?.get_mut(name).map(look)
     }
 
     /// A volume by its name.
-    pub fn get(&self, tenant: &Tenant, name: &str) -> Option<VolumeInfo> {
+    pub fn get(&self, tenant: &TenantId, name: &str) -> Option<VolumeInfo> {
         let volume = self.with(tenant, name, |entry| entry.volume.clone())?;
         Some(VolumeInfo { volume, mountpoint: self.mountpoint(tenant, name) })
     }
 
     /// All volumes of a tenant, by name.
-    pub fn list(&self, tenant: &Tenant) -> Vec<VolumeInfo> {
+    pub fn list(&self, tenant: &TenantId) -> Vec<VolumeInfo> {
         let tenants = self.tenants();
         let volumes = tenants.get(tenant).into_iter().flat_map(BTreeMap::values);
         volumes
@@ -145,13 +145,13 @@ impl VolumeStore {
     }
 
     /// Waits for other mounts of one volume, and only of that: a server that does not answer may take minutes.
-    pub async fn mounting(&self, tenant: &Tenant, name: &str) -> OwnedMutexGuard<()> {
+    pub async fn mounting(&self, tenant: &TenantId, name: &str) -> OwnedMutexGuard<()> {
         self.mounting.lock(&format!("{tenant}/{name}")).await
     }
 
     /// Waits for others that fill one of these volumes: the second to come finds it filled. In the order of names, so that
     /// two who fill several do not wait for each other.
-    pub async fn filling(&self, tenant: &Tenant, names: &[&str]) -> Vec<OwnedMutexGuard<()>> {
+    pub async fn filling(&self, tenant: &TenantId, names: &[&str]) -> Vec<OwnedMutexGuard<()>> {
         let mut names = names.to_vec();
         names.sort_unstable();
         names.dedup();
@@ -163,7 +163,7 @@ impl VolumeStore {
     }
 
     /// Makes a volume; its name must be free.
-    pub async fn create(&self, _: &Change<'_>, tenant: &Tenant, volume: Volume) -> Result<Arc<Volume>> {
+    pub async fn create(&self, _: &Change<'_>, tenant: &TenantId, volume: Volume) -> Result<Arc<Volume>> {
         let folder = self.root(tenant).join(&volume.name);
         let json = record::write(&volume);
         let made = tokio::task::spawn_blocking(move || {
@@ -184,7 +184,7 @@ impl VolumeStore {
     pub async fn remove(
         &self,
         _: &Change<'_>,
-        tenant: &Tenant,
+        tenant: &TenantId,
         name: &str,
     ) -> Result<impl Future<Output = ()> + Send + use<>> {
         let (folder, mountpoint) = (self.root(tenant).join(name), self.mountpoint(tenant, name));
@@ -212,22 +212,22 @@ impl VolumeStore {
     }
 
     /// Keeps a volume from being removed until [`VolumeStore::unpin`].
-    pub fn pin(&self, tenant: &Tenant, name: &str) {
+    pub fn pin(&self, tenant: &TenantId, name: &str) {
         self.with(tenant, name, |entry| entry.pins += 1);
     }
 
     /// Undoes one [`VolumeStore::pin`].
-    pub fn unpin(&self, tenant: &Tenant, name: &str) {
+    pub fn unpin(&self, tenant: &TenantId, name: &str) {
         self.with(tenant, name, |entry| entry.pins = entry.pins.saturating_sub(1));
     }
 
     /// Whether a container is being made with it.
-    pub fn is_pinned(&self, tenant: &Tenant, name: &str) -> bool {
+    pub fn is_pinned(&self, tenant: &TenantId, name: &str) -> bool {
         self.with(tenant, name, |entry| entry.pins > 0).unwrap_or(false)
     }
 
     /// Counts a container as one for which the volume is mounted; answers whether it is the first.
-    pub fn mount_for(&self, tenant: &Tenant, name: &str, container: &ContainerId) -> bool {
+    pub fn mount_for(&self, tenant: &TenantId, name: &str, container: &ContainerId) -> bool {
         let count = |entry: &mut Entry| {
             let is_first = entry.mounted_for.is_empty();
             if !entry.mounted_for.contains(container) {
@@ -239,7 +239,7 @@ impl VolumeStore {
     }
 
     /// Undoes [`VolumeStore::mount_for`]; answers whether it was the last.
-    pub fn unmount_for(&self, tenant: &Tenant, name: &str, container: &ContainerId) -> bool {
+    pub fn unmount_for(&self, tenant: &TenantId, name: &str, container: &ContainerId) -> bool {
         let count = |entry: &mut Entry| {
             let before = entry.mounted_for.len();
             entry.mounted_for.retain(|id| id != container);

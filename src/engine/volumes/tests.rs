@@ -14,11 +14,11 @@ use crate::{
     },
 };
 
-fn tenant() -> Tenant {
-    Tenant::default_tenant()
+fn tenant() -> TenantId {
+    TenantId::default_tenant()
 }
 
-async fn create(store: &VolumeStore, tenant: &Tenant, name: &str) {
+async fn create(store: &VolumeStore, tenant: &TenantId, name: &str) {
     let labels = Some(IndexMap::from([("a".to_owned(), "b".to_owned())]));
     let volume = Volume { name: name.to_owned(), labels, options: None, created: Timestamp::now() };
     let changing = store.change().await;
@@ -59,7 +59,7 @@ async fn what_a_killed_daemon_left_is_removed() {
 async fn tenants_do_not_see_each_other() {
     let dir = TempDir::new().unwrap();
     let store = VolumeStore::open(dir.path()).unwrap();
-    let job: Tenant = "job-1".parse().unwrap();
+    let job: TenantId = "job-1".parse().unwrap();
     create(&store, &job, "same").await;
     assert!(store.get(&tenant(), "same").is_none());
     create(&store, &tenant(), "same").await;
@@ -93,7 +93,7 @@ async fn volume_is_filled_by_one_of_those_who_begin_with_it() {
     for round in 0..8 {
         let name = format!("new{round}");
         let request = VolumeRequest { name: name.clone(), ..VolumeRequest::default() };
-        let volume = engine.volume_create(&tenant(), request).await.unwrap();
+        let volume = engine.volume_create(&engine.default_scope(), request).await.unwrap();
         let mount = |place: &str| MountPoint {
             kind: MountKind::Volume,
             name: name.clone(),

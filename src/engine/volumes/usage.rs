@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     backend::runtime::RootfsMount,
-    engine::Engine,
+    engine::{Engine, tenants::Scope},
     model::{
         Error, ErrorKind, Result,
         container::{ContainerRecord, MountKind, MountPoint},
         error::Context,
-        id::{ContainerId, Tenant},
+        id::{ContainerId, TenantId},
         time::Timestamp,
         volume::{ANONYMOUS_LABEL, Volume, VolumeRequest},
     },
@@ -28,14 +28,14 @@ use crate::{
 /// container that has it is in the table.
 pub(crate) struct VolumeUse {
     engine: Engine,
-    tenant: Tenant,
+    scope: Scope,
     info: VolumeInfo,
 }
 
 impl VolumeUse {
-    fn new(engine: &Engine, tenant: &Tenant, info: VolumeInfo) -> Self {
-        engine.volumes.pin(tenant, &info.volume.name);
-        Self { engine: engine.clone(), tenant: tenant.clone(), info }
+    fn new(engine: &Engine, scope: &Scope, info: VolumeInfo) -> Self {
+        engine.volumes.pin(scope.tenant(), &info.volume.name);
+        Self { engine: engine.clone(), scope: scope.clone(), info }
     }
 
     /// The volume and its folder.
@@ -46,13 +46,13 @@ impl VolumeUse {
 
 impl Drop for VolumeUse {
     fn drop(&mut self) {
-        self.engine.volumes.unpin(&self.tenant, &self.info.volume.name);
+        self.engine.volumes.unpin(self.scope.tenant(), &self.info.volume.name);
     }
 }
 
 impl Engine {
     /// The volume that `request` names, made if it is not there; without a name, a new anonymous one.
-    pub(crate) async fn use_volume(&self, tenant: &Tenant, request: VolumeRequest) -> Result<VolumeUse> {
+    pub(crate) async fn use_volume(&self, scope: &Scope, request: VolumeRequest) -> Result<VolumeUse> {
         let changing = self.volumes.change().await;
         let is_anonymous = request.name.is_empty();
         let name = if is_anonymous { names::random() } else { request.name };
@@ -62,8 +62,8 @@ impl Engine {
             let text = format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found");
             return Err(of_create(Error::not_found(text)));
         }
-        if let Some(info) = self.volumes.get(tenant, &name) {
-            return Ok(VolumeUse::new(self, tenant, info));
+        if let Some(info) = self.volumes.get(scope.tenant(), &name) {
+            return Ok(VolumeUse::new(self, scope, info));
         }
         names::check(&name).map_err(of_create)?;
         if let Some(options) = &request.driver_opts {
@@ -74,10 +74,10 @@ impl Engine {
             labels.get_or_insert_with(IndexMap::new).insert(ANONYMOUS_LABEL.to_owned(), String::new());
         }
         let volume = Volume { name: name.clone(), labels, options: request.driver_opts, created: Timestamp::now() };
-        let volume = self.volumes.create(&changing, tenant, volume).await.map_err(of_create)?;
-        let mountpoint = self.volumes.mountpoint(tenant, &name);
-        let used = VolumeUse::new(self, tenant, VolumeInfo { volume, mountpoint });
-        self.volume_event(tenant, &name, "create", &[]);
+        let volume = self.volumes.create(&changing, scope.tenant(), volume).await.map_err(of_create)?;
+        let mountpoint = self.volumes.mountpoint(scope.tenant(), &name);
+        let used = VolumeUse::new(self, scope, VolumeInfo { volume, mountpoint });
+        self.volume_event(scope.tenant(), &name, "create", &[]);
         Ok(used)
     }
 
@@ -85,7 +85,7 @@ impl Engine {
     /// container's own mounts, of which nothing is changed.
     pub(crate) async fn populate_volumes(
         &self,
-        tenant: &Tenant,
+        tenant: &TenantId,
         container: &ContainerId,
         mounts: &[MountPoint],
         rootfs: Vec<RootfsMount>,
@@ -122,7 +122,7 @@ impl Engine {
     /// not answer or that a part leads elsewhere.
     async fn to_populate<'m>(
         &self,
-        tenant: &Tenant,
+        tenant: &TenantId,
         mounts: &'m [MountPoint],
         rootfs: &[RootfsMount],
     ) -> Result<Vec<&'m MountPoint>> {
@@ -205,13 +205,13 @@ impl Engine {
     /// Removes the anonymous volumes of a container that is out of the table already, unless another has them.
     pub(crate) async fn remove_anonymous_volumes(&self, record: &ContainerRecord) {
         for mount in volume_mounts(record).filter(|mount| mount.anonymous) {
-            if let Err(error) = self.volume_delete(&record.tenant, &mount.name, true).await {
+            if let Err(error) = self.delete_volume(&record.tenant, &mount.name, true).await {
                 warn!(container.id = %record.id, volume = mount.name, "removing volume {}: {}", mount.name, error.chain());
             }
         }
     }
 
-    async fn mount_volume(&self, tenant: &Tenant, name: &str, container: &ContainerId) -> Result<()> {
+    async fn mount_volume(&self, tenant: &TenantId, name: &str, container: &ContainerId) -> Result<()> {
         let _mounting = self.volumes.mounting(tenant, name).await;
         let info = self.volumes.get(tenant, name).ok_or_else(|| Error::no_such_volume(name))?;
         let is_first = self.volumes.mount_for(tenant, name, container);
@@ -223,7 +223,7 @@ impl Engine {
         mounted
     }
 
-    async fn unmount_volume(&self, tenant: &Tenant, name: &str, container: &ContainerId) {
+    async fn unmount_volume(&self, tenant: &TenantId, name: &str, container: &ContainerId) {
         let _mounting = self.volumes.mounting(tenant, name).await;
         let Some(info) = self.volumes.get(tenant, name) else { return };
         if !self.volumes.unmount_for(tenant, name, container) || LocalMount::of(&info.volume).is_none() {

@@ -19,7 +19,7 @@ use crate::{
             Networking,
             mount_spec::{VolumesFrom, wanted_mounts},
         },
-        id::{ContainerId, Tenant},
+        id::{ContainerId, TenantId},
         image::{Descriptor, ImageConfig, Platform},
         reference::Digest,
         time::Timestamp,
@@ -194,7 +194,7 @@ fn record(config: Config, host_config: HostConfig) -> Result<ContainerRecord> {
         platform: None,
     };
     Ok(ContainerRecord {
-        tenant: Tenant::default_tenant(),
+        tenant: TenantId::default_tenant(),
         id: ContainerId::from_stored("ID"),
         name: "golden".to_owned(),
         created: Timestamp::now(),

@@ -12,7 +12,7 @@ use ringer::{
     backend::{images::samples, network::fake::FakeNetwork, runtime::fake::FakeRuntime},
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::{Backends, Engine, config::EngineConfig},
-    model::id::Tenant,
+    model::id::TenantId,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::OnceCell;
@@ -79,8 +79,8 @@ impl Drop for Store {
 }
 
 /// The tenant of all tests here.
-pub fn tenant() -> Tenant {
-    Tenant::default_tenant()
+pub fn tenant() -> TenantId {
+    TenantId::default_tenant()
 }
 
 /// Looks until it is so.

@@ -6,8 +6,8 @@ use oci_spec::runtime::Process;
 
 use super::{Exec, ExecRequest, ExecState};
 use crate::{
-    engine::{Engine, container::Container},
-    model::{Result, container::ContainerRecord, id::Tenant},
+    engine::{Engine, container::Container, tenants::Scope},
+    model::{Result, container::ContainerRecord},
     oci,
 };
 
@@ -23,9 +23,9 @@ pub struct ExecView {
 
 impl Engine {
     /// Looks an exec up; it can be read until its container goes.
-    pub fn exec_inspect(&self, tenant: &Tenant, id: &str) -> Result<ExecView> {
-        let exec = self.execs.get(tenant, id)?;
-        let container = self.containers.get(tenant, exec.container.as_str())?.record();
+    pub fn exec_inspect(&self, scope: &Scope, id: &str) -> Result<ExecView> {
+        let exec = self.execs.get(scope.tenant(), id)?;
+        let container = self.containers.get(scope.tenant(), exec.container.as_str())?.record();
         let state = *exec.state.borrow();
         Ok(ExecView { exec, state, container })
     }

@@ -21,8 +21,9 @@ use crate::{
             failure::StartFailure,
             session::{Session, SessionStdin, detach_keys},
         },
+        tenants::Scope,
     },
-    model::{Error, ErrorKind, Result, container::ContainerState, id::Tenant, output::OutputStream},
+    model::{Error, ErrorKind, Result, container::ContainerState, output::OutputStream},
 };
 
 /// Bytes that are read at once.
@@ -45,9 +46,9 @@ pub struct ExecStart {
 
 impl Engine {
     /// Whether the exec can be started: what dockerd answers before it takes the connection over.
-    pub async fn exec_startable(&self, tenant: &Tenant, id: &str) -> Result<Arc<Exec>> {
-        let exec = self.execs.get(tenant, id)?;
-        let container = self.containers.get(tenant, exec.container.as_str())?;
+    pub async fn exec_startable(&self, scope: &Scope, id: &str) -> Result<Arc<Exec>> {
+        let exec = self.execs.get(scope.tenant(), id)?;
+        let container = self.containers.get(scope.tenant(), exec.container.as_str())?;
         super::can_exec(&container.turn().await?, exec.container.as_str())?;
         Ok(exec)
     }

@@ -9,12 +9,12 @@ use crate::model::{
 impl Bench {
     /// Renames a container, and gives its name to another one.
     async fn replace(&self, name: &str) {
-        self.engine.container_rename(&self.tenant, name, "renamed").await.unwrap();
+        self.engine.container_rename(&self.scope, name, "renamed").await.unwrap();
         self.create(name, "sleep 100", HostConfig::default()).await.unwrap();
     }
 
     fn record(&self, name: &str) -> ContainerRecord {
-        (*self.engine.containers.get(&self.tenant, name).unwrap().record()).clone()
+        (*self.engine.containers.get(self.scope.tenant(), name).unwrap().record()).clone()
     }
 }
 
@@ -63,7 +63,7 @@ async fn links_lead_to_the_one_that_they_were_made_for() {
     // The other one under the old name does not run.
     bench.start("web").await.unwrap();
     // A record of an older daemon has names alone.
-    let web = bench.engine.containers.get(&bench.tenant, "web").unwrap();
+    let web = bench.engine.containers.get(bench.scope.tenant(), "web").unwrap();
     web.turn().await.unwrap().update(|record| record.networking.linked.clear());
     assert_eq!(shown(), ["/db:/web/data"]);
 }
@@ -74,7 +74,7 @@ async fn a_link_to_what_is_gone_is_refused_at_the_start() {
     bench.create("db", "true", HostConfig::default()).await.unwrap();
     let linking = HostConfig { links: Some(vec!["db:data".to_owned()]), ..HostConfig::default() };
     bench.create("web", "true", linking).await.unwrap();
-    bench.engine.container_delete(&bench.tenant, "db", super::DeleteOptions::default()).await.unwrap();
+    bench.engine.container_delete(&bench.scope, "db", super::DeleteOptions::default()).await.unwrap();
     let error = bench.start("web").await.unwrap_err();
     assert!(error.message().contains("Cannot link to a non running container: /db AS /web/data"), "{error}");
 }
@@ -87,7 +87,7 @@ async fn a_link_is_removed_by_its_alias() {
     let links = ["db:al", "cache:bl", "db:cl"].map(str::to_owned).to_vec();
     let linked = HostConfig { links: Some(links), ..HostConfig::default() };
     bench.create("web", "sleep 100", linked).await.unwrap();
-    let remove = async |link: &str| bench.engine.container_delete_link(&bench.tenant, link).await;
+    let remove = async |link: &str| bench.engine.container_delete_link(&bench.scope, link).await;
     let refusal = async |link: &str| remove(link).await.unwrap_err().message().to_owned();
     let own_name = "Conflict, cannot remove the default link name of the container";
     assert_eq!(refusal("web").await, own_name);

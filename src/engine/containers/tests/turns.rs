@@ -22,7 +22,7 @@ const STEPS: usize = 50;
 
 impl Bench {
     fn container(&self, name: &str) -> Arc<Container> {
-        self.engine.containers.get(&self.tenant, name).unwrap()
+        self.engine.containers.get(self.scope.tenant(), name).unwrap()
     }
 
     /// Runs all that can run, so that it waits for its turn. The runtime of these tests has one thread.
@@ -39,7 +39,7 @@ impl Bench {
         F: Future<Output = T> + Send + 'static,
     {
         let turn = self.container("one").turn().await.unwrap();
-        let (engine, tenant) = (self.engine.clone(), self.tenant.clone());
+        let (engine, tenant) = (self.engine.clone(), self.scope.clone());
         let start = tokio::spawn(async move { engine.container_start(&tenant, "one").await });
         self.let_others_wait().await;
         let verb = tokio::spawn(verb);
@@ -65,7 +65,7 @@ fn always() -> HostConfig {
 /// Ends a verb's future with what it has borrowed.
 macro_rules! verb {
     ($bench:ident, |$engine:ident, $tenant:ident| $call:expr) => {{
-        let ($engine, $tenant) = ($bench.engine.clone(), $bench.tenant.clone());
+        let ($engine, $tenant) = ($bench.engine.clone(), $bench.scope.clone());
         async move { $call.await }
     }};
 }
@@ -107,7 +107,7 @@ async fn a_kill_behind_a_start_ends_what_was_started() {
 async fn an_exec_behind_a_start_can_be_made() {
     let bench = Bench::with_one("sleep 100", HostConfig::default()).await;
     let request = ExecRequest { command: vec!["true".to_owned()], ..ExecRequest::default() };
-    let exec = verb!(bench, |engine, tenant| engine.container_exec(&tenant, "one", request));
+    let exec = verb!(bench, |engine, tenant| engine.container_exec(tenant.tenant(), "one", request));
     bench.behind_a_start(exec).await.unwrap();
 }
 
@@ -158,7 +158,7 @@ async fn restarts_at_once_leave_one_run() -> Result<()> {
     let bench = Bench::with_one("sleep 100", HostConfig { auto_remove: true, ..HostConfig::default() }).await;
     bench.start("one").await?;
     let options = || StopOptions { timeout: Some(0), ..StopOptions::default() };
-    let restart = || bench.engine.container_restart(&bench.tenant, "one", options());
+    let restart = || bench.engine.container_restart(&bench.scope, "one", options());
     let (one, two, three) = tokio::join!(restart(), restart(), restart());
     one?;
     two?;
@@ -177,9 +177,9 @@ async fn a_stop_signal_that_cannot_be_sent_ends_in_a_kill() {
         ..Default::default()
     };
     let request = ContainerCreateRequest { name: Some("one".to_owned()), config, ..Default::default() };
-    bench.engine.container_create(&bench.tenant, request).await.unwrap();
+    bench.engine.container_create(&bench.scope, request).await.unwrap();
     bench.start("one").await.unwrap();
-    bench.engine.container_stop(&bench.tenant, "one", StopOptions::default()).await.unwrap();
+    bench.engine.container_stop(&bench.scope, "one", StopOptions::default()).await.unwrap();
     assert_eq!(bench.container("one").state().ended().unwrap().exit_code, 137);
 }
 
@@ -200,13 +200,13 @@ async fn health_checks_leave_no_exec_and_their_log_outlives_the_run() {
         ..Default::default()
     };
     let request = ContainerCreateRequest { name: Some("one".to_owned()), config, ..Default::default() };
-    bench.engine.container_create(&bench.tenant, request).await.unwrap();
+    bench.engine.container_create(&bench.scope, request).await.unwrap();
     bench.start("one").await.unwrap();
     let container = bench.container("one");
     let probes = |record: &ContainerRecord| record.health.as_ref().map_or(0, |health| health.log.len());
     container.wait_for(|snapshot| probes(&snapshot.record) == 5).await;
     assert!(bench.engine.execs.count() <= 1, "{} execs are remembered", bench.engine.execs.count());
     let options = StopOptions { timeout: Some(0), ..StopOptions::default() };
-    bench.engine.container_restart(&bench.tenant, "one", options).await.unwrap();
+    bench.engine.container_restart(&bench.scope, "one", options).await.unwrap();
     assert_eq!(probes(&container.record()), 5);
 }

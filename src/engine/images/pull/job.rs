@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::images::{load::ProgressStream, progress::Message},
-    model::{Error, ErrorKind, Result, id::Tenant, image::Platform, registry_auth::RegistryAuth},
+    model::{Error, ErrorKind, Result, id::TenantId, image::Platform, registry_auth::RegistryAuth},
 };
 
 /// Pulls that are equal in all of this are one. Credentials belong to it: what one client may see is not another's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JobKey {
     /// Whose name it becomes.
-    pub tenant: Tenant,
+    pub tenant: TenantId,
     /// What is pulled.
     pub reference: String,
     /// For which platform.
@@ -198,7 +198,7 @@ mod tests {
 
     fn key() -> JobKey {
         JobKey {
-            tenant: Tenant::default_tenant(),
+            tenant: TenantId::default_tenant(),
             reference: "a".into(),
             platform: None,
             auth: RegistryAuth::default(),

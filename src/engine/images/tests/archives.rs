@@ -5,13 +5,13 @@ use std::io::Write as _;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use super::{World, body, lines, tenant};
+use super::{World, body, lines};
 use crate::{
     backend::images::samples::{Packing, Sample, image, index, pack, tar},
     engine::images::{ImportRequest, LoadOptions},
     model::{
         ErrorKind,
-        id::Tenant,
+        id::TenantId,
         image::{Descriptor, ImageConfig},
     },
 };
@@ -41,12 +41,12 @@ async fn docker_archive_becomes_the_image_that_dockerd_makes() {
     let (world, sample) = (World::new().await, sample());
     let archive = docker_archive(&sample, r#"["y:2","y:3"]"#);
     assert_eq!(world.load(archive.clone()).await.unwrap(), ["Loaded image: y:2\n", "Loaded image: y:3\n"]);
-    let details = world.engine.image_inspect(&tenant(), "y:2", None, false).await.unwrap();
+    let details = world.engine.image_inspect(&world.engine.default_scope(), "y:2", None, false).await.unwrap();
     // The sample's manifest is put together as dockerd's, so its digest is the id.
     assert_eq!(details.id, sample.target.digest);
     assert_eq!(details.repo_digests, [format!("y@{}", details.id)]);
     world.engine.images.backend.collect_garbage().await.unwrap();
-    assert!(world.engine.image_for_container(&tenant(), "y:3", None).await.is_ok());
+    assert!(world.engine.image_for_container(&world.engine.default_scope(), "y:3", None).await.is_ok());
     for packing in [Packing::Gzip, Packing::Zstd] {
         assert!(world.load(pack(&archive, packing)).await.is_ok(), "{packing:?}");
     }
@@ -58,7 +58,13 @@ async fn archive_without_names_tells_the_id() {
     let (world, sample) = (World::new().await, sample());
     let loaded = world.load(docker_archive(&sample, "null")).await.unwrap();
     assert_eq!(loaded, [format!("Loaded image ID: {}\n", sample.target.digest)]);
-    assert!(world.engine.image_for_container(&tenant(), sample.target.digest.as_str(), None).await.is_ok());
+    assert!(
+        world
+            .engine
+            .image_for_container(&world.engine.default_scope(), sample.target.digest.as_str(), None)
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -74,7 +80,7 @@ async fn legacy_archive_is_read() {
         ("repositories", br#"{"old":{"1":"top"}}"#),
     ]);
     assert_eq!(world.load(archive).await.unwrap(), ["Loaded image: old:1\n"]);
-    let details = world.engine.image_inspect(&tenant(), "old:1", None, false).await.unwrap();
+    let details = world.engine.image_inspect(&world.engine.default_scope(), "old:1", None, false).await.unwrap();
     assert_eq!(details.document.config.cmd.unwrap(), ["sh"]);
     assert_eq!((details.document.rootfs.diff_ids.len(), details.document.history[0].created_by.as_str()), (2, "add a"));
 }
@@ -91,7 +97,7 @@ async fn saved_images_are_loaded_again_with_their_ids() {
 
     let (name, mut saved) = (world.name("multi:latest"), Vec::new());
     let names = [name.clone(), "y".to_owned()];
-    let mut reader = world.engine.image_get(&tenant(), &names, &[]).await.unwrap();
+    let mut reader = world.engine.image_get(&world.engine.default_scope(), &names, &[]).await.unwrap();
     reader.read_to_end(&mut saved).await.unwrap();
     let paths: Vec<String> = tar::Archive::new(saved.as_slice())
         .entries()
@@ -102,13 +108,18 @@ async fn saved_images_are_loaded_again_with_their_ids() {
         assert!(paths.iter().any(|path| path == document), "{paths:?}");
     }
 
-    let other: Tenant = "other".parse().unwrap();
-    let loaded = lines(world.engine.image_load(&other, body(saved), LoadOptions::default())).await.unwrap();
+    let other: TenantId = "other".parse().unwrap();
+    let loaded = lines(world.engine.image_load(&world.engine.scope_for(&other), body(saved), LoadOptions::default()))
+        .await
+        .unwrap();
     let named: Vec<String> = loaded.into_iter().filter(|line| line.starts_with("Loaded image")).collect();
     assert_eq!(named, [format!("Loaded image: {name}\n"), "Loaded image: y:2\n".into(), "Loaded image: y:3\n".into()]);
-    let again = world.engine.image_inspect(&other, &name, None, false).await.unwrap();
+    let again = world.engine.image_inspect(&world.engine.scope_for(&other), &name, None, false).await.unwrap();
     assert_eq!(again.id, both.target.digest);
-    assert_eq!(world.engine.image_inspect(&other, "y:2", None, false).await.unwrap().id, one.target.digest);
+    assert_eq!(
+        world.engine.image_inspect(&world.engine.scope_for(&other), "y:2", None, false).await.unwrap().id,
+        one.target.digest
+    );
 }
 
 /// An OCI layout that names an image and has some of its blobs.
@@ -134,9 +145,11 @@ async fn archive_reaches_no_content_but_its_own() {
     let theirs = sample();
     let ours = image("linux/arm64", ImageConfig::default(), &[(tar(&[("arm", b"arm")]), Packing::Zstd)]);
     let both = index(&[theirs.clone(), ours.clone()]);
-    let other: Tenant = "other".parse().unwrap();
+    let other: TenantId = "other".parse().unwrap();
     let archive = docker_archive(&theirs, r#"["secret:1"]"#);
-    lines(world.engine.image_load(&other, body(archive), LoadOptions::default())).await.unwrap();
+    lines(world.engine.image_load(&world.engine.scope_for(&other), body(archive), LoadOptions::default()))
+        .await
+        .unwrap();
 
     let is_theirs = |blob: &&(Descriptor, Bytes)| theirs.blobs.iter().any(|(known, _)| known.digest == blob.0.digest);
     let without_theirs: Vec<_> = both.blobs.iter().filter(|blob| !is_theirs(blob)).cloned().collect();
@@ -153,13 +166,13 @@ async fn archive_reaches_no_content_but_its_own() {
         let error = world.load(layout(sample, &blobs, "docker.io/library/stolen:1")).await.unwrap_err();
         assert!(error.message().ends_with("has no content in the archive"), "{}", error.message());
     }
-    assert!(world.engine.image_inspect(&tenant(), "stolen:1", None, false).await.is_err());
+    assert!(world.engine.image_inspect(&world.engine.default_scope(), "stolen:1", None, false).await.is_err());
 }
 
 #[tokio::test]
 async fn saving_what_is_not_there_is_404_before_the_first_byte() {
     let world = World::new().await;
-    let error = world.engine.image_get(&tenant(), &["nosuch".to_owned()], &[]).await.err().unwrap();
+    let error = world.engine.image_get(&world.engine.default_scope(), &["nosuch".to_owned()], &[]).await.err().unwrap();
     assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "No such image: nosuch"));
 }
 
@@ -214,17 +227,19 @@ async fn import_makes_an_image_of_a_packed_tar() {
         message: "msg".into(),
         platform: None,
     };
-    let id = world.engine.image_import(&tenant(), &request, body(xz.finish().unwrap())).await.unwrap();
-    let details = world.engine.image_inspect(&tenant(), "imp:1", None, false).await.unwrap();
+    let id =
+        world.engine.image_import(&world.engine.default_scope(), &request, body(xz.finish().unwrap())).await.unwrap();
+    let details = world.engine.image_inspect(&world.engine.default_scope(), "imp:1", None, false).await.unwrap();
     assert_eq!((&details.id, details.document.comment.as_str()), (&id, "msg"));
     assert_eq!(details.document.config.env, ["A=b"]);
     world.engine.images.backend.collect_garbage().await.unwrap();
-    assert!(world.engine.image_for_container(&tenant(), "imp:1", None).await.is_ok());
+    assert!(world.engine.image_for_container(&world.engine.default_scope(), "imp:1", None).await.is_ok());
 
     let bad = ImportRequest { changes: vec!["FROM x".into()], ..request.clone() };
-    let error = world.engine.image_import(&tenant(), &bad, body("")).await.unwrap_err();
+    let error = world.engine.image_import(&world.engine.default_scope(), &bad, body("")).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidParameter, "FROM is not a valid change command"));
-    let error = world.engine.image_import(&tenant(), &request, body(vec![b'x'; 2000])).await.unwrap_err();
+    let error =
+        world.engine.image_import(&world.engine.default_scope(), &request, body(vec![b'x'; 2000])).await.unwrap_err();
     assert!(error.message().contains("invalid tar header"), "{}", error.message());
 }
 
@@ -242,7 +257,10 @@ async fn chosen_platforms_are_saved_and_loaded() {
     let platforms = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
     let save = async |wanted: &[&str]| {
         let mut saved = Vec::new();
-        let reader = world.engine.image_get(&tenant(), std::slice::from_ref(&name), &platforms(wanted)).await;
+        let reader = world
+            .engine
+            .image_get(&world.engine.default_scope(), std::slice::from_ref(&name), &platforms(wanted))
+            .await;
         reader.unwrap().read_to_end(&mut saved).await.unwrap();
         saved
     };
@@ -260,7 +278,7 @@ async fn chosen_platforms_are_saved_and_loaded() {
     assert!(has(&both_saved, arm_layer) && has(&both_saved, amd_layer));
     let missing = world
         .engine
-        .image_get(&tenant(), std::slice::from_ref(&name), &platforms(&["linux/s390x"]))
+        .image_get(&world.engine.default_scope(), std::slice::from_ref(&name), &platforms(&["linux/s390x"]))
         .await
         .err()
         .unwrap();
@@ -268,11 +286,20 @@ async fn chosen_platforms_are_saved_and_loaded() {
 
     let other = World::new().await;
     let options = |names: &[&str]| LoadOptions { quiet: true, platforms: platforms(names) };
-    let load = other.engine.image_load(&tenant(), body(both_saved.clone()), options(&["linux/s390x"]));
+    let load =
+        other.engine.image_load(&other.engine.default_scope(), body(both_saved.clone()), options(&["linux/s390x"]));
     let error = lines(load).await.unwrap_err();
     assert_eq!(error.message(), "requested platform (linux/s390x) not found: image might be filtered out");
-    lines(other.engine.image_load(&tenant(), body(both_saved), options(&["linux/arm64"]))).await.unwrap();
-    let details = other.engine.image_inspect(&tenant(), &name, None, false).await.unwrap();
+    lines(other.engine.image_load(&other.engine.default_scope(), body(both_saved), options(&["linux/arm64"])))
+        .await
+        .unwrap();
+    let details = other.engine.image_inspect(&other.engine.default_scope(), &name, None, false).await.unwrap();
     assert_eq!((details.document.platform.architecture.as_str(), details.id), ("arm64", both.target.digest));
-    assert!(other.engine.image_inspect(&tenant(), &name, Some(&"linux/amd64".parse().unwrap()), false).await.is_err());
+    assert!(
+        other
+            .engine
+            .image_inspect(&other.engine.default_scope(), &name, Some(&"linux/amd64".parse().unwrap()), false)
+            .await
+            .is_err()
+    );
 }

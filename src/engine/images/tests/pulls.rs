@@ -77,7 +77,7 @@ async fn corrupt_layer_fails_in_the_stream_and_leaves_nothing() {
     let error = lines(world.start_pull("lib/x:latest", "").await.unwrap()).await.unwrap_err();
     assert_eq!(error.message(), format!("filesystem layer verification failed for digest {}", layer.digest));
     world.wait_for_counts((0, 0)).await;
-    assert!(world.engine.image_list(&tenant(), &Default::default()).await.unwrap().is_empty());
+    assert!(world.engine.image_list(&world.engine.default_scope(), &Default::default()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn last_client_that_leaves_ends_the_pull() {
     drop(first);
     drop(second);
     world.wait_for_counts((0, 0)).await;
-    assert!(world.engine.image_list(&tenant(), &Default::default()).await.unwrap().is_empty());
+    assert!(world.engine.image_list(&world.engine.default_scope(), &Default::default()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -160,21 +160,22 @@ async fn index_gives_the_platform_that_is_asked_for() {
 
     let name = world.name("multi:latest");
     let (tenant, arm, amd) = (tenant(), "linux/arm64".parse().unwrap(), "linux/amd64".parse().unwrap());
-    let details = world.engine.image_inspect(&tenant, &name, None, true).await.unwrap();
+    let details = world.engine.image_inspect(&world.engine.scope_for(&tenant), &name, None, true).await.unwrap();
     assert_eq!(details.id, both.target.digest);
     assert_eq!(details.document.platform.architecture, "arm64");
     assert_eq!(details.manifests.iter().map(|m| m.available).collect::<Vec<_>>(), [false, true]);
-    let error = world.engine.image_inspect(&tenant, &name, Some(&amd), false).await.unwrap_err();
+    let error =
+        world.engine.image_inspect(&world.engine.scope_for(&tenant), &name, Some(&amd), false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let expected =
         format!("image with reference {name} was found but does not provide the specified platform (linux/amd64)");
     assert_eq!(error.message(), expected);
-    let found = world.engine.image_for_container(&tenant, &name, Some(&arm)).await.unwrap();
+    let found = world.engine.image_for_container(&world.engine.scope_for(&tenant), &name, Some(&arm)).await.unwrap();
     assert_eq!(found.manifest.digest, arm64.target.digest);
     assert_eq!(found.chain_id, arm64.document().chain_ids()[0]);
 
     lines(world.start_pull("multi:latest", "linux/amd64").await.unwrap()).await.unwrap();
-    assert!(world.engine.image_for_container(&tenant, &name, Some(&amd)).await.is_ok());
+    assert!(world.engine.image_for_container(&world.engine.scope_for(&tenant), &name, Some(&amd)).await.is_ok());
     world.engine.images.backend.collect_garbage().await.unwrap();
     assert_eq!(world.store.counts(), (7, 2), "both platforms are pinned by one name");
 
@@ -207,7 +208,7 @@ async fn moved_tag_leaves_the_old_image_without_name() {
     world.publish("lib/x", &new);
     let messages = world.pull("lib/x:latest").await;
     assert!(messages.last().unwrap().starts_with("Status: Downloaded newer image"));
-    let list = world.engine.image_list(&tenant(), &Default::default()).await.unwrap();
+    let list = world.engine.image_list(&world.engine.default_scope(), &Default::default()).await.unwrap();
     let dangling = list.iter().find(|image| image.id == old.target.digest).unwrap();
     assert!(dangling.repo_tags.is_empty() && dangling.repo_digests.is_empty());
 }
@@ -222,7 +223,7 @@ async fn without_a_tag_all_tags_are_pulled() {
     world.registry.put_page("/v2/lib/x/tags/list", "application/json", br#"{"name":"lib/x","tags":["2","latest"]}"#);
     let messages = world.pull("lib/x").await;
     assert_eq!(messages.last().unwrap(), &format!("Status: Downloaded newer image for {}", world.name("lib/x")));
-    let details = world.engine.image_inspect(&tenant(), digest, None, false).await.unwrap();
+    let details = world.engine.image_inspect(&world.engine.default_scope(), digest, None, false).await.unwrap();
     assert_eq!(details.repo_tags, [world.name("lib/x:2"), world.name("lib/x:latest")]);
 }
 
@@ -233,7 +234,8 @@ async fn digest_is_a_name_without_tag() {
     let name = format!("lib/x@{}", sample.target.digest);
     let messages = world.pull(&name).await;
     assert_eq!(messages[0], format!("{} Pulling from lib/x", world.name(&name)));
-    let details = world.engine.image_inspect(&tenant(), &world.name(&name), None, false).await.unwrap();
+    let details =
+        world.engine.image_inspect(&world.engine.default_scope(), &world.name(&name), None, false).await.unwrap();
     assert!(details.repo_tags.is_empty());
     assert_eq!(details.repo_digests, [world.name(&name)]);
 }

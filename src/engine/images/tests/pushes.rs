@@ -1,6 +1,6 @@
 //! Pushes, to a registry that keeps what it is sent.
 
-use super::{World, archives::layout, lines, tenant};
+use super::{World, archives::layout, lines};
 use crate::{
     backend::images::samples::{Packing, Sample, image, index, tar},
     engine::images::{PushRequest, look_up::short},
@@ -19,7 +19,7 @@ async fn push(world: &World, name: &str, tag: &str) -> Result<Vec<String>> {
 
 async fn push_as(world: &World, name: &str, tag: &str, auth: RegistryAuth) -> Result<Vec<String>> {
     let request = PushRequest { image: world.name(name), tag: tag.into(), auth, ..PushRequest::default() };
-    lines(world.engine.image_push(&tenant(), request).await?).await
+    lines(world.engine.image_push(&world.engine.default_scope(), request).await?).await
 }
 
 /// An image from the registry, under another name.
@@ -28,7 +28,11 @@ async fn world(sample: &Sample, names: &[&str]) -> World {
     world.publish("lib/x", sample);
     world.pull("lib/x:latest").await;
     for name in names {
-        world.engine.image_tag(&tenant(), &world.name("lib/x"), &world.name(name), "").await.unwrap();
+        world
+            .engine
+            .image_tag(&world.engine.default_scope(), &world.name("lib/x"), &world.name(name), "")
+            .await
+            .unwrap();
     }
     world
 }
@@ -59,12 +63,16 @@ async fn what_the_registry_has_elsewhere_is_mounted_and_then_exists() {
 async fn repositories_of_others_are_not_named() {
     let sample = sample();
     let world = world(&sample, &[]).await;
-    let other: crate::model::id::Tenant = "other".parse().unwrap();
+    let other: crate::model::id::TenantId = "other".parse().unwrap();
     let archive = layout(&sample, &sample.blobs, &world.name("mine/z:1"));
-    let load = world.engine.image_load(&other, super::body(archive), crate::engine::images::LoadOptions::default());
+    let load = world.engine.image_load(
+        &world.engine.scope_for(&other),
+        super::body(archive),
+        crate::engine::images::LoadOptions::default(),
+    );
     lines(load).await.unwrap();
     let request = PushRequest { image: world.name("mine/z"), tag: "1".into(), ..PushRequest::default() };
-    let said = lines(world.engine.image_push(&other, request).await.unwrap()).await.unwrap();
+    let said = lines(world.engine.image_push(&world.engine.scope_for(&other), request).await.unwrap()).await.unwrap();
     assert!(said.iter().all(|line| !line.contains("lib/x")), "{said:#?}");
     assert!(world.registry.log().iter().all(|line| !line.contains("from=lib")), "{:#?}", world.registry.log());
 }
@@ -74,12 +82,12 @@ async fn what_the_registry_has_not_is_uploaded_and_tried_again() {
     let (world, sample) = (World::new().await, sample());
     let archive = tests_archive(&sample);
     world.load(archive).await.unwrap();
-    world.engine.image_tag(&tenant(), "loaded:1", &world.name("new/z:1"), "").await.unwrap();
+    world.engine.image_tag(&world.engine.default_scope(), "loaded:1", &world.name("new/z:1"), "").await.unwrap();
     world.registry.fail("/v2/new/z/blobs/uploads/", &[(503, "")]);
     let said = push(&world, "new/z", "1").await.unwrap();
     assert!(said.iter().any(|line| line.contains("Retrying in")), "{said:#?}");
     assert_eq!(said.iter().filter(|line| line.ends_with(" Pushed")).count(), 2, "{said:#?}");
-    let details = world.engine.image_inspect(&tenant(), "loaded:1", None, false).await.unwrap();
+    let details = world.engine.image_inspect(&world.engine.default_scope(), "loaded:1", None, false).await.unwrap();
     assert!(details.repo_digests.contains(&format!("{}@{}", world.name("new/z"), details.id)));
 }
 
@@ -132,7 +140,10 @@ async fn registry_tells_what_a_name_points_at() {
     let sample = sample();
     let world = world(&sample, &[]).await;
     let ask = async |name: &str| {
-        world.engine.distribution_inspect(&tenant(), &world.name(name), &RegistryAuth::default()).await
+        world
+            .engine
+            .distribution_inspect(&world.engine.default_scope(), &world.name(name), &RegistryAuth::default())
+            .await
     };
     let inspected = ask("lib/x").await.unwrap();
     assert_eq!(

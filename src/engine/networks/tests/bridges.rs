@@ -12,9 +12,10 @@ fn on_bridge(name: &str, link: &str) -> NetworkCreateRequest {
 async fn a_link_of_the_host_is_no_network() {
     let world = World::new().await;
     world.network.add_link("uplink", None);
-    let error = world.engine.network_create(&tenant(), on_bridge("one", "uplink")).await.unwrap_err();
+    let error =
+        world.engine.network_create(&world.engine.default_scope(), on_bridge("one", "uplink")).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::System, "existing interface uplink is not a bridge"));
-    assert!(world.engine.network_inspect(&tenant(), "one").await.is_err());
+    assert!(world.engine.network_inspect(&world.engine.default_scope(), "one").await.is_err());
     assert!(!world.network.state().networks.contains_key("uplink"));
 }
 
@@ -22,12 +23,12 @@ async fn a_link_of_the_host_is_no_network() {
 async fn a_bridge_of_the_host_is_used_and_what_it_had_is_remembered() {
     let world = World::new().await;
     world.network.add_link("br7", Some(&["10.7.0.1/24"]));
-    world.engine.network_create(&tenant(), on_bridge("seven", "br7")).await.unwrap();
+    world.engine.network_create(&world.engine.default_scope(), on_bridge("seven", "br7")).await.unwrap();
     let found = |network: &FakeNetwork| network.state().networks["br7"].found.clone();
     assert_eq!(found(&world.network).unwrap()[0].to_string(), "10.7.0.1/24");
     let again = World::open(world.folder).await;
     assert_eq!(found(&again.network).unwrap()[0].to_string(), "10.7.0.1/24", "a later daemon knows");
-    again.engine.network_create(&tenant(), on_bridge("eight", "br8")).await.unwrap();
+    again.engine.network_create(&again.engine.default_scope(), on_bridge("eight", "br8")).await.unwrap();
     assert_eq!(again.network.state().networks["br8"].found, None);
 }
 
@@ -35,8 +36,8 @@ async fn a_bridge_of_the_host_is_used_and_what_it_had_is_remembered() {
 #[tokio::test]
 async fn two_networks_do_not_share_a_bridge() {
     let world = World::new().await;
-    let first = world.engine.network_create(&tenant(), on_bridge("one", "br7")).await.unwrap().id;
-    let error = world.engine.network_create(&tenant(), on_bridge("two", "br7")).await.unwrap_err();
+    let first = world.engine.network_create(&world.engine.default_scope(), on_bridge("one", "br7")).await.unwrap().id;
+    let error = world.engine.network_create(&world.engine.default_scope(), on_bridge("two", "br7")).await.unwrap_err();
     let (kind, message) = (error.kind(), error.message());
     assert_eq!(kind, ErrorKind::Forbidden);
     let end = format!("(br7): conflicts with network {first} (br7): networks have same bridge name");
@@ -49,7 +50,7 @@ async fn a_networks_name_is_only_a_name() {
     let world = World::new().await;
     for name in ["a\nb", "a\0b", "..", ".", "a/../b", "a b", " a", "-a", "ü", "null", "\u{1}"] {
         world.create(name).await.unwrap_or_else(|error| panic!("{name:?}: {}", error.message()));
-        assert_eq!(world.engine.network_inspect(&tenant(), name).await.unwrap().record.name, name);
+        assert_eq!(world.engine.network_inspect(&world.engine.default_scope(), name).await.unwrap().record.name, name);
     }
     for name in ["", " ", "\n", "\t "] {
         assert_eq!(world.create(name).await.unwrap_err().message(), "invalid name: name is empty");
@@ -61,10 +62,11 @@ async fn a_wanted_subnet_may_not_be_the_metadata_services() {
     let world = World::new().await;
     world.network.use_subnets(&["169.254.7.0/24"]);
     for subnet in ["169.254.169.0/24", "169.254.7.0/24"] {
-        let error = world.engine.network_create(&tenant(), with_subnet("one", subnet)).await.unwrap_err();
+        let error =
+            world.engine.network_create(&world.engine.default_scope(), with_subnet("one", subnet)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Forbidden, "{}", error.message());
     }
-    world.engine.network_create(&tenant(), with_subnet("one", "169.254.8.0/24")).await.unwrap();
+    world.engine.network_create(&world.engine.default_scope(), with_subnet("one", "169.254.8.0/24")).await.unwrap();
 }
 
 /// Answers of dockerd 28.5: of several faults it tells the one that it looks at first.
@@ -76,7 +78,7 @@ async fn faults_are_told_in_dockerds_order() {
         let mut request = with_subnet("one", "foo");
         edit(&mut request);
         let engine = world.engine.clone();
-        async move { engine.network_create(&tenant(), request).await.unwrap_err().message().to_owned() }
+        async move { engine.network_create(&engine.default_scope(), request).await.unwrap_err().message().to_owned() }
     };
     let predefined = "operation is not permitted on predefined bridge network ";
     assert_eq!(told(|request| request.name = "bridge".to_owned()).await, predefined);
