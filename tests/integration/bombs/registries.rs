@@ -75,17 +75,20 @@ fn answer(mut stream: &TcpStream, port: u16) -> std::io::Result<()> {
         }
         path if path.contains("/headers/") => ("HTTP/1.1 200 OK\r\nX-Long: ".to_owned(), "aaaaaaaa"),
         path if path.contains("/broken/") => {
-            (format!("HTTP/1.1 500 X\r\nContent-Length: {ENDLESS}\r\n\r\n"), "aaaaaaaa")
+            (format!("HTTP/1.1 500 X\r\nConnection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"), "aaaaaaaa")
         }
         path if path.contains("/tags/") => {
-            (format!("HTTP/1.1 200 OK\r\nContent-Length: {ENDLESS}\r\n\r\n"), "\"a\",\"b\",")
+            (format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"), "\"a\",\"b\",")
         }
-        "/token" => (format!("HTTP/1.1 200 OK\r\nContent-Length: {ENDLESS}\r\n\r\n"), "        "),
-        "/gone" => (format!("HTTP/1.1 404 X\r\nContent-Length: {ENDLESS}\r\n\r\n"), "aaaaaaaa"),
-        "/Dockerfile" => {
-            (format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {ENDLESS}\r\n\r\n"), "# aaaaa\n")
-        }
-        _ => (format!("HTTP/1.1 200 OK\r\n{json}Content-Length: {ENDLESS}\r\n\r\n"), "        "),
+        "/token" => (format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"), "        "),
+        "/gone" => (format!("HTTP/1.1 404 X\r\nConnection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"), "aaaaaaaa"),
+        "/Dockerfile" => (
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"
+            ),
+            "# aaaaa\n",
+        ),
+        _ => (format!("HTTP/1.1 200 OK\r\n{json}Connection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"), "        "),
     };
     stream.write_all(head.as_bytes())?;
     // What follows the answer to a HEAD would be taken for the next answer.
