@@ -3,6 +3,8 @@
 
 use regex::Regex;
 
+use crate::model::path::clean_absolute;
+
 /// The patterns of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Ignore(Vec<Pattern>);
@@ -50,15 +52,7 @@ impl Ignore {
 
 /// Without a slash at the beginning or end, `.` and `..` resolved.
 fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
+    clean_absolute(path).split_off(1)
 }
 
 /// Go's `filepath.Match`, and `**` for any number of folders.

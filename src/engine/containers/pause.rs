@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{Engine, container::Turn, tenants::Scope},
-    model::{Result, container::HealthStatus},
+    model::{Error, Result, container::HealthStatus},
 };
 
 impl Engine {
@@ -24,7 +24,8 @@ impl Engine {
     pub(crate) async fn pause(&self, turn: &Turn) -> Result<()> {
         let paused = turn.state().pause(turn.id().as_str())?;
         let _no_exec_begins = turn.exec_starts.write().await;
-        self.backends.runtime.pause(turn.id()).await?;
+        let refused = |error: Error| error.context(format!("cannot pause container {}", turn.id()));
+        self.backends.runtime.pause(turn.id()).await.map_err(refused)?;
         turn.update(|record| {
             record.state = paused;
             // Nobody checks it now, which dockerd calls so.

@@ -19,6 +19,7 @@ use crate::{
             delete::DeleteOptions,
             exec::{ExecRequest, ExecStart},
             list::ListOptions,
+            stop::StopOptions,
             wait::WaitCondition,
         },
         tenants::Scope,
@@ -205,6 +206,29 @@ async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
     assert_eq!(bench.runtime.exec_count(&id), 0);
     let again = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has run");
     assert_eq!(again.kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn an_exec_that_meets_the_end_of_its_container_is_told_that_it_does_not_run() {
+    let bench = Bench::new().await;
+    let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    let request = ExecRequest { command: vec!["true".to_owned()], attach_stdout: true, ..ExecRequest::default() };
+    let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
+    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).await.unwrap();
+    bench.engine.container_stop(&bench.tenant, "one", StopOptions::default()).await.unwrap();
+    let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has no process");
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Conflict, &*format!("container {id} is not running")));
+}
+
+#[tokio::test]
+async fn a_refused_pause_says_of_which_container() {
+    let bench = Bench::new().await;
+    let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    bench.runtime.fail_next(Step::Pause, ErrorKind::System, "cannot pause a stopped container");
+    let error = bench.engine.container_pause(&bench.tenant, "one").await.unwrap_err();
+    assert_eq!(error.message(), format!("cannot pause container {id}: cannot pause a stopped container"));
 }
 
 #[tokio::test]

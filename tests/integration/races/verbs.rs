@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -76,18 +77,30 @@ struct World {
     image: &'static str,
     /// A dockerd, whose answers are printed.
     asked: bool,
+    /// Status and words of all refusals, without the names of containers.
+    refusals: Mutex<BTreeSet<(u16, String)>>,
     _daemon: Option<Daemon>,
 }
 
 impl World {
     async fn new() -> Self {
         let world = match std::env::var_os("RINGER_TEST_VERBS_ON") {
-            Some(socket) => {
-                Self { client: Client::new(socket.into()), image: "busybox:latest", asked: true, _daemon: None }
-            }
+            Some(socket) => Self {
+                client: Client::new(socket.into()),
+                image: "busybox:latest",
+                asked: true,
+                refusals: Mutex::default(),
+                _daemon: None,
+            },
             None => {
                 let daemon = Daemon::with_box().await;
-                Self { client: daemon.client().clone(), image: IMAGE, asked: false, _daemon: Some(daemon) }
+                Self {
+                    client: daemon.client().clone(),
+                    image: IMAGE,
+                    asked: false,
+                    refusals: Mutex::default(),
+                    _daemon: Some(daemon),
+                }
             }
         };
         world.status(Method::POST, "/networks/create", json!({"Name": "verbs-net"})).await;
@@ -99,7 +112,12 @@ impl World {
             PATIENCE,
             self.client.send(method.clone(), path, Some(body).filter(|body| !body.is_null())),
         );
-        answer.await.unwrap_or_else(|_| panic!("no answer to {method} {path}")).status
+        let answer = answer.await.unwrap_or_else(|_| panic!("no answer to {method} {path}"));
+        if answer.status >= 400 {
+            let words = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+            self.refusals.lock().unwrap().insert((answer.status, without_names(&words)));
+        }
+        answer.status
     }
 
     /// The status alone, of an answer whose body may take its time.
@@ -244,7 +262,7 @@ impl World {
             answers.entry(verb).or_default().insert(status);
         }
         if self.asked {
-            println!("{moment:?}: {answers:?}");
+            println!("{moment:?}: {answers:?}\n{:#?}", self.refusals.lock().unwrap());
             return;
         }
         for (verb, columns) in TABLE {
@@ -252,15 +270,15 @@ impl World {
             let strange: Vec<_> = answers[verb].iter().filter(|status| !known.contains(status)).collect();
             assert!(strange.is_empty(), "{verb} at {moment:?} answers {strange:?}, dockerd {known:?}");
         }
+        println!("{moment:?}: {:#?}", self.refusals.lock().unwrap());
     }
 }
 
 /// What is right as well, where dockerd takes longer: a verb comes before the moment or after it.
 fn faster(moment: Moment, verb: &str) -> &'static [u16] {
     match (moment, verb) {
-        // A runtime that finds the files of a process gone may blame the command, and its shim may be gone.
-        (Moment::Removal, "exec") => &[200, 400, 404, 503],
-        (Moment::Stop | Moment::Exit, "exec") => &[200, 400, 503],
+        (Moment::Removal, "exec") => &[200, 404],
+        (Moment::Stop | Moment::Exit, "exec") => &[200],
         // It comes first, or it is gone already, or does not run any more.
         (Moment::Removal, "commit" | "pause" | "export") => &[200, 201, 204, 404],
         (Moment::Removal, _) => &[304, 404, 409],
@@ -278,6 +296,19 @@ fn faster(moment: Moment, verb: &str) -> &'static [u16] {
         (Moment::Start, "exec" | "resize" | "start") => &[200, 204, 304, 409],
         _ => &[],
     }
+}
+
+/// A text with `NAME` for the names of our containers and `ID` for ids.
+fn without_names(text: &str) -> String {
+    let masked = |word: &str| {
+        let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        match core {
+            name if name.starts_with("verbs-") && name != "verbs-net" => word.replace(name, "NAME"),
+            id if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => word.replace(id, "ID"),
+            _ => word.to_owned(),
+        }
+    };
+    text.split(' ').map(masked).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether what is in the end fits what was said.

@@ -35,6 +35,9 @@ const BACKLOG: usize = 16;
 /// How long output may go on after the exec's process has ended: children that it left behind hold it open.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the end of a container may take to be published after its shim has gone.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How to start an exec.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExecStart {
@@ -67,7 +70,7 @@ impl Engine {
                     engine.execs.end(&exec, failure.exit_code);
                     let ids = (container.id().clone(), exec.id.clone());
                     let _not_there = engine.backends.runtime.delete_exec(&ids.0, &ids.1).await;
-                    Err(failure.error)
+                    Err(engine.told_by_end(&container, failure.error).await)
                 }
             }
         })
@@ -117,6 +120,25 @@ impl Engine {
             stdin: stdin.map(|port| SessionStdin::of_exec(self, exec, port)),
             detach_keys,
         })
+    }
+
+    /// What a client is told of an exec that could not be started: that the container does not run, if that is why. A runtime
+    /// that finds the files of a process gone blames the command, and a shim may be gone before it answers.
+    async fn told_by_end(&self, container: &Arc<Container>, error: Error) -> Error {
+        let has_ended = match container.state().live() {
+            None => true,
+            Some(live) => match self.backends.runtime.pids(container.id()).await {
+                Ok(pids) => !pids.contains(&live.pid),
+                Err(gone) if gone.kind() == ErrorKind::NotFound => true,
+                // Without its shim nobody knows yet; the end is published soon if it is one.
+                Err(_) => {
+                    timeout(END_PATIENCE, container.wait_for(|seen| seen.removed || seen.record.state.live().is_none()))
+                        .await
+                        .is_ok()
+                }
+            },
+        };
+        if has_ended { Error::not_running(container.id().as_str()).with_source(error) } else { error }
     }
 
     /// Passes output on until it ends, then records the exit, and only then lets the client's stream end.
