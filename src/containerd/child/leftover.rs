@@ -25,6 +25,9 @@ use crate::containerd::{cgroups::Cgroups, io};
 /// How long killed processes may take to be gone.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// How long processes may take to stop: one that waits for a disk does so when that has answered.
+const STOPPING: Duration = Duration::from_secs(1);
+
 /// What shims get to pass on what the containers wrote last.
 const PASSING_ON: Duration = Duration::from_millis(20);
 
@@ -111,7 +114,8 @@ fn end_processes(address: &Path) {
         if fresh.is_empty() {
             break;
         }
-        fresh.into_iter().for_each(|pid| signal(pid, Signal::STOP));
+        fresh.iter().for_each(|pid| signal(*pid, Signal::STOP));
+        await_stop(&fresh);
     }
     found.iter().for_each(|pid| signal(*pid, Signal::KILL));
     let deadline = Instant::now() + LIMIT;
@@ -126,6 +130,27 @@ fn end_processes(address: &Path) {
     if !found.is_empty() {
         info!("ended {} processes that an earlier daemon left", found.len());
     }
+}
+
+/// Until every thread has taken notice of its stop: a fork under way comes to its end first, and its child would be nobody's
+/// once the parent is killed (a `runc init` that waits for ever).
+fn await_stop(pids: &[u32]) {
+    let deadline = Instant::now() + STOPPING;
+    while Instant::now() < deadline && !pids.iter().all(|pid| is_stopped(*pid)) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether no thread of a process goes on. One that is gone has none.
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let states = threads.filter_map(|thread| state_of(&fs::read_to_string(thread.path().join("stat")).ok()?));
+    states.into_iter().all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
+/// What `stat` says of a process or thread.
+fn state_of(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -248,6 +273,19 @@ mod tests {
         ));
         assert!(!shim("/usr/bin/containerd-shim-runc-v2 -namespace ringer -id a -address /run/y/containerd.sock"));
         assert!(!shim("cat -address /run/x/containerd.sock"));
+    }
+
+    #[test]
+    fn a_process_is_stopped_when_all_its_threads_are() {
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        assert!(!is_stopped(child.id()));
+        signal(child.id(), Signal::STOP);
+        await_stop(&[child.id()]);
+        assert!(is_stopped(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_stopped(child.id()), "it is gone");
+        assert!(!is_stopped(std::process::id()), "the threads of this test run");
     }
 
     #[test]

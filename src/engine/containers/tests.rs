@@ -214,9 +214,9 @@ async fn an_exec_that_meets_the_end_of_its_container_is_told_that_it_does_not_ru
     let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["true".to_owned()], attach_stdout: true, ..ExecRequest::default() };
-    let exec = bench.engine.container_exec(&bench.tenant, "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.tenant, exec.as_str()).await.unwrap();
-    bench.engine.container_stop(&bench.tenant, "one", StopOptions::default()).await.unwrap();
+    let exec = bench.engine.container_exec(bench.scope.tenant(), "one", request).await.unwrap();
+    let exec = bench.engine.exec_startable(&bench.scope, exec.as_str()).await.unwrap();
+    bench.engine.container_stop(&bench.scope, "one", StopOptions::default()).await.unwrap();
     let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has no process");
     assert_eq!((error.kind(), error.message()), (ErrorKind::Conflict, &*format!("container {id} is not running")));
 }
@@ -227,7 +227,7 @@ async fn a_refused_pause_says_of_which_container() {
     let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     bench.runtime.fail_next(Step::Pause, ErrorKind::System, "cannot pause a stopped container");
-    let error = bench.engine.container_pause(&bench.tenant, "one").await.unwrap_err();
+    let error = bench.engine.container_pause(&bench.scope, "one").await.unwrap_err();
     assert_eq!(error.message(), format!("cannot pause container {id}: cannot pause a stopped container"));
 }
 

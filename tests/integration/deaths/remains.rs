@@ -24,14 +24,22 @@ pub async fn gone(daemon: &Daemon) {
     }
 }
 
-/// Processes other than the daemon and its containerd that name the folder, as shims do.
+/// Shims and runtimes that name the folder: in their arguments, or, as the `runc init` of a start, in their environment.
 fn shims(folder: &Path) -> Vec<String> {
     let needle = folder.as_os_str().as_encoded_bytes();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let arguments = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    let ours = arguments.filter(|text| text.windows(needle.len()).any(|part| part == needle));
-    let words = ours.map(|text| String::from_utf8_lossy(&text).replace('\0', " "));
-    words.filter(|text| text.contains("containerd-shim") || text.contains("runc")).collect()
+    let names_it = |text: Vec<u8>| text.windows(needle.len()).any(|part| part == needle);
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let arguments = |process: &Path| {
+        let text = fs::read(process.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&text).replace('\0', " ")
+    };
+    let ours = processes.filter_map(|process| {
+        let words = arguments(&process);
+        let is_of_runtime = words.contains("containerd-shim") || words.contains("runc");
+        let read = |name| fs::read(process.join(name)).unwrap_or_default();
+        (is_of_runtime && (names_it(read("cmdline")) || names_it(read("environ")))).then_some(words)
+    });
+    ours.collect()
 }
 
 /// Mounts below the folder: of root file systems, network namespaces, volumes.
