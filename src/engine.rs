@@ -9,6 +9,7 @@ pub mod config;
 pub mod container;
 pub mod containers;
 pub mod events;
+mod host;
 pub mod images;
 pub mod ipam;
 mod layers;

@@ -7,6 +7,7 @@
 
 mod body;
 mod copy;
+mod short;
 mod stop;
 
 use std::{cell::RefCell, io, sync::Arc, time::Duration};
@@ -22,6 +23,7 @@ use tokio::{
 pub use self::{
     body::BodyReader,
     copy::{Disk, check, copy, send},
+    short::blocking,
     stop::{Stop, Why},
 };
 use crate::model::{Error, Result, error::Context};

@@ -17,6 +17,17 @@ const LEVELS: [&[&str]; 7] = [
     &["app", "cli", "config", "main"],
 ];
 
+/// Rooms of the engine from bottom to top, by the same rule.
+const FLOORS: [&[&str]; 7] = [
+    &["config", "events", "host", "layers", "locks", "prune", "tenants"],
+    &["container", "ipam"],
+    &["store"],
+    &["images", "networks", "volumes"],
+    &["containers"],
+    &["build"],
+    &["system"],
+];
+
 /// Crates and the only modules that may use them.
 const ROOMS: [(&str, &[&str]); 5] = [
     ("axum", &["api", "edge"]),
@@ -113,6 +124,41 @@ fn imports_point_down() {
             let same_room = used == source.module || own == LEVELS.len() - 1;
             if !same_room && level(&used).is_some_and(|used| used >= own) {
                 wrong.push(format!("{}: {} uses {used}", source.path.display(), source.module));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports that do not point down:\n{}", wrong.join("\n"));
+}
+
+/// The room of the engine that a file belongs to.
+fn floor_of(path: &Path) -> Option<String> {
+    let below = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine")).ok()?;
+    let room = below.iter().next()?.to_str()?.trim_end_matches(".rs");
+    // Tests and their fakes use what they need.
+    (room != "testing" && !below.to_string_lossy().contains("tests")).then(|| room.to_owned())
+}
+
+/// What is used of the engine: by `crate::engine::x`, or by `engine::x` in a group of `crate::`.
+fn rooms_used(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+    let mut names = names_after(code, "crate::engine::");
+    names.extend(names_after(code, "engine::"));
+    names
+}
+
+#[test]
+fn imports_inside_the_engine_point_down() {
+    let floor = |room: &str| FLOORS.iter().position(|rooms| rooms.contains(&room));
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let Some(room) = floor_of(&source.path) else { continue };
+        let Some(own) = floor(&room) else {
+            wrong.push(format!("{room} has no floor: add it to tests/levels.rs"));
+            continue;
+        };
+        for used in rooms_used(&source.text) {
+            if used != room && floor(&used).is_some_and(|used| used >= own) {
+                wrong.push(format!("{}: {room} uses {used}", source.path.display()));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! A container in memory: its record as a published snapshot, its streams, and the turn its verbs take.
 
+pub mod console;
+mod outcome;
 mod turn;
 
 use std::{
@@ -10,10 +12,11 @@ use std::{
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use turn::Turn;
+pub use self::outcome::WaitOutcome;
+pub(crate) use self::turn::Turn;
 
+use self::console::Console;
 use crate::{
-    engine::containers::console::Console,
     logs::ContainerLog,
     model::{
         container::{ContainerRecord, ContainerState},

@@ -2,7 +2,6 @@
 
 pub mod archive;
 pub mod attach;
-pub mod console;
 pub mod create;
 pub mod delete;
 pub mod exec;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    engine::{container::Container, containers::wait::WaitOutcome},
+    engine::container::{Container, WaitOutcome},
     model::{
         Error, Result,
         id::{ContainerId, TenantId},

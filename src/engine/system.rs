@@ -2,7 +2,6 @@
 
 mod df;
 mod events;
-pub(crate) mod host;
 mod identity;
 mod info;
 mod version;

@@ -13,6 +13,16 @@ pub enum CgroupVersion {
     V2,
 }
 
+impl CgroupVersion {
+    /// As `GET /info` has it.
+    pub fn number(self) -> &'static str {
+        match self {
+            Self::V1 => "1",
+            Self::V2 => "2",
+        }
+    }
+}
+
 /// Limits that the host's cgroups can enforce (the flags of `GET /info`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "one independent flag of the kernel each")]
@@ -56,7 +66,7 @@ pub struct HostFacts {
     pub features: CgroupFeatures,
     /// CPUs that can be used, as in `cpuset.cpus.effective`, and memory nodes.
     pub cpuset: (String, String),
-    /// Number of CPUs.
+    /// CPUs that we may be scheduled on, as Go counts them; what our own cgroup may take of them is not asked.
     pub cpus: u32,
     /// Our own bounding set.
     pub bounding: CapabilitySet,
@@ -101,7 +111,7 @@ impl HostFacts {
                 CgroupVersion::V2 => features_v2(&read("/sys/fs/cgroup/cgroup.controllers")),
             },
             cpuset: effective_cpuset(cgroup),
-            cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1)),
+            cpus: rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count()),
             bounding: CapabilitySet::from_mask(capability_mask(&status)),
             seccomp: status.lines().any(|line| line.starts_with("Seccomp:")),
             kernel,

@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, extract::Path, query::Query, stream},
-    engine::containers::{
-        delete::DeleteOptions,
-        stop::StopOptions,
-        wait::{WaitCondition, WaitOutcome},
-    },
     engine::tenants::Scope,
+    engine::{
+        container::WaitOutcome,
+        containers::{delete::DeleteOptions, stop::StopOptions, wait::WaitCondition},
+    },
     model::{Error, Result},
 };
 

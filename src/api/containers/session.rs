@@ -12,9 +12,9 @@ use tracing::debug;
 use crate::{
     api::stream::{Output, frame, frame_head},
     edge::takeover::Connection,
-    engine::containers::{
-        console,
-        session::{Session, SessionStdin},
+    engine::{
+        container::console,
+        containers::session::{Session, SessionStdin},
     },
     model::output::OutputStream,
 };

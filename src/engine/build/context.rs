@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{
     dockerfile::{Dockerfile, ignore::Ignore},
-    engine::{Engine, containers::prepare::blocking, images::Body},
+    engine::{Engine, images::Body},
     model::{Error, Result, error::Context as _, limits},
     rootfs::{ExtractOptions, RootView, remove_folder},
-    work::{Stop, Worker},
+    work::{Stop, Worker, blocking},
 };
 
 /// Bytes that travel at once.

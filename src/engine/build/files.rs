@@ -9,9 +9,9 @@ use std::{
 use tracing::warn;
 
 use crate::{
-    engine::containers::prepare::blocking,
     model::{Result, error::Context, id::ContainerId},
     rootfs::remove_folder,
+    work::blocking,
 };
 
 /// Removed when dropped.

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::spool::Spool;
 use crate::{
-    engine::{Engine, container::Container, containers::prepare::blocking, tenants::Scope},
+    engine::{Engine, container::Container, tenants::Scope},
     model::{Result, error::Context},
     rootfs::{ExtractOptions, Owner, PathStat, RootView},
-    work::{BodyReader, Kind, Worker},
+    work::{BodyReader, Kind, Worker, blocking},
 };
 
 /// Pieces of an archive that wait for a slow client.

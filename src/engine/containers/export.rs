@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{archive::ArchiveStream, prepare::blocking};
+use super::archive::ArchiveStream;
 use crate::{
     engine::{Engine, tenants::Scope},
     model::{
@@ -11,7 +11,7 @@ use crate::{
         container::{Change, ContainerState},
     },
     rootfs::RootView,
-    work::{Kind, Worker},
+    work::{Kind, Worker, blocking},
 };
 
 /// Pieces of an archive that wait for a slow client.

@@ -5,7 +5,6 @@ use std::{collections::HashSet, path::Path};
 
 use tracing::warn;
 
-use super::prepare::blocking;
 use crate::{
     engine::{Engine, tenants::Scope},
     model::{
@@ -15,6 +14,7 @@ use crate::{
         layer::LayerRecord,
     },
     rootfs,
+    work::blocking,
 };
 
 fn images(points: &[MountPoint]) -> impl Iterator<Item = (&MountPoint, &MountedImage)> {

@@ -19,6 +19,7 @@ use crate::{
     },
     oci::{self, HostFacts, Joined, ResolvedUser, SpecInput, user},
     rootfs::{self, RootView},
+    work::blocking,
 };
 
 /// What a start has set up before the task.
@@ -184,13 +185,4 @@ impl Engine {
             tracing::warn!(container.id = %record.id, "unmounting /dev/shm of container {}: {error}", record.id);
         }
     }
-}
-
-/// Runs what blocks where it may.
-pub(crate) async fn blocking<T, F>(work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T> + Send + 'static,
-{
-    tokio::task::spawn_blocking(work).await.context("running blocking work")?
 }

@@ -14,8 +14,10 @@ use crate::{
     backend::runtime::{Exit, OutputPipe, TaskIo},
     engine::{
         Engine,
-        container::Container,
-        containers::console::{Console, StdinPort},
+        container::{
+            Container,
+            console::{Console, StdinPort},
+        },
     },
     logs::Writer,
     model::{

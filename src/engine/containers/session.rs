@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 use crate::{
     engine::{
         Engine,
-        container::Container,
-        containers::{
+        container::{
+            Container,
             console::{Output, StdinPort},
-            exec::Exec,
         },
+        containers::exec::Exec,
     },
     logs::LogStream,
     model::{Error, ErrorKind, Result},

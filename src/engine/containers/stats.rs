@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    engine::{Engine, container::Container, system::host::Host, tenants::Scope},
+    engine::{Engine, container::Container, host::Host, tenants::Scope},
     model::{
         Result,
         container::ContainerRecord,

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, containers::prepare::blocking, tenants::Scope, volumes::VolumeUse},
+    engine::{Engine, tenants::Scope, volumes::VolumeUse},
     model::{
         Error, Result,
         container::{
@@ -17,6 +17,7 @@ use crate::{
         volume::VolumeRequest,
     },
     rootfs,
+    work::blocking,
 };
 
 /// Mounts of a container that is being made, with a hold on their volumes until it is in the table.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::prepare::blocking;
 use crate::{
     engine::Engine,
     model::{
@@ -13,6 +12,7 @@ use crate::{
         container::{ContainerRecord, MountKind, MountPoint},
     },
     rootfs,
+    work::blocking,
 };
 
 fn is_part(point: &MountPoint) -> bool {

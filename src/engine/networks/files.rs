@@ -12,7 +12,6 @@ use crate::{
     backend::network::SandboxDns,
     engine::{
         Engine,
-        containers::prepare::blocking,
         networks::{
             hosts::{Hosts, parse_extra},
             lines::one_line,
@@ -28,6 +27,7 @@ use crate::{
         network::Endpoint,
     },
     oci::NetworkFiles,
+    work::blocking,
 };
 
 const DNS_PORT: u16 = 53;

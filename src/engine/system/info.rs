@@ -2,10 +2,14 @@
 
 use indexmap::IndexMap;
 
-use super::host::{self, Host};
 use crate::{
     backend::runtime::RuntimeInfo,
-    engine::{Engine, config::OpenHost, tenants::Scope},
+    engine::{
+        Engine,
+        config::OpenHost,
+        host::{self, Host},
+        tenants::Scope,
+    },
     model::{
         Result,
         container::ContainerState,
@@ -15,6 +19,7 @@ use crate::{
         },
         time::Timestamp,
     },
+    oci::{HostFacts, host::CgroupVersion},
 };
 
 /// What `docker login` takes for Docker Hub.
@@ -27,6 +32,7 @@ impl Engine {
     /// The daemon, its host, and how much the tenant has.
     pub async fn system_info(&self, scope: &Scope) -> Result<SystemInfo> {
         let host = Host::get();
+        let limits = self.host.features;
         let counts = self.count_containers(scope);
         let runtime = self.backends.runtime.info();
         let images = self.images.count(scope).await?;
@@ -40,22 +46,22 @@ impl Engine {
             driver: self.backends.images.snapshotter().to_owned(),
             driver_status: vec![["driver-type".to_owned(), "io.containerd.snapshotter.v1".to_owned()]],
             plugins: plugins(),
-            memory_limit: host.cgroups.memory,
-            swap_limit: host.cgroups.swap,
-            cpu_cfs_period: host.cgroups.cpu,
-            cpu_cfs_quota: host.cgroups.cpu,
-            cpu_shares: host.cgroups.cpu,
-            cpu_set: host.cgroups.cpuset,
-            pids_limit: host.cgroups.pids,
+            memory_limit: limits.memory,
+            swap_limit: limits.swap,
+            cpu_cfs_period: limits.cpu_cfs,
+            cpu_cfs_quota: limits.cpu_cfs,
+            cpu_shares: limits.cpu_shares,
+            cpu_set: limits.cpuset,
+            pids_limit: limits.pids,
             ipv4_forwarding: host::forwards_ipv4(),
             debug: self.config.debug,
             fds: host::open_descriptors(),
-            oom_kill_disable: host.cgroups.oom_control,
+            oom_kill_disable: limits.oom_kill_disable,
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             system_time: Timestamp::now().to_string(),
             logging_driver: "json-file".to_owned(),
             cgroup_driver: "cgroupfs".to_owned(),
-            cgroup_version: if host.cgroups.unified { "2" } else { "1" }.to_owned(),
+            cgroup_version: self.host.cgroup.number().to_owned(),
             events_listeners: self.events.listeners(),
             kernel_version: host.kernel.clone(),
             operating_system: host.os_name.clone(),
@@ -64,7 +70,7 @@ impl Engine {
             architecture: host.machine.clone(),
             index_server_address: INDEX_SERVER.to_owned(),
             registry_config: self.registry_config(),
-            cpus: host.cpus,
+            cpus: self.host.cpus as usize,
             mem_total: host.memory,
             generic_resources: None,
             docker_root_dir: self.config.data_root.display().to_string(),
@@ -84,11 +90,11 @@ impl Engine {
             containerd_commit: Commit { id: runtime.containerd_commit.clone() },
             runc_commit: Commit { id: default_runtime_commit(runtime) },
             init_commit: Commit { id: runtime.init.as_ref().map(|init| init.commit.clone()).unwrap_or_default() },
-            security_options: security_options(host),
+            security_options: security_options(&self.host),
             default_address_pools: self.configured_pools(),
             firewall_backend: FirewallBackend { driver: "nftables".to_owned() },
             cdi_spec_dirs: Vec::new(),
-            warnings: warnings(host, &self.config.open_hosts),
+            warnings: warnings(&self.host, &self.config.open_hosts),
         })
     }
 
@@ -152,19 +158,19 @@ fn default_runtime_commit(info: &RuntimeInfo) -> String {
 }
 
 /// Containers get a cgroup namespace of their own by default only where there is one tree.
-fn security_options(host: &Host) -> Vec<String> {
+fn security_options(host: &HostFacts) -> Vec<String> {
     let mut options = Vec::new();
     if host.seccomp {
         options.push("name=seccomp,profile=builtin".to_owned());
     }
-    if host.cgroups.unified {
+    if host.cgroup == CgroupVersion::V2 {
         options.push("name=cgroupns".to_owned());
     }
     options
 }
 
-fn warnings(host: &Host, open_hosts: &[OpenHost]) -> Vec<String> {
-    let mut warnings = host.cgroups.warnings();
+fn warnings(host: &HostFacts, open_hosts: &[OpenHost]) -> Vec<String> {
+    let mut warnings = host::missing_limits(host);
     if !host::forwards_ipv4() {
         warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
     }

@@ -4,9 +4,8 @@ use std::{fs, sync::OnceLock};
 
 use indexmap::IndexMap;
 
-use super::host::Host;
 use crate::{
-    engine::Engine,
+    engine::{Engine, host::Host},
     model::{
         Result,
         id::TenantId,

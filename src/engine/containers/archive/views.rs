@@ -8,13 +8,13 @@ use crate::{
     engine::{
         Engine,
         container::{Container, Turn},
-        containers::prepare::blocking,
     },
     model::{
         Result,
         container::{ContainerRecord, MountKind, MountPoint},
     },
     rootfs::{Attached, RootView},
+    work::blocking,
     work::{Stop, Why},
 };
 

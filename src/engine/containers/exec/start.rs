@@ -15,9 +15,11 @@ use crate::{
     backend::runtime::{OutputPipe, Stdio, TaskIo},
     engine::{
         Engine,
-        container::Container,
-        containers::{
+        container::{
+            Container,
             console::{Output, StdinPort},
+        },
+        containers::{
             failure::StartFailure,
             session::{Session, SessionStdin, detach_keys},
         },
