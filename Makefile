@@ -1,6 +1,6 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo check test deny compat bench api-spec build install
+.PHONY: demo check test deny compat bench api-spec picture build install
 
 ## a whole CI job on ringer, from nothing
 demo:
@@ -35,3 +35,7 @@ install:
 ## api-spec/ and docs/api.md, from the route table
 api-spec:
 	RINGER_WRITE_API_SPEC=1 cargo test --lib api::spec
+
+## the picture of the rooms in docs/architecture.md, from the imports
+picture:
+	RINGER_WRITE_PICTURE=1 cargo test --test levels picture

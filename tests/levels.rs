@@ -1,6 +1,7 @@
 //! Keeps the house in order: imports point down, and a few crates stay in their rooms. See `docs/architecture.md`.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -224,4 +225,61 @@ fn files_of_containers_are_described_by_descriptor() {
         }
     }
     assert!(wrong.is_empty(), "calls by name, see src/rootfs/attributes.rs:\n{}", wrong.join("\n"));
+}
+
+/// Between these lines of `docs/architecture.md` stands the picture.
+const PICTURE: (&str, &str) = ("<!-- made by `make picture` -->\n", "<!-- end of the picture -->\n");
+
+/// Modules that a module reaches through others: an arrow of its own would say nothing more.
+fn reached(from: &str, arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![from.to_owned()]);
+    while let Some(module) = open.pop() {
+        for next in arrows.get(&module).into_iter().flatten() {
+            if found.insert(next.clone()) {
+                open.push(next.clone());
+            }
+        }
+    }
+    found
+}
+
+/// The rooms and who uses whom, in the language of Mermaid. What the program's own modules are is one room.
+fn picture() -> String {
+    let top = LEVELS.len() - 1;
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources().iter().filter(|source| source.module != "lib") {
+        let code = source.text.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+        let is_program = level(&source.module) == Some(top);
+        let prefix = if is_program { "ringer::" } else { "crate::" };
+        let room = if is_program { "program".to_owned() } else { source.module.clone() };
+        let used = names_after(code, prefix).into_iter().filter(|used| level(used).is_some());
+        arrows.entry(room.clone()).or_default().extend(used.filter(|used| *used != room));
+    }
+    let mut lines = vec!["```mermaid".to_owned(), "flowchart TD".to_owned()];
+    for (number, modules) in LEVELS.iter().enumerate().rev() {
+        let modules: &[&str] = if number == top { &["program"] } else { modules };
+        let there: Vec<&str> = modules.iter().copied().filter(|module| arrows.contains_key(*module)).collect();
+        lines.push(format!("    subgraph level{number}[ ]\n        {}\n    end", there.join("\n        ")));
+    }
+    for (from, used) in &arrows {
+        let implied: BTreeSet<String> = used.iter().flat_map(|module| reached(module, &arrows)).collect();
+        lines.extend(used.difference(&implied).map(|to| format!("    {from} --> {to}")));
+    }
+    lines.push("```\n".to_owned());
+    lines.join("\n")
+}
+
+/// `make picture` writes it.
+#[test]
+fn picture_is_that_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(PICTURE.0).expect("the picture's first line");
+    let (shown, after) = rest.split_once(PICTURE.1).expect("the picture's last line");
+    let made = picture();
+    if std::env::var_os("RINGER_WRITE_PICTURE").is_some() {
+        fs::write(&path, [before, PICTURE.0, &made, PICTURE.1, after].concat()).unwrap();
+    } else {
+        assert!(shown == made, "docs/architecture.md shows another house: run `make picture`");
+    }
 }
