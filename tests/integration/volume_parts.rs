@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::Daemon;
+use crate::support::{daemon::Daemon, images::wait_until};
 
 fn part_of(volume: &str, subpath: &str, target: &str) -> Value {
     let options = json!({"Subpath": subpath});
@@ -133,7 +133,9 @@ async fn nothing_is_left_of_a_part_after_stop_restart_and_a_killed_daemon() {
     assert_eq!((restarted.status, count(&daemon)), (204, 2));
     daemon.kill();
     daemon.restart().await;
-    assert_eq!((count(&daemon), places(&daemon)), (0, vec![]));
+    assert_eq!(daemon.inspect(&id).await["State"]["Running"], false);
+    // Put away behind the listeners.
+    wait_until(async || (count(&daemon), places(&daemon)) == (0, vec![])).await;
     daemon.launch(&id).await;
     assert_eq!(daemon.exec(&id, &["cat", "/part/file", "/single"]).await, (0, "kept\nfile\n".to_owned()));
     daemon.remove(&id).await;
