@@ -67,10 +67,11 @@ impl ApiVersion {
     pub fn adjust_create(self, request: &mut ContainerCreateRequest) -> Result<()> {
         self.set_old_defaults(request);
         self.adjust_mounts(request.host_config.mounts.as_deref_mut().unwrap_or_default())?;
-        if self.warns_of_image_mounts()
-            && request.host_config.mounts.iter().flatten().any(|mount| mount.kind == "image")
-        {
-            request.warnings.push("Image mount is an experimental feature".to_owned());
+        if self.warns_of_image_mounts() {
+            // dockerd says it of each of them.
+            let images = request.host_config.mounts.iter().flatten().filter(|mount| mount.kind == "image").count();
+            let warning = "Image mount is an experimental feature".to_owned();
+            request.warnings.extend(std::iter::repeat_n(warning, images));
         }
         self.adjust_networking(request)?;
         self.move_mac_address(request)
