@@ -9,8 +9,10 @@ use serde_json::value::RawValue;
 
 use super::{ApiState, answer::Json, body::go_error, images::reader, query::Query, stream::JsonStream};
 use crate::{
-    engine::build::{BuildLimits, BuildRequest, PruneRequest},
-    engine::tenants::Scope,
+    engine::{
+        build::{BuildLimits, BuildRequest, PruneRequest},
+        tenants::Scope,
+    },
     model::{self, Error, filters::Filters, registry_auth::RegistryAuth},
 };
 

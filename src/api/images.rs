@@ -29,8 +29,10 @@ use super::{
     stream::{self, JsonStream},
 };
 use crate::{
-    engine::images::{DeleteOptions, ImportRequest, ListOptions, LoadOptions, PullRequest, progress::Message},
-    engine::tenants::Scope,
+    engine::{
+        images::{DeleteOptions, ImportRequest, ListOptions, LoadOptions, PullRequest, progress::Message},
+        tenants::Scope,
+    },
     model::{Error, filters::Filters, image::Platform, registry_auth::RegistryAuth},
 };
 

@@ -14,8 +14,10 @@ use super::{
     query::{FiltersQuery, Query},
 };
 use crate::{
-    engine::networks::{NetworkMember, NetworkView},
-    engine::tenants::Scope,
+    engine::{
+        networks::{NetworkMember, NetworkView},
+        tenants::Scope,
+    },
     model::{
         Error,
         id::NetworkId,

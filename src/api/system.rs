@@ -18,8 +18,10 @@ use super::{
     stream::JsonStream,
 };
 use crate::{
-    engine::system::{ApiRange, EventsQuery},
-    engine::tenants::Scope,
+    engine::{
+        system::{ApiRange, EventsQuery},
+        tenants::Scope,
+    },
     model::{
         Error,
         event::{Event, EventType},
@@ -53,7 +55,7 @@ fn ping(body: &'static str) -> Response {
 /// `GET /version`
 pub async fn system_version(State(api): State<ApiState>, scope: Scope) -> Result<Response, Error> {
     let range = ApiRange { newest: ApiVersion::NEWEST.to_string(), oldest: ApiVersion::OLDEST.to_string() };
-    let version = api.engine.system_version(scope.tenant(), range).await?;
+    let version = api.engine.system_version(&scope, range).await?;
     Ok(Json(version).into_response())
 }
 

@@ -16,8 +16,10 @@ use super::{
     query::{FiltersQuery, Query},
 };
 use crate::{
-    engine::tenants::Scope,
-    engine::volumes::{LOCAL, VolumeInfo},
+    engine::{
+        tenants::Scope,
+        volumes::{LOCAL, VolumeInfo},
+    },
     model::{Error, time::Timestamp, volume::VolumeRequest},
 };
 

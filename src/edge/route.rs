@@ -83,8 +83,8 @@ impl<S: Clone + Send + Sync + 'static> Table<S> {
 
     /// The route of a request, by a path whose escapes are resolved, and the variable part of it.
     pub fn find<'p>(&self, method: &Method, path: &'p str) -> Option<(&Route<S>, &'p str)> {
-        let of_method = self.routes.iter().filter(|route| route.method == *method);
-        of_method.into_iter().find_map(|route| Some((route, route.matches(path)?)))
+        let mut of_method = self.routes.iter().filter(|route| route.method == *method);
+        of_method.find_map(|route| Some((route, route.matches(path)?)))
     }
 
     /// Answers a request of `route`; a panic of the handler is a 500.

@@ -19,8 +19,10 @@ use crate::{
         query::Query,
         stream,
     },
-    engine::containers::archive::{PutOptions, Upload},
-    engine::tenants::Scope,
+    engine::{
+        containers::archive::{PutOptions, Upload},
+        tenants::Scope,
+    },
     model::{Error, Result},
     rootfs::PathStat,
 };

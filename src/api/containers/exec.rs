@@ -18,8 +18,10 @@ use crate::{
         extract::Path,
         hijack::Hijack,
     },
-    engine::containers::exec::{ExecRequest, ExecStart, ExecState},
-    engine::tenants::Scope,
+    engine::{
+        containers::exec::{ExecRequest, ExecStart, ExecState},
+        tenants::Scope,
+    },
     model::{Result, container::StrSlice, network::null_is_default},
 };
 
@@ -75,7 +77,7 @@ pub async fn container_exec(
         detach_keys: body.detach_keys,
         console_size: size(body.console_size.filter(|_| version.reads_console_size())),
     };
-    let id = api.engine.container_exec(scope.tenant(), &container, request).await?;
+    let id = api.engine.container_exec(&scope, &container, request).await?;
     Ok(created(json!({ "Id": id })))
 }
 

@@ -10,8 +10,10 @@ use serde_json::{Map, Value, json};
 use super::network_settings::network_settings;
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, extract::Path, query::Query},
-    engine::containers::view::{ContainerFiles, ContainerView},
-    engine::tenants::Scope,
+    engine::{
+        containers::view::{ContainerFiles, ContainerView},
+        tenants::Scope,
+    },
     model::{
         Result,
         container::{ContainerRecord, ContainerState, Ended, MountKind, MountPoint},

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, extract::Path, query::Query, stream},
-    engine::tenants::Scope,
     engine::{
         container::WaitOutcome,
         containers::{delete::DeleteOptions, stop::StopOptions, wait::WaitCondition},
+        tenants::Scope,
     },
     model::{Error, Result},
 };

@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     api::{ApiState, answer::Json, compat::ApiVersion, query::Query},
-    engine::containers::{list::ListOptions, view::ContainerSize},
-    engine::tenants::Scope,
+    engine::{
+        containers::{list::ListOptions, view::ContainerSize},
+        tenants::Scope,
+    },
     model::{Result, container::ContainerRecord, filters::Filters, network::Port},
 };
 

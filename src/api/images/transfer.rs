@@ -13,8 +13,10 @@ use crate::{
         query::{FiltersQuery, Query},
         stream::JsonStream,
     },
-    engine::images::{Inspected, PushRequest, SearchResult},
-    engine::tenants::Scope,
+    engine::{
+        images::{Inspected, PushRequest, SearchResult},
+        tenants::Scope,
+    },
     model::{
         Error, Result,
         filters::Filters,

@@ -63,6 +63,22 @@ async fn silent(State(_): State<ApiState>, gone: ClientGone) -> Response {
     body.into_response()
 }
 
+/// `/slow`, which says that it has begun, and is done when it is released.
+fn slow() -> (Route<ApiState>, mpsc::Receiver<()>, Arc<Notify>) {
+    let (begun, has_begun) = mpsc::channel::<()>(1);
+    let release = Arc::new(Notify::new());
+    let released = release.clone();
+    let slow = move || {
+        let (begun, released) = (begun.clone(), released.clone());
+        async move {
+            begun.send(()).await.unwrap();
+            released.notified().await;
+            "done"
+        }
+    };
+    (get("/slow").to(slow), has_begun, release)
+}
+
 async fn world(routes: Vec<Route<ApiState>>) -> World {
     let (state, folder) = testing::state().await;
     let socket = folder.path().join("docker.sock");
@@ -233,18 +249,8 @@ async fn silent_stream_ends_when_its_client_leaves() {
 
 #[tokio::test]
 async fn drain_lets_a_request_end_and_takes_the_socket_away() {
-    let (begun, mut has_begun) = mpsc::channel::<()>(1);
-    let release = Arc::new(Notify::new());
-    let released = release.clone();
-    let slow = move || {
-        let (begun, released) = (begun.clone(), released.clone());
-        async move {
-            begun.send(()).await.unwrap();
-            released.notified().await;
-            "done"
-        }
-    };
-    let world = world(vec![get("/slow").to(slow)]).await;
+    let (slow, mut has_begun, release) = slow();
+    let world = world(vec![slow]).await;
     let mut stream = world.connect().await;
     stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     has_begun.recv().await.unwrap();
@@ -259,18 +265,8 @@ async fn drain_lets_a_request_end_and_takes_the_socket_away() {
 
 #[tokio::test]
 async fn listener_that_is_taken_away_lets_its_request_end_and_leaves_the_others() {
-    let (begun, mut has_begun) = mpsc::channel::<()>(1);
-    let release = Arc::new(Notify::new());
-    let released = release.clone();
-    let slow = move || {
-        let (begun, released) = (begun.clone(), released.clone());
-        async move {
-            begun.send(()).await.unwrap();
-            released.notified().await;
-            "done"
-        }
-    };
-    let mut world = world(vec![get("/slow").to(slow), get("/who").to(who)]).await;
+    let (slow, mut has_begun, release) = slow();
+    let mut world = world(vec![slow, get("/who").to(who)]).await;
     let other = world.socket.with_file_name("other.sock");
     let api = api(vec![get("/who").to(who)], &world.state);
     let listener = Listener::open(&ListenAddress::Unix(other.clone()), "", None).unwrap().remove(0);

@@ -19,7 +19,7 @@ use rustix::{
 };
 use tracing::{info, warn};
 
-use super::ChildOptions;
+use super::{ChildOptions, process::stat_fields};
 use crate::containerd::{cgroups::Cgroups, io};
 
 /// How long killed processes may take to be gone.
@@ -144,13 +144,10 @@ fn await_stop(pids: &[u32]) {
 /// Whether no thread of a process goes on. One that is gone has none.
 fn is_stopped(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let states = threads.filter_map(|thread| state_of(&fs::read_to_string(thread.path().join("stat")).ok()?));
-    states.into_iter().all(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
-}
-
-/// What `stat` says of a process or thread.
-fn state_of(stat: &str) -> Option<char> {
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
+    let mut stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.all(|stat| {
+        matches!(stat_fields(&stat).and_then(|mut fields| fields.next()), Some("T" | "t" | "Z" | "X") | None)
+    })
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -201,8 +198,7 @@ fn is_shim(arguments: &[u8], address: &Path) -> bool {
 
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(1)?.parse().ok()
+    stat_fields(&stat)?.nth(1)?.parse().ok()
 }
 
 fn cgroups_of(pid: u32) -> Vec<String> {

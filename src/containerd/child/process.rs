@@ -8,6 +8,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     process::Stdio,
+    str::SplitWhitespace,
     time::Duration,
 };
 
@@ -129,9 +130,13 @@ fn open_pidfd(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
 /// Field 22 of `/proc/PID/stat`: with the number it names a process for ever.
 fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in brackets and may itself hold blanks and brackets.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19).map(str::to_owned)
+    stat_fields(&stat)?.nth(19).map(str::to_owned)
+}
+
+/// The fields of `/proc/PID/stat` from the third on. The second is the program's name in brackets and may itself hold blanks
+/// and brackets.
+pub(super) fn stat_fields(stat: &str) -> Option<SplitWhitespace<'_>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
 fn open_log(path: &Path) -> io::Result<File> {

@@ -6,7 +6,9 @@ use tracing::{info, warn};
 
 use crate::{
     backend::runtime::NewContainer,
-    engine::{Engine, container::Container, containers::storage::ResolvedMounts, networks, tenants::Scope},
+    engine::{
+        Engine, container::Container, containers::storage::ResolvedMounts, host::hostname, networks, tenants::Scope,
+    },
     logs::{self, ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
@@ -75,7 +77,7 @@ impl Engine {
         let id = ContainerId::random();
         if config.hostname.is_empty() {
             config.hostname = match request.host_config.network_mode {
-                NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                NetworkMode::Host => hostname(),
                 _ => id.short().to_owned(),
             };
         }

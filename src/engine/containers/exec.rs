@@ -15,7 +15,11 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    engine::{Engine, container::Turn},
+    engine::{
+        Engine,
+        container::{Container, Turn},
+        tenants::Scope,
+    },
     model::{
         Error, Result,
         container::ContainerState,
@@ -163,8 +167,18 @@ impl Execs {
 
 impl Engine {
     /// Prepares an exec; nothing runs yet. A user of the request's own must be known in the container.
-    pub async fn container_exec(&self, tenant: &TenantId, reference: &str, request: ExecRequest) -> Result<ExecId> {
-        let container = self.containers.get(tenant, reference)?;
+    pub async fn container_exec(&self, scope: &Scope, reference: &str, request: ExecRequest) -> Result<ExecId> {
+        let container = self.containers.get(scope.tenant(), reference)?;
+        Ok(self.prepare_exec(&container, reference, request).await?.id.clone())
+    }
+
+    /// The same in a container that was found by `reference`.
+    pub(crate) async fn prepare_exec(
+        &self,
+        container: &Arc<Container>,
+        reference: &str,
+        request: ExecRequest,
+    ) -> Result<Arc<Exec>> {
         // A turn for the look alone: what holds it up long is no matter of an exec that is under way.
         can_exec(&container.turn().await?, reference)?;
         if request.command.is_empty() {
@@ -172,20 +186,20 @@ impl Engine {
         }
         super::session::detach_keys(&request.detach_keys, "escape")?;
         if !request.user.is_empty() {
-            self.resolve_user(&container, &request.user).await?;
+            self.resolve_user(container, &request.user).await?;
         }
-        let exec = Exec {
+        let record = container.record();
+        let exec = Arc::new(Exec {
             id: ExecId::random(),
-            tenant: tenant.clone(),
+            tenant: record.tenant.clone(),
             container: container.id().clone(),
             request,
             state: watch::Sender::new(ExecState::Created),
-        };
-        let exec_id = exec.id.clone();
+        });
         let action = format!("exec_create: {}", command_line(&exec.request.command));
-        self.events.container(&container.record(), action, &[("execID", exec_id.to_string())]);
-        self.execs.insert(Arc::new(exec));
-        Ok(exec_id)
+        self.events.container(&record, action, &[("execID", exec.id.to_string())]);
+        self.execs.insert(exec.clone());
+        Ok(exec)
     }
 }
 

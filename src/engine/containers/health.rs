@@ -100,8 +100,7 @@ impl Engine {
             attach_stderr: true,
             ..ExecRequest::default()
         };
-        let id = self.container_exec(&record.tenant, record.id.as_str(), request).await?;
-        let exec = self.execs.get(&record.tenant, id.as_str())?;
+        let exec = self.prepare_exec(container, record.id.as_str(), request).await?;
         let _forgotten = Forgotten { engine: self, exec: &exec };
         let mut session = self.exec_start(&exec, ExecStart::default()).await?;
         let read = async {

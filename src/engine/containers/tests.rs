@@ -17,7 +17,7 @@ use crate::{
         Engine,
         containers::{
             delete::DeleteOptions,
-            exec::{ExecRequest, ExecStart},
+            exec::{Exec, ExecRequest, ExecStart},
             list::ListOptions,
             stop::StopOptions,
             wait::WaitCondition,
@@ -71,6 +71,12 @@ impl Bench {
     }
 
     /// Ends when the tear-down of a container's run is over.
+    /// An exec that can be started.
+    async fn exec(&self, name: &str, request: ExecRequest) -> Arc<Exec> {
+        let id = self.engine.container_exec(&self.scope, name, request).await.unwrap();
+        self.engine.exec_startable(&self.scope, id.as_str()).await.unwrap()
+    }
+
     async fn settled(&self, name: &str) {
         if let Ok(container) = self.engine.containers.get(self.scope.tenant(), name) {
             drop(container.turn_torn_down().await);
@@ -197,8 +203,7 @@ async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
     let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["nope".to_owned()], attach_stdout: true, ..ExecRequest::default() };
-    let exec = bench.engine.container_exec(bench.scope.tenant(), "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.scope, exec.as_str()).await.unwrap();
+    let exec = bench.exec("one", request).await;
     let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has no process");
     // The process of the fake has no root folder, as one that has just ended: that is no fault of the command.
     assert_eq!(error.kind(), ErrorKind::System);
@@ -214,8 +219,7 @@ async fn an_exec_that_meets_the_end_of_its_container_is_told_that_it_does_not_ru
     let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["true".to_owned()], attach_stdout: true, ..ExecRequest::default() };
-    let exec = bench.engine.container_exec(bench.scope.tenant(), "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.scope, exec.as_str()).await.unwrap();
+    let exec = bench.exec("one", request).await;
     bench.engine.container_stop(&bench.scope, "one", StopOptions::default()).await.unwrap();
     let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has no process");
     assert_eq!((error.kind(), error.message()), (ErrorKind::Conflict, &*format!("container {id} is not running")));
@@ -343,8 +347,7 @@ async fn no_exec_begins_in_a_paused_container() {
     bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
     bench.start("one").await.unwrap();
     let request = ExecRequest { command: vec!["true".to_owned()], ..ExecRequest::default() };
-    let exec = bench.engine.container_exec(bench.scope.tenant(), "one", request).await.unwrap();
-    let exec = bench.engine.exec_startable(&bench.scope, exec.as_str()).await.unwrap();
+    let exec = bench.exec("one", request).await;
     bench.engine.container_pause(&bench.scope, "one").await.unwrap();
     assert_eq!(bench.engine.exec_start(&exec, ExecStart::default()).await.err().unwrap().kind(), ErrorKind::Conflict);
 }

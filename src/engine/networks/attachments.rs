@@ -37,18 +37,16 @@ impl Engine {
         let Some(main) = request.host_config.network_mode.network() else { return Ok(Vec::new()) };
         let empty = indexmap::IndexMap::new();
         let asked = request.networking.endpoints_config.as_ref().unwrap_or(&empty);
+        let main = self.attachment(scope.tenant(), main, EndpointSettings::default());
         let mut attachments = Vec::new();
         for (name, settings) in asked {
             let name = if name == "default" { "bridge" } else { name };
-            let settings = settings.clone().unwrap_or_default();
-            let is_main = self.attachment(scope.tenant(), name, EndpointSettings::default()).name
-                == self.attachment(scope.tenant(), main, EndpointSettings::default()).name;
-            let attachment = self.attachment(scope.tenant(), name, settings);
+            let attachment = self.attachment(scope.tenant(), name, settings.clone().unwrap_or_default());
             // The main network comes first: it gets `eth0`.
-            attachments.insert(if is_main { 0 } else { attachments.len() }, attachment);
+            attachments.insert(if attachment.name == main.name { 0 } else { attachments.len() }, attachment);
         }
         if attachments.is_empty() {
-            attachments.push(self.attachment(scope.tenant(), main, EndpointSettings::default()));
+            attachments.push(main);
         }
         for attachment in &attachments {
             let record = self.networks.get(scope.tenant(), &attachment.name).ok();

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     engine::{
-        Engine,
+        Engine, host,
         networks::{
             attachments::{check_endpoint, gateway, links, wish},
             files::Resolver,
@@ -148,9 +148,7 @@ impl Engine {
         }
         // The short id stands for "no host name given": then it is the host's.
         let hostname = match record.config.hostname.as_str() {
-            name if name.is_empty() || name == record.id.short() => {
-                rustix::system::uname().nodename().to_string_lossy().into_owned()
-            }
+            name if name.is_empty() || name == record.id.short() => host::hostname(),
             name => name.to_owned(),
         };
         let files = self.write_network_files(record, &hostname, Resolver::Host, &[]).await?;

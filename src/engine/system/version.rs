@@ -5,10 +5,9 @@ use std::{fs, sync::OnceLock};
 use indexmap::IndexMap;
 
 use crate::{
-    engine::{Engine, host::Host},
+    engine::{Engine, host::Host, tenants::Scope},
     model::{
         Result,
-        id::TenantId,
         system::{Component, GO_VERSION, PLATFORM_NAME, Platform, SERVER_VERSION, SystemVersion},
         time::Timestamp,
     },
@@ -25,7 +24,7 @@ pub struct ApiRange {
 
 impl Engine {
     /// Who we are and what we consist of.
-    pub async fn system_version(&self, _: &TenantId, api: ApiRange) -> Result<SystemVersion> {
+    pub async fn system_version(&self, _: &Scope, api: ApiRange) -> Result<SystemVersion> {
         let host = Host::get();
         let commit = option_env!("RINGER_GIT_COMMIT").unwrap_or_default().to_owned();
         Ok(SystemVersion {

@@ -107,7 +107,7 @@ async fn a_kill_behind_a_start_ends_what_was_started() {
 async fn an_exec_behind_a_start_can_be_made() {
     let bench = Bench::with_one("sleep 100", HostConfig::default()).await;
     let request = ExecRequest { command: vec!["true".to_owned()], ..ExecRequest::default() };
-    let exec = verb!(bench, |engine, tenant| engine.container_exec(tenant.tenant(), "one", request));
+    let exec = verb!(bench, |engine, tenant| engine.container_exec(&tenant, "one", request));
     bench.behind_a_start(exec).await.unwrap();
 }
 
