@@ -46,6 +46,8 @@ pub enum Step {
     Pause,
     /// [`Runtime::resume`].
     Resume,
+    /// [`Runtime::pids`].
+    Pids,
     /// [`Runtime::update_resources`].
     UpdateResources,
     /// [`Runtime::create_exec`].
@@ -309,6 +311,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn pids(&self, id: &ContainerId) -> Result<Vec<u32>> {
+        self.step(Step::Pids)?;
         let mut state = self.lock();
         let task = state.task(id)?;
         let running = std::iter::once(&task.init).chain(task.execs.values()).filter(|process| process.is_running());

@@ -226,6 +226,23 @@ async fn an_exec_that_meets_the_end_of_its_container_is_told_that_it_does_not_ru
 }
 
 #[tokio::test]
+async fn a_look_that_meets_the_end_of_its_container_is_told_that_it_does_not_run() {
+    let bench = Bench::new().await;
+    let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();
+    bench.start("one").await.unwrap();
+    for _ in 0..2 {
+        bench.runtime.fail_next(Step::Pids, ErrorKind::System, "ttrpc: closed");
+    }
+    let (looked, killed) = tokio::join!(
+        bench.engine.container_top(&bench.scope, "one", ""),
+        bench.engine.container_kill(&bench.scope, "one", None),
+    );
+    killed.unwrap();
+    let error = looked.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Conflict, &*format!("container {id} is not running")));
+}
+
+#[tokio::test]
 async fn a_refused_pause_says_of_which_container() {
     let bench = Bench::new().await;
     let id = bench.create("one", "sleep 100", HostConfig::default()).await.unwrap();

@@ -38,7 +38,10 @@ impl Engine {
         }
         let arguments = if arguments.is_empty() { "-ef" } else { arguments };
         check_arguments(arguments)?;
-        let pids: HashSet<u32> = self.backends.runtime.pids(container.id()).await?.into_iter().collect();
+        let pids: HashSet<u32> = match self.backends.runtime.pids(container.id()).await {
+            Ok(pids) => pids.into_iter().collect(),
+            Err(error) => return Err(self.told_by_end(&container, error).await),
+        };
         let top = select(&ps(arguments).await?, &pids)?;
         self.events.container(&container.record(), "top", &[]);
         Ok(top)

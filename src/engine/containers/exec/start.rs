@@ -124,9 +124,9 @@ impl Engine {
         })
     }
 
-    /// What a client is told of an exec that could not be started: that the container does not run, if that is why. A runtime
-    /// that finds the files of a process gone blames the command, and a shim may be gone before it answers.
-    async fn told_by_end(&self, container: &Arc<Container>, error: Error) -> Error {
+    /// What a client is told of an exec or a look that the runtime refused: that the container does not run, if that is why. A
+    /// runtime that finds the files of a process gone blames the command, and a shim may be gone before it answers.
+    pub(crate) async fn told_by_end(&self, container: &Arc<Container>, error: Error) -> Error {
         let has_ended = match container.state().live() {
             None => true,
             Some(live) => match self.backends.runtime.pids(container.id()).await {
