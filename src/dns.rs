@@ -8,10 +8,35 @@ mod names;
 mod relay;
 mod server;
 
-use std::net::IpAddr;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
+use async_trait::async_trait;
 pub use names::{SandboxNames, SharedNames};
 pub use server::{Server, Settings};
+use tokio::net::{TcpStream, UdpSocket};
+
+/// Makes sockets in some network namespace.
+#[async_trait]
+pub trait Sockets: Send + Sync + 'static {
+    /// A connection.
+    async fn connect_tcp(&self, peer: SocketAddr) -> io::Result<TcpStream>;
+
+    /// A socket at a port of its own that hears this peer only.
+    async fn connect_udp(&self, peer: SocketAddr) -> io::Result<UdpSocket>;
+}
+
+/// Who is asked what our names do not answer.
+#[derive(Clone)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it is asked with.
+    pub sockets: Arc<dyn Sockets>,
+}
 
 /// What a name server knows by itself.
 pub trait Names: Send + Sync + 'static {

@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    backend::{images::ImageBackend, network::NetworkBackend, runtime::Runtime},
+    backend::{images::ImageBackend, network::NetworkHosts, runtime::Runtime},
     engine::{
         config::EngineConfig, events::EventBus, networks::NetworkStore, store::ContainerStore, tenants::Tenants,
         volumes::VolumeStore,
@@ -45,8 +45,8 @@ pub struct Backends {
     pub runtime: Arc<dyn Runtime>,
     /// Content, image names, snapshots.
     pub images: Arc<dyn ImageBackend>,
-    /// The kernel's networking.
-    pub network: Arc<dyn NetworkBackend>,
+    /// The kernel's networking: a host for each tenant.
+    pub network: Arc<dyn NetworkHosts>,
 }
 
 /// The engine; clones share everything.
@@ -107,7 +107,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));
-        engine.tenants.add(&TenantId::default_tenant());
+        engine.tenants.add(&TenantId::default_tenant(), engine.backends.network.machine());
         build::tidy(&engine.config.data_root);
         engine.take_up_containers().await?;
         // Before any container starts again; what ran is ended.

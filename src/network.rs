@@ -1,6 +1,9 @@
 //! Level 2: carries networks out with the kernel: bridges, veth pairs and network namespaces by rtnetlink, NAT and
 //! isolation by nf_tables, names at 127.0.0.11 by [`crate::dns`]. No other program is started.
 //!
+//! A [`LinuxNetwork`] is one host: a network namespace that bridges, rules and published ports are in. [`LinuxHosts`] are
+//! the machine's own and one for each job.
+//!
 //! What blocks (netlink, namespaces) runs on threads of its own, what waits (proxies, name servers) on the
 //! runtime. The kernel's slow deletions go on in the background.
 
@@ -8,6 +11,7 @@ mod bridge;
 mod datagram;
 mod endpoint;
 mod firewall;
+mod hosts;
 mod links;
 mod netlink;
 mod netns;
@@ -22,6 +26,7 @@ mod uplink;
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -29,7 +34,13 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::task::TaskTracker;
 
-use self::{firewall::Firewall, ports::Ports, sandbox::Sandbox};
+pub use self::hosts::LinuxHosts;
+use self::{
+    firewall::Firewall,
+    netns::Namespace,
+    ports::{Ports, Reservation},
+    sandbox::Sandbox,
+};
 use crate::{
     backend::network::{Keep, NetworkBackend, SandboxDns, Uplink},
     dns::SharedNames,
@@ -40,8 +51,9 @@ use crate::{
     },
 };
 
-/// The kernel of this machine, for one daemon instance.
+/// One host of one daemon instance, as the kernel has it.
 pub struct LinuxNetwork {
+    namespace: Namespace,
     /// Starts the alias of every bridge that we made, so that a later life finds them and no others.
     mark: String,
     netns_dir: PathBuf,
@@ -54,13 +66,21 @@ pub struct LinuxNetwork {
 }
 
 impl LinuxNetwork {
-    /// Takes over what belongs to `instance` in the calling thread's network namespace: its table of rules is
-    /// made anew. Namespaces are held below `exec_root`.
+    /// Takes over what belongs to `instance` on the machine, that is in the calling thread's network namespace: its
+    /// table of rules is made anew. Namespaces of containers are held below `exec_root`.
     pub async fn open(instance: &str, exec_root: &Path) -> Result<Self> {
+        let network = Self::open_in(Namespace::Machine, instance, exec_root.join("netns")).await?;
+        network.warn_of_others().await;
+        Ok(network)
+    }
+
+    /// The same in a network namespace, with those of its containers held in `netns_dir`.
+    async fn open_in(namespace: Namespace, instance: &str, netns_dir: PathBuf) -> Result<Self> {
         let firewall = Arc::new(Mutex::new(Firewall::new(format!("ringer-{instance}"))));
         let network = Self {
+            namespace,
             mark: format!("ringer {instance} "),
-            netns_dir: exec_root.join("netns"),
+            netns_dir,
             firewall,
             ports: Arc::default(),
             names: Arc::default(),
@@ -68,8 +88,28 @@ impl LinuxNetwork {
             background: TaskTracker::new(),
         };
         network.with_firewall("installing nf_tables rules", |firewall| firewall.install()).await?;
-        warn_of_others().await;
         Ok(network)
+    }
+
+    /// Nothing in our table can let through what another table drops (dockerd's or ufw's FORWARD policy, say).
+    async fn warn_of_others(&self) {
+        let chains = self.blocking("reading nf_tables chains", nft::chains_that_drop_forwarded).await;
+        for chain in chains.unwrap_or_default() {
+            tracing::warn!(
+                "chain {chain} of another program drops forwarded packets: containers reach the outside, and are \
+                 reached from it, only if a rule there accepts what comes from and goes to ringer's bridges"
+            );
+        }
+    }
+
+    /// Ends what runs in the host: name servers and proxies, whose sockets would keep it.
+    async fn close(&self) {
+        let sandboxes = std::mem::take(&mut *self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner));
+        for sandbox in sandboxes.into_values() {
+            sandbox.tear_down().await;
+        }
+        self.background.close();
+        self.background.wait().await;
     }
 
     /// What stands on the bridge that we made for a network.
@@ -95,35 +135,33 @@ impl LinuxNetwork {
         work: impl FnOnce(&mut Firewall) -> io::Result<()> + Send + 'static,
     ) -> Result<()> {
         let firewall = self.firewall.clone();
-        blocking(doing, move || work(&mut firewall.lock().unwrap_or_else(PoisonError::into_inner))).await
+        self.blocking(doing, move || work(&mut firewall.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+
+    /// Runs netlink work in the host's network namespace.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        doing: &str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.namespace.run("netlink", work).await.map_err(|error| failed(doing, error))
+    }
+
+    /// Binds the sockets of published ports, in the host's network namespace.
+    async fn reserve(&self, ports: &[PortRequest], default: Option<IpAddr>) -> Result<Vec<Reservation>> {
+        let (book, requests) = (self.ports.clone(), ports.to_vec());
+        let reserved = self.namespace.run("ports", move || Ok(book.reserve(&requests, default))).await;
+        reserved.map_err(|error| failed("reserving ports", error))?
     }
 
     /// Deletes a link whose name is free already. The kernel takes its time, nobody waits.
     fn delete_in_background(&self, work: impl FnOnce() -> io::Result<()> + Send + 'static) {
+        let namespace = self.namespace.clone();
         self.background.spawn(async move {
-            if let Err(error) = netns::on_own_thread("link-deletion", work).await {
+            if let Err(error) = namespace.run_apart("link-deletion", work).await {
                 tracing::warn!(%error, "deleting a link in the background: {error}");
             }
         });
-    }
-}
-
-/// Nothing in our table can let through what another table drops (dockerd's or ufw's FORWARD policy, say).
-async fn warn_of_others() {
-    let chains = blocking("reading nf_tables chains", nft::chains_that_drop_forwarded).await.unwrap_or_default();
-    for chain in chains {
-        tracing::warn!(
-            "chain {chain} of another program drops forwarded packets: containers reach the outside, and are reached \
-             from it, only if a rule there accepts what comes from and goes to ringer's bridges"
-        );
-    }
-}
-
-/// Runs netlink work on a blocking thread in the daemon's own network namespace.
-async fn blocking<T: Send + 'static>(doing: &str, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| failed(doing, error)),
-        Err(panicked) => Err(Error::system(format!("{doing} panicked")).with_source(panicked)),
     }
 }
 
@@ -134,27 +172,34 @@ fn failed(doing: &str, error: io::Error) -> Error {
 
 #[async_trait]
 impl NetworkBackend for LinuxNetwork {
+    fn namespace(&self) -> Option<PathBuf> {
+        self.namespace.path().map(Path::to_owned)
+    }
+
     async fn uplink(&self) -> Result<Uplink> {
-        blocking("reading the default route", uplink::read).await
+        self.blocking("reading the default route", uplink::read).await
     }
 
     async fn used_subnets(&self) -> Result<Vec<ipnet::IpNet>> {
-        let mark = self.mark.clone();
-        blocking("reading routes", move || uplink::used_subnets(&mark)).await
+        let read = |mark: String| move || uplink::used_subnets(&mark);
+        let mut used = self.blocking("reading routes", read(self.mark.clone())).await?;
+        if self.namespace.path().is_some() {
+            let of_machine = Namespace::Machine.run("netlink", read(self.mark.clone())).await;
+            used.extend(of_machine.map_err(|error| failed("reading the machine's routes", error))?);
+        }
+        Ok(used)
     }
 
     async fn find_bridge(&self, link: &str) -> Result<Option<Vec<ipnet::IpNet>>> {
         let name = link.to_owned();
-        match tokio::task::spawn_blocking(move || bridge::find(&name)).await {
-            // dockerd says no more than this.
-            Ok(found) => found.map_err(|error| Error::system(error.to_string())),
-            Err(panicked) => Err(Error::system(format!("looking for bridge {link} panicked")).with_source(panicked)),
-        }
+        let found = self.namespace.run("netlink", move || bridge::find(&name)).await;
+        // dockerd says no more than this.
+        found.map_err(|error| Error::system(error.to_string()))
     }
 
     async fn create_network(&self, network: &BridgeNetwork) -> Result<()> {
         let (wanted, note) = (network.clone(), self.note(network));
-        blocking(&format!("making bridge {}", network.link), move || bridge::create(&wanted, &note)).await?;
+        self.blocking(&format!("making bridge {}", network.link), move || bridge::create(&wanted, &note)).await?;
         let rules = network.clone();
         let added = self.with_firewall("adding rules", move |firewall| firewall.add_network(&rules)).await;
         match added {
@@ -172,7 +217,7 @@ impl NetworkBackend for LinuxNetwork {
         self.with_firewall("removing rules", move |firewall| firewall.remove_network(&link)).await?;
         let (wanted, note) = (network.clone(), self.note(network));
         let doing = format!("removing bridge {}", network.link);
-        let retired = blocking(&doing, move || bridge::retire(&wanted, &note)).await?;
+        let retired = self.blocking(&doing, move || bridge::retire(&wanted, &note)).await?;
         if let Some(index) = retired {
             self.delete_in_background(move || links::Links::open()?.delete(index));
         }
@@ -186,7 +231,7 @@ impl NetworkBackend for LinuxNetwork {
             let fresh = || Arc::new(Sandbox::new(container, path.clone(), self.names.clone()));
             sandboxes.entry(container.clone()).or_insert_with(fresh).clone()
         };
-        match sandbox.set_up(dns).await {
+        match sandbox.set_up(dns, &self.namespace).await {
             Ok(()) => Ok(path),
             Err(error) => {
                 let _ = self.remove_sandbox(container).await;
@@ -205,13 +250,14 @@ impl NetworkBackend for LinuxNetwork {
             }
         }
         let path = self.netns_path(container);
-        blocking("removing a network namespace", move || netns::release(&path)).await
+        self.blocking("removing a network namespace", move || netns::release(&path)).await
     }
 
     async fn attach(&self, container: &ContainerId, network: &BridgeNetwork, endpoint: &Endpoint) -> Result<()> {
         let sandbox = self.require_sandbox(container)?;
         let (network_, endpoint_, path) = (network.clone(), endpoint.clone(), sandbox.path().to_owned());
-        netns::on_own_thread("attach", move || endpoint::attach(&path, &network_, &endpoint_))
+        self.namespace
+            .run_apart("attach", move || endpoint::attach(&path, &network_, &endpoint_))
             .await
             .map_err(|error| failed(&format!("attaching {} to {}", endpoint.interface, network.link), error))?;
         sandbox.names().join(&network.id);
@@ -223,7 +269,9 @@ impl NetworkBackend for LinuxNetwork {
         let Some(sandbox) = self.sandbox(container) else { return Ok(()) };
         sandbox.names().leave(&network.id);
         let (path, endpoint_) = (sandbox.path().to_owned(), endpoint.clone());
-        let retired = netns::on_own_thread("detach", move || endpoint::retire(&path, &endpoint_))
+        let retired = self
+            .namespace
+            .run_apart("detach", move || endpoint::retire(&path, &endpoint_))
             .await
             .map_err(|error| failed(&format!("detaching {} from {}", endpoint.interface, network.link), error))?;
         if let Some(delete) = retired {
@@ -241,12 +289,12 @@ impl NetworkBackend for LinuxNetwork {
     ) -> Result<Vec<PublishedPort>> {
         let sandbox = self.require_sandbox(container)?;
         self.unpublish(container, &network.id).await?;
-        let reservations = self.ports.reserve(ports, network.default_host_ip)?;
+        let reservations = self.reserve(ports, network.default_host_ip).await?;
         let publication = publication::Publication::new(reservations, network.link.as_str().into(), endpoint);
         let mappings = publication.mappings().to_vec();
         self.with_firewall("publishing ports", move |firewall| firewall.add_mappings(&mappings)).await?;
         let mappings = publication.mappings().to_vec();
-        match publication.serve() {
+        match publication.serve(&self.namespace) {
             Ok(publication) => {
                 let published = publication.ports().to_vec();
                 sandbox.publish(network.id.clone(), publication).await;
@@ -273,7 +321,7 @@ impl NetworkBackend for LinuxNetwork {
 
     async fn sweep(&self, keep: &Keep) -> Result<()> {
         let (keep_, mark, netns_dir) = (keep.clone(), self.mark.clone(), self.netns_dir.clone());
-        blocking("sweeping", move || {
+        self.blocking("sweeping", move || {
             let namespaces = sandbox::sweep(&netns_dir, &keep_);
             bridge::sweep(&mark, &keep_).and(namespaces)
         })

@@ -6,7 +6,7 @@ use ringer::{
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::Backends,
     model::{Error, Result},
-    network::LinuxNetwork,
+    network::LinuxHosts,
 };
 
 use crate::config::{Config, NAME as DEFAULT_INSTANCE};
@@ -72,6 +72,6 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
     };
     let containerd = Arc::new(Containerd::connect(options).await?);
     containerd.end_leases_of_the_dead().await?;
-    let network = LinuxNetwork::open(&config.engine.instance, &config.engine.exec_root).await?;
+    let network = LinuxHosts::open(&config.engine.instance, &config.engine.exec_root).await?;
     Ok(Backends { runtime: containerd.clone(), images: containerd, network: Arc::new(network) })
 }

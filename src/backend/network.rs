@@ -7,17 +7,18 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 
 use crate::model::{
     Result,
-    id::{ContainerId, NetworkId},
+    id::{ContainerId, NetworkId, TenantId},
     network::{BridgeNetwork, Endpoint, NameTable, PortRequest, PublishedPort},
 };
 
-/// What is known of the way out of this machine.
+/// What is known of the way out of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// Bytes; 1500 if there is no default route.
@@ -26,12 +27,29 @@ pub struct Uplink {
     pub address: Option<IpAddr>,
 }
 
+/// Whose network namespace a name server is asked from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedFrom {
+    /// The machine's: its own resolver names the server, which may listen at the machine's loopback.
+    Machine,
+    /// That of the tenant's host: the client named the server, and reaches no more through us than by itself.
+    Host,
+}
+
+/// A name server that is asked on behalf of containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where it is asked from.
+    pub from: AskedFrom,
+}
+
 /// How a sandbox answers at 127.0.0.11:53.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SandboxDns {
-    /// Where questions go that no container of the sandbox's networks answers. Asked from the host's
-    /// network namespace.
-    pub upstreams: Vec<SocketAddr>,
+    /// Where questions go that no container of the sandbox's networks answers.
+    pub upstreams: Vec<Upstream>,
     /// Names without a dot are not asked of the upstreams: the client chose `ndots` and tries its search
     /// domains first.
     pub keep_single_labels: bool,
@@ -46,17 +64,40 @@ pub struct Keep {
     pub links: BTreeSet<String>,
 }
 
-/// Carries networks out: bridges, sandboxes (a network namespace per container), endpoints, published
+/// Makes and removes the hosts of tenants. A host is the network namespace in which a tenant's bridges, published ports
+/// and containers of `--network host` are: the machine for the default tenant, one of its own for a job.
+#[async_trait]
+pub trait NetworkHosts: Send + Sync + 'static {
+    /// The machine.
+    fn machine(&self) -> Arc<dyn NetworkBackend>;
+
+    /// Makes the host of a job, or takes up the one that an earlier life made. What is open already is answered again.
+    async fn open(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>>;
+
+    /// Drops a host with everything that is in it; also one that this life has not opened, and one that is gone.
+    async fn remove(&self, tenant: &TenantId) -> Result<()>;
+
+    /// Removes the hosts that an earlier life left, but those of `keep`.
+    async fn sweep(&self, keep: &BTreeSet<TenantId>) -> Result<()>;
+
+    /// Drops the hosts of all jobs and shuts the machine's networking down.
+    async fn shutdown(&self) -> Result<()>;
+}
+
+/// Carries the networks of one host out: bridges, sandboxes (a network namespace per container), endpoints, published
 /// ports and the name server inside each sandbox.
 ///
 /// Every call is idempotent where it creates or removes: a daemon that was killed calls it again.
 /// Nothing here waits for the kernel to delete a link.
 #[async_trait]
 pub trait NetworkBackend: Send + Sync + 'static {
-    /// Reads the way out of this machine.
+    /// The network namespace of this host, for containers that live in it; `None` is the machine's own.
+    fn namespace(&self) -> Option<PathBuf>;
+
+    /// Reads the way out of this host.
     async fn uplink(&self) -> Result<Uplink>;
 
-    /// Subnets that the host's routes and links already use, so that pools can avoid them.
+    /// Subnets that the routes and links of host and machine already use, so that pools can avoid them.
     async fn used_subnets(&self) -> Result<Vec<ipnet::IpNet>>;
 
     /// The addresses of a bridge of that name, if somebody has made one. A link of another kind is an error in dockerd's

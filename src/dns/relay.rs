@@ -1,20 +1,16 @@
 //! Questions that are not for us go on as they came, and the answers come back as they are: EDNS, flags and
 //! record types we have never heard of included.
 
-use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::TcpStream,
     time::timeout,
 };
 use tracing::debug;
 
-use super::message;
+use super::{Upstream, message};
 
 /// Clients give up after five seconds, so a dead first server must not use them up.
 const FIRST_LIMIT: Duration = Duration::from_secs(2);
@@ -31,21 +27,22 @@ pub enum Transport {
 }
 
 /// Asks the upstreams one after the other. A refusal is handed on only when nobody says better.
-pub async fn relay(packet: &[u8], upstreams: &[SocketAddr], transport: Transport) -> Option<Vec<u8>> {
+pub async fn relay(packet: &[u8], upstreams: &[Upstream], transport: Transport) -> Option<Vec<u8>> {
     let mut refusal = None;
     for (position, upstream) in upstreams.iter().enumerate() {
         let limit = if position + 1 == upstreams.len() { LAST_LIMIT } else { FIRST_LIMIT };
-        match timeout(limit, ask(packet, *upstream, transport)).await {
+        let address = upstream.address;
+        match timeout(limit, ask(packet, upstream, transport)).await {
             Ok(Ok(answer)) if message::is_failure(&answer) => refusal = Some(answer),
             Ok(Ok(answer)) => return Some(answer),
-            Ok(Err(error)) => debug!(%upstream, %error, "asking {upstream}: {error}"),
-            Err(_) => debug!(%upstream, "{upstream} did not answer"),
+            Ok(Err(error)) => debug!(upstream = %address, %error, "asking {address}: {error}"),
+            Err(_) => debug!(upstream = %address, "{address} did not answer"),
         }
     }
     refusal
 }
 
-async fn ask(packet: &[u8], upstream: SocketAddr, transport: Transport) -> io::Result<Vec<u8>> {
+async fn ask(packet: &[u8], upstream: &Upstream, transport: Transport) -> io::Result<Vec<u8>> {
     match transport {
         Transport::Udp => ask_udp(packet, upstream).await,
         Transport::Tcp => ask_tcp(packet, upstream).await,
@@ -53,13 +50,8 @@ async fn ask(packet: &[u8], upstream: SocketAddr, transport: Transport) -> io::R
 }
 
 /// A socket of its own per question: its random port is what makes forged answers hard.
-async fn ask_udp(packet: &[u8], upstream: SocketAddr) -> io::Result<Vec<u8>> {
-    let any = match upstream {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(upstream).await?;
+async fn ask_udp(packet: &[u8], upstream: &Upstream) -> io::Result<Vec<u8>> {
+    let socket = upstream.sockets.connect_udp(upstream.address).await?;
     socket.send(packet).await?;
     let mut buffer = vec![0u8; DATAGRAM];
     loop {
@@ -71,8 +63,8 @@ async fn ask_udp(packet: &[u8], upstream: SocketAddr) -> io::Result<Vec<u8>> {
     }
 }
 
-async fn ask_tcp(packet: &[u8], upstream: SocketAddr) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(upstream).await?;
+async fn ask_tcp(packet: &[u8], upstream: &Upstream) -> io::Result<Vec<u8>> {
+    let mut stream = upstream.sockets.connect_tcp(upstream.address).await?;
     write_framed(&mut stream, packet).await?;
     let answer = read_framed(&mut stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     if message::answers(&answer, packet) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }

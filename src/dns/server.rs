@@ -1,11 +1,6 @@
 //! The server's tasks on a UDP and a TCP socket.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
@@ -15,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Names,
+    Names, Upstream,
     message::{self, Answer, Question},
     relay::{Transport, read_framed, relay, write_framed},
 };
@@ -25,10 +20,10 @@ const STREAM_IDLE: Duration = Duration::from_secs(10);
 const LONGEST_MESSAGE: usize = 65535;
 
 /// What a server does with questions that its names do not answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// Who is asked instead, in order.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Upstream>,
     /// A name without a dot stays here: the client asked to have its search domains tried first (`ndots`).
     pub keep_single_labels: bool,
 }
@@ -160,8 +155,28 @@ fn shuffle(addresses: &mut [IpAddr]) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use async_trait::async_trait;
+
     use super::*;
-    use crate::dns::message::tests::question;
+    use crate::dns::{Sockets, message::tests::question};
+
+    /// The namespace of the test.
+    struct Here;
+
+    #[async_trait]
+    impl Sockets for Here {
+        async fn connect_tcp(&self, peer: SocketAddr) -> io::Result<TcpStream> {
+            TcpStream::connect(peer).await
+        }
+
+        async fn connect_udp(&self, peer: SocketAddr) -> io::Result<UdpSocket> {
+            let socket = UdpSocket::bind("127.0.0.1:0").await?;
+            socket.connect(peer).await?;
+            Ok(socket)
+        }
+    }
 
     struct OneName;
 
@@ -182,7 +197,8 @@ mod tests {
         udp.set_nonblocking(true).unwrap();
         tcp.set_nonblocking(true).unwrap();
         let (udp_at, tcp_at) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
-        let settings = Settings { upstreams, keep_single_labels: false };
+        let upstreams = upstreams.into_iter().map(|address| Upstream { address, sockets: Arc::new(Here) });
+        let settings = Settings { upstreams: upstreams.collect(), keep_single_labels: false };
         let server = Server::start(udp, tcp, Arc::new(OneName), settings).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         client.connect(udp_at).await.unwrap();

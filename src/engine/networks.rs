@@ -95,7 +95,7 @@ impl Engine {
         self.check_configuration_is_unused(&record)?;
         self.networks.begin_removal(&changing, &record.id)?;
         if let Some(bridge) = &record.bridge
-            && let Err(error) = self.backends.network.remove_network(bridge).await
+            && let Err(error) = scope.network().remove_network(bridge).await
         {
             self.networks.cancel_removal(&changing, &record.id);
             return Err(error.context("error while removing network"));

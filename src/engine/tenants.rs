@@ -3,29 +3,42 @@
 //! Records, labels and backends know a tenant by its id alone; what is decided needs the [`Scope`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
+    backend::network::NetworkBackend,
     engine::Engine,
     model::{Error, Result, caller::Caller, id::TenantId},
 };
 
 /// One tenant: everything that is its alone and lies in no record.
-#[derive(Debug)]
 pub struct Tenant {
     id: TenantId,
+    network: Arc<dyn NetworkBackend>,
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenant").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Tenant {
-    fn new(id: TenantId) -> Self {
-        Self { id }
+    fn new(id: TenantId, network: Arc<dyn NetworkBackend>) -> Self {
+        Self { id, network }
     }
 
     /// What records, labels and backends call it.
     pub fn id(&self) -> &TenantId {
         &self.id
+    }
+
+    /// The host in which its networks live.
+    pub fn network(&self) -> &Arc<dyn NetworkBackend> {
+        &self.network
     }
 }
 
@@ -47,6 +60,11 @@ impl Scope {
         self.tenant.id()
     }
 
+    /// The host in which the tenant's networks live.
+    pub fn network(&self) -> &Arc<dyn NetworkBackend> {
+        self.tenant.network()
+    }
+
     /// Who asks.
     pub fn caller(&self) -> &Caller {
         &self.caller
@@ -62,9 +80,9 @@ impl Tenants {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a tenant, unless it is there already.
-    pub fn add(&self, id: &TenantId) -> Arc<Tenant> {
-        self.lock().entry(id.clone()).or_insert_with(|| Arc::new(Tenant::new(id.clone()))).clone()
+    /// Adds a tenant whose networks live in `network`, unless it is there already.
+    pub fn add(&self, id: &TenantId, network: Arc<dyn NetworkBackend>) -> Arc<Tenant> {
+        self.lock().entry(id.clone()).or_insert_with(|| Arc::new(Tenant::new(id.clone(), network))).clone()
     }
 
     /// Forgets a tenant: from now on nobody asks in its name. What it had must be removed before.
@@ -75,6 +93,13 @@ impl Tenants {
     /// A tenant by its id.
     pub fn get(&self, id: &TenantId) -> Result<Arc<Tenant>> {
         self.lock().get(id).cloned().ok_or_else(|| Error::no_such_tenant(id))
+    }
+
+    /// Those whose networks live in one host, where names of links and subnets are theirs together.
+    pub fn in_host(&self, network: &Arc<dyn NetworkBackend>) -> BTreeSet<TenantId> {
+        let tenants = self.lock();
+        let there = tenants.values().filter(|tenant| Arc::ptr_eq(&tenant.network, network));
+        there.map(|tenant| tenant.id.clone()).collect()
     }
 
     /// All of them.
@@ -88,20 +113,37 @@ impl Engine {
     pub fn scope_of(&self, tenant: &TenantId) -> Result<Scope> {
         Ok(Scope::new(self.tenants.get(tenant)?, Caller::Daemon))
     }
+
+    /// The host in which a tenant's networks live.
+    pub(crate) fn network_of(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>> {
+        Ok(self.tenants.get(tenant)?.network.clone())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::network::fake::FakeNetwork;
 
     #[test]
     fn nobody_asks_for_a_tenant_that_is_gone() {
         let (tenants, id) = (Tenants::default(), "x".parse().unwrap());
-        let first = tenants.add(&id);
-        assert!(Arc::ptr_eq(&first, &tenants.add(&id)), "a tenant is made once");
+        let add = || tenants.add(&id, Arc::new(FakeNetwork::default()));
+        let first = add();
+        assert!(Arc::ptr_eq(&first, &add()), "a tenant is made once");
         assert!(tenants.get(&"x-build".parse().unwrap()).is_err());
         tenants.remove(&id);
         assert_eq!(tenants.get(&id).unwrap_err().message(), "no such tenant: x");
         assert!(tenants.list().is_empty());
+    }
+
+    #[test]
+    fn a_host_knows_its_tenants() {
+        let tenants = Tenants::default();
+        let hosts: [Arc<dyn NetworkBackend>; 2] = [Arc::new(FakeNetwork::default()), Arc::new(FakeNetwork::default())];
+        for (name, host) in [("a", &hosts[0]), ("b", &hosts[1]), ("c", &hosts[0])] {
+            tenants.add(&name.parse().unwrap(), host.clone());
+        }
+        assert_eq!(tenants.in_host(&hosts[0]), ["a", "c"].map(|name| name.parse().unwrap()).into());
     }
 }

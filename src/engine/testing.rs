@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backend::{
         images::{fake::FakeImages, samples::tar},
-        network::fake::FakeNetwork,
+        network::fake::{FakeHosts, FakeNetwork},
         runtime::fake::FakeRuntime,
     },
     model::{caller::Caller, id::TenantId},
@@ -28,8 +28,10 @@ pub struct Fakes {
     pub runtime: Arc<FakeRuntime>,
     /// What its images lie in.
     pub images: FakeImages,
-    /// What its networks are made of.
+    /// What the networks of the default tenant are made of.
     pub network: Arc<FakeNetwork>,
+    /// What has those of jobs too.
+    pub hosts: FakeHosts,
     /// The engine's `data` and `run`, and what the runtime writes.
     pub folder: TempDir,
 }
@@ -42,7 +44,7 @@ impl Engine {
 
     /// A scope of a tenant, which is made if need be.
     pub fn scope_for(&self, tenant: &TenantId) -> Scope {
-        Scope::new(self.tenants.add(tenant), Caller::Daemon)
+        Scope::new(self.tenants.add(tenant, self.backends.network.machine()), Caller::Daemon)
     }
 }
 
@@ -67,11 +69,12 @@ impl Fakes {
         };
         let runtime = Arc::new(FakeRuntime::new(folder.path()));
         let images = FakeImages::default();
-        let network = Arc::new(FakeNetwork::default());
+        let hosts = FakeHosts::default();
+        let network = hosts.of_machine();
         let backends =
-            Backends { runtime: runtime.clone(), images: Arc::new(images.clone()), network: network.clone() };
+            Backends { runtime: runtime.clone(), images: Arc::new(images.clone()), network: Arc::new(hosts.clone()) };
         let engine = Engine::open_on(host, config, backends).await.expect("an engine on fakes opens");
-        Self { engine, runtime, images, network, folder }
+        Self { engine, runtime, images, network, hosts, folder }
     }
 
     /// The same with the image `box`, in whose only layer is nothing.

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,24 +16,25 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{datagram, ports::Bound};
+use super::{datagram, netns::Namespace, ports::Bound};
+use crate::dns::Sockets;
 
 const UDP_IDLE: Duration = Duration::from_secs(90);
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const COPY_BUFFER: usize = 64 * 1024;
 const DATAGRAM: usize = 64 * 1024;
 
-/// Serves a bound socket into `tasks`, towards the container's address and port.
-pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, container: SocketAddr) -> io::Result<()> {
+/// Serves a bound socket of `host` into `tasks`, towards the container's address and port.
+pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, host: Namespace, container: SocketAddr) -> io::Result<()> {
     match socket {
         Bound::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            tasks.spawn(serve_tcp(listener, container));
+            tasks.spawn(serve_tcp(listener, host, container));
         }
         Bound::Udp(socket) => {
             let socket = Arc::new(UdpSocket::from_std(socket)?);
             datagram::report_destination(&socket)?;
-            tasks.spawn(serve_udp(socket, container));
+            tasks.spawn(serve_udp(socket, host, container));
         }
         Bound::Sctp(socket) => {
             tasks.spawn(async move {
@@ -45,11 +46,11 @@ pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, container: SocketAddr) -> i
     Ok(())
 }
 
-async fn serve_tcp(listener: TcpListener, container: SocketAddr) {
+async fn serve_tcp(listener: TcpListener, host: Namespace, container: SocketAddr) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((client, _)) => drop(connections.spawn(carry_tcp(client, container))),
+            Ok((client, _)) => drop(connections.spawn(carry_tcp(client, host.clone(), container))),
             Err(error) => {
                 debug!(%error, "accepting for {container}: {error}");
                 // Out of descriptors, most likely: give connections time to end.
@@ -60,8 +61,8 @@ async fn serve_tcp(listener: TcpListener, container: SocketAddr) {
     }
 }
 
-async fn carry_tcp(mut client: TcpStream, container: SocketAddr) {
-    let connected = timeout(CONNECT_LIMIT, TcpStream::connect(container)).await;
+async fn carry_tcp(mut client: TcpStream, host: Namespace, container: SocketAddr) {
+    let connected = timeout(CONNECT_LIMIT, host.connect_tcp(container)).await;
     let Ok(Ok(mut server)) = connected else {
         debug!("no connection to {container}");
         return;
@@ -79,7 +80,7 @@ type Flow = (SocketAddr, Option<IpAddr>);
 /// The sockets that speak to the container for the clients.
 type Flows = Arc<Mutex<HashMap<Flow, Arc<UdpSocket>>>>;
 
-async fn serve_udp(socket: Arc<UdpSocket>, container: SocketAddr) {
+async fn serve_udp(socket: Arc<UdpSocket>, host: Namespace, container: SocketAddr) {
     let flows = Flows::default();
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0u8; DATAGRAM];
@@ -89,7 +90,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, container: SocketAddr) {
         let known = flows.lock().unwrap_or_else(PoisonError::into_inner).get(&flow).cloned();
         let server = match known {
             Some(server) => server,
-            None => match open_flow(container).await {
+            None => match host.connect_udp(container).await.map(Arc::new) {
                 Ok(server) => {
                     flows.lock().unwrap_or_else(PoisonError::into_inner).insert(flow, server.clone());
                     tasks.spawn(answer_udp(socket.clone(), server.clone(), flow, flows.clone()));
@@ -104,16 +105,6 @@ async fn serve_udp(socket: Arc<UdpSocket>, container: SocketAddr) {
         let _ = server.send(&buffer[..length]).await;
         while tasks.try_join_next().is_some() {}
     }
-}
-
-async fn open_flow(container: SocketAddr) -> io::Result<Arc<UdpSocket>> {
-    let any = match container {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let flow = UdpSocket::bind(any).await?;
-    flow.connect(container).await?;
-    Ok(Arc::new(flow))
 }
 
 async fn answer_udp(socket: Arc<UdpSocket>, server: Arc<UdpSocket>, flow: Flow, flows: Flows) {

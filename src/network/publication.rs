@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{
     firewall::{LinkName, Mapping},
+    netns::Namespace,
     ports::{Lease, Reservation},
     proxy,
 };
@@ -52,12 +53,12 @@ impl Publication {
         &self.ports
     }
 
-    /// Starts the proxies on the reserved sockets.
-    pub fn serve(mut self) -> io::Result<Self> {
+    /// Starts the proxies on the reserved sockets, which are `host`'s.
+    pub fn serve(mut self, host: &Namespace) -> io::Result<Self> {
         for (reservation, container) in std::mem::take(&mut self.waiting) {
             self.leases.push(reservation.lease);
             if let Some(socket) = reservation.socket {
-                proxy::serve(&mut self.proxies, socket, container)?;
+                proxy::serve(&mut self.proxies, socket, host.clone(), container)?;
             }
         }
         Ok(self)

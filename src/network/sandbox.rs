@@ -10,14 +10,17 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::{firewall::Mapping, links::Links, netns, publication::Publication};
+use super::{
+    firewall::Mapping,
+    netns::{self, Namespace},
+    publication::Publication,
+};
 use crate::{
-    backend::network::{Keep, SandboxDns},
-    dns::{SandboxNames, Server, Settings, SharedNames},
+    backend::network::{AskedFrom, Keep, SandboxDns},
+    dns::{SandboxNames, Server, Settings, SharedNames, Upstream},
     model::id::{ContainerId, NetworkId},
 };
 
-const LOOPBACK: u32 = 1;
 const NAME_SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
 
 /// One container's sandbox.
@@ -52,14 +55,14 @@ impl Sandbox {
         &self.names
     }
 
-    /// Makes the namespace and starts the name server in it, as far as they are not there yet.
-    pub async fn set_up(&self, dns: Option<SandboxDns>) -> io::Result<()> {
+    /// Makes the namespace and starts the name server in it, as far as they are not there yet. `host` is where name
+    /// servers that the client chose are asked from.
+    pub async fn set_up(&self, dns: Option<SandboxDns>, host: &Namespace) -> io::Result<()> {
         let mut running = self.running.lock().await;
         let (path, with_server) = (self.path.clone(), dns.is_some() && running.server.is_none());
         let sockets = netns::on_own_thread("sandbox", move || make(&path, with_server)).await?;
         if let (Some((udp, tcp)), Some(dns)) = (sockets, dns) {
-            let settings = Settings { upstreams: dns.upstreams, keep_single_labels: dns.keep_single_labels };
-            running.server = Some(Server::start(udp, tcp, self.names.clone(), settings)?);
+            running.server = Some(Server::start(udp, tcp, self.names.clone(), settings(&dns, host))?);
         }
         Ok(())
     }
@@ -89,14 +92,20 @@ impl Sandbox {
     }
 }
 
+fn settings(dns: &SandboxDns, host: &Namespace) -> Settings {
+    let upstreams = dns.upstreams.iter().map(|upstream| {
+        let from = match upstream.from {
+            AskedFrom::Machine => &Namespace::Machine,
+            AskedFrom::Host => host,
+        };
+        Upstream { address: upstream.address, sockets: Arc::new(from.clone()) }
+    });
+    Settings { upstreams: upstreams.collect(), keep_single_labels: dns.keep_single_labels }
+}
+
 /// Runs on a thread of its own, which ends up in the namespace.
 fn make(path: &Path, with_server: bool) -> io::Result<Option<NameServerSockets>> {
-    if netns::is_namespace(path) {
-        netns::enter(fs::File::open(path)?)?;
-    } else {
-        netns::create(path)?;
-    }
-    Links::open()?.set_up(LOOPBACK)?;
+    netns::enter_or_create(path)?;
     with_server.then(open_name_server).transpose()
 }
 

@@ -8,8 +8,9 @@ use crate::model::container::{CgroupnsMode, HostConfig, IpcMode, PidMode, UtsMod
 /// Where a container's network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkNamespace<'a> {
-    /// The host's.
-    Host,
+    /// That of the host of the container's tenant: the machine's, or a job's own at a path. Either is not the container's
+    /// to change.
+    Host(Option<&'a str>),
     /// One that the runtime makes, with nothing in it.
     New,
     /// One that was made before.
@@ -35,9 +36,11 @@ pub(super) fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     let host_config = &input.record.host_config;
     let mut namespaces = vec![namespace(LinuxNamespaceType::Mount, None)];
     match input.network {
-        NetworkNamespace::Host => {}
+        NetworkNamespace::Host(None) => {}
         NetworkNamespace::New => namespaces.push(namespace(LinuxNamespaceType::Network, None)),
-        NetworkNamespace::Path(path) => namespaces.push(namespace(LinuxNamespaceType::Network, Some(path))),
+        NetworkNamespace::Host(Some(path)) | NetworkNamespace::Path(path) => {
+            namespaces.push(namespace(LinuxNamespaceType::Network, Some(path)))
+        }
     }
     if host_config.uts_mode != UtsMode::Host {
         namespaces.push(namespace(LinuxNamespaceType::Uts, None));

@@ -60,7 +60,7 @@ fn check(name: &str, host_config: &HostConfig, network: NetworkNamespace<'_>) ->
         };
     }
     if name.starts_with("net.") {
-        return if network == NetworkNamespace::Host {
+        return if matches!(network, NetworkNamespace::Host(_)) {
             refused("not allowed in host network namespace")
         } else {
             Ok(())

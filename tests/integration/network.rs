@@ -6,9 +6,9 @@ mod world;
 use std::net::IpAddr;
 
 use ringer::{
-    backend::network::{Keep, NetworkBackend, SandboxDns, contract},
+    backend::network::{AskedFrom, Keep, NetworkBackend, NetworkHosts, SandboxDns, Upstream, contract},
     model::network::{NameEntry, NameTable, NetworkNames, Port, PortRequest, Protocol, PublishedPort},
-    network::LinuxNetwork,
+    network::{LinuxHosts, LinuxNetwork},
 };
 use world::{HOST, OUTSIDE, World, eventually, in_a_fresh_world, inside, ip};
 
@@ -27,6 +27,18 @@ fn the_adapter_keeps_the_contract() {
         let network = LinuxNetwork::open("contract", root.path()).await.unwrap();
         contract::all(&network).await;
         network.shutdown().await.unwrap();
+    });
+}
+
+#[test]
+fn hosts_keep_the_contract() {
+    in_a_fresh_world(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let hosts = LinuxHosts::open("contract", root.path()).await.unwrap();
+        contract::hosts(&hosts).await;
+        hosts.shutdown().await.unwrap();
+        let left = std::fs::read_dir(root.path().join("hosts")).unwrap().count();
+        assert_eq!(left, 0, "nothing is held any more");
     });
 }
 
@@ -279,7 +291,10 @@ fn other_questions_are_relayed_from_the_host() {
         let network = world.network(1).await;
         // An upstream that only the host can reach.
         let upstream = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let dns = SandboxDns { upstreams: vec![upstream.local_addr().unwrap()], keep_single_labels: false };
+        let dns = SandboxDns {
+            upstreams: vec![Upstream { address: upstream.local_addr().unwrap(), from: AskedFrom::Machine }],
+            keep_single_labels: false,
+        };
         let client = world.container_with(&network, 2, Some(dns)).await;
         tokio::spawn(async move {
             let mut buffer = [0; 512];

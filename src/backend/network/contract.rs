@@ -1,10 +1,13 @@
-//! What every [`NetworkBackend`] promises. The fake passes it in memory, the adapter in a fresh network namespace.
+//! What every [`NetworkBackend`] and [`NetworkHosts`] promises. The fake passes it in memory, the adapter in a fresh network namespace.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use super::{Keep, NetworkBackend};
+use super::{Keep, NetworkBackend, NetworkHosts};
 use crate::model::{
-    id::{ContainerId, EndpointId, NetworkId},
+    id::{ContainerId, EndpointId, NetworkId, TenantId},
     network::{BridgeNetwork, Endpoint, Port, PortRequest, Protocol},
 };
 
@@ -18,6 +21,66 @@ pub async fn all(backend: &dyn NetworkBackend) {
     a_taken_port_is_refused_until_it_is_given_back(backend).await;
     ports_are_published_all_or_none(backend).await;
     a_sweep_spares_what_is_kept(backend).await;
+}
+
+/// Runs the suite of hosts, and that of backends in the host of a job.
+pub async fn hosts(hosts: &dyn NetworkHosts) {
+    opening_and_removing_hosts_may_be_repeated(hosts).await;
+    what_is_made_in_one_host_is_free_in_another(hosts).await;
+    hosts_are_swept_but_those_that_are_kept(hosts).await;
+    let job = tenant("contract");
+    all(&*hosts.open(&job).await.expect("a host is made")).await;
+    hosts.remove(&job).await.expect("a host is removed");
+}
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().expect("a tenant's name")
+}
+
+async fn opening_and_removing_hosts_may_be_repeated(hosts: &dyn NetworkHosts) {
+    assert_eq!(hosts.machine().namespace(), None);
+    let job = tenant("twice");
+    let first = hosts.open(&job).await.expect("a host is made").namespace().expect("a namespace of its own");
+    let again = hosts.open(&job).await.expect("a host is taken up").namespace();
+    assert_eq!(again, Some(first));
+    for _ in 0..2 {
+        hosts.remove(&job).await.expect("a host is removed");
+    }
+}
+
+async fn what_is_made_in_one_host_is_free_in_another(hosts: &dyn NetworkHosts) {
+    let jobs = [tenant("one"), tenant("two")];
+    let network = network(1);
+    for job in &jobs {
+        let host = hosts.open(job).await.expect("a host is made");
+        host.create_network(&network).await.expect("the same network");
+        let container = ContainerId::random();
+        host.create_sandbox(&container, None).await.expect("a sandbox is created");
+        let endpoint = endpoint(&network, 2, "eth0");
+        host.attach(&container, &network, &endpoint).await.expect("attached");
+        host.publish(&container, &network, &endpoint, &[tcp(80, Some(18090))]).await.expect("the same port");
+    }
+    let found = hosts.machine().find_bridge(&network.link).await.expect("the machine is looked at");
+    assert_eq!(found, None, "nothing of it is the machine's");
+    hosts.remove(&jobs[0]).await.expect("a host is removed");
+    let other = hosts.open(&jobs[1]).await.expect("still there");
+    assert!(other.find_bridge(&network.link).await.expect("looked for").is_some());
+    hosts.remove(&jobs[1]).await.expect("a host is removed");
+}
+
+async fn hosts_are_swept_but_those_that_are_kept(hosts: &dyn NetworkHosts) {
+    let jobs = [tenant("kept"), tenant("swept")];
+    let network = network(1);
+    for job in &jobs {
+        let host = hosts.open(job).await.expect("a host is made");
+        host.create_network(&network).await.expect("a network is created");
+    }
+    hosts.sweep(&BTreeSet::from([jobs[0].clone()])).await.expect("swept");
+    for (job, is_there) in jobs.iter().zip([true, false]) {
+        let host = hosts.open(job).await.expect("a host is made");
+        assert_eq!(host.find_bridge(&network.link).await.expect("looked for").is_some(), is_there, "{job}");
+        hosts.remove(job).await.expect("a host is removed");
+    }
 }
 
 /// A bridge network `10.200.<number>.0/24`.

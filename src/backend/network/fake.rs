@@ -3,21 +3,74 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 
-use super::{Keep, NetworkBackend, SandboxDns, Uplink};
+use super::{Keep, NetworkBackend, NetworkHosts, SandboxDns, Uplink};
 use crate::model::{
     Error, Result,
-    id::{ContainerId, NetworkId},
+    id::{ContainerId, NetworkId, TenantId},
     network::{BridgeNetwork, Endpoint, NameTable, Port, PortRequest, PublishedPort},
 };
+
+/// Hosts in memory: the machine's network and one for each job that is open.
+#[derive(Clone, Default)]
+pub struct FakeHosts {
+    machine: Arc<FakeNetwork>,
+    jobs: Arc<Mutex<BTreeMap<TenantId, Arc<FakeNetwork>>>>,
+}
+
+impl FakeHosts {
+    /// What the default tenant's networks are made of.
+    pub fn of_machine(&self) -> Arc<FakeNetwork> {
+        self.machine.clone()
+    }
+
+    /// What a job's networks are made of, while its host is there.
+    pub fn of_job(&self, tenant: &TenantId) -> Option<Arc<FakeNetwork>> {
+        self.lock().get(tenant).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Arc<FakeNetwork>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl NetworkHosts for FakeHosts {
+    fn machine(&self) -> Arc<dyn NetworkBackend> {
+        self.machine.clone()
+    }
+
+    async fn open(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>> {
+        drop(self.machine.enter("open_host")?);
+        Ok(self.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(FakeNetwork::of_job(tenant))).clone())
+    }
+
+    async fn remove(&self, tenant: &TenantId) -> Result<()> {
+        drop(self.machine.enter("remove_host")?);
+        self.lock().remove(tenant);
+        Ok(())
+    }
+
+    async fn sweep(&self, keep: &BTreeSet<TenantId>) -> Result<()> {
+        drop(self.machine.enter("sweep_hosts")?);
+        self.lock().retain(|tenant, _| keep.contains(tenant));
+        Ok(())
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.lock().clear();
+        self.machine.shutdown().await
+    }
+}
 
 /// The network in memory.
 #[derive(Default)]
 pub struct FakeNetwork {
+    namespace: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -41,6 +94,10 @@ pub struct State {
 }
 
 impl FakeNetwork {
+    fn of_job(tenant: &TenantId) -> Self {
+        Self { namespace: Some(PathBuf::from("/run/fake/hosts").join(tenant.as_str())), state: Mutex::default() }
+    }
+
     /// Makes every call of this method fail until [`FakeNetwork::recover`].
     pub fn fail(&self, method: &'static str) {
         self.lock().failing.insert(method);
@@ -103,6 +160,10 @@ impl State {
 
 #[async_trait]
 impl NetworkBackend for FakeNetwork {
+    fn namespace(&self) -> Option<PathBuf> {
+        self.namespace.clone()
+    }
+
     async fn uplink(&self) -> Result<Uplink> {
         drop(self.enter("uplink")?);
         Ok(Uplink { mtu: 1400, address: Some([192, 0, 2, 2].into()) })
@@ -218,5 +279,6 @@ mod tests {
     #[tokio::test]
     async fn the_fake_keeps_the_contract() {
         contract::all(&FakeNetwork::default()).await;
+        contract::hosts(&FakeHosts::default()).await;
     }
 }

@@ -69,7 +69,7 @@ impl Engine {
         self.containers.bury(container);
         self.execs.forget_container(container.id());
         self.release_volumes(&record, options.volumes).await;
-        self.refresh_names().await;
+        self.refresh_names(&record.tenant).await;
         self.events.container(&record, "destroy", &[]);
         removal.finish();
         turn.publish_removed();

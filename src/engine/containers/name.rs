@@ -104,7 +104,7 @@ impl Engine {
                 return Err(error);
             }
             engine.containers.release_name(scope.tenant(), &old, container.id());
-            engine.refresh_names().await;
+            engine.refresh_names(scope.tenant()).await;
             engine.events.container(&container.record(), "rename", &[("oldName", format!("/{old}"))]);
             Ok(())
         })

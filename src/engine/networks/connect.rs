@@ -19,7 +19,7 @@ use crate::{
         Error, Result,
         container::{Attachment, ContainerRecord, NetworkMode},
         id::NetworkId,
-        network::{Endpoint, EndpointSettings, NetworkDriver, NetworkRecord},
+        network::{BridgeNetwork, Endpoint, EndpointSettings, NetworkDriver, NetworkRecord},
     },
 };
 
@@ -99,15 +99,16 @@ impl Engine {
 
     async fn wire_one(&self, record: &ContainerRecord, network: &NetworkRecord, endpoint: &Endpoint) -> Result<()> {
         let Some(bridge) = &network.bridge else { return Ok(()) };
+        let host = self.network_of(&record.tenant)?;
         let had_names = record.networking.attachments.iter().any(has_names);
         if !network.is_predefined() && !had_names {
-            // Until now it asked the host's servers; from now on it asks ours.
+            // Until now it asked the machine's servers; from now on it asks ours.
             let dns = self.sandbox_dns(record, true)?;
-            self.backends.network.create_sandbox(&record.id, Some(dns)).await?;
+            host.create_sandbox(&record.id, Some(dns)).await?;
             let text = self.resolv_conf_text(record, Resolver::Own, endpoint.ipv6.is_some())?;
             self.edit_file(record, "resolv.conf", move |_| text).await?;
         }
-        self.backends.network.attach(&record.id, bridge, endpoint).await?;
+        host.attach(&record.id, bridge, endpoint).await?;
         let hosts = Hosts {
             hostname: record.config.hostname.clone(),
             domainname: record.config.domainname.clone(),
@@ -147,7 +148,7 @@ impl Engine {
     /// Takes one endpoint away; goes on after failures and logs them.
     async fn unwire_one(&self, record: &ContainerRecord, network: &NetworkRecord, endpoint: &Endpoint) {
         if let Some(bridge) = &network.bridge
-            && let Err(error) = self.backends.network.detach(&record.id, bridge, endpoint).await
+            && let Err(error) = self.detach(record, bridge, endpoint).await
         {
             tracing::warn!(container.id = %record.id, "detaching {} from {}: {error}", record.name, network.name);
         }
@@ -159,10 +160,15 @@ impl Engine {
         }
     }
 
+    async fn detach(&self, record: &ContainerRecord, bridge: &BridgeNetwork, endpoint: &Endpoint) -> Result<()> {
+        self.network_of(&record.tenant)?.detach(&record.id, bridge, endpoint).await
+    }
+
     /// After a change of a running container's networks: the default route and the published ports follow.
     async fn settle(&self, turn: &Turn) -> Result<()> {
-        self.publish_names().await?;
         let record = turn.record();
+        let host = self.network_of(&record.tenant)?;
+        self.publish_names(&host).await?;
         let networks = self.networks_now(&record.tenant, &record.networking.attachments)?;
         let way_out = way_out(&networks, &record.networking.attachments);
         let before = with_default_route(&record);
@@ -181,19 +187,20 @@ impl Engine {
             self.networks.set_default_route(&network.id, &record.id, leads);
         }
         if let Some(before) = &before {
-            self.backends.network.unpublish(&record.id, before).await?;
+            host.unpublish(&record.id, before).await?;
         }
         self.move_way_out(turn, &networks).await
     }
 
     async fn move_way_out(&self, turn: &Turn, networks: &[Arc<NetworkRecord>]) -> Result<()> {
         let record = turn.record();
+        let host = self.network_of(&record.tenant)?;
         let endpoints: Vec<Endpoint> =
             record.networking.attachments.iter().filter_map(|attachment| attachment.endpoint.clone()).collect();
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.default_route) {
             let network = networks.iter().find(|network| network.id == endpoint.network);
             if let Some(bridge) = network.and_then(|network| network.bridge.as_ref()) {
-                self.backends.network.attach(&record.id, bridge, endpoint).await?;
+                host.attach(&record.id, bridge, endpoint).await?;
             }
         }
         let published = self.publish_ports(&record, networks, &endpoints).await?;

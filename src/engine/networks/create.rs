@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::{
+    backend::network::NetworkBackend,
     engine::{
         Engine,
         ipam::{self, Families, Occupied, Plan},
@@ -59,19 +60,19 @@ impl Engine {
             return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
         }
         ipam::validate(&request.ipam.config, families.ipv6)?;
-        let _alone = MachineLock::take().await;
-        let plan = self.plan_addresses(&request, families).await?;
+        let _alone = MachineLock::take(scope.network()).await;
+        let plan = self.plan_addresses(scope, &request, families).await?;
         let warning = match options.unknown.as_slice() {
             [] => String::new(),
             unknown => format!("options that ringer does not carry out: {}", unknown.join(", ")),
         };
-        let bridge = self.bridge(&request, options, &plan).await?;
+        let bridge = self.bridge(scope, &request, options, &plan).await?;
         let mut record = record(scope, request, families);
         record.id.clone_from(&bridge.id);
         record.ipam.config = plan.config;
         record.chosen_subnet = plan.chosen_by_client;
         record.bridge = Some(bridge);
-        self.keep_network(&changing, record, warning).await
+        self.keep_network(&changing, scope, record, warning).await
     }
 
     /// Makes a network that is only a configuration: nothing in the kernel, and nothing is looked at before use.
@@ -85,7 +86,7 @@ impl Engine {
             Families { ipv4: request.enable_ipv4.unwrap_or(true), ipv6: request.enable_ipv6.unwrap_or(false) };
         ipam::validate(&request.ipam.config, families.ipv6)?;
         let record = NetworkRecord { driver: NetworkDriver::Null, ..record(scope, request, families) };
-        self.keep_network(changing, record, String::new()).await
+        self.keep_network(changing, scope, record, String::new()).await
     }
 
     fn check_name_is_free(&self, scope: &Scope, name: &str) -> Result<()> {
@@ -98,33 +99,44 @@ impl Engine {
     async fn keep_network(
         &self,
         changing: &Change<'_>,
+        scope: &Scope,
         record: NetworkRecord,
         warning: String,
     ) -> Result<NetworkCreated> {
-        let record = self.realise(changing, record).await?;
+        let record = self.realise(changing, scope.network(), record).await?;
         self.network_event(&record, "create", None);
         tracing::info!(network.id = %record.id, network.name = record.name, "created network {}", record.name);
         Ok(NetworkCreated { id: record.id.clone(), warning })
     }
 
-    async fn plan_addresses(&self, request: &NetworkCreateRequest, families: Families) -> Result<Plan> {
+    async fn plan_addresses(&self, scope: &Scope, request: &NetworkCreateRequest, families: Families) -> Result<Plan> {
         let pools = self.address_pools();
-        let occupied =
-            Occupied { networks: self.networks.subnets(None), host: self.backends.network.used_subnets().await? };
+        let occupied = self.occupied(scope.network(), None).await?;
         let plan = ipam::plan(&request.ipam, families, &pools, &occupied)?;
         ipam::check_reach(&request.ipam.config, families, &occupied.host)?;
         Ok(plan)
     }
 
+    /// What is taken in a host, but for the subnets of one network.
+    pub(super) async fn occupied(
+        &self,
+        host: &Arc<dyn NetworkBackend>,
+        except: Option<&NetworkId>,
+    ) -> Result<Occupied> {
+        let networks = self.networks.subnets(&self.tenants.in_host(host), except);
+        Ok(Occupied { networks, host: host.used_subnets().await? })
+    }
+
     async fn bridge(
         &self,
+        scope: &Scope,
         request: &NetworkCreateRequest,
         options: BridgeOptions,
         plan: &Plan,
     ) -> Result<BridgeNetwork> {
         let id = NetworkId::random();
         let found = match options.link.as_deref() {
-            Some(link) => self.find_bridge(&id, link).await?,
+            Some(link) => self.find_bridge(scope.network(), &id, link).await?,
             None => None,
         };
         Ok(BridgeNetwork {
@@ -134,7 +146,7 @@ impl Engine {
             ipv4: plan.ipv4,
             ipv6: plan.ipv6,
             internal: request.internal,
-            mtu: self.network_mtu(options.mtu).await?,
+            mtu: self.network_mtu(scope.network(), options.mtu).await?,
             icc: options.icc,
             masquerade: options.masquerade,
             default_host_ip: options.default_host_ip,
@@ -142,30 +154,40 @@ impl Engine {
     }
 
     /// What a bridge that is there already has for addresses: the network will use it. Not one of another network.
-    async fn find_bridge(&self, id: &NetworkId, link: &str) -> Result<Option<Vec<IpNet>>> {
-        match self.networks.owner_of_link(link) {
+    async fn find_bridge(
+        &self,
+        host: &Arc<dyn NetworkBackend>,
+        id: &NetworkId,
+        link: &str,
+    ) -> Result<Option<Vec<IpNet>>> {
+        match self.networks.owner_of_link(&self.tenants.in_host(host), link) {
             Some(other) => Err(Error::same_bridge_name(link, id.as_str(), other.as_str())),
-            None => self.backends.network.find_bridge(link).await,
+            None => host.find_bridge(link).await,
         }
     }
 
-    /// The wanted MTU, the configured one, or the uplink's.
-    pub(super) async fn network_mtu(&self, wanted: Option<u32>) -> Result<u32> {
+    /// The wanted MTU, the configured one, or that of the host's uplink.
+    pub(super) async fn network_mtu(&self, host: &Arc<dyn NetworkBackend>, wanted: Option<u32>) -> Result<u32> {
         match wanted.or(self.config.mtu) {
             Some(mtu) => Ok(mtu),
-            None => Ok(self.backends.network.uplink().await?.mtu),
+            None => Ok(host.uplink().await?.mtu),
         }
     }
 
     /// Makes a record true in the kernel and stores it; undone if it cannot be stored.
-    pub(super) async fn realise(&self, changing: &Change<'_>, record: NetworkRecord) -> Result<Arc<NetworkRecord>> {
+    pub(super) async fn realise(
+        &self,
+        changing: &Change<'_>,
+        host: &Arc<dyn NetworkBackend>,
+        record: NetworkRecord,
+    ) -> Result<Arc<NetworkRecord>> {
         let bridge = record.bridge.clone();
         if let Some(bridge) = &bridge {
-            self.backends.network.create_network(bridge).await?;
+            host.create_network(bridge).await?;
         }
         let stored = self.networks.put(changing, record);
         if let (Err(_), Some(bridge)) = (&stored, &bridge)
-            && let Err(error) = self.backends.network.remove_network(bridge).await
+            && let Err(error) = host.remove_network(bridge).await
         {
             tracing::warn!(network.id = %bridge.id, "removing a network that could not be stored: {error}");
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    backend::network::SandboxDns,
+    backend::network::{AskedFrom, SandboxDns, Upstream},
     engine::{
         Engine,
         networks::{
@@ -39,7 +39,7 @@ pub enum Resolver {
     Own,
     /// It asks for itself, as on the default bridge.
     Itself,
-    /// It is the host's.
+    /// It is that of the tenant's host.
     Host,
 }
 
@@ -161,8 +161,10 @@ impl Engine {
         let conf = self.resolv_conf(record)?;
         let own = IpAddr::from([127, 0, 0, 11]);
         let servers = conf.servers.iter().filter(|server| has_way_out && **server != own);
+        let is_chosen = record.host_config.dns.iter().flatten().next().is_some();
+        let from = if is_chosen { AskedFrom::Host } else { AskedFrom::Machine };
         Ok(SandboxDns {
-            upstreams: servers.map(|server| SocketAddr::new(*server, DNS_PORT)).collect(),
+            upstreams: servers.map(|server| Upstream { address: SocketAddr::new(*server, DNS_PORT), from }).collect(),
             keep_single_labels: conf.has_ndots(),
         })
     }

@@ -1,36 +1,41 @@
 //! Tells the name servers who is called what.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
+    backend::network::NetworkBackend,
     engine::{Engine, networks::store::Lodger},
     model::{
         Result,
-        id::ContainerId,
+        id::{ContainerId, TenantId},
         network::{NameEntry, NameTable, NetworkNames, NetworkRecord},
     },
 };
 
 impl Engine {
-    /// Publishes all names anew, after names or attachments have changed.
-    pub(crate) async fn refresh_names(&self) {
-        for container in self.containers.list_all() {
+    /// Publishes all names of a tenant's host anew, after names or attachments have changed.
+    pub(crate) async fn refresh_names(&self, tenant: &TenantId) {
+        for container in self.containers.list(tenant) {
             self.networks.rename(container.id(), &container.record().name);
         }
-        if let Err(error) = self.publish_names().await {
-            tracing::warn!("publishing names: {error}");
+        let published = match self.network_of(tenant) {
+            Ok(host) => self.publish_names(&host).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = published {
+            tracing::warn!(%tenant, "publishing names: {error}");
         }
     }
 
-    pub(super) async fn publish_names(&self) -> Result<()> {
+    pub(super) async fn publish_names(&self, host: &Arc<dyn NetworkBackend>) -> Result<()> {
         let mut table = NameTable::new();
-        for record in self.networks.list_all() {
+        for record in self.networks.list_of(&self.tenants.in_host(host)) {
             // On predefined networks there are no names.
             if !record.is_predefined() {
                 table.insert(record.id.clone(), names(&record, &self.networks.lodgers(&record.id)));
             }
         }
-        self.backends.network.publish_names(table).await
+        host.publish_names(table).await
     }
 }
 

@@ -1,6 +1,9 @@
 //! The network of a container's run: set up at start, taken back at the end.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     engine::{
@@ -24,8 +27,8 @@ use crate::{
 /// Where a run's network is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RunNamespace {
-    /// The host's own.
-    Host,
+    /// That of the tenant's host: the machine's own, or one that is held at a path.
+    Host(Option<PathBuf>),
     /// A path: the container's own sandbox, or another container's.
     Path(PathBuf),
 }
@@ -33,9 +36,12 @@ pub(crate) enum RunNamespace {
 impl RunNamespace {
     /// For the spec.
     pub(crate) fn as_oci(&self) -> NetworkNamespace<'_> {
+        fn text(path: &Path) -> &str {
+            path.to_str().expect("our own paths are UTF-8")
+        }
         match self {
-            Self::Host => NetworkNamespace::Host,
-            Self::Path(path) => NetworkNamespace::Path(path.to_str().expect("our own paths are UTF-8")),
+            Self::Host(path) => NetworkNamespace::Host(path.as_deref().map(text)),
+            Self::Path(path) => NetworkNamespace::Path(text(path)),
         }
     }
 }
@@ -59,7 +65,7 @@ impl RunNetwork {
     /// Path of the container's own sandbox or of the one that it shares.
     pub(crate) fn sandbox_path(&self) -> Option<String> {
         match &self.namespace {
-            RunNamespace::Host => None,
+            RunNamespace::Host(_) => None,
             RunNamespace::Path(path) => Some(path.to_string_lossy().into_owned()),
         }
     }
@@ -82,7 +88,7 @@ impl Engine {
         let networks = self.networks.networks_of(&record.id);
         let mode = &record.host_config.network_mode;
         if !matches!(mode, NetworkMode::Container(_) | NetworkMode::Host)
-            && let Err(error) = self.backends.network.remove_sandbox(&record.id).await
+            && let Err(error) = self.remove_sandbox(record).await
         {
             tracing::warn!(container.id = %record.id, "removing the sandbox of container {}: {error}", record.name);
         }
@@ -92,10 +98,15 @@ impl Engine {
             self.network_event(network, "disconnect", Some(&record.id));
         }
         if !networks.is_empty()
-            && let Err(error) = self.publish_names().await
+            && let Ok(host) = self.network_of(&record.tenant)
+            && let Err(error) = self.publish_names(&host).await
         {
             tracing::warn!("publishing names: {error}");
         }
+    }
+
+    async fn remove_sandbox(&self, record: &ContainerRecord) -> Result<()> {
+        self.network_of(&record.tenant)?.remove_sandbox(&record.id).await
     }
 
     /// Another container's network: its sandbox and its files.
@@ -118,7 +129,7 @@ impl Engine {
         let owner = self.owner_of_network(other.clone());
         let namespace = match &other.networking.sandbox {
             Some(path) => RunNamespace::Path(PathBuf::from(path)),
-            None => RunNamespace::Host,
+            None => RunNamespace::Host(self.network_of(&record.tenant)?.namespace()),
         };
         Ok(RunNetwork {
             namespace,
@@ -152,7 +163,8 @@ impl Engine {
             name => name.to_owned(),
         };
         let files = self.write_network_files(record, &hostname, Resolver::Host, &[]).await?;
-        Ok(RunNetwork { namespace: RunNamespace::Host, attachments, published: Vec::new(), files, hostname })
+        let namespace = RunNamespace::Host(self.network_of(&record.tenant)?.namespace());
+        Ok(RunNetwork { namespace, attachments, published: Vec::new(), files, hostname })
     }
 
     /// A sandbox with an endpoint for each attachment.
@@ -169,17 +181,18 @@ impl Engine {
             attachments.iter().filter_map(|attachment| attachment.endpoint.clone()).collect();
         let has_names = networks.iter().any(|network| !network.is_predefined());
         let dns = if has_names { Some(self.sandbox_dns(record, way_out.is_some())?) } else { None };
-        let namespace = self.backends.network.create_sandbox(&record.id, dns).await?;
+        let host = self.network_of(&record.tenant)?;
+        let namespace = host.create_sandbox(&record.id, dns).await?;
         for (network, endpoint) in networks.iter().zip(&endpoints) {
             if let Some(bridge) = &network.bridge {
-                self.backends.network.attach(&record.id, bridge, endpoint).await?;
+                host.attach(&record.id, bridge, endpoint).await?;
             }
         }
         let published = self.publish_ports(record, &networks, &endpoints).await?;
         let resolver = if has_names { Resolver::Own } else { Resolver::Itself };
         let hostname = record.config.hostname.clone();
         let files = self.write_network_files(record, &hostname, resolver, &endpoints).await?;
-        self.publish_names().await?;
+        self.publish_names(&host).await?;
         for (network, endpoint) in networks.iter().zip(&endpoints) {
             if network.name == "bridge" {
                 self.tell_linked(record, endpoint).await;
@@ -223,7 +236,7 @@ impl Engine {
             .and_then(|network| network.bridge.as_ref())
             .filter(|_| !requests.is_empty());
         let Some(bridge) = bridge else { return Ok(Vec::new()) };
-        self.backends.network.publish(&record.id, bridge, endpoint, &requests).await.map_err(|error| {
+        self.network_of(&record.tenant)?.publish(&record.id, bridge, endpoint, &requests).await.map_err(|error| {
             let text = format!(
                 "driver failed programming external connectivity on endpoint {} ({})",
                 record.name, endpoint.id

@@ -158,28 +158,28 @@ impl NetworkStore {
 
     /// All networks of a tenant.
     pub fn list(&self, tenant: &TenantId) -> Vec<Arc<NetworkRecord>> {
-        self.list_all().into_iter().filter(|record| record.tenant == *tenant).collect()
+        self.list_of(&BTreeSet::from([tenant.clone()]))
     }
 
-    /// All networks of all tenants.
-    pub fn list_all(&self) -> Vec<Arc<NetworkRecord>> {
-        self.lock().values().map(|entry| entry.record.clone()).collect()
-    }
-
-    /// The subnets of all networks but one.
-    pub fn subnets(&self, except: Option<&NetworkId>) -> Vec<IpNet> {
+    /// All networks of some tenants.
+    pub fn list_of(&self, tenants: &BTreeSet<TenantId>) -> Vec<Arc<NetworkRecord>> {
         let entries = self.lock();
-        let others = entries.values().filter(|entry| Some(&entry.record.id) != except);
-        let bridges = others.filter_map(|entry| entry.record.bridge.as_ref());
+        let theirs = entries.values().filter(|entry| tenants.contains(&entry.record.tenant));
+        theirs.map(|entry| entry.record.clone()).collect()
+    }
+
+    /// The subnets of all networks of a host's tenants but one.
+    pub fn subnets(&self, tenants: &BTreeSet<TenantId>, except: Option<&NetworkId>) -> Vec<IpNet> {
+        let others = self.list_of(tenants).into_iter().filter(|record| Some(&record.id) != except);
+        let bridges = others.filter_map(|record| record.bridge.clone());
         let of_bridge = bridges.flat_map(|bridge| [bridge.ipv4.map(IpNet::V4), bridge.ipv6.map(IpNet::V6)]);
         of_bridge.flatten().map(|net| net.trunc()).collect()
     }
 
-    /// Whose bridge a link is: no two networks share one.
-    pub fn owner_of_link(&self, link: &str) -> Option<NetworkId> {
-        let entries = self.lock();
-        let mut bridges = entries.values().filter_map(|entry| entry.record.bridge.as_ref());
-        bridges.find(|bridge| bridge.link == link).map(|bridge| bridge.id.clone())
+    /// Whose bridge a link is: no two networks of a host share one.
+    pub fn owner_of_link(&self, tenants: &BTreeSet<TenantId>, link: &str) -> Option<NetworkId> {
+        let mut bridges = self.list_of(tenants).into_iter().filter_map(|record| record.bridge.clone());
+        bridges.find(|bridge| bridge.link == link).map(|bridge| bridge.id)
     }
 
     /// Stores a network, new or changed.
@@ -290,11 +290,6 @@ impl NetworkStore {
         let entries = self.lock();
         let lodges = |entry: &&Entry| entry.lodgers.values().any(|lodger| lodger.guest.container == *container);
         entries.values().filter(lodges).map(|entry| entry.record.clone()).collect()
-    }
-
-    /// Links of all bridges.
-    pub fn links(&self) -> BTreeSet<String> {
-        self.lock().values().filter_map(|entry| Some(entry.record.bridge.as_ref()?.link.clone())).collect()
     }
 }
 

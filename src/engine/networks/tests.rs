@@ -1,6 +1,7 @@
 //! The engine's networks on fakes.
 
 mod bridges;
+mod jobs;
 
 use indexmap::IndexMap;
 use tempfile::TempDir;

@@ -139,7 +139,7 @@ impl World {
             rootfs: Path::new("rootfs"),
             cgroups_path: &format!("{parent}/ID"),
             network: match &host_config.network_mode {
-                NetworkMode::Host => NetworkNamespace::Host,
+                NetworkMode::Host => NetworkNamespace::Host(None),
                 _ if shares_network => NetworkNamespace::Path("/proc/NEIGHBOUR/ns/net"),
                 _ => NetworkNamespace::New,
             },

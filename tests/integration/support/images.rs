@@ -9,7 +9,7 @@ use std::{
 };
 
 use ringer::{
-    backend::{images::samples, network::fake::FakeNetwork, runtime::fake::FakeRuntime},
+    backend::{images::samples, network::fake::FakeHosts, runtime::fake::FakeRuntime},
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::{Backends, Engine, config::EngineConfig},
     model::id::TenantId,
@@ -50,7 +50,7 @@ impl Store {
             let backends = Backends {
                 runtime: Arc::new(FakeRuntime::new(folder)),
                 images: Arc::new(self.containerd.clone()),
-                network: Arc::new(FakeNetwork::default()),
+                network: Arc::new(FakeHosts::default()),
             };
             Engine::open(config, backends).await.expect("an engine opens")
         };
