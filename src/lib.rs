@@ -22,6 +22,7 @@ pub mod logs;
 pub mod model;
 pub mod network;
 pub mod oci;
+pub mod processes;
 pub mod registry;
 pub mod rootfs;
 pub mod work;

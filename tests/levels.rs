@@ -10,7 +10,7 @@ use std::{
 const LEVELS: [&[&str]; 7] = [
     &["model"],
     // Level 1, in two halves: what the traits speak of (a root's mounts, say) is known to the small pieces.
-    &["backend", "descriptors", "work"],
+    &["backend", "descriptors", "processes", "work"],
     &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],
     &["buildkit", "containerd", "engine", "network"],
     &["edge"],

@@ -9,7 +9,7 @@ use super::{ApiState, router};
 use crate::{
     engine::testing::Fakes,
     model::{
-        caller::{Caller, Peer},
+        caller::{Caller, Peer, PeerProcess},
         id::TenantId,
     },
     oci::host::HostFacts,
@@ -30,7 +30,7 @@ pub async fn state_on(host: HostFacts) -> (ApiState, tempfile::TempDir) {
 /// Answers one request of the default tenant.
 pub async fn oneshot(state: &ApiState, mut request: Request<Body>) -> Response {
     request.extensions_mut().insert(TenantId::default_tenant());
-    request.extensions_mut().insert(Caller::Process(Peer { pid: None, uid: 0, gid: 0 }));
+    request.extensions_mut().insert(Caller::Process(Peer { process: PeerProcess::Outside, uid: 0, gid: 0 }));
     router(state.clone()).oneshot(request).await
 }
 

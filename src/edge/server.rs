@@ -5,11 +5,12 @@ mod address;
 mod browser;
 mod hangup;
 mod listen;
+mod peer;
 mod refuse;
 mod tls;
 mod unread;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -20,7 +21,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::UnixStream,
     sync::mpsc,
 };
 use tokio_util::{
@@ -47,11 +47,7 @@ use super::{
 };
 use crate::{
     descriptors,
-    model::{
-        Result,
-        caller::{Caller, Peer},
-        error::Context,
-    },
+    model::{Result, caller::Caller, error::Context},
 };
 
 /// A client must send the head of its request within this.
@@ -180,7 +176,7 @@ impl Worker {
     }
 
     async fn welcome(self, socket: Socket, tls: Option<Tls>) {
-        let caller = match caller(&socket) {
+        let caller = match peer::caller(&socket) {
             Ok(caller) => caller,
             // The client is gone already.
             Err(error) => return tracing::debug!(%error, "the other end is not known: {error}"),
@@ -293,18 +289,4 @@ fn is_among_the_last(socket: &Socket) -> bool {
         Either::Left(unix) => descriptors::are_scarce(unix),
         Either::Right(tcp) => descriptors::are_scarce(tcp),
     }
-}
-
-/// Nobody vouches for a tcp client.
-fn caller(socket: &Socket) -> io::Result<Caller> {
-    match socket {
-        Either::Left(unix) => unix_peer(unix).map(Caller::Process),
-        Either::Right(tcp) => tcp.peer_addr().map(Caller::Remote),
-    }
-}
-
-fn unix_peer(stream: &UnixStream) -> io::Result<Peer> {
-    let credentials = stream.peer_cred()?;
-    // Process number 0 stands for one that our pid namespace does not have.
-    Ok(Peer { pid: credentials.pid().filter(|&pid| pid > 0), uid: credentials.uid(), gid: credentials.gid() })
 }

@@ -2,12 +2,14 @@
 
 pub mod archive;
 pub mod attach;
+mod binds;
 pub mod create;
 pub mod delete;
 pub mod exec;
 pub mod export;
 mod failure;
 mod health;
+mod held_sources;
 mod image_mounts;
 mod kill;
 pub mod list;
@@ -20,6 +22,7 @@ mod resize;
 mod restart_policy;
 mod restore;
 mod run;
+mod seat;
 pub mod session;
 mod start;
 pub mod stats;
@@ -30,5 +33,4 @@ mod tests;
 pub mod top;
 mod update;
 pub mod view;
-mod volume_parts;
 pub mod wait;

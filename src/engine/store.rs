@@ -144,7 +144,12 @@ impl ContainerStore {
         self.tenants().get(tenant).map(|containers| containers.by_id.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// All containers of all tenants, for start-up and shutdown.
+    /// By its whole id, whosever it is.
+    pub fn find(&self, id: &ContainerId) -> Option<Arc<Container>> {
+        self.tenants().values().find_map(|containers| containers.by_id.get(id).cloned())
+    }
+
+    /// All containers of all tenants, for start-up and shutdown, and for telling where a client sits.
     pub fn list_all(&self) -> Vec<Arc<Container>> {
         self.tenants().values().flat_map(|containers| containers.by_id.values().cloned()).collect()
     }

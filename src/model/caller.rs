@@ -1,9 +1,9 @@
 //! Who is at the other end of a request.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 /// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Caller {
     /// The daemon itself: health checks, restart policy, what it takes up at start.
     Daemon,
@@ -24,12 +24,23 @@ impl Caller {
 }
 
 /// Who is at the other end of a unix connection, as the kernel says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Peer {
-    /// Process number in our pid namespace; `None` if it is in another one.
-    pub pid: Option<i32>,
+    /// The process that connected.
+    pub process: PeerProcess,
     /// User number.
     pub uid: u32,
     /// Group number.
     pub gid: u32,
+}
+
+/// The process that connected. Others may have the connection by now.
+#[derive(Clone, Debug)]
+pub enum PeerProcess {
+    /// A descriptor of it (pidfd): a number would be another process's some time.
+    Known(Arc<OwnedFd>),
+    /// It had ended before we could hold it. Not the same as being outside: it may have sat in a container.
+    Gone,
+    /// Our pid namespace does not have it: it sits beside the container that we run in, not in one of ours.
+    Outside,
 }

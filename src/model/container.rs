@@ -17,7 +17,7 @@ pub use host_config::{
 };
 pub use merge::merge_health;
 pub use modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, RestartMode, UsernsMode, UtsMode};
-pub use mounts::{MountKind, MountPoint, MountedImage, ReadOnlyDepth};
+pub use mounts::{MountKind, MountPoint, MountedImage, ReadOnlyDepth, SourceRoot};
 pub use state::{ContainerState, Ended, Health, HealthProbe, HealthStatus, Live};
 
 use indexmap::IndexMap;

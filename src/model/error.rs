@@ -197,6 +197,26 @@ impl Error {
         Self::invalid(format!("invalid mount config for type \"bind\": bind source path does not exist: {source}"))
     }
 
+    /// A bind of a path that a client named as its container sees it, when that does not run any more.
+    pub fn bind_source_gone(source: &str, container: &super::id::ContainerId) -> Self {
+        Self::invalid(format!(
+            "invalid mount config for type \"bind\": {source} is a path in container {}, which is not running",
+            container.short()
+        ))
+    }
+
+    /// A path of a client that was in a container and of whose process nothing is left.
+    pub fn caller_has_ended() -> Self {
+        Self::invalid("the process that asks has ended: it cannot be told whose files its paths name")
+    }
+
+    /// A path of a client that is in a container and sees other files than the container's.
+    pub fn caller_sees_others() -> Self {
+        Self::invalid(
+            "the process that asks is in a container, but sees other files than that: its paths cannot be resolved there",
+        )
+    }
+
     /// `GET /exec/{id}/json` and the other exec calls.
     pub fn no_such_exec(id: &str) -> Self {
         Self::not_found(format!("No such exec instance: {id}"))

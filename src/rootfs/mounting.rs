@@ -44,7 +44,7 @@ pub fn mount_apart(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached
 }
 
 /// Does what changes the thread that does it; that ends with it.
-fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().name("rootfs".to_owned()).spawn_scoped(scope, work);
         let worker = worker.context("starting a thread")?;
@@ -54,6 +54,9 @@ fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> R
 
 /// Unmounts what is at a folder or file, and removes that; what is not mounted is left.
 pub fn unmount_and_remove(place: &Path) -> Result<()> {
+    // What is mounted below goes with it, and must not go where that is shared with others.
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    let _not_mounted = rustix::mount::mount_change(place, private);
     match rustix::mount::unmount(place, UnmountFlags::DETACH) {
         Ok(()) => remove_place(place).context(format!("removing {}", place.display())),
         Err(Errno::INVAL | Errno::NOENT) => Ok(()),

@@ -2,9 +2,7 @@
 //! then on what was opened.
 
 use std::{
-    fs::{self, File},
-    io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -14,9 +12,10 @@ use rustix::{
 };
 
 use super::{
-    mounting::{remove_place, unmount_and_remove},
+    holding::{hold, tree_of},
+    mounting::unmount_and_remove,
     path::clean_absolute,
-    resolve::{is_dir, within},
+    resolve::within,
 };
 use crate::model::{Error, Result, error::Context};
 
@@ -52,20 +51,8 @@ pub fn open_part(volume: &Path, subpath: &str) -> Result<OwnedFd> {
 pub fn hold_part(volume: &Path, subpath: &str, place: &Path) -> Result<()> {
     unmount_and_remove(place)?;
     let part = open_part(volume, subpath)?;
-    let mount = || -> io::Result<()> {
-        remove_place(place)?;
-        fs::create_dir_all(place.parent().unwrap_or(place))?;
-        match is_dir(part.as_fd())? {
-            true => fs::create_dir(place)?,
-            false => drop(File::create(place)?),
-        }
-        let mounted = rustix::mount::mount_bind(format!("/proc/self/fd/{}", part.as_raw_fd()), place);
-        if mounted.is_err() {
-            remove_place(place)?;
-        }
-        Ok(mounted?)
-    };
-    mount().context(format!("mounting {subpath} of {} at {}", volume.display(), place.display()))
+    let held = tree_of(part.as_fd(), false).and_then(|tree| hold(tree.as_fd(), place));
+    held.context(format!("mounting {subpath} of {} at {}", volume.display(), place.display()))
 }
 
 /// dockerd's words for a path that is not there; `missing` is what it is for want of.
@@ -85,7 +72,7 @@ fn first_missing<'p>(root: BorrowedFd<'_>, path: &'p Path) -> &'p Path {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
     use crate::{model::ErrorKind, rootfs::view::path_of};

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, FsWord, Mode, OFlags, StatVfsMountFlags, StatxAtt
 use crate::{
     backend::runtime::RootfsMount,
     model::{Error, Result, error::Context},
+    processes::Process,
     rootfs::mounting,
 };
 
@@ -58,6 +59,11 @@ impl RootView {
         let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())
             .context("opening the container's root")?;
         Self::new(root, None, true)
+    }
+
+    /// The root of a process, as that sees it.
+    pub fn seen_by(process: &Process) -> Result<Self> {
+        Self::new(process.root().context("opening the process's root")?, None, true)
     }
 
     /// The root of a container that does not run: its layers, with volumes and binds on top. Mount points that

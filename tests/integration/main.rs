@@ -5,6 +5,7 @@
 mod bombs;
 mod build;
 mod buildkit;
+mod callers;
 mod containerd_child;
 mod containerd_runtime;
 mod containers;

@@ -1,6 +1,6 @@
 //! The server on a real socket, with handlers of its own.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{os::fd::AsRawFd, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -20,7 +20,7 @@ use crate::{
         server::{Api, ListenAddress, Listener, Listening, Server},
     },
     engine::tenants::Scope,
-    model::{Error, id::TenantId},
+    model::{Error, caller::PeerProcess, id::TenantId},
 };
 
 /// Nothing here takes this long.
@@ -50,7 +50,10 @@ async fn refuses(hijack: Hijack) -> Response {
 
 async fn who(scope: Scope) -> String {
     let peer = scope.caller().process().expect("it comes through a unix socket");
-    format!("{} {} {}", scope.tenant(), peer.uid, peer.pid.unwrap_or_default())
+    let PeerProcess::Known(pidfd) = &peer.process else { panic!("it has not ended") };
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+    let pid = told.lines().find_map(|line| line.strip_prefix("Pid:\t")).unwrap();
+    format!("{} {} {pid}", scope.tenant(), peer.uid)
 }
 
 async fn panics() -> Response {

@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         ErrorKind, Result,
-        container::{ContainerRecord, ContainerState, RestartMode},
+        container::{ContainerRecord, ContainerState, RestartMode, SourceRoot},
         id::ContainerId,
         layer::LayerRecord,
         record::{self, Record, Unread},
@@ -93,16 +93,20 @@ impl Engine {
         }
     }
 
-    /// Whether a container uses what another one that is still to start has: its namespaces, or its address for a link.
+    /// Whether a container uses what another one that is still to start has: its namespaces, its address for a link, or its files.
     fn needs_one_of(&self, record: &ContainerRecord, starting: &[Arc<Container>]) -> bool {
         let config = &record.host_config;
         let joined = [config.network_mode.container(), config.pid_mode.container(), config.ipc_mode.container()];
         let joined = joined.into_iter().flatten().map(str::to_owned);
         let linked = links_of(record).into_iter().map(|link| link.target);
-        joined.chain(linked).any(|name| {
-            let needed = self.containers.get(&record.tenant, &name);
-            needed.is_ok_and(|needed| starting.iter().any(|other| other.id() == needed.id()))
-        })
+        let starts = |id: &ContainerId| starting.iter().any(|other| other.id() == id);
+        let named_in = record.mounts.iter().any(|point| match &point.root {
+            SourceRoot::Container(id) => starts(id),
+            SourceRoot::Machine => false,
+        });
+        let is_starting =
+            |name: String| self.containers.get(&record.tenant, &name).is_ok_and(|needed| starts(needed.id()));
+        named_in || joined.chain(linked).any(is_starting)
     }
 
     /// Tells of containers in which the kernel kills for want of memory.

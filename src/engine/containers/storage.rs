@@ -1,18 +1,20 @@
 //! A container's mounts over its life: what create resolves, what a start makes ready and an end takes back.
 
-use std::path::Path;
-
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, tenants::Scope, volumes::VolumeUse},
+    engine::{
+        Engine,
+        containers::{held_sources::WhenGone, seat::Seat},
+        tenants::Scope,
+        volumes::VolumeUse,
+    },
     model::{
         Error, Result,
         container::{
-            Config, ContainerRecord, HostConfig, MountKind, MountPoint,
+            Config, ContainerRecord, HostConfig, MountKind, MountPoint, SourceRoot,
             mount_spec::{VolumesFrom, WantedMount, wanted_mounts},
         },
-        error::Context,
         id::{ContainerId, TenantId},
         volume::VolumeRequest,
     },
@@ -39,8 +41,11 @@ impl Engine {
     ) -> Result<ResolvedMounts> {
         let inherited = self.inherited_mounts(scope, host_config)?;
         let mut resolved = ResolvedMounts { points: Vec::new(), held: Vec::new() };
-        for wanted in wanted_mounts(config, host_config, inherited)? {
-            match self.resolve_mount(scope, container, wanted, &mut resolved).await {
+        let wanted = wanted_mounts(config, host_config, inherited)?;
+        let names_paths = |mount: &WantedMount| mount.point.kind == MountKind::Bind && !mount.is_inherited;
+        let seat = if wanted.iter().any(names_paths) { self.seat(scope).await? } else { Seat::Machine };
+        for wanted in wanted {
+            match self.resolve_mount(scope, &seat, container, wanted, &mut resolved).await {
                 Ok(()) => {}
                 Err(error) => {
                     self.drop_new_mounts(scope.tenant(), resolved).await;
@@ -69,20 +74,17 @@ impl Engine {
     async fn resolve_mount(
         &self,
         scope: &Scope,
+        seat: &Seat,
         container: &ContainerId,
         wanted: WantedMount,
         into: &mut ResolvedMounts,
     ) -> Result<()> {
         let mut point = wanted.point;
         match point.kind {
-            MountKind::Bind if !point.create_source && !Path::new(&point.source).exists() => {
-                return Err(Error::invalid(format!(
-                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                    point.source
-                )));
-            }
-            MountKind::Bind => spare_daemon_mounts(&mut point, &self.config.data_root)?,
-            MountKind::Tmpfs => {}
+            MountKind::Bind if !wanted.is_inherited => self.resolve_bind(seat, &mut point).await?,
+            MountKind::Bind if point.root == SourceRoot::Machine => self.resolve_bind_of_machine(&mut point)?,
+            // It is looked for at the start, where it was named.
+            MountKind::Bind | MountKind::Tmpfs => {}
             MountKind::Image => self.resolve_image(scope, container, &mut point).await?,
             MountKind::Volume => {
                 let request = VolumeRequest {
@@ -119,35 +121,24 @@ impl Engine {
     /// Makes the sources of a run's mounts ready: missing folders of binds, volumes and images that have to be mounted.
     /// Returns the mounts with their sources on the host.
     pub(crate) async fn mount_run(&self, record: &ContainerRecord) -> Result<Vec<MountPoint>> {
-        for point in record.mounts.iter().filter(|point| point.kind == MountKind::Bind) {
-            if Path::new(&point.source).exists() {
-                continue;
-            }
-            if !point.create_source {
-                return Err(Error::invalid(format!(
-                    "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                    point.source
-                )));
-            }
-            std::fs::create_dir_all(&point.source)
-                .context(format!("error while creating mount source path '{}'", point.source))?;
-        }
+        self.make_bind_sources(record)?;
         self.mount_volumes(record).await?;
-        self.show_sources(record).await
+        self.show_sources(record, WhenGone::Refuse).await
     }
 
-    /// A container's mounts with sources that are there: its images are mounted, parts of its volumes held. What a failure
+    /// A container's mounts with sources that are there: its images are mounted, what was named in other
+    /// containers and parts of its volumes held. What a failure
     /// leaves, [`Engine::hide_sources`] takes away. Its volumes are mounted before.
-    pub(super) async fn show_sources(&self, record: &ContainerRecord) -> Result<Vec<MountPoint>> {
+    pub(super) async fn show_sources(&self, record: &ContainerRecord, when_gone: WhenGone) -> Result<Vec<MountPoint>> {
         let mut points = record.mounts.clone();
         self.mount_images(&mut points).await?;
-        self.hold_volume_parts(record, &mut points).await?;
+        self.hold_sources(record, &mut points, when_gone).await?;
         Ok(points)
     }
 
     /// Undoes [`Engine::show_sources`]; goes on after failures and logs them.
     pub(super) async fn hide_sources(&self, record: &ContainerRecord) {
-        self.release_volume_parts(record).await;
+        self.release_sources(record).await;
         self.unmount_images(record).await;
     }
 
@@ -178,60 +169,5 @@ impl Engine {
         if anonymous {
             self.remove_anonymous_volumes(record).await;
         }
-    }
-}
-
-/// A bind that holds the daemon's own folders, or lies in them, must not keep the mounts there: what is unmounted here goes there too.
-/// 400 if a client wants it otherwise.
-fn spare_daemon_mounts(point: &mut MountPoint, data_root: &Path) -> Result<()> {
-    let source = Path::new(&point.source);
-    if !source.starts_with(data_root) && !data_root.starts_with(source) {
-        return Ok(());
-    }
-    match point.propagation.as_str() {
-        "rslave" | "rshared" => Ok(()),
-        propagation if point.propagation_given => {
-            Err(Error::propagation_in_daemon_root(&data_root.to_string_lossy(), &point.source, propagation))
-        }
-        _ => {
-            "rslave".clone_into(&mut point.propagation);
-            Ok(())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spared(source: &str, given: Option<&str>) -> Result<String> {
-        let mut point = MountPoint {
-            kind: MountKind::Bind,
-            source: source.to_owned(),
-            propagation: given.unwrap_or("rprivate").to_owned(),
-            propagation_given: given.is_some(),
-            ..MountPoint::default()
-        };
-        spare_daemon_mounts(&mut point, Path::new("/var/lib/ringer")).map(|()| point.propagation)
-    }
-
-    #[test]
-    fn binds_around_the_daemons_folders_follow_their_mounts() {
-        for source in ["/", "/var", "/var/lib/ringer", "/var/lib/ringer/volumes"] {
-            assert_eq!(spared(source, None).unwrap(), "rslave");
-            assert_eq!(spared(source, Some("rshared")).unwrap(), "rshared");
-            for word in ["private", "rprivate", "slave", "shared"] {
-                assert_eq!(
-                    spared(source, Some(word)).unwrap_err().message(),
-                    format!(
-                        "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is \
-                         within the daemon root, daemon root: \"/var/lib/ringer\", bind mount source: \"{source}\", \
-                         propagation: \"{word}\""
-                    )
-                );
-            }
-        }
-        assert_eq!(spared("/var/lib/ringer-too", None).unwrap(), "rprivate");
-        assert_eq!(spared("/etc", Some("private")).unwrap(), "private");
     }
 }

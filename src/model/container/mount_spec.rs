@@ -17,6 +17,8 @@ use crate::model::{Error, Result, path::clean_absolute};
 pub struct WantedMount {
     /// The mount. A volume has no source yet, an anonymous one no name.
     pub point: MountPoint,
+    /// It is another container's (`VolumesFrom`), not the client's own wish.
+    pub is_inherited: bool,
     /// Labels of a volume that is made by the way.
     pub volume_labels: IndexMap<String, String>,
     /// Options of a volume that is made by the way.
@@ -49,7 +51,8 @@ pub fn wanted_mounts(
     for (destination, options) in host_config.tmpfs.iter().flatten() {
         wanted.list.push(tmpfs(destination, options)?.into());
     }
-    let inherited = inherited.into_iter().filter(|point| !wanted.has(&point.destination)).map(WantedMount::from);
+    let inherited = inherited.into_iter().filter(|point| !wanted.has(&point.destination));
+    let inherited = inherited.map(|point| WantedMount { is_inherited: true, ..WantedMount::from(point) });
     wanted.list = inherited.collect::<Vec<_>>().into_iter().chain(wanted.list).collect();
     for destination in config.volumes.iter().flatten().map(|(destination, _)| destination) {
         if !wanted.has(&clean_absolute(destination)) {

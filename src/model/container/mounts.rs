@@ -41,6 +41,17 @@ pub enum ReadOnlyDepth {
     Forced,
 }
 
+/// Whose path the source of a bind is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceRoot {
+    /// The machine's.
+    #[default]
+    Machine,
+    /// A container's: its client named the path as it sees it there.
+    Container(ContainerId),
+}
+
 /// One mount, resolved at create and stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPoint {
@@ -48,8 +59,11 @@ pub struct MountPoint {
     pub kind: MountKind,
     /// The volume's name, or the image's as it was asked for; empty for others.
     pub name: String,
-    /// Path on the host; empty for tmpfs.
+    /// Path on the host, or in the container that `root` names; empty for tmpfs.
     pub source: String,
+    /// Where the path of a bind begins.
+    #[serde(default)]
+    pub root: SourceRoot,
     /// Path in the container, cleaned.
     pub destination: String,
     /// `local` for volumes, else empty.

@@ -8,6 +8,7 @@ use crate::{
     engine::{
         Engine,
         container::{Container, Turn},
+        containers::held_sources::WhenGone,
     },
     model::{
         Result,
@@ -110,7 +111,10 @@ impl Engine {
         let record = turn.record();
         let rootfs = self.backends.runtime.rootfs(&record.id).await?;
         let mounted = self.mount_volumes_for_view(&record).await?;
-        let view = self.show_sources(&record).await.map(|points| attached(&points, &self.container_dir(&record.id)));
+        let view = self
+            .show_sources(&record, WhenGone::LeaveOut)
+            .await
+            .map(|points| attached(&points, &self.container_dir(&record.id)));
         let read_only = record.host_config.readonly_rootfs;
         let view = match view {
             Ok(attached) => {

@@ -158,7 +158,11 @@ fn volume(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
         subpath: options.subpath,
         ..MountPoint::default()
     };
-    Ok(WantedMount { point, volume_labels: options.labels.unwrap_or_default(), volume_options: driver.options })
+    Ok(WantedMount {
+        volume_labels: options.labels.unwrap_or_default(),
+        volume_options: driver.options,
+        ..WantedMount::from(point)
+    })
 }
 
 fn image(request: &MountRequest) -> Result<MountPoint> {

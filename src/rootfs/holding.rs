@@ -1,0 +1,109 @@
+//! Sources of mounts that are held: what was opened is mounted at a place of ours, so that whoever mounts the place gets that,
+//! whatever the path that led to it says by then.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::CWD,
+    mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
+
+use super::{
+    mounting::{on_a_thread_of_its_own, remove_place, unmount_and_remove},
+    resolve::{Owner, is_dir},
+    view::RootView,
+};
+use crate::{
+    model::{Error, Result, error::Context},
+    processes::Process,
+};
+
+/// A path as a process sees it, and how it is to be held.
+#[derive(Clone, Debug)]
+pub struct SeenPath {
+    /// The path, from the root of the process.
+    pub path: String,
+    /// Whether a folder is made where nothing is.
+    pub create: bool,
+    /// With what is mounted below it.
+    pub recursive: bool,
+    /// Whether mounts that are made there later may be seen by the process as well.
+    pub shared: bool,
+}
+
+impl SeenPath {
+    /// An `O_PATH` descriptor of it. No magic link is followed, and none out of the root.
+    pub fn open(&self, process: &Process) -> Result<OwnedFd> {
+        let view = RootView::seen_by(process)?;
+        let path = &self.path;
+        match view.resolve(path) {
+            Ok(file) => Ok(file),
+            Err(error) if !is_missing(&error) => {
+                Err(Error::invalid(format!("bind source path cannot be resolved: {path}: {error}")).with_source(error))
+            }
+            Err(_) if self.create => view
+                .ensure_dir(path, Owner::default())
+                .context(format!("error while creating mount source path '{path}'")),
+            Err(error) => Err(Error::bind_source_missing(path).with_source(error)),
+        }
+    }
+
+    /// Mounts it at `place` with the rights that the process has: what is read-only to it is so there.
+    /// [`unmount_and_remove`] undoes it.
+    pub fn hold(&self, process: &Process, place: &Path) -> Result<()> {
+        unmount_and_remove(place)?;
+        let file = self.open(process)?;
+        let mounts = process.mounts().context("opening the client's mounts")?;
+        // The kernel copies only mounts that the thread sees.
+        let tree = on_a_thread_of_its_own(|| {
+            let copy = || -> io::Result<OwnedFd> {
+                // SAFETY: FS changes only what this thread, which ends after this, has as its root and working folder.
+                unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+                move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                tree_of(file.as_fd(), self.recursive)
+            };
+            copy().context(format!("copying the mount of {}", self.path))
+        })?;
+        hold(tree.as_fd(), place).context(format!("mounting {} at {}", self.path, place.display()))?;
+        if self.shared {
+            return Ok(());
+        }
+        // What is unmounted here must not be unmounted there as well.
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change(place, slave).context(format!("mounting {}", self.path))
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A copy of the mount of a file or folder, at which it begins.
+pub fn tree_of(file: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(rustix::mount::open_tree(file, c"", flags)?)
+}
+
+/// Puts a mount that is nowhere yet at a place, which is made.
+pub fn hold(tree: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
+    remove_place(place)?;
+    fs::create_dir_all(place.parent().unwrap_or(place))?;
+    match is_dir(tree)? {
+        true => fs::create_dir(place)?,
+        false => drop(File::create(place)?),
+    }
+    let held = rustix::mount::move_mount(tree, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+    if held.is_err() {
+        remove_place(place)?;
+    }
+    Ok(held?)
+}

@@ -1,0 +1,6 @@
+//! Clients inside containers: the daemon's socket is bound into one, and the paths that a client names there are what it sees there.
+
+mod client;
+mod hostile;
+mod paths;
+mod rights;
