@@ -5,7 +5,7 @@
 //! [`ContainerLog::read`], also while it is written and after a restart of the daemon.
 //!
 //! On disk: `container.log` is written, `container.log.N` were written before (`N` grows), all in the folder
-//! that [`ContainerLog::new`] is given. [`record`] knows the bytes, [`segments`] the files.
+//! that [`ContainerLog::new`] is given, and beside them what is no whole line yet ([`unfinished`]). [`record`] knows the bytes, [`segments`] the files.
 
 mod attributes;
 mod options;
@@ -14,6 +14,7 @@ mod record;
 mod segments;
 mod tail;
 mod timestamps;
+mod unfinished;
 mod writer;
 
 use std::{
@@ -30,6 +31,7 @@ pub use writer::Writer;
 
 use crate::model::{Error, Result, container::LogConfig};
 use segments::Segments;
+use unfinished::Unfinished;
 
 /// A place in the log: which file, and where in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +103,15 @@ impl ContainerLog {
             Some(Driver::JsonFile) => self.segments.live().to_string_lossy().into_owned(),
             _ => String::new(),
         }
+    }
+
+    /// Whether a daemon that died had read the beginning of a line. A writer goes on with it.
+    pub fn has_unfinished(&self) -> bool {
+        self.segments.unfinished().exists()
+    }
+
+    fn unfinished(&self) -> Unfinished {
+        Unfinished::new(self.segments.unfinished())
     }
 
     /// Runs `action` while no file is renamed.

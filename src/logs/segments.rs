@@ -10,6 +10,7 @@ use std::{
 use super::{Position, record};
 
 const LIVE: &str = "container.log";
+const UNFINISHED: &str = "unfinished";
 
 /// Names and numbers of a log's files. The live file's number is one more than the greatest of the others'.
 #[derive(Debug)]
@@ -25,6 +26,11 @@ impl Segments {
     /// The file that is written.
     pub fn live(&self) -> PathBuf {
         self.dir.join(LIVE)
+    }
+
+    /// Where beginnings of lines wait for the rest.
+    pub fn unfinished(&self) -> PathBuf {
+        self.dir.join(UNFINISHED)
     }
 
     /// A file that was written.

@@ -177,6 +177,26 @@ async fn log_goes_on_after_a_restart_and_a_torn_tail() {
 }
 
 #[tokio::test]
+async fn what_is_no_whole_line_outlives_a_writer_that_dies() {
+    let dir = TempDir::new().unwrap();
+    let mut writer = log(dir.path(), &[]).writer().unwrap();
+    writer.write(OutputStream::Stdout, b"whole\nbegun ");
+    writer.write(OutputStream::Stderr, b"err whole\nerr begun");
+    let long = "x".repeat(20_000);
+    writer.write(OutputStream::Stdout, long.as_bytes());
+    std::mem::forget(writer);
+    let next = log(dir.path(), &[]);
+    assert!(next.has_unfinished());
+    let mut writer = next.writer().unwrap();
+    writer.write(OutputStream::Stdout, b" done\n");
+    writer.finish();
+    let text = read(&next, ReadOptions { stderr: false, ..ALL }).await;
+    assert_eq!(text, format!("whole\nbegun {long} done\n"));
+    assert_eq!(read(&next, ReadOptions { stdout: false, ..ALL }).await, "err whole\nerr begun");
+    assert!(!next.has_unfinished());
+}
+
+#[tokio::test]
 async fn writer_goes_on_when_the_disk_is_full() {
     let dir = TempDir::new().unwrap();
     std::os::unix::fs::symlink("/dev/full", dir.path().join("container.log")).unwrap();

@@ -4,24 +4,20 @@ use std::{fs::File, io::Write, sync::Arc, time::SystemTime};
 
 use tracing::warn;
 
-use super::{ContainerLog, Driver, Position, Progress, Settings, record};
+use super::{
+    ContainerLog, Driver, Position, Progress, Settings, record,
+    unfinished::{Pending, Unfinished},
+};
 use crate::model::{Result, error::Context, output::OutputStream};
 
 /// Content of a line up to which it is one record, as dockerd's copier has it.
 const LONGEST_CONTENT: usize = record::MAX_LINE - 1;
 
-/// The end of a line's beginning, and since when it waits.
-#[derive(Debug, Default)]
-struct Pending {
-    bytes: Vec<u8>,
-    /// Set after a part of a long line went out: its other parts carry the same time.
-    part_of: Option<i64>,
-}
-
 /// Takes the output of one run of a container.
 ///
 /// Every chunk goes to the file with one system call, so a reader that follows sees a line at once and a busy
-/// container still costs few calls. A line is held back until its line feed comes, at most 16 KiB of it.
+/// container still costs few calls. A line is held back until its line feed comes, at most 16 KiB of it, and kept beside the log
+/// until then, in case the daemon dies.
 /// A disk that is full or fails loses what could not be written, with one warning; the container goes on.
 #[derive(Debug)]
 pub struct Writer {
@@ -33,6 +29,7 @@ pub struct Writer {
     buffer: Vec<u8>,
     stdout: Pending,
     stderr: Pending,
+    unfinished: Unfinished,
     has_warned: bool,
 }
 
@@ -46,19 +43,12 @@ impl Writer {
                 (Some(file), end)
             }
         };
+        let mut unfinished = log.unfinished();
+        let [stdout, stderr] = if file.is_some() { unfinished.load(end.offset) } else { Default::default() };
         log.progress.send_modify(|progress| {
             *progress = Progress { end, run: progress.run + 1, is_writing: true, ended_at: progress.ended_at };
         });
-        Ok(Self {
-            log,
-            settings,
-            file,
-            end,
-            buffer: Vec::new(),
-            stdout: Pending::default(),
-            stderr: Pending::default(),
-            has_warned: false,
-        })
+        Ok(Self { log, settings, file, end, buffer: Vec::new(), stdout, stderr, unfinished, has_warned: false })
     }
 
     /// Takes what was read from an output.
@@ -77,6 +67,9 @@ impl Writer {
             self.hold(stream, now, rest);
         }
         self.flush();
+        if let Err(error) = self.unfinished.save(self.end.offset, [&self.stdout, &self.stderr]) {
+            self.warn("keeping what is no whole line beside", &error);
+        }
     }
 
     /// Ends the run: writes what waits for a line feed, and lets readers that follow come to their end.
@@ -184,6 +177,7 @@ impl Drop for Writer {
             }
         }
         self.flush();
+        self.unfinished.remove();
         self.log.progress.send_modify(|progress| {
             progress.is_writing = false;
             progress.ended_at = progress.end;

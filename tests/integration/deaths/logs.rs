@@ -47,3 +47,26 @@ async fn no_line_that_was_written_before_the_death_is_lost() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_line_that_was_not_finished_is_not_lost() {
+    let mut daemon = Daemon::with_box().await;
+    let id = daemon.create("prompt", "echo first; printf 'Password: '; sleep 1000", json!({})).await;
+    daemon.launch(&id).await;
+    let unfinished = daemon.folder().join("data/containers").join(&id);
+    let deadline = Instant::now() + LIMIT;
+    while !holds(&unfinished, b"Password: ") {
+        assert!(Instant::now() < deadline, "it does not write");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    daemon.kill();
+    daemon.restart().await;
+    assert_eq!(daemon.output(&id).await, "first\nPassword: ");
+}
+
+/// Whether a file of a folder holds a text.
+fn holds(folder: &std::path::Path, text: &[u8]) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let contents = files.map(|file| std::fs::read(file.path()).unwrap_or_default());
+    contents.into_iter().any(|content| content.windows(text.len()).any(|part| part == text))
+}
