@@ -198,8 +198,9 @@ impl NetworkBackend for LinuxNetwork {
     }
 
     async fn create_network(&self, network: &BridgeNetwork) -> Result<()> {
-        let (wanted, note) = (network.clone(), self.note(network));
-        self.blocking(&format!("making bridge {}", network.link), move || bridge::create(&wanted, &note)).await?;
+        let (wanted, mark, note) = (network.clone(), self.mark.clone(), self.note(network));
+        let doing = format!("making bridge {}", network.link);
+        self.blocking(&doing, move || bridge::create(&wanted, &mark, &note)).await?;
         let rules = network.clone();
         let added = self.with_firewall("adding rules", move |firewall| firewall.add_network(&rules)).await;
         match added {

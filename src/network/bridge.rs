@@ -2,7 +2,8 @@
 //!
 //! Which bridge is ours is written on it, in its alias, when we make it: the daemon's instance and the network's id. A
 //! bridge without that very note was made by somebody else. It is used as it is, gets the network's addresses, and
-//! is left at the end without them.
+//! is left at the end without them. Until the note is written, the link's group says whose it is ([`group`]): a daemon that is killed
+//! in between leaves a bridge that its next start knows.
 
 use std::{io, net::IpAddr};
 
@@ -16,19 +17,19 @@ use crate::{backend::network::Keep, model::network::BridgeNetwork};
 
 /// Makes the bridge of a network, or takes one that is there, gives it the gateway's addresses, and lets the kernel
 /// forward packets.
-pub fn create(network: &BridgeNetwork, note: &str) -> io::Result<()> {
+pub fn create(network: &BridgeNetwork, mark: &str, note: &str) -> io::Result<()> {
     let mut links = Links::open()?;
     match links.get(&network.link)? {
-        None => make(&mut links, network, note),
+        None => make(&mut links, network, mark, note),
         Some(link) if !link.is_bridge() => Err(not_a_bridge(&link.name)),
         Some(link) if link.alias == note => set_up(&mut links, link.index, network),
         Some(link) => take(&mut links, &link, network),
     }
 }
 
-fn make(links: &mut Links, network: &BridgeNetwork, note: &str) -> io::Result<()> {
-    let index = links.create_bridge(&network.link, mac_of(network), network.mtu, note)?;
-    let made = set_up(links, index, network);
+fn make(links: &mut Links, network: &BridgeNetwork, mark: &str, note: &str) -> io::Result<()> {
+    let index = links.create_bridge(&network.link, mac_of(network), network.mtu, group(mark))?;
+    let made = links.write_note(index, note).and_then(|()| set_up(links, index, network));
     if made.is_err() {
         links.delete(index)?;
     }
@@ -102,12 +103,21 @@ pub fn retire(network: &BridgeNetwork, note: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// Deletes the bridges that this daemon made, as the note on them says, and that are not to be kept.
+/// The group of bridges that this daemon is making.
+fn group(mark: &str) -> u32 {
+    let hash = mark.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    // `ip` shows it as a signed number; 0 is everybody's.
+    hash >> 1 | 1
+}
+
+/// Deletes the bridges that this daemon made, as the note on them says, and that are not to be kept; and those that it was about to make.
 pub fn sweep(mark: &str, keep: &Keep) -> io::Result<()> {
     let mut links = Links::open()?;
     let mut result = Ok(());
     for link in links.list()? {
-        if link.is_bridge() && link.alias.starts_with(mark) && !keep.links.contains(&link.name) {
+        let is_made = link.alias.starts_with(mark) && !keep.links.contains(&link.name);
+        let is_half_made = link.alias.is_empty() && link.group == group(mark);
+        if link.is_bridge() && (is_made || is_half_made) {
             tracing::info!(link = %link.name, "removing left-over link {}", link.name);
             result = result.and(links.delete(link.index));
         }
@@ -127,4 +137,28 @@ fn mac_of(network: &BridgeNetwork) -> [u8; 6] {
         (None, None) => [0, 0, 0, 1],
     };
     [0x02, 0x42, tail[0], tail[1], tail[2], tail[3]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_that_was_being_made_is_known_without_its_note() {
+        let in_a_network_of_its_own = || {
+            // SAFETY: only the network of this thread becomes another, which ends with it.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            let mut links = Links::open().unwrap();
+            for (name, mark) in [("br-half", "ringer a "), ("br-of-other", "ringer b ")] {
+                links.create_bridge(name, [2, 0, 0, 0, 0, 1], 1500, group(mark)).unwrap();
+            }
+            let noted = links.create_bridge("br-noted", [2, 0, 0, 0, 0, 2], 1500, group("ringer a ")).unwrap();
+            links.write_note(noted, "somebody's").unwrap();
+            assert_eq!(links.get("br-noted").unwrap().unwrap().group, 0);
+            sweep("ringer a ", &Keep::default()).unwrap();
+            let left: Vec<String> = links.list().unwrap().into_iter().map(|link| link.name).collect();
+            assert_eq!(left, ["lo", "br-of-other", "br-noted"]);
+        };
+        std::thread::scope(|scope| scope.spawn(in_a_network_of_its_own).join().unwrap());
+    }
 }

@@ -13,6 +13,7 @@ use super::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Socket, att
 const UP: u32 = libc::IFF_UP as u32;
 const PEER: u16 = 1; // VETH_INFO_PEER
 const PORT_ISOLATED: u16 = 33; // IFLA_BRPORT_ISOLATED
+const GROUP: u16 = 27; // IFLA_GROUP
 const NODAD: u8 = 0x02; // IFA_F_NODAD
 const TABLE_MAIN: u32 = libc::RT_TABLE_MAIN as u32;
 
@@ -25,6 +26,8 @@ pub struct Link {
     pub name: String,
     /// The note that its maker left, if any.
     pub alias: String,
+    /// The group that it is in; 0 for most.
+    pub group: u32,
     /// What kind it is (`bridge`, `veth` …); empty for hardware and loopback.
     pub kind: String,
     /// Bytes.
@@ -93,28 +96,27 @@ impl Links {
         Ok(self.list()?.into_iter().find(|link| link.name == name))
     }
 
-    /// Makes a bridge that is up and carries a note. A link that is already there is an error: nothing of it is touched.
-    pub fn create_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32, alias: &str) -> io::Result<u32> {
+    /// Makes a bridge that is up and in a group, by which its maker is known until it carries a note. A link that is already there is
+    /// an error: nothing of it is touched.
+    pub fn create_bridge(&mut self, name: &str, mac: [u8; 6], mtu: u32, group: u32) -> io::Result<u32> {
         let make = Message::new(libc::RTM_NEWLINK, ACK | CREATE | EXCLUSIVE)
             .fixed(&link_header(libc::AF_UNSPEC, 0, UP))
             .attr_str(libc::IFLA_IFNAME, name)
             .attr(libc::IFLA_ADDRESS, &mac)
             .attr_u32(libc::IFLA_MTU, mtu)
+            .attr_u32(GROUP, group)
             .nest(libc::IFLA_LINKINFO, |info| info.attr_str(libc::IFLA_INFO_KIND, "bridge"));
         self.0.request(make)?;
-        let index = self.require(name)?;
-        // The kernel ignores an alias in the message that makes a link.
-        let mark = Message::new(libc::RTM_SETLINK, ACK)
+        self.require(name)
+    }
+
+    /// Writes a note on a link, which the kernel ignores in the message that makes one, and takes it out of its group.
+    pub fn write_note(&mut self, index: u32, alias: &str) -> io::Result<()> {
+        let note = Message::new(libc::RTM_SETLINK, ACK)
             .fixed(&link_header(libc::AF_UNSPEC, index, UP))
-            .attr(libc::IFLA_IFALIAS, alias.as_bytes());
-        match self.0.request(mark) {
-            Ok(()) => Ok(index),
-            Err(error) => {
-                // Without its note nobody would know later whose it is.
-                self.delete(index)?;
-                Err(error)
-            }
-        }
+            .attr(libc::IFLA_IFALIAS, alias.as_bytes())
+            .attr_u32(GROUP, 0);
+        self.0.request(note)
     }
 
     /// Makes a veth pair in one message: our end in its bridge and up, the other end born in `namespace`.
@@ -293,6 +295,7 @@ fn parse_link(body: &[u8]) -> Link {
         match kind {
             libc::IFLA_IFNAME => link.name = read_str(value),
             libc::IFLA_IFALIAS => link.alias = read_str(value),
+            GROUP => link.group = read_u32(value),
             libc::IFLA_MTU => link.mtu = read_u32(value),
             libc::IFLA_MASTER => link.master = read_u32(value),
             libc::IFLA_LINKINFO => {
