@@ -12,8 +12,8 @@ mod state;
 pub use change::{Change, ChangeKind};
 pub use config::{Config, HealthConfig, StrSlice};
 pub use host_config::{
-    DeviceMapping, DeviceRequest, HostConfig, LogConfig, MountRequest, PortBinding, RestartPolicy, ThrottleDevice,
-    TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
+    BindOptions, ClusterOptions, DeviceMapping, DeviceRequest, DriverConfig, HostConfig, ImageOptions, LogConfig,
+    MountRequest, PortBinding, RestartPolicy, ThrottleDevice, TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
 };
 pub use merge::merge_health;
 pub use modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, RestartMode, UsernsMode, UtsMode};

@@ -286,9 +286,24 @@ impl Error {
         Self::conflict(format!("Container {name} is paused, unpause the container before exec"))
     }
 
+    /// An index that leads to more manifests than anybody builds for.
+    pub fn index_too_wide() -> Self {
+        Self::invalid(format!("an index leads to more than {} manifests", limits::INDEX_TOTAL))
+    }
+
+    /// An image whose manifests and configurations take more than anybody's.
+    pub fn documents_too_large() -> Self {
+        Self::invalid(format!("the documents of an image are larger than {}", limits::mib(limits::DOCUMENTS)))
+    }
+
     /// A second `DELETE` while the first is under way.
-    pub fn removal_in_progress(id: &str) -> Self {
-        Self::conflict(format!("removal of container {id} is already in progress"))
+    pub fn removal_in_progress(named: &str) -> Self {
+        Self::conflict(format!("removal of container {named} is already in progress"))
+    }
+
+    /// A start that meets a removal.
+    pub fn marked_for_removal() -> Self {
+        Self::conflict("container is marked for removal and cannot be started")
     }
 
     /// `DELETE /containers/{id}` without force on one that runs or is paused.

@@ -39,6 +39,9 @@ pub const EXPOSED: usize = 3 << 16;
 /// Bytes of an image's manifest, index or configuration; dockerd's number for manifests is 4 MiB.
 pub const DOCUMENT: usize = 8 << 20;
 
+/// Bytes of the manifests, indexes and configurations of one image, for all its platforms.
+pub const DOCUMENTS: usize = 16 << 20;
+
 /// Bytes of documents whose contents are kept in memory for the next look-up.
 pub const DOCUMENTS_KEPT: u64 = 16 << 20;
 
@@ -77,6 +80,15 @@ pub const BODY: usize = 8 << 20;
 
 /// Values of a request's JSON; 65,535 published ports have 400,000.
 pub const BODY_VALUES: usize = 500_000;
+
+/// Bytes of memory that the values of a request's JSON may become; 65,535 published ports take 15 MiB.
+pub const MADE: usize = 32 << 20;
+
+/// The same for each byte of it: a mount of 40 bytes becomes 500.
+pub const MADE_OF_A_BYTE: usize = 16;
+
+/// The same for a short one.
+pub const MADE_OF_LITTLE: usize = 1 << 20;
 
 /// Fields of a request that are not known, and are named to the client one by one; what follows is not.
 pub const UNKNOWN_FIELDS: usize = 100;

@@ -2,7 +2,11 @@
 //! `null` leaves a field at its default, and errors name the field's path and Go's type. It reads the text in place: what
 //! no field takes costs no memory.
 
-use std::{borrow::Cow, cell::RefCell, fmt};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use indexmap::IndexMap;
 use serde::{
@@ -16,12 +20,31 @@ use crate::model::limits;
 
 /// Reads `T` and names the keys that no field took, each with its path.
 pub fn from_raw<T: DeserializeOwned>(value: &RawValue) -> Result<(T, Vec<String>), String> {
-    let unknown = RefCell::new(Vec::new());
+    let told = Told {
+        unknown: RefCell::new(Vec::new()),
+        left: Cell::new((limits::MADE_OF_A_BYTE * value.get().len()).clamp(limits::MADE_OF_LITTLE, limits::MADE)),
+    };
     // `null` leaves every field as it is.
     let empty: &RawValue = serde_json::from_str("{}").expect("an object");
     let value = if value.get() == "null" { empty } else { value };
-    let read = T::deserialize(Lenient { value, path: String::new(), unknown: &unknown }).map_err(|error| error.0)?;
-    Ok((read, unknown.into_inner()))
+    let read = T::deserialize(Lenient { value, path: String::new(), told: &told }).map_err(|error| error.0)?;
+    Ok((read, told.unknown.into_inner()))
+}
+
+/// What is told of the whole text.
+struct Told {
+    unknown: RefCell<Vec<String>>,
+    /// Bytes of memory that may still be made of it.
+    left: Cell<usize>,
+}
+
+impl Told {
+    /// Before a value is made that a list or an object holds: `[{},{},…]` may become a hundred times its length.
+    fn make_room<T>(&self) -> Result<(), Refused> {
+        let left = self.left.get().checked_sub(size_of::<T>());
+        self.left.set(left.ok_or_else(|| Refused("there is too much in too few bytes".to_owned()))?);
+        Ok(())
+    }
 }
 
 /// A text in Go's words, complete.
@@ -45,7 +68,7 @@ impl de::Error for Refused {
 struct Lenient<'a> {
     value: &'a RawValue,
     path: String,
-    unknown: &'a RefCell<Vec<String>>,
+    told: &'a Told,
 }
 
 /// What a value is, told by its first letter: that it is JSON is known.
@@ -62,7 +85,7 @@ enum Kind {
 impl<'a> Lenient<'a> {
     fn child(&self, key: &str, value: &'a RawValue) -> Lenient<'a> {
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        Lenient { value, path, unknown: self.unknown }
+        Lenient { value, path, told: self.told }
     }
 
     fn kind(&self) -> Kind {
@@ -125,7 +148,7 @@ impl<'a> Lenient<'a> {
     }
 
     fn note(&self, key: &str) {
-        let mut unknown = self.unknown.borrow_mut();
+        let mut unknown = self.told.unknown.borrow_mut();
         if unknown.len() < limits::UNKNOWN_FIELDS {
             unknown.push(limits::shown(&self.child(key, self.value).path, limits::SHOWN).into_owned());
         }
@@ -323,7 +346,7 @@ impl<'de> de::Deserializer<'de> for Lenient<'_> {
             // Nearly all lists of the API are of strings; the element's type is not known here.
             _ => return Err(self.refuse("[]string")),
         };
-        visitor.visit_seq(Elements { path: self.path, unknown: self.unknown, rest: elements.into_iter() })
+        visitor.visit_seq(Elements { path: self.path, told: self.told, rest: elements.into_iter() })
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Refused> {
@@ -375,13 +398,14 @@ impl<'de> MapAccess<'de> for Members<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refused> {
         let (key, value) = self.next.take().expect("serde asks for a value after its key");
+        self.place.told.make_room::<V::Value>()?;
         seed.deserialize(self.place.child(&key, value))
     }
 }
 
 struct Elements<'a> {
     path: String,
-    unknown: &'a RefCell<Vec<String>>,
+    told: &'a Told,
     rest: std::vec::IntoIter<&'a RawValue>,
 }
 
@@ -390,6 +414,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Refused> {
         let Some(value) = self.rest.next() else { return Ok(None) };
-        seed.deserialize(Lenient { value, path: self.path.clone(), unknown: self.unknown }).map(Some)
+        self.told.make_room::<T::Value>()?;
+        seed.deserialize(Lenient { value, path: self.path.clone(), told: self.told }).map(Some)
     }
 }

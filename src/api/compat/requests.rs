@@ -1,8 +1,6 @@
 //! What requests of old clients mean. A field that is younger than the client's version says nothing, as for dockerd:
 //! the client cannot have meant it. Where that would weaken what was asked for, it is refused.
 
-use serde_json::Value;
-
 use super::ApiVersion;
 use crate::model::{
     Error, Result,
@@ -107,13 +105,14 @@ impl ApiVersion {
 
     fn adjust_mounts(self, mounts: &mut [MountRequest]) -> Result<()> {
         for mount in mounts {
-            if self < Self::v1(40) {
-                forget(mount, "NonRecursive");
+            let mut bind = mount.bind_options.as_mut();
+            if let Some(options) = bind.as_mut().filter(|_| self < Self::v1(40)) {
+                options.non_recursive = false;
             }
-            if self < Self::v1(42) {
-                forget(mount, "CreateMountpoint");
+            if let Some(options) = bind.as_mut().filter(|_| self < Self::v1(42)) {
+                options.create_mountpoint = false;
             }
-            if self < Self::v1(44) && option(mount, "ReadOnlyForceRecursive").is_some_and(|value| *value == true) {
+            if self < Self::v1(44) && bind.is_some_and(|options| options.read_only_force_recursive) {
                 return Err(Error::needs_api_version("BindOptions.ReadOnlyForceRecursive", Self::v1(44)));
             }
             if self < Self::v1(45) && mount.volume_options.as_ref().is_some_and(|options| !options.subpath.is_empty()) {
@@ -176,24 +175,9 @@ impl ApiVersion {
     }
 }
 
-fn bind_option<'m>(mount: &'m MountRequest, name: &str) -> Option<(&'m String, &'m Value)> {
-    mount.bind_options.as_ref()?.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))
-}
-
-fn option<'m>(mount: &'m MountRequest, name: &str) -> Option<&'m Value> {
-    bind_option(mount, name).map(|(_, value)| value)
-}
-
-fn forget(mount: &mut MountRequest, name: &str) {
-    let Some(key) = bind_option(mount, name).map(|(key, _)| key.clone()) else { return };
-    if let Some(options) = mount.bind_options.as_mut().and_then(Value::as_object_mut) {
-        options.remove(&key);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{from_value, json};
+    use serde_json::{Value, from_value, json};
 
     use super::*;
 

@@ -106,12 +106,13 @@ impl Tree {
     }
 }
 
-/// What was met on the way through an index. Of indexes within indexes a few may lead to the same ones in a thousand
-/// million ways, so that each is looked at once, and all together are counted.
+/// What was met on the way through an image. Of indexes within indexes a few may lead to the same ones in a thousand
+/// million ways, so that each is looked at once, and all together are counted; so are the bytes of what is kept of them.
 #[derive(Default)]
 pub struct Walk {
     seen: HashSet<Digest>,
     met: usize,
+    bytes: usize,
 }
 
 impl Walk {
@@ -119,9 +120,14 @@ impl Walk {
     pub fn enter(&mut self, entry: &Descriptor) -> Result<bool> {
         self.met += 1;
         match self.met > limits::INDEX_TOTAL {
-            true => Err(Error::invalid(format!("an index leads to more than {} manifests", limits::INDEX_TOTAL))),
+            true => Err(Error::index_too_wide()),
             false => Ok(self.seen.insert(entry.digest.clone())),
         }
+    }
+
+    fn keep(&mut self, document: Vec<u8>) -> Result<Vec<u8>> {
+        self.bytes += document.len();
+        if self.bytes > limits::DOCUMENTS { Err(Error::documents_too_large()) } else { Ok(document) }
     }
 }
 
@@ -172,11 +178,11 @@ impl ImageStore {
 
     /// Reads what is here of an image; with `held`, as if there were no other blobs than these.
     pub(crate) async fn tree_of(&self, target: &Descriptor, held: Option<&HashSet<Digest>>) -> Result<Tree> {
-        let mut variants = Vec::new();
+        let (mut variants, mut walk) = (Vec::new(), Walk::default());
         if media_type::is_index(&target.media_type) {
-            self.read_index(target, held, 0, &mut variants, &mut Walk::default()).await?;
+            self.read_index(target, held, 0, &mut variants, &mut walk).await?;
         } else {
-            let content = self.read_content(target, held).await?;
+            let content = self.read_content(target, held, &mut walk).await?;
             let platform = content.as_ref().map(|content| content.document.platform.clone()).unwrap_or_default();
             variants.push(Variant { descriptor: target.clone(), platform, content });
         }
@@ -203,7 +209,7 @@ impl ImageStore {
                 }
                 continue;
             }
-            let content = self.read_content(entry, held).await?;
+            let content = self.read_content(entry, held, walk).await?;
             let own = || content.as_ref().map(|content| content.document.platform.clone());
             let platform = entry.platform.clone().or_else(own).unwrap_or_default();
             variants.push(Variant { descriptor: entry.clone(), platform, content });
@@ -212,17 +218,22 @@ impl ImageStore {
     }
 
     /// Manifest and configuration; `None` if they, or a layer, are not here.
-    async fn read_content(&self, descriptor: &Descriptor, held: Option<&HashSet<Digest>>) -> Result<Option<Content>> {
+    async fn read_content(
+        &self,
+        descriptor: &Descriptor,
+        held: Option<&HashSet<Digest>>,
+        walk: &mut Walk,
+    ) -> Result<Option<Content>> {
         if !self.is_here(&descriptor.digest, held).await? {
             return Ok(None);
         }
-        let manifest = Manifest::parse(&self.read_document(descriptor).await?)?;
+        let manifest = Manifest::parse(&walk.keep(self.read_document(descriptor).await?)?)?;
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             if !self.is_here(&blob.digest, held).await? {
                 return Ok(None);
             }
         }
-        let document = ImageDocument::parse(&self.read_document(&manifest.config).await?)?;
+        let document = ImageDocument::parse(&walk.keep(self.read_document(&manifest.config).await?)?)?;
         Ok(Some(Content { manifest, document }))
     }
 

@@ -1,6 +1,6 @@
 //! Which ports of a container are to be published, and where.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use indexmap::IndexMap;
 
@@ -26,9 +26,9 @@ pub fn requests(record: &ContainerRecord) -> Result<Vec<PortRequest>> {
         record.config.exposed_ports.iter().flatten().map(|(port, _)| port.parse()).collect::<Result<_>>()?;
     exposed.sort_unstable();
     exposed.dedup();
-    let mut requests = Vec::new();
+    let (mut bound, mut requests) = (bindings(record), Vec::new());
     for port in exposed {
-        let bindings = bindings(record, port);
+        let bindings = bound.remove(&port).unwrap_or_default();
         if bindings.is_empty() && record.host_config.publish_all_ports {
             requests.push(PortRequest { port, host_ip: None, host_ports: None });
         }
@@ -39,11 +39,15 @@ pub fn requests(record: &ContainerRecord) -> Result<Vec<PortRequest>> {
     Ok(requests)
 }
 
-/// What is bound to a port. A key that is no port binds nothing, as with dockerd.
-fn bindings(record: &ContainerRecord, port: Port) -> Vec<&PortBinding> {
-    let bindings = record.host_config.port_bindings.iter().flatten();
-    let of_port = bindings.filter(|(key, _)| key.parse::<Port>().is_ok_and(|bound| bound == port));
-    of_port.flat_map(|(_, bindings)| bindings.iter().flatten()).collect()
+/// What is bound to each port. A key that is no port binds nothing, as with dockerd.
+fn bindings(record: &ContainerRecord) -> HashMap<Port, Vec<&PortBinding>> {
+    let mut bound: HashMap<Port, Vec<&PortBinding>> = HashMap::new();
+    for (key, bindings) in record.host_config.port_bindings.iter().flatten() {
+        if let Ok(port) = key.parse() {
+            bound.entry(port).or_default().extend(bindings.iter().flatten());
+        }
+    }
+    bound
 }
 
 fn request(port: Port, binding: &PortBinding) -> Result<PortRequest> {

@@ -2,7 +2,6 @@
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{CgroupnsMode, IpcMode, NetworkMode, PidMode, RestartMode, UsernsMode, UtsMode};
 use crate::model::network::null_is_default;
@@ -137,10 +136,57 @@ pub struct VolumeOptions {
     /// A folder within the volume.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub subpath: String,
-    /// `{"Name":…,"Options":…}`.
+    /// Of a volume made by the way.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub driver_config: Option<Value>,
+    pub driver_config: Option<DriverConfig>,
 }
+
+/// `Mounts[].VolumeOptions.DriverConfig`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DriverConfig {
+    /// The driver; empty is `local`.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
+    pub name: String,
+    /// Options of the driver.
+    #[serde(skip_serializing_if = "IndexMap::is_empty", deserialize_with = "null_is_default")]
+    pub options: IndexMap<String, String>,
+}
+
+/// `Mounts[].BindOptions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(clippy::struct_excessive_bools, reason = "Docker's fields")]
+pub struct BindOptions {
+    /// `rprivate` and its like.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
+    pub propagation: String,
+    /// Without the mounts below.
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "null_is_default")]
+    pub non_recursive: bool,
+    /// Make a source that is missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "null_is_default")]
+    pub create_mountpoint: bool,
+    /// Mounts below stay writable.
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "null_is_default")]
+    pub read_only_non_recursive: bool,
+    /// Fail where mounts below cannot be read-only.
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "null_is_default")]
+    pub read_only_force_recursive: bool,
+}
+
+/// `Mounts[].ImageOptions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageOptions {
+    /// A folder within the image.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
+    pub subpath: String,
+}
+
+/// `Mounts[].ClusterOptions`, which has no fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterOptions {}
 
 /// `Mounts[]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,21 +207,21 @@ pub struct MountRequest {
     /// Of Docker Desktop.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub consistency: String,
-    /// `{"Propagation":…,"NonRecursive":…,"CreateMountpoint":…,"ReadOnlyNonRecursive":…,"ReadOnlyForceRecursive":…}`.
+    /// For binds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bind_options: Option<Value>,
+    pub bind_options: Option<BindOptions>,
     /// For volumes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_options: Option<VolumeOptions>,
-    /// `{"Subpath":…}`, for images.
+    /// For images.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_options: Option<Value>,
+    pub image_options: Option<ImageOptions>,
     /// For tmpfs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tmpfs_options: Option<TmpfsOptions>,
     /// Of swarm.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster_options: Option<Value>,
+    pub cluster_options: Option<ClusterOptions>,
 }
 
 /// `HostConfig` of create and inspect. Fields stand in the order in which dockerd writes them.

@@ -178,7 +178,8 @@ pub struct HistoryEntry {
 impl Index {
     /// Reads an index.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        parse("image index", bytes)
+        let index: Self = parse("image index", bytes)?;
+        if index.manifests.len() > limits::INDEX_TOTAL { Err(Error::index_too_wide()) } else { Ok(index) }
     }
 }
 

@@ -67,6 +67,20 @@ fn wide() -> Vec<u8> {
     layout.finish(&index)
 }
 
+/// An index of manifests that are each as large as one may be.
+fn heavy() -> Vec<u8> {
+    let mut layout = Layout::new();
+    let config = layout.blob(CONFIG, b"{}");
+    let mut manifest = |n: u8| {
+        let notes = json!({ "note": char::from(b'a' + n).to_string().repeat(4 << 20) });
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [], "annotations": notes});
+        layout.blob(MANIFEST, manifest.to_string().as_bytes())
+    };
+    let manifests: Vec<Value> = (0..24).map(&mut manifest).collect();
+    let index = layout.index(&manifests);
+    layout.finish(&index)
+}
+
 /// An image whose configuration has two million lines of history.
 fn history() -> Vec<u8> {
     let mut layout = Layout::new();
@@ -123,6 +137,7 @@ async fn loads_end_in_a_sentence() {
     for (name, archive, sentence) in [
         ("a thousand million entries", fan_out(), "an index leads to more than 4000 manifests"),
         ("5,000 manifests", wide(), "an index leads to more than 4000 manifests"),
+        ("24 manifests of 4 MiB", heavy(), "the documents of an image are larger than 16 MiB"),
         ("history", history(), "there are more than 200000 values"),
         ("2,000 layers", layers(2_000), "max depth exceeded"),
         ("5,000 images", images(), "there are more than 1000 images"),

@@ -15,6 +15,15 @@ fn list(element: &str, bytes: usize) -> String {
     format!("[{}]", vec![element; bytes / (element.len() + 1)].join(","))
 }
 
+/// A mount whose options are a list of objects.
+fn options(field: &str) -> String {
+    let closed = if field.contains('{') { "}" } else { "" };
+    format!(r#"{{"Image":"x","HostConfig":{{"Mounts":[{{"{field}":{}}}{closed}]}}}}"#, list(r#"{"a":0}"#, 1_900_000))
+}
+
+/// Said of values that become many times their length.
+const MUCH: &str = "there is too much in too few bytes";
+
 async fn send(fort: &Fort, path: &str, body: Bytes) -> Answer {
     let request = Request::post(path).header("content-type", "application/json").body(Full::from(body)).unwrap();
     fort.daemon().client().whole(request).await
@@ -24,6 +33,7 @@ async fn send(fort: &Fort, path: &str, body: Bytes) -> Answer {
 async fn bodies_end_in_a_sentence() {
     let fort = Fort::build().await;
     let ports: Vec<String> = (0..90_000).map(|n| format!(r#""{n}/tcp":{{"a":{{}},"b":0}}"#)).collect();
+    let endpoints: Vec<String> = (0..100_000).map(|n| format!(r#""{n}":{{}}"#)).collect();
     let create = "/containers/create";
     for (name, path, body, sentence) in [
         ("objects", create, list(r#"{"a":0}"#, 7 << 20), "there are more than 500000 values"),
@@ -43,6 +53,21 @@ async fn bodies_end_in_a_sentence() {
             create,
             format!(r#"{{"Labels":{}"#, r#"{"a":"#.repeat(1 << 20)),
             "it is nested more than 64 deep",
+        ),
+        ("mounts", create, format!(r#"{{"Image":"x","HostConfig":{{"Mounts":{}}}}}"#, list("{}", 600_000)), MUCH),
+        ("a mount's options", create, options("BindOptions"), "cannot unmarshal array"),
+        ("a volume's driver", create, options(r#"VolumeOptions":{"DriverConfig"#), "cannot unmarshal array"),
+        (
+            "devices",
+            create,
+            format!(r#"{{"Image":"x","HostConfig":{{"DeviceRequests":{}}}}}"#, list("{}", 600_000)),
+            MUCH,
+        ),
+        (
+            "endpoints",
+            create,
+            format!(r#"{{"Image":"x","NetworkingConfig":{{"EndpointsConfig":{{{}}}}}}}"#, endpoints.join(",")),
+            MUCH,
         ),
         ("networks", "/networks/create", format!(r#"{{"Name":"n","Labels":{}}}"#, list("{}", 7 << 20)), "values"),
         ("volumes", "/volumes/create", format!(r#"{{"Name":"n","DriverOpts":{}}}"#, list("{}", 7 << 20)), "values"),

@@ -10,6 +10,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::bombs::fort::Fort;
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// What a server says of its answer's length.
 const ENDLESS: u64 = 4 << 30;
 
@@ -73,6 +75,16 @@ fn answer(mut stream: &TcpStream, port: u16) -> std::io::Result<()> {
                 body.len()
             );
         }
+        path if path.contains("/wide/") || path.contains("/nested/") => {
+            let entry = format!(r#"{{"mediaType":"{INDEX}","digest":"sha256:{}","size":2}}"#, "0".repeat(64));
+            let entries = vec![entry; if path.contains("/wide/") { 5_000 } else { 1 }].join(",");
+            let body = format!(r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{entries}]}}"#);
+            return write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: {INDEX}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
         path if path.contains("/headers/") => ("HTTP/1.1 200 OK\r\nX-Long: ".to_owned(), "aaaaaaaa"),
         path if path.contains("/broken/") => {
             (format!("HTTP/1.1 500 X\r\nConnection: close\r\nContent-Length: {ENDLESS}\r\n\r\n"), "aaaaaaaa")
@@ -110,6 +122,8 @@ async fn answers_without_end_are_left() {
     for (name, path, sentence) in [
         ("a manifest", pull("endless/x"), "larger than 4194304 bytes"),
         ("a manifest of values", pull("values/x"), ""),
+        ("an index of 5,000", pull("wide/x"), "an index leads to more than 4000 manifests"),
+        ("an index in an index", pull("nested/x"), ""),
         ("a token", pull("guarded/x"), "larger than 1048576 bytes"),
         ("a refusal", pull("broken/x"), "500"),
         ("headers", pull("headers/x"), ""),

@@ -1,50 +1,11 @@
 //! `Mounts`: the structured form of binds, volumes and tmpfs.
 
-use indexmap::IndexMap;
-use serde::Deserialize;
-
 use super::{LOCAL_DRIVER, WantedMount, check_absolute, check_destination, mode};
 use crate::model::{
     Error, Result,
-    container::{MountKind, MountPoint, MountRequest, ReadOnlyDepth, TmpfsOptions},
-    network::null_is_default,
+    container::{BindOptions, MountKind, MountPoint, MountRequest, ReadOnlyDepth, TmpfsOptions},
     path::clean_absolute,
 };
-
-/// `BindOptions`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-#[allow(clippy::struct_excessive_bools, reason = "Docker's fields")]
-struct BindOptions {
-    #[serde(deserialize_with = "null_is_default")]
-    propagation: String,
-    #[serde(deserialize_with = "null_is_default")]
-    non_recursive: bool,
-    #[serde(deserialize_with = "null_is_default")]
-    create_mountpoint: bool,
-    #[serde(deserialize_with = "null_is_default")]
-    read_only_non_recursive: bool,
-    #[serde(deserialize_with = "null_is_default")]
-    read_only_force_recursive: bool,
-}
-
-/// `VolumeOptions.DriverConfig`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct DriverConfig {
-    #[serde(deserialize_with = "null_is_default")]
-    name: String,
-    #[serde(deserialize_with = "null_is_default")]
-    options: IndexMap<String, String>,
-}
-
-/// `ImageOptions`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct ImageOptions {
-    #[serde(deserialize_with = "null_is_default")]
-    subpath: String,
-}
 
 /// Reads one mount. Kinds that we have not (`npipe`, `cluster`) are refused as unknown.
 pub(super) fn parse(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
@@ -81,12 +42,7 @@ fn check_options_fit(request: &MountRequest) -> Result<()> {
             return Err(Error::invalid(format!("{name} must not be specified on mount type {:?}", request.kind)));
         }
     }
-    bind_options(request).and_then(|options| read_only_depth(request, &options)).map(|_| ())
-}
-
-fn bind_options(request: &MountRequest) -> Result<BindOptions> {
-    let Some(options) = &request.bind_options else { return Ok(BindOptions::default()) };
-    serde_json::from_value(options.clone()).map_err(|cause| Error::invalid(format!("invalid BindOptions: {cause}")))
+    read_only_depth(request, &request.bind_options.clone().unwrap_or_default()).map(|_| ())
 }
 
 fn read_only_depth(request: &MountRequest, options: &BindOptions) -> Result<ReadOnlyDepth> {
@@ -107,7 +63,7 @@ fn bind(request: &MountRequest) -> Result<MountPoint> {
     if request.source.is_empty() {
         return Err(Error::invalid("field Source must not be empty"));
     }
-    let options = bind_options(request)?;
+    let options = request.bind_options.clone().unwrap_or_default();
     if !options.propagation.is_empty() && !mode::is_propagation(&options.propagation) {
         return Err(Error::invalid(format!("invalid propagation mode: {}", options.propagation)));
     }
@@ -140,11 +96,7 @@ fn volume(request: &MountRequest, volume_driver: &str) -> Result<WantedMount> {
     if request.read_only && anonymous {
         return Err(Error::invalid("must not set ReadOnly mode when using anonymous volumes"));
     }
-    let driver: DriverConfig = match options.driver_config {
-        Some(config) => serde_json::from_value(config)
-            .map_err(|cause| Error::invalid(format!("invalid VolumeOptions.DriverConfig: {cause}")))?,
-        None => DriverConfig::default(),
-    };
+    let driver = options.driver_config.unwrap_or_default();
     let names = [driver.name.as_str(), volume_driver, LOCAL_DRIVER];
     let point = MountPoint {
         kind: MountKind::Volume,
@@ -170,12 +122,7 @@ fn image(request: &MountRequest) -> Result<MountPoint> {
     if request.source.is_empty() {
         return Err(Error::invalid("field Source must not be empty"));
     }
-    let options: ImageOptions = match request.image_options.clone() {
-        Some(options) => {
-            serde_json::from_value(options).map_err(|cause| Error::invalid(format!("invalid ImageOptions: {cause}")))?
-        }
-        None => ImageOptions::default(),
-    };
+    let options = request.image_options.clone().unwrap_or_default();
     check_subpath(&options.subpath)?;
     Ok(MountPoint {
         kind: MountKind::Image,
