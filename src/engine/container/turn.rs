@@ -93,10 +93,10 @@ impl Turn {
     }
 
     /// Says that a removal has begun. Conflict if one has begun before; undone when the guard is dropped unfinished.
-    pub(crate) fn begin_removal(&self) -> Result<Removal> {
+    pub(crate) fn begin_removal(&self, named: &str) -> Result<Removal> {
         let mut notes = self.container.notes();
         if std::mem::replace(&mut notes.removing, true) {
-            return Err(Error::removal_in_progress(self.id().as_str()));
+            return Err(Error::removal_in_progress(named));
         }
         Ok(Removal(Some(self.container.clone())))
     }

@@ -26,8 +26,8 @@ impl Engine {
     /// Removes a container. Answers when its name is free; its task and its files follow.
     pub async fn container_delete(&self, scope: &Scope, reference: &str, options: DeleteOptions) -> Result<()> {
         let container = self.containers.get(scope.tenant(), reference)?;
-        let engine = self.clone();
-        self.run("container_delete", async move { engine.remove(&container, options).await }).await
+        let (engine, named) = (self.clone(), reference.to_owned());
+        self.run("container_delete", async move { engine.remove_named(&container, &named, options).await }).await
     }
 
     /// Removes a container after its end. Its anonymous volumes go with it.
@@ -44,14 +44,19 @@ impl Engine {
     }
 
     pub(crate) async fn remove(&self, container: &Arc<Container>, options: DeleteOptions) -> Result<()> {
+        self.remove_named(container, container.id().as_str(), options).await
+    }
+
+    /// `named` is how the one who wants it removed calls it.
+    async fn remove_named(&self, container: &Arc<Container>, named: &str, options: DeleteOptions) -> Result<()> {
         let is_sure = options.force || !container.state().counts_as_running();
         let _work_ended = is_sure.then(|| container.end_work());
         let turn = container.turn().await?;
-        let removal = turn.begin_removal()?;
+        let removal = turn.begin_removal(named)?;
         let turn = self.end_for_removal(turn, options.force).await?;
         let record = turn.record();
         turn.try_update(|record| {
-            record.state = record.state.begin_removal(container.id().as_str())?;
+            record.state = record.state.begin_removal(named)?;
             Ok::<_, Error>(())
         })?;
         // Stored first: a daemon that is killed now goes on with the removal at its next start.

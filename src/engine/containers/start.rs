@@ -73,7 +73,7 @@ impl Engine {
     fn check_start(&self, turn: &Turn) -> Result<()> {
         turn.state().can_start()?;
         if turn.is_being_removed() {
-            return Err(Error::conflict("container is marked for removal and cannot be started"));
+            return Err(Error::marked_for_removal());
         }
         if self.stopping().is_cancelled() {
             return Err(Error::unavailable("the daemon is shutting down"));

@@ -53,8 +53,15 @@ impl Engine {
                 unless_so_already(engine.start(&container).await)
             }
             .await;
-            restarted
-                .map_err(|error| error.context(format!("Cannot restart container {}", container.record().name)))?;
+            let removed = |error: Error| match error.kind() {
+                // It was there when it was looked up. dockerd's status is that of an error of its own.
+                ErrorKind::NotFound => Error::system(Error::marked_for_removal().message()),
+                ErrorKind::Conflict if container.is_being_removed() => Error::system(error.message()),
+                _ => error,
+            };
+            restarted.map_err(|error| {
+                removed(error).context(format!("Cannot restart container {}", container.record().name))
+            })?;
             engine.events.container(&container.record(), "restart", &[]);
             Ok(())
         })

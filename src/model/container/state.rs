@@ -115,9 +115,7 @@ impl ContainerState {
             Self::Created(_) | Self::Exited(_) | Self::Restarting(_) => Ok(()),
             Self::Running(_) => Err(Error::not_modified("container is already running")),
             Self::Paused(_) => Err(Error::conflict("cannot start a paused container, try unpause instead")),
-            Self::Removing(_) | Self::Dead(_) => {
-                Err(Error::conflict("container is marked for removal and cannot be started"))
-            }
+            Self::Removing(_) | Self::Dead(_) => Err(Error::marked_for_removal()),
         }
     }
 
@@ -196,13 +194,13 @@ impl ContainerState {
     }
 
     /// It is being taken away.
-    pub fn begin_removal(&self, id: &str) -> Result<Self> {
+    pub fn begin_removal(&self, named: &str) -> Result<Self> {
         match self {
             Self::Created(ended) | Self::Exited(ended) | Self::Dead(ended) | Self::Restarting(ended) => {
                 Ok(Self::Removing(ended.clone()))
             }
-            Self::Removing(_) => Err(Error::removal_in_progress(id)),
-            Self::Running(_) | Self::Paused(_) => Err(Error::conflict(format!("container {id} is running"))),
+            Self::Removing(_) => Err(Error::removal_in_progress(named)),
+            Self::Running(_) | Self::Paused(_) => Err(Error::conflict(format!("container {named} is running"))),
         }
     }
 }
