@@ -179,6 +179,14 @@ impl Containerd {
         &self.shared.lost_exits
     }
 
+    /// The socket and the namespace, by which shims are known.
+    fn place(&self) -> (PathBuf, String) {
+        let options = &self.shared.options;
+        let address =
+            options.address.strip_prefix("unix:").map_or(options.address.clone(), |path| Path::new("/").join(path));
+        (address, options.namespace.clone())
+    }
+
     fn exec_root(&self) -> &Path {
         &self.shared.options.exec_root
     }

@@ -5,7 +5,11 @@ pub mod contract;
 #[doc(hidden)]
 pub mod fake;
 
-use std::{collections::HashMap, path::PathBuf, pin::Pin};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    pin::Pin,
+};
 
 use async_trait::async_trait;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
@@ -231,6 +235,16 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Tasks that are there, for the start-up of a daemon that was killed.
     async fn list_tasks(&self) -> Result<Vec<FoundTask>>;
+
+    /// Containers for which something is there: tasks, and what a daemon that died had begun to make, of which the runtime may know nothing.
+    async fn list_begun(&self) -> Result<HashSet<ContainerId>> {
+        Ok(self.list_tasks().await?.into_iter().map(|task| task.id).collect())
+    }
+
+    /// Ends what is there for a container of which nothing should be.
+    async fn end_begun(&self, id: &ContainerId) -> Result<()> {
+        self.end_found_task(id).await
+    }
 
     /// Containers in which the kernel kills for want of memory, as it happens (Docker's `oom` event).
     fn ooms(&self) -> broadcast::Receiver<ContainerId>;

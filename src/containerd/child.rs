@@ -16,6 +16,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tracing::{Instrument, info, info_span, warn};
 
+pub(super) use self::leftover::{end_shim, shims_of};
 use self::process::Process;
 use super::Client;
 use crate::model::{Error, Result, error::Context};

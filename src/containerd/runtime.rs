@@ -1,6 +1,6 @@
 //! [`Runtime`] by containerd: each method is one call into the module of its subject.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use async_trait::async_trait;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
@@ -128,6 +128,14 @@ impl Runtime for Containerd {
 
     async fn list_tasks(&self) -> Result<Vec<FoundTask>> {
         tasks::list(self).await
+    }
+
+    async fn list_begun(&self) -> Result<HashSet<ContainerId>> {
+        tasks::list_begun(self).await
+    }
+
+    async fn end_begun(&self, id: &ContainerId) -> Result<()> {
+        tasks::end_begun(self, id).await
     }
 
     fn ooms(&self) -> broadcast::Receiver<ContainerId> {

@@ -1,6 +1,10 @@
 //! Processes: the first one of a container (the task) and execs.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use containerd_client::{
     services::v1::{
@@ -8,8 +12,11 @@ use containerd_client::{
         ListPidsRequest, ListTasksRequest, PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest,
         UpdateTaskRequest, WaitRequest, WaitResponse,
     },
-    tonic::Code,
-    types::v1::{Process as TaskProcess, Status as TaskStatus},
+    tonic::{Code, Status},
+    types::{
+        Mount,
+        v1::{Process as TaskProcess, Status as TaskStatus},
+    },
 };
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use prost_types::Any;
@@ -18,7 +25,7 @@ use tracing::{debug, warn};
 use super::{
     Containerd,
     begun_execs::BegunExec,
-    containers, from_status,
+    child, containers, from_status,
     io::{self, Fifos},
     limits::is_over_limit,
     lost_exits::Lost,
@@ -42,6 +49,11 @@ const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Pr
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 const SIGKILL: u32 = 9;
 
+/// How long a task may be in the way of a new one, and how far apart it is tried: containerd gives the clearing away of a shim whose
+/// start was broken off five seconds.
+const IN_THE_WAY: Duration = Duration::from_secs(20);
+const IN_THE_WAY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Pauses of `wait` while containerd is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -58,7 +70,8 @@ const EXIT_PATIENCE: Duration = Duration::from_secs(8);
 /// How much longer where nobody else can tell the exit: containerd 1.6 stands still for half a minute when many execs start.
 const ONLY_WITNESS_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Makes the task from the container's layer and this spec.
+/// Makes the task from the container's layer and this spec. What a daemon that died was about to make of the container is waited for
+/// and taken away first: a containerd that outlived it goes on with that for a while.
 pub(super) async fn create(
     containerd: &Containerd,
     id: &ContainerId,
@@ -68,12 +81,40 @@ pub(super) async fn create(
     let (rootfs, stored) =
         tokio::join!(snapshots::mounts(containerd, id.as_str()), containers::update_spec(containerd, id, spec),);
     stored?;
+    let rootfs = rootfs?;
+    let begun = Instant::now();
+    loop {
+        match create_once(containerd, id, spec, stdio, rootfs.clone()).await? {
+            Ok(made) => return Ok(made),
+            Err(status) if is_in_the_way(&status) && begun.elapsed() < IN_THE_WAY => {
+                debug!(container.id = %id, %status, "something of container {id} is in the way");
+                end_found(containerd, id).await?;
+                tokio::time::sleep(IN_THE_WAY_PAUSE).await;
+            }
+            Err(status) => return Err(as_of_runc(from_status(status), program_of(spec.process().as_ref()))),
+        }
+    }
+}
+
+/// Whether there is a task already, or the folder of one that is just being made or taken away.
+fn is_in_the_way(status: &Status) -> bool {
+    let of_folder = status.message().contains("failed to start shim") && status.message().ends_with("file exists");
+    status.code() == Code::AlreadyExists || of_folder
+}
+
+async fn create_once(
+    containerd: &Containerd,
+    id: &ContainerId,
+    spec: &Spec,
+    stdio: Stdio,
+    rootfs: Vec<Mount>,
+) -> Result<Result<(u32, TaskIo), Status>> {
     containerd.oom().forget(id);
     let fifos = fifos(containerd, id, "init", stdio);
     let (streams, hold) = fifos.create()?;
     let request = CreateTaskRequest {
         container_id: id.to_string(),
-        rootfs: rootfs?,
+        rootfs,
         stdin: fifos.stdin(),
         stdout: fifos.stdout(),
         stderr: fifos.stderr(),
@@ -94,7 +135,7 @@ pub(super) async fn create(
             if fifos.has_empty_stdin() {
                 close_stdin(containerd, id, None).await?;
             }
-            Ok((pid, streams))
+            Ok(Ok((pid, streams)))
         }
         Err(status) => {
             // What a task that was there before has is its own.
@@ -106,7 +147,7 @@ pub(super) async fn create(
                 }
                 containerd.cgroup_parents().end(containerd.cgroups(), id);
             }
-            Err(as_of_runc(from_status(status), program_of(spec.process().as_ref())))
+            Ok(Err(status))
         }
     }
 }
@@ -394,6 +435,25 @@ pub(super) async fn list(containerd: &Containerd) -> Result<Vec<FoundTask>> {
         containerd.lost_exits().watch(&task.id, task.pid, containerd.cgroups());
     }
     Ok(found)
+}
+
+/// Those, and containers that a shim was started for. One whose start was broken off may be in no list of containerd's.
+pub(super) async fn list_begun(containerd: &Containerd) -> Result<HashSet<ContainerId>> {
+    let (address, namespace) = containerd.place();
+    let shims = tokio::task::spawn_blocking(move || child::shims_of(&address, &namespace));
+    let mut begun: HashSet<_> = list(containerd).await?.into_iter().map(|task| task.id).collect();
+    begun.extend(shims.await.context("looking for shims")?.into_iter().map(ContainerId::from_stored));
+    Ok(begun)
+}
+
+/// Ends the task of a container, and a shim that goes on without one.
+pub(super) async fn end_begun(containerd: &Containerd, id: &ContainerId) -> Result<()> {
+    let ended = end_found(containerd, id).await;
+    let ((address, namespace), id) = (containerd.place(), id.clone());
+    tokio::task::spawn_blocking(move || child::end_shim(&address, &namespace, id.as_str()))
+        .await
+        .context("ending a shim")?;
+    ended
 }
 
 fn to_found(process: TaskProcess) -> FoundTask {

@@ -45,13 +45,14 @@ pub(super) fn end_all(options: &ChildOptions) {
     let folders = io::container_folders(&pipes);
     let held: Vec<_> = folders.iter().flat_map(|folder| io::hold_all(folder)).collect();
     let address = options.address();
-    let cgroups = end_containers(&address);
+    let is_ours = |arguments: &[u8]| is_shim(arguments, &address);
+    let cgroups = end_containers(&is_ours);
     // Their shims still pass on what they wrote.
     if !folders.is_empty() {
         std::thread::sleep(PASSING_ON);
     }
     io::keep_unread(&folders, &options.exec_root.join(io::UNREAD));
-    end_processes(&address);
+    end_processes(&is_ours);
     drop(held);
     let gone = gone(options);
     set_aside(&pipes, &gone);
@@ -64,6 +65,32 @@ pub(super) fn end_all(options: &ChildOptions) {
             set_aside(&folder, &gone);
         }
     }
+    remove_cgroups(cgroups);
+}
+
+/// Which shims there are for a namespace of a containerd, by the containers that they were started for. One whose start was broken off may
+/// be unknown to its containerd, and waits for ever.
+pub(in crate::containerd) fn shims_of(address: &Path, namespace: &str) -> HashSet<String> {
+    let arguments = processes().filter_map(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
+    let ours = arguments.filter(|arguments| is_shim(arguments, address));
+    ours.filter(|arguments| argument(arguments, "-namespace") == Some(namespace.as_bytes()))
+        .filter_map(|arguments| Some(String::from_utf8_lossy(argument(&arguments, "-id")?).into_owned()))
+        .collect()
+}
+
+/// Ends the shims that were started for a container, with all that is below them.
+pub(in crate::containerd) fn end_shim(address: &Path, namespace: &str, id: &str) {
+    let is_ours = |arguments: &[u8]| {
+        is_shim(arguments, address)
+            && argument(arguments, "-namespace") == Some(namespace.as_bytes())
+            && argument(arguments, "-id") == Some(id.as_bytes())
+    };
+    let cgroups = end_containers(&is_ours);
+    end_processes(&is_ours);
+    remove_cgroups(cgroups);
+}
+
+fn remove_cgroups(cgroups: HashSet<String>) {
     let known = Cgroups::detect();
     for cgroup in cgroups {
         known.remove_if_empty(&cgroup);
@@ -90,8 +117,8 @@ fn set_aside(folder: &Path, gone: &Path) {
 
 /// Kills what runs below shims, which keep all that descends from a container, but not these. Returns the cgroups of
 /// containers.
-fn end_containers(address: &Path) -> HashSet<String> {
-    let (_shims, below) = of_shims(address);
+fn end_containers(is_ours: &dyn Fn(&[u8]) -> bool) -> HashSet<String> {
+    let (_shims, below) = of_shims(is_ours);
     let ours = own_cgroups();
     let of_containers = |cgroup: &String| !ours.contains(cgroup) && cgroup.rsplit('/').next().is_some_and(is_id);
     let cgroups: HashSet<String> = below.iter().flat_map(|pid| cgroups_of(*pid)).filter(of_containers).collect();
@@ -104,12 +131,12 @@ fn end_containers(address: &Path) -> HashSet<String> {
     cgroups
 }
 
-/// Kills the shims of a containerd with all that descends from them.
-fn end_processes(address: &Path) {
+/// Kills shims with all that descends from them.
+fn end_processes(is_ours: &dyn Fn(&[u8]) -> bool) {
     // Stopped first: none of them starts another one behind our back.
     let mut found = HashSet::new();
     loop {
-        let (shims, below) = of_shims(address);
+        let (shims, below) = of_shims(is_ours);
         let fresh: Vec<u32> = shims.into_iter().chain(below).filter(|pid| found.insert(*pid)).collect();
         if fresh.is_empty() {
             break;
@@ -161,14 +188,18 @@ fn descriptor(pid: u32) -> Option<OwnedFd> {
     pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()
 }
 
-/// Shims of the containerd at this address, those that are about to be one, and all processes below them.
-fn of_shims(address: &Path) -> (Vec<u32>, Vec<u32>) {
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+}
+
+/// Shims by their arguments, those that are about to be one, and all processes below them.
+fn of_shims(is_ours: &dyn Fn(&[u8]) -> bool) -> (Vec<u32>, Vec<u32>) {
     let mut parents = HashMap::new();
     let mut shims = HashSet::new();
-    for pid in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = pid.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+    for pid in processes() {
         parents.insert(pid, parent_of(pid));
-        if is_shim(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), address) {
+        if is_ours(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()) {
             shims.insert(pid);
         }
     }
@@ -188,12 +219,17 @@ fn of_shims(address: &Path) -> (Vec<u32>, Vec<u32>) {
 }
 
 fn is_shim(arguments: &[u8], address: &Path) -> bool {
-    let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
-    let is_program = words.first().is_some_and(|program| {
+    let program = arguments.split(|byte| *byte == 0).next();
+    let is_program = program.is_some_and(|program| {
         program.rsplit(|byte| *byte == b'/').next().is_some_and(|name| name.starts_with(b"containerd-shim"))
     });
-    let address = address.as_os_str().as_encoded_bytes();
-    is_program && words.windows(2).any(|pair| pair[0] == b"-address" && pair[1] == address)
+    is_program && argument(arguments, "-address") == Some(address.as_os_str().as_encoded_bytes())
+}
+
+/// What follows a flag.
+fn argument<'a>(arguments: &'a [u8], flag: &str) -> Option<&'a [u8]> {
+    let mut words = arguments.split(|byte| *byte == 0);
+    words.find(|word| *word == flag.as_bytes()).and_then(|_| words.next())
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

@@ -1,6 +1,10 @@
 //! Taking up stored containers at start, and ending all at shutdown.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, future::join_all, stream};
 use tokio::sync::broadcast::error::RecvError;
@@ -27,6 +31,10 @@ use crate::{
 
 /// Containers that are settled at once; each costs some calls that wait for the disk.
 const AT_ONCE: usize = 16;
+
+/// How long, and how far apart, tasks are looked for that a dead daemon began.
+const LATE: Duration = Duration::from_secs(15);
+const LATE_PAUSE: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Takes up stored containers. What ran when the last daemon ended without a shutdown is ended, as dockerd does
@@ -58,12 +66,47 @@ impl Engine {
         settling.await;
         let engine = self.clone();
         self.spawn("starts", async move { engine.start_in_order(starting).await });
+        let engine = self.clone();
+        self.spawn("late tasks", async move { engine.end_late_tasks().await });
     }
 
-    /// Adds to the log what a container wrote while no daemon read it.
+    /// Ends tasks that come after the first look: a containerd that outlives its daemon goes on with the starts that were under way.
+    async fn end_late_tasks(&self) {
+        let (deadline, mut before) = (Instant::now() + LATE, HashSet::new());
+        let stopping = self.stopping();
+        while Instant::now() < deadline {
+            tokio::select! {
+                () = tokio::time::sleep(LATE_PAUSE) => {}
+                () = stopping.cancelled() => return,
+            }
+            let Ok(begun) = self.backends.runtime.list_begun().await else { continue };
+            // What is seen once may be about to go by itself.
+            join_all(begun.intersection(&before).map(|id| self.end_late_task(id))).await;
+            before = begun;
+        }
+    }
+
+    async fn end_late_task(&self, id: &ContainerId) {
+        let container = self.containers.list_all().into_iter().find(|container| container.id() == id);
+        // Nobody starts it while its turn is held, and an ended run takes its task away by itself.
+        let turn = match &container {
+            Some(container) if container.state().live().is_some() => return,
+            Some(container) => match (container.turn().await, container.teardown.try_lock()) {
+                (Ok(turn), Ok(torn_down)) if turn.state().live().is_none() => Some((turn, torn_down)),
+                _ => return,
+            },
+            None => None,
+        };
+        if let Err(error) = self.backends.runtime.end_begun(id).await {
+            warn!(container.id = %id, "ending what the last daemon left of container {id}: {}", error.chain());
+        }
+        drop(turn);
+    }
+
+    /// Adds to the log what a container wrote while no daemon read it, and the beginning of a line that waited for its end.
     fn log_unread(&self, container: &Container) {
         let unread = self.backends.runtime.take_unread(container.id());
-        if unread.is_empty() {
+        if unread.is_empty() && !container.log.has_unfinished() {
             return;
         }
         match container.log.writer() {
@@ -179,7 +222,7 @@ impl Engine {
                     warn!(container.id = %record.id, "removing container {}: {}", record.id, error.chain());
                 }
             }
-            ContainerState::Restarting(_) => self.restart_later(container, std::time::Duration::ZERO),
+            ContainerState::Restarting(_) => self.restart_later(container, Duration::ZERO),
             ContainerState::Exited(_) if record.host_config.auto_remove => self.auto_remove(container).await,
             ContainerState::Created(_) | ContainerState::Exited(_) => {}
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::remains;
 use crate::support::daemon::Daemon;
 
 /// Execs that begin at once.
@@ -14,7 +15,17 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn a_daemon_that_died_during_execs_is_back_soon() {
-    let mut daemon = Daemon::with_box().await;
+    is_back_soon(Daemon::with_box().await).await;
+}
+
+#[tokio::test]
+async fn so_it_is_where_containerd_outlives_it() {
+    let daemon = Daemon::on_outer_containerd().await;
+    daemon.import_box().await;
+    is_back_soon(daemon).await;
+}
+
+async fn is_back_soon(mut daemon: Daemon) {
     for round in 0..3 {
         let name = format!("busy{round}");
         let id = daemon.create(&name, "sleep 1000", Value::Null).await;
@@ -46,4 +57,5 @@ async fn a_daemon_that_died_during_execs_is_back_soon() {
         assert_eq!(state["Running"], json!(false), "{state}");
         daemon.remove(&id).await;
     }
+    remains::gone(&daemon).await;
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, OUTER};
 
 /// For what a daemon does behind the back of its clients.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -64,12 +64,14 @@ fn veths(daemon: &Daemon) -> Vec<String> {
 /// All that is left of containers.
 fn remains(daemon: &Daemon) -> Vec<String> {
     let run = daemon.folder().join("run");
-    let bundles = run.join("containerd/state/io.containerd.runtime.v2.task/ringer");
+    let bundles = |run: &Path| run.join("containerd/state/io.containerd.runtime.v2.task/ringer");
     let mut remains = shims(daemon.folder());
     remains.extend(mounts(daemon.folder()));
     remains.extend(veths(daemon));
-    for folder in [bundles, run.join("netns"), run.join("io"), run.join("oci/ringer"), run.join("containerd/gone")] {
-        remains.extend(entries(&folder).into_iter().map(|name| format!("{}/{name}", folder.display())));
+    let bundles = [bundles(&run), bundles(&daemon.folder().join(OUTER))];
+    let ours = [run.join("netns"), run.join("io"), run.join("oci/ringer"), run.join("containerd/gone")];
+    for folder in bundles.iter().chain(&ours) {
+        remains.extend(entries(folder).into_iter().map(|name| format!("{}/{name}", folder.display())));
     }
     remains
 }

@@ -28,7 +28,17 @@ async fn remove_all(daemon: &Daemon) {
 
 #[tokio::test]
 async fn nothing_is_left_of_starts_that_a_death_interrupts() {
-    let mut daemon = Daemon::with_box().await;
+    nothing_is_left_of_starts(Daemon::with_box().await).await;
+}
+
+#[tokio::test]
+async fn nor_is_it_where_containerd_goes_on_with_them() {
+    let daemon = Daemon::on_outer_containerd().await;
+    daemon.import_box().await;
+    nothing_is_left_of_starts(daemon).await;
+}
+
+async fn nothing_is_left_of_starts(mut daemon: Daemon) {
     for round in 0..kills() {
         let mut starting = Vec::new();
         for n in 0..STARTS {

@@ -20,11 +20,16 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 /// More than the daemon's own limit for its shutdown.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// Where a containerd that is not the daemon's own has its folders.
+pub const OUTER: &str = "outer";
+
 /// A running daemon.
 pub struct Daemon {
     folder: tempfile::TempDir,
     process: Child,
     client: Client,
+    /// Given at every start.
+    flags: Vec<String>,
 }
 
 impl Daemon {
@@ -47,8 +52,7 @@ impl Daemon {
     pub async fn start_under(program: &[&str], flags: &[&str]) -> Self {
         let folder = Self::folder_of_its_own();
         let process = Self::program_under(program, folder.path(), flags);
-        let client = Client::new(folder.path().join("docker.sock"));
-        let mut daemon = Self { folder, process, client };
+        let mut daemon = Self::of(folder, process, flags);
         daemon.wait_until_it_answers().await;
         daemon
     }
@@ -60,10 +64,23 @@ impl Daemon {
         daemon
     }
 
+    /// Starts one on a containerd that is not its own, and outlives it; below [`OUTER`], so that it ends with the folder's guard.
+    pub async fn on_outer_containerd() -> Self {
+        let folder = Self::folder_of_its_own();
+        let outer = folder.path().join(OUTER);
+        let child = ringer::containerd::Child::spawn(ringer::containerd::ChildOptions::new(&outer, &outer)).await;
+        let address = child.expect("containerd starts").address().display().to_string();
+        Self::start_in(folder, &[&format!("--containerd={address}"), "--containerd-namespace=ringer"]).await
+    }
+
     fn spawn(folder: tempfile::TempDir, flags: &[&str]) -> Self {
         let process = Self::program(folder.path(), flags);
+        Self::of(folder, process, flags)
+    }
+
+    fn of(folder: tempfile::TempDir, process: Child, flags: &[&str]) -> Self {
         let client = Client::new(folder.path().join("docker.sock"));
-        Self { folder, process, client }
+        Self { folder, process, client, flags: flags.iter().map(|flag| (*flag).to_owned()).collect() }
     }
 
     fn program(folder: &Path, flags: &[&str]) -> Child {
@@ -144,7 +161,8 @@ impl Daemon {
 
     /// Starts the program again on the same folders, after `kill`.
     pub async fn restart(&mut self) {
-        self.process = Self::program(self.folder.path(), &[]);
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        self.process = Self::program(self.folder.path(), &flags);
         self.wait_until_it_answers().await;
     }
 
