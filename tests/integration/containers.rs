@@ -286,6 +286,39 @@ async fn health_is_watched_until_the_end() {
 }
 
 #[tokio::test]
+async fn health_checks_that_time_out_are_forgotten() {
+    let daemon = Daemon::with_box().await;
+    let check = json!({"Healthcheck": {"Test": ["CMD-SHELL", "sleep 1000"], "Interval": 50_000_000, "Timeout": 100_000_000,
+        "Retries": 1}});
+    let id = daemon.create("hung", "sleep 1000", check).await;
+    daemon.launch(&id).await;
+    let ends = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    eventually("eight checks have timed out", async || {
+        let log = daemon.inspect(&id).await["State"]["Health"]["Log"].clone();
+        for probe in log.as_array().unwrap() {
+            assert_eq!(
+                (&probe["ExitCode"], probe["Output"].as_str().unwrap()),
+                (&json!(-1), "Health check exceeded timeout (100ms)")
+            );
+            ends.lock().unwrap().insert(probe["End"].as_str().unwrap().to_owned());
+        }
+        ends.lock().unwrap().len() >= 8
+    })
+    .await;
+    // Of the next one, and of one that is just being taken away.
+    eventually("their execs are forgotten", async || {
+        let execs = daemon.inspect(&id).await["ExecIDs"].as_array().map_or(0, Vec::len);
+        let pipes = std::fs::read_dir(daemon.folder().join("run/io").join(&id)).unwrap().count();
+        let top = daemon.client().get(&format!("/containers/{id}/top")).await.json();
+        execs <= 1
+            && pipes <= 2 + 2 * 2
+            && top["Processes"].as_array().is_some_and(|processes| processes.len() <= 1 + 2 * 2)
+    })
+    .await;
+    daemon.remove(&id).await;
+}
+
+#[tokio::test]
 async fn volumes_are_filled_kept_and_taken_along() {
     let daemon = Daemon::with_box().await;
     let extra = json!({"Volumes": {"/tmp/anonymous": {}},

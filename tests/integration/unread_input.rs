@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::support::{boxes::unframed, daemon::Daemon};
 
@@ -49,6 +49,10 @@ async fn docker_cli_gets_code_and_output() {
             let run = [&["run", "--rm", "-i", "--network=none", "box"][..], &script].concat();
             check(&flooded(&daemon, &run), 7, "out\n");
         }
+        // A start that fails while input comes.
+        let refused = flooded(&daemon, &["run", "--rm", "-i", "--network=none", "box", "/nope"]);
+        assert_eq!(refused.status.code(), Some(127), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("no such file or directory"), "{refused:?}");
         // A command that there is not: said, and 127.
         let refused = flooded(&daemon, &["exec", "-i", "there", "/nope"]);
         assert_eq!(refused.status.code(), Some(127), "{refused:?}");
@@ -56,6 +60,77 @@ async fn docker_cli_gets_code_and_output() {
         assert!(said.contains("no such file or directory"), "{refused:?}");
     });
     daemon.remove(&id).await;
+}
+
+/// Sends far more than anybody reads, then reads what there is to the end.
+async fn flood(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Vec<u8> {
+    let talk = async {
+        stream.write_all(&vec![0; 16 << 20]).await.unwrap();
+        let mut output = Vec::new();
+        stream.read_to_end(&mut output).await.unwrap();
+        output
+    };
+    tokio::time::timeout(LIMIT, talk).await.expect("an end")
+}
+
+/// A container that takes input and does not read it.
+async fn deaf(daemon: &Daemon) -> String {
+    let interactive = json!({"OpenStdin": true, "StdinOnce": true, "AttachStdin": true});
+    daemon.create("deaf", "sleep 0.1; echo out; exit 7", interactive).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attached_streams_end_without_a_reset() {
+    let daemon = Daemon::with_box().await;
+    for _ in 0..rounds() {
+        let id = deaf(&daemon).await;
+        let path = format!("/containers/{id}/attach?stream=1&stdin=1&stdout=1&stderr=1");
+        let (_, stream) = daemon.client().hijack(&path, Value::Null).await;
+        daemon.launch(&id).await;
+        assert_eq!(unframed(&flood(stream).await), "out\n");
+        assert_eq!(daemon.exit_code(&id).await, 7);
+        daemon.remove(&id).await;
+    }
+}
+
+/// A frame of a client's, masked with zeros.
+fn frame(bytes: &[u8]) -> Vec<u8> {
+    let length = u64::try_from(bytes.len()).unwrap();
+    [&[0x82, 0xff], &length.to_be_bytes()[..], &[0; 4], bytes].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn websockets_end_with_their_output() {
+    let daemon = Daemon::with_box().await;
+    for _ in 0..rounds() {
+        let id = deaf(&daemon).await;
+        let mut stream = tokio::net::UnixStream::connect(daemon.folder().join("docker.sock")).await.unwrap();
+        let path = format!("/containers/{id}/attach/ws?stream=1&stdin=1&stdout=1&stderr=1");
+        let key = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==";
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n{key}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+        daemon.launch(&id).await;
+        let (mut reading, mut writing) = stream.into_split();
+        let sending = tokio::spawn(async move {
+            // Until nobody takes any more.
+            while writing.write_all(&frame(&[0; 1 << 20])).await.is_ok() {}
+        });
+        let mut output = Vec::new();
+        let read = tokio::time::timeout(LIMIT, reading.read_to_end(&mut output)).await.expect("an end");
+        assert!(output.windows(4).any(|part| part == b"out\n"), "{read:?} {output:?}");
+        sending.abort();
+        assert_eq!(daemon.exit_code(&id).await, 7);
+        daemon.remove(&id).await;
+    }
+}
+
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }
 
 /// A client that reads only when it has sent all.
@@ -69,14 +144,8 @@ async fn streams_end_without_a_reset() {
     for _ in 0..rounds() {
         let exec = daemon.client().post(&format!("/containers/{id}/exec"), body.clone()).await.json();
         let path = format!("/exec/{}/start", exec["Id"].as_str().unwrap());
-        let (_, mut stream) = daemon.client().hijack(&path, json!({})).await;
-        let talk = async {
-            stream.write_all(&vec![0; 16 << 20]).await.unwrap();
-            let mut output = Vec::new();
-            stream.read_to_end(&mut output).await.unwrap();
-            unframed(&output)
-        };
-        assert_eq!(tokio::time::timeout(LIMIT, talk).await.expect("an end"), "out\n");
+        let (_, stream) = daemon.client().hijack(&path, json!({})).await;
+        assert_eq!(unframed(&flood(stream).await), "out\n");
     }
     daemon.remove(&id).await;
 }
@@ -95,11 +164,7 @@ async fn input_needs_no_upgrade() {
             .write_all(format!("POST {path} HTTP/1.1\r\nHost: x\r\n{type_and_length}\r\n\r\n{body}").as_bytes())
             .await
             .unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        let head = String::from_utf8(head).unwrap();
+        let head = read_head(&mut stream).await;
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("vnd.docker.raw-stream"), "{head}");
         if !started.is_empty() {
             daemon.launch(started).await;
