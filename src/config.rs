@@ -7,11 +7,13 @@ mod tls;
 use std::{fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use ringer::{
+    backend::network::Opening,
     edge::server::{DEFAULT_GROUP, ListenAddress, TlsFiles},
     engine::config::{AddressPool, EngineConfig},
-    model::{Error, Result, error::Context},
+    model::{Error, Result, error::Context, network::Protocol},
+    network::JobNetworks,
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -80,6 +82,15 @@ pub struct ServeOptions {
     /// Name server of containers that ask for none [default: the host's]
     #[arg(long, value_name = "ADDRESS")]
     pub dns: Vec<IpAddr>,
+    /// Pool that the addresses of jobs' ways out are cut from [default: what is free of 198.18.0.0/15 and 100.64.0.0/10]
+    #[arg(long, value_name = "CIDR")]
+    pub job_address_pool: Vec<Ipv4Net>,
+    /// What jobs reach although it is at an address of this machine: PROTOCOL:ADDRESS:PORT
+    #[arg(long, value_name = "PLACE")]
+    pub job_allow: Vec<OpeningOption>,
+    /// Destination that no job reaches, beside this machine, other jobs and clouds' metadata
+    #[arg(long, value_name = "CIDR")]
+    pub job_deny: Vec<IpNet>,
     /// Give every container an init process that reaps
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub init: Option<bool>,
@@ -170,6 +181,35 @@ impl TryFrom<String> for PoolOption {
     }
 }
 
+/// `tcp:192.0.2.2:3000`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct OpeningOption(Opening);
+
+impl FromStr for OpeningOption {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let invalid =
+            || Error::invalid(format!("invalid place {text:?}: expected tcp:ADDRESS:PORT or udp:ADDRESS:PORT"));
+        let (protocol, address) = text.split_once(':').ok_or_else(invalid)?;
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return Err(invalid()),
+        };
+        Ok(Self(Opening { protocol, address: address.parse().map_err(|_| invalid())? }))
+    }
+}
+
+impl TryFrom<String> for OpeningOption {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|error: Error| error.message().to_owned())
+    }
+}
+
 /// What the daemon runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -193,6 +233,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// What the engine is told.
     pub engine: EngineConfig,
+    /// What the network adapter is told of jobs.
+    pub job_networks: JobNetworks,
     /// For the log, once there is one.
     pub warnings: Vec<String>,
 }
@@ -248,6 +290,9 @@ impl ServeOptions {
             default_address_pool: list(self.default_address_pool, file.default_address_pool),
             mtu: self.mtu.or(file.mtu),
             dns: list(self.dns, file.dns),
+            job_address_pool: list(self.job_address_pool, file.job_address_pool),
+            job_allow: list(self.job_allow, file.job_allow),
+            job_deny: list(self.job_deny, file.job_deny),
             init: self.init.or(file.init),
             label: list(self.label, file.label),
             log_level: self.log_level.or(file.log_level),
@@ -311,6 +356,7 @@ impl ServeOptions {
                 address_pools: self.default_address_pool.into_iter().map(|PoolOption(pool)| pool).collect(),
                 mtu: self.mtu,
                 dns: self.dns,
+                job_openings: self.job_allow.into_iter().map(|OpeningOption(opening)| opening).collect(),
                 insecure_registries: self.insecure_registry,
                 registry_mirrors: self.registry_mirror,
                 init: self.init.unwrap_or(false),
@@ -318,6 +364,7 @@ impl ServeOptions {
                 labels: self.label,
                 open_hosts,
             },
+            job_networks: JobNetworks { pools: self.job_address_pool, refused: self.job_deny },
             warnings,
         })
     }
@@ -374,6 +421,13 @@ mod tests {
         let config = options().filled(Vec::new()).unwrap();
         assert_eq!(config.engine.instance.len(), 8);
         assert_eq!(config.engine.instance, options().filled(Vec::new()).unwrap().engine.instance);
+    }
+
+    #[test]
+    fn what_jobs_reach_is_a_place() {
+        let place: OpeningOption = "tcp:[fd00::2]:3000".parse().unwrap();
+        assert_eq!(place.0, Opening { protocol: Protocol::Tcp, address: "[fd00::2]:3000".parse().unwrap() });
+        assert!("tcp:forge:3000".parse::<OpeningOption>().is_err(), "names change their address");
     }
 
     #[test]

@@ -19,9 +19,11 @@ mod nft;
 mod ports;
 mod proxy;
 mod publication;
+mod relays;
 mod sandbox;
 mod sysctl;
 mod uplink;
+mod way_out;
 
 use std::{
     collections::HashMap,
@@ -34,11 +36,12 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::task::TaskTracker;
 
-pub use self::hosts::LinuxHosts;
+pub use self::hosts::{JobNetworks, LinuxHosts};
 use self::{
-    firewall::Firewall,
+    firewall::{Firewall, Walls},
     netns::Namespace,
     ports::{Ports, Reservation},
+    relays::Relays,
     sandbox::Sandbox,
 };
 use crate::{
@@ -61,6 +64,7 @@ pub struct LinuxNetwork {
     ports: Arc<Ports>,
     names: Arc<SharedNames>,
     sandboxes: Mutex<HashMap<ContainerId, Arc<Sandbox>>>,
+    relays: Relays,
     /// Deletions that nobody waits for.
     background: TaskTracker,
 }
@@ -69,14 +73,18 @@ impl LinuxNetwork {
     /// Takes over what belongs to `instance` on the machine, that is in the calling thread's network namespace: its
     /// table of rules is made anew. Namespaces of containers are held below `exec_root`.
     pub async fn open(instance: &str, exec_root: &Path) -> Result<Self> {
-        let network = Self::open_in(Namespace::Machine, instance, exec_root.join("netns")).await?;
+        Self::open_machine(instance, exec_root, None).await
+    }
+
+    async fn open_machine(instance: &str, exec_root: &Path, walls: Option<Walls>) -> Result<Self> {
+        let network = Self::open_in(Namespace::Machine, instance, exec_root.join("netns"), walls).await?;
         network.warn_of_others().await;
         Ok(network)
     }
 
     /// The same in a network namespace, with those of its containers held in `netns_dir`.
-    async fn open_in(namespace: Namespace, instance: &str, netns_dir: PathBuf) -> Result<Self> {
-        let firewall = Arc::new(Mutex::new(Firewall::new(format!("ringer-{instance}"))));
+    async fn open_in(namespace: Namespace, instance: &str, netns_dir: PathBuf, walls: Option<Walls>) -> Result<Self> {
+        let firewall = Arc::new(Mutex::new(Firewall::new(format!("ringer-{instance}"), walls)));
         let network = Self {
             namespace,
             mark: format!("ringer {instance} "),
@@ -85,6 +93,7 @@ impl LinuxNetwork {
             ports: Arc::default(),
             names: Arc::default(),
             sandboxes: Mutex::default(),
+            relays: Relays::default(),
             background: TaskTracker::new(),
         };
         network.with_firewall("installing nf_tables rules", |firewall| firewall.install()).await?;
@@ -108,6 +117,7 @@ impl LinuxNetwork {
         for sandbox in sandboxes.into_values() {
             sandbox.tear_down().await;
         }
+        self.relays.stop().await;
         self.background.close();
         self.background.wait().await;
     }
@@ -222,6 +232,11 @@ impl NetworkBackend for LinuxNetwork {
         if let Some(index) = retired {
             self.delete_in_background(move || links::Links::open()?.delete(index));
         }
+        Ok(())
+    }
+
+    async fn relay_names(&self, servers: &[IpAddr]) -> Result<()> {
+        self.relays.serve(&self.namespace, servers).await;
         Ok(())
     }
 

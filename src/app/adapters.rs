@@ -72,6 +72,6 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
     };
     let containerd = Arc::new(Containerd::connect(options).await?);
     containerd.end_leases_of_the_dead().await?;
-    let network = LinuxHosts::open(&config.engine.instance, &config.engine.exec_root).await?;
+    let network = LinuxHosts::open(&config.engine.instance, &config.engine.exec_root, &config.job_networks).await?;
     Ok(Backends { runtime: containerd.clone(), images: containerd, network: Arc::new(network) })
 }

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use crate::model::{
     Result,
     id::{ContainerId, NetworkId, TenantId},
-    network::{BridgeNetwork, Endpoint, NameTable, PortRequest, PublishedPort},
+    network::{BridgeNetwork, Endpoint, NameTable, PortRequest, Protocol, PublishedPort},
 };
 
 /// What is known of the way out of a host.
@@ -55,6 +55,15 @@ pub struct SandboxDns {
     pub keep_single_labels: bool,
 }
 
+/// A place that jobs reach although it is at an address of the machine, or at one that none may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Opening {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
 /// What outlives a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
@@ -70,6 +79,9 @@ pub struct Keep {
 pub trait NetworkHosts: Send + Sync + 'static {
     /// The machine.
     fn machine(&self) -> Arc<dyn NetworkBackend>;
+
+    /// Says what jobs reach although the walls around them would refuse it.
+    async fn open_to(&self, openings: BTreeSet<Opening>) -> Result<()>;
 
     /// Makes the host of a job, or takes up the one that an earlier life made. What is open already is answered again.
     async fn open(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>>;
@@ -109,6 +121,10 @@ pub trait NetworkBackend: Send + Sync + 'static {
 
     /// Takes bridge and rules away; of a bridge that somebody else has made only the addresses that were put on it.
     async fn remove_network(&self, network: &BridgeNetwork) -> Result<()>;
+
+    /// In the host of a job, answers at these loopback addresses what the machine's name servers at the same addresses
+    /// answer: programs that live in the host are told to ask there. On the machine they are there already.
+    async fn relay_names(&self, servers: &[IpAddr]) -> Result<()>;
 
     /// Makes the network namespace of a container with loopback up; with `dns`, its name server runs in it.
     /// Returns the path that the OCI spec names.

@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 
+use crate::backend::network::Opening;
+
 /// A pool that networks without a wanted subnet are cut from (`--default-address-pool`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressPool {
@@ -39,6 +41,8 @@ pub struct EngineConfig {
     pub mtu: Option<u32>,
     /// Name servers of containers that ask for none; empty takes the host's.
     pub dns: Vec<IpAddr>,
+    /// What jobs reach although it is at an address of the machine, or at one that none may reach.
+    pub job_openings: Vec<Opening>,
     /// Registries without TLS or with certificates that nobody signed: `host[:port]` or CIDR.
     pub insecure_registries: Vec<String>,
     /// Asked before Docker Hub: URLs.

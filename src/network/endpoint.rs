@@ -31,8 +31,14 @@ fn make_pair(host: &mut Links, namespace: &File, network: &BridgeNetwork, endpoi
         return Ok(false);
     }
     let bridge = host.require(&network.link)?;
-    let pair =
-        VethPair { name: &name, bridge, inner_name: &endpoint.interface, inner_mac: endpoint.mac, mtu: network.mtu };
+    let pair = VethPair {
+        name: &name,
+        mac: None,
+        bridge: Some(bridge),
+        inner_name: &endpoint.interface,
+        inner_mac: endpoint.mac,
+        mtu: network.mtu,
+    };
     host.create_veth(&pair, namespace)?;
     let port = host.require(&name)?;
     host.pin_mac(port, endpoint.mac)?;

@@ -3,6 +3,8 @@
 //!
 //! The wanted state is kept here too, so that the table can be built anew when somebody flushed it.
 
+mod walls;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -12,8 +14,16 @@ use std::{
 use super::nft::{
     DataType, Element, ElementData, Expression, Field, Hook, SetData, Transaction, Verdict, register::FIRST,
 };
-use crate::model::network::{BridgeNetwork, Protocol};
+pub use walls::Walls;
 
+use crate::{
+    backend::network::Opening,
+    model::network::{BridgeNetwork, Protocol},
+};
+
+/// Bits of a connection's state.
+const ESTABLISHED: u32 = 2;
+const RELATED: u32 = 4;
 const NAME: u32 = 16; // bytes of a link's name in a set
 const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
 const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
@@ -62,6 +72,8 @@ pub struct Mapping {
 /// The table and what should be in it.
 pub struct Firewall {
     table: String,
+    /// Those around jobs, on the machine.
+    walls: Option<Walls>,
     wanted: Wanted,
 }
 
@@ -69,12 +81,15 @@ pub struct Firewall {
 struct Wanted {
     networks: BTreeMap<String, Vec<Element>>,
     mappings: BTreeSet<Mapping>,
+    /// Jobs by the machine's end of their way out: their addresses there.
+    jobs: BTreeMap<String, Vec<IpAddr>>,
+    openings: BTreeSet<Opening>,
 }
 
 impl Firewall {
     /// A firewall whose table is not yet in the kernel.
-    pub fn new(table: String) -> Self {
-        Self { table, wanted: Wanted::default() }
+    pub fn new(table: String, walls: Option<Walls>) -> Self {
+        Self { table, walls, wanted: Wanted::default() }
     }
 
     /// Puts the table with all it should hold into the kernel, in place of what is there.
@@ -86,13 +101,18 @@ impl Firewall {
         add_sets(&mut transaction);
         add_chains(&mut transaction);
         add_rules(&mut transaction);
+        if let Some(walls) = &self.walls {
+            walls::add_sets(&mut transaction);
+            walls::add_chains(&mut transaction);
+            walls::add_rules(&mut transaction, walls);
+        }
         self.wanted.elements().iter().for_each(|element| transaction.add_element(element));
         transaction.commit()
     }
 
-    /// Takes the table away if no network is in it.
+    /// Takes the table away if neither a network nor a job is in it.
     pub fn uninstall_if_unused(&self) -> io::Result<()> {
-        if !self.wanted.networks.is_empty() {
+        if !self.wanted.networks.is_empty() || !self.wanted.jobs.is_empty() {
             return Ok(());
         }
         let mut transaction = Transaction::new(&self.table);
@@ -119,6 +139,21 @@ impl Firewall {
     /// Takes published ports back.
     pub fn remove_mappings(&mut self, mappings: &[Mapping]) -> io::Result<()> {
         self.change(|wanted| wanted.mappings.retain(|mapping| !mappings.contains(mapping)))
+    }
+
+    /// Walls a job in, and lets it out with the machine's address.
+    pub fn add_job(&mut self, link: String, addresses: Vec<IpAddr>) -> io::Result<()> {
+        self.change(|wanted| drop(wanted.jobs.insert(link, addresses)))
+    }
+
+    /// Forgets a job, whose link must be down.
+    pub fn remove_job(&mut self, link: &str) -> io::Result<()> {
+        self.change(|wanted| drop(wanted.jobs.remove(link)))
+    }
+
+    /// Says what jobs reach although the walls would refuse it.
+    pub fn set_openings(&mut self, openings: BTreeSet<Opening>) -> io::Result<()> {
+        self.change(|wanted| wanted.openings = openings)
     }
 
     /// Carries the difference into the kernel; if that fails, nothing has changed.
@@ -148,7 +183,9 @@ impl Wanted {
     /// Two mappings of one port (IPv4 and IPv6, or two addresses) share the element that keeps neighbours away.
     fn elements(&self) -> BTreeSet<Element> {
         let mapped = self.mappings.iter().flat_map(|mapping| [mapping.element(), mapping.near()]);
-        self.networks.values().flatten().cloned().chain(mapped).collect()
+        let of_jobs = self.jobs.iter().flat_map(|(link, addresses)| walls::job_elements(link, addresses));
+        let opened = self.openings.iter().map(walls::opening_element);
+        self.networks.values().flatten().cloned().chain(mapped).chain(of_jobs).chain(opened).collect()
     }
 }
 
@@ -285,16 +322,11 @@ fn add_postrouting_rules(transaction: &mut Transaction<'_>) {
 }
 
 fn add_forward_rules(transaction: &mut Transaction<'_>) {
-    const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
     let accept = || vec![Expression::Decide(Verdict::Accept)];
     let drop = || vec![Expression::Decide(Verdict::Drop)];
     let comes_from = |set| vec![Expression::load_input_name(FIRST), Expression::In(set, FIRST)];
     let goes_to = |set| vec![Expression::load_output_name(FIRST), Expression::In(set, FIRST)];
-    let known = vec![
-        Expression::ConnectionState(FIRST),
-        Expression::Mask(FIRST, ESTABLISHED_OR_RELATED.to_ne_bytes().to_vec()),
-        Expression::NotEqual(FIRST, vec![0; 4]),
-    ];
+    let known = has_state(ESTABLISHED | RELATED);
     let within = vec![
         Expression::load_input_name(FIRST),
         Expression::load_output_name(FIRST + 4),
@@ -306,6 +338,15 @@ fn add_forward_rules(transaction: &mut Transaction<'_>) {
     transaction.add_rule("forward", &[goes_to(INTERNAL), drop()].concat());
     transaction.add_rule("forward", &[goes_to(BRIDGES), was_redirected(), accept()].concat());
     transaction.add_rule("forward", &[goes_to(BRIDGES), drop()].concat());
+}
+
+/// Whether a packet's connection is in one of these states.
+fn has_state(states: u32) -> Vec<Expression> {
+    vec![
+        Expression::ConnectionState(FIRST),
+        Expression::Mask(FIRST, states.to_ne_bytes().to_vec()),
+        Expression::NotEqual(FIRST, vec![0; 4]),
+    ]
 }
 
 fn was_redirected() -> Vec<Expression> {

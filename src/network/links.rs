@@ -41,18 +41,22 @@ pub struct Link {
 pub struct Route {
     /// Where to; `None` is the default route.
     pub to: Option<IpNet>,
+    /// Of which family.
+    pub is_ipv6: bool,
     /// The link's number.
     pub link: u32,
     /// The lowest wins.
     pub metric: u32,
 }
 
-/// A veth pair to be made: one end in a bridge here, the other in a sandbox.
+/// A veth pair to be made: one end here, in a bridge perhaps, the other in another namespace.
 pub struct VethPair<'a> {
     /// Name of our end.
     pub name: &'a str,
+    /// Hardware address of our end; `None` is the kernel's choice.
+    pub mac: Option<[u8; 6]>,
     /// Number of the bridge.
-    pub bridge: u32,
+    pub bridge: Option<u32>,
     /// Name of the other end.
     pub inner_name: &'a str,
     /// Hardware address of the other end.
@@ -122,23 +126,28 @@ impl Links {
     /// Makes a veth pair in one message: our end in its bridge and up, the other end born in `namespace`.
     pub fn create_veth(&mut self, pair: &VethPair<'_>, namespace: impl AsFd) -> io::Result<()> {
         let namespace = namespace.as_fd().as_raw_fd().cast_unsigned();
-        let message = Message::new(libc::RTM_NEWLINK, ACK | CREATE | EXCLUSIVE)
+        let mut ours = Message::new(libc::RTM_NEWLINK, ACK | CREATE | EXCLUSIVE)
             .fixed(&link_header(libc::AF_UNSPEC, 0, UP))
             .attr_str(libc::IFLA_IFNAME, pair.name)
-            .attr_u32(libc::IFLA_MTU, pair.mtu)
-            .attr_u32(libc::IFLA_MASTER, pair.bridge)
-            .nest(libc::IFLA_LINKINFO, |info| {
-                info.attr_str(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, |data| {
-                    // "Up" must not be asked of the other end here: the kernel answers ENOTCONN.
-                    data.nest(PEER, |peer| {
-                        peer.fixed(&link_header(libc::AF_UNSPEC, 0, 0))
-                            .attr_str(libc::IFLA_IFNAME, pair.inner_name)
-                            .attr(libc::IFLA_ADDRESS, &pair.inner_mac)
-                            .attr_u32(libc::IFLA_MTU, pair.mtu)
-                            .attr_u32(libc::IFLA_NET_NS_FD, namespace)
-                    })
+            .attr_u32(libc::IFLA_MTU, pair.mtu);
+        if let Some(mac) = pair.mac {
+            ours = ours.attr(libc::IFLA_ADDRESS, &mac);
+        }
+        if let Some(bridge) = pair.bridge {
+            ours = ours.attr_u32(libc::IFLA_MASTER, bridge);
+        }
+        let message = ours.nest(libc::IFLA_LINKINFO, |info| {
+            info.attr_str(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, |data| {
+                // "Up" must not be asked of the other end here: the kernel answers ENOTCONN.
+                data.nest(PEER, |peer| {
+                    peer.fixed(&link_header(libc::AF_UNSPEC, 0, 0))
+                        .attr_str(libc::IFLA_IFNAME, pair.inner_name)
+                        .attr(libc::IFLA_ADDRESS, &pair.inner_mac)
+                        .attr_u32(libc::IFLA_MTU, pair.mtu)
+                        .attr_u32(libc::IFLA_NET_NS_FD, namespace)
                 })
-            });
+            })
+        });
         self.0.request(message)
     }
 
@@ -161,6 +170,21 @@ impl Links {
         header[10] = libc::NTF_MASTER;
         self.0.request(
             Message::new(libc::RTM_NEWNEIGH, ACK | CREATE | REPLACE).fixed(&header).attr(libc::NDA_LLADDR, &mac),
+        )
+    }
+
+    /// Tells who is at an address behind a link, for ever: nobody is asked, and nobody's word changes it.
+    pub fn pin_neighbour(&mut self, link: u32, address: IpAddr, mac: [u8; 6]) -> io::Result<()> {
+        let (family, bytes) = family_and_bytes(address);
+        let mut header = [0u8; 12];
+        header[0] = family;
+        header[4..8].copy_from_slice(&link.to_ne_bytes());
+        header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
+        self.0.request(
+            Message::new(libc::RTM_NEWNEIGH, ACK | CREATE | REPLACE)
+                .fixed(&header)
+                .attr(libc::NDA_DST, &bytes)
+                .attr(libc::NDA_LLADDR, &mac),
         )
     }
 
@@ -215,7 +239,10 @@ impl Links {
             .fixed(&header)
             .attr(libc::IFA_LOCAL, &bytes)
             .attr(libc::IFA_ADDRESS, &bytes);
-        if let IpNet::V4(net) = address {
+        // A link between two has none (RFC 3021): its last address is a host's.
+        if let IpNet::V4(net) = address
+            && net.prefix_len() < 31
+        {
             message = message.attr(libc::IFA_BROADCAST, &net.broadcast().octets());
         }
         exists_is_fine(self.0.request(message))
@@ -342,7 +369,7 @@ fn parse_route(body: &[u8]) -> Option<Route> {
         (Some(address), length) => Some(IpNet::new(address, length).ok()?),
         (None, length) => Some(IpNet::new(Ipv4Addr::UNSPECIFIED.into(), length).ok()?),
     };
-    Some(Route { to, link, metric })
+    Some(Route { to, is_ipv6: i32::from(header[0]) == libc::AF_INET6, link, metric })
 }
 
 fn parse_ip(value: &[u8]) -> Option<IpAddr> {

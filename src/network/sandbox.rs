@@ -36,7 +36,8 @@ struct Running {
     publications: HashMap<NetworkId, Publication>,
 }
 
-type NameServerSockets = (UdpSocket, TcpListener);
+/// Of datagrams and of streams.
+pub type NameServerSockets = (UdpSocket, TcpListener);
 
 impl Sandbox {
     /// A sandbox that is not yet in the kernel.
@@ -106,11 +107,11 @@ fn settings(dns: &SandboxDns, host: &Namespace) -> Settings {
 /// Runs on a thread of its own, which ends up in the namespace.
 fn make(path: &Path, with_server: bool) -> io::Result<Option<NameServerSockets>> {
     netns::enter_or_create(path)?;
-    with_server.then(open_name_server).transpose()
+    with_server.then(|| open_name_server(SocketAddr::from(NAME_SERVER))).transpose()
 }
 
-fn open_name_server() -> io::Result<NameServerSockets> {
-    let address = SocketAddr::from(NAME_SERVER);
+/// The sockets of a name server, in the calling thread's network namespace.
+pub fn open_name_server(address: SocketAddr) -> io::Result<NameServerSockets> {
     let sockets = (UdpSocket::bind(address)?, TcpListener::bind(address)?);
     sockets.0.set_nonblocking(true)?;
     sockets.1.set_nonblocking(true)?;

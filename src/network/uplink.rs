@@ -1,10 +1,10 @@
 //! What the host's links and routes say about the way out and about subnets in use.
 
-use std::{io, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::links::{Link, Links, Route};
+use super::links::{Links, Route};
 use crate::backend::network::Uplink;
 
 const DEFAULT_MTU: u32 = 1500;
@@ -12,7 +12,13 @@ const DEFAULT_MTU: u32 = 1500;
 /// Reads the way out: the link of the default route, IPv4 before IPv6, lowest metric first.
 pub fn read() -> io::Result<Uplink> {
     let mut links = Links::open()?;
-    let found = default_link(&links.routes()?);
+    let routes = links.routes()?;
+    of(&mut links, &routes)
+}
+
+/// The same from routes that were read.
+pub fn of(links: &mut Links, routes: &[Route]) -> io::Result<Uplink> {
+    let found = default_link(routes);
     let Some(index) = found else { return Ok(Uplink { mtu: DEFAULT_MTU, address: None }) };
     let mtu = links.list()?.into_iter().find(|link| link.index == index).map_or(DEFAULT_MTU, |link| link.mtu);
     Ok(Uplink { mtu, address: first_address(&links.addresses()?, index) })
@@ -21,14 +27,26 @@ pub fn read() -> io::Result<Uplink> {
 /// The subnets of the host's addresses and routes, except those of links whose alias starts with `own`.
 pub fn used_subnets(own: &str) -> io::Result<Vec<IpNet>> {
     let mut links = Links::open()?;
-    let foreign: Vec<Link> = links.list()?.into_iter().filter(|link| !link.alias.starts_with(own)).collect();
-    let is_foreign = |index: u32| foreign.iter().any(|link| link.index == index);
-    let addresses = links.addresses()?.into_iter().filter(|(link, _)| is_foreign(*link)).map(|(_, net)| net.trunc());
+    let ours: BTreeSet<u32> =
+        links.list()?.iter().filter(|link| link.alias.starts_with(own)).map(|link| link.index).collect();
+    let routes = links.routes()?;
+    subnets(&mut links, &routes, &ours)
+}
+
+/// The subnets of addresses and routes, but for those of some links.
+pub fn subnets(links: &mut Links, routes: &[Route], but: &BTreeSet<u32>) -> io::Result<Vec<IpNet>> {
+    let of_others = |link: u32| !but.contains(&link);
+    let addresses = links.addresses()?.into_iter().filter(|(link, _)| of_others(*link)).map(|(_, net)| net.trunc());
     let mut subnets: Vec<IpNet> = addresses.collect();
-    subnets.extend(links.routes()?.into_iter().filter(|route| is_foreign(route.link)).filter_map(|route| route.to));
+    subnets.extend(routes.iter().filter(|route| of_others(route.link)).filter_map(|route| route.to));
     subnets.sort();
     subnets.dedup();
     Ok(subnets)
+}
+
+/// Whether there is a way out by IPv6.
+pub fn has_ipv6(routes: &[Route]) -> bool {
+    routes.iter().any(|route| route.is_ipv6 && route.to.is_none() && route.link != 0)
 }
 
 fn default_link(routes: &[Route]) -> Option<u32> {
@@ -54,7 +72,7 @@ mod tests {
 
     #[test]
     fn lowest_metric_is_the_way_out() {
-        let route = |link, metric| Route { to: None, link, metric };
+        let route = |link, metric| Route { to: None, is_ipv6: false, link, metric };
         assert_eq!(default_link(&[route(3, 600), route(2, 100)]), Some(2));
         assert_eq!(default_link(&[]), None);
     }

@@ -1,6 +1,7 @@
 //! The network adapter with real packets. Each test has a network namespace of its own that plays the host.
 
 mod bridges;
+mod jobs;
 mod world;
 
 use std::net::IpAddr;
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use ringer::{
     backend::network::{AskedFrom, Keep, NetworkBackend, NetworkHosts, SandboxDns, Upstream, contract},
     model::network::{NameEntry, NameTable, NetworkNames, Port, PortRequest, Protocol, PublishedPort},
-    network::{LinuxHosts, LinuxNetwork},
+    network::{JobNetworks, LinuxHosts, LinuxNetwork},
 };
 use world::{HOST, OUTSIDE, World, eventually, in_a_fresh_world, inside, ip};
 
@@ -34,7 +35,7 @@ fn the_adapter_keeps_the_contract() {
 fn hosts_keep_the_contract() {
     in_a_fresh_world(|| async {
         let root = tempfile::tempdir().unwrap();
-        let hosts = LinuxHosts::open("contract", root.path()).await.unwrap();
+        let hosts = LinuxHosts::open("contract", root.path(), &JobNetworks::default()).await.unwrap();
         contract::hosts(&hosts).await;
         hosts.shutdown().await.unwrap();
         let left = std::fs::read_dir(root.path().join("hosts")).unwrap().count();

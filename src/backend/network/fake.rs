@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 
-use super::{Keep, NetworkBackend, NetworkHosts, SandboxDns, Uplink};
+use super::{Keep, NetworkBackend, NetworkHosts, Opening, SandboxDns, Uplink};
 use crate::model::{
     Error, Result,
     id::{ContainerId, NetworkId, TenantId},
@@ -42,6 +43,11 @@ impl FakeHosts {
 impl NetworkHosts for FakeHosts {
     fn machine(&self) -> Arc<dyn NetworkBackend> {
         self.machine.clone()
+    }
+
+    async fn open_to(&self, openings: BTreeSet<Opening>) -> Result<()> {
+        self.machine.enter("open_to")?.openings = openings;
+        Ok(())
     }
 
     async fn open(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>> {
@@ -89,6 +95,10 @@ pub struct State {
     pub links: BTreeMap<String, Option<Vec<ipnet::IpNet>>>,
     /// What the host uses already.
     pub used_subnets: Vec<ipnet::IpNet>,
+    /// Name servers of the machine that are answered for here.
+    pub relayed: BTreeSet<IpAddr>,
+    /// What the walls around jobs are open to.
+    pub openings: BTreeSet<Opening>,
     failing: BTreeSet<&'static str>,
     next_port: u16,
 }
@@ -193,6 +203,11 @@ impl NetworkBackend for FakeNetwork {
 
     async fn remove_network(&self, network: &BridgeNetwork) -> Result<()> {
         self.enter("remove_network")?.networks.remove(&network.link);
+        Ok(())
+    }
+
+    async fn relay_names(&self, servers: &[IpAddr]) -> Result<()> {
+        self.enter("relay_names")?.relayed.extend(servers);
         Ok(())
     }
 

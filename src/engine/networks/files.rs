@@ -30,7 +30,8 @@ use crate::{
     work::blocking,
 };
 
-const DNS_PORT: u16 = 53;
+/// Where name servers listen.
+pub const DNS_PORT: u16 = 53;
 
 /// How a container's resolver is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +144,21 @@ impl Engine {
             search: config.dns_search.as_deref().unwrap_or_default(),
             options: config.dns_options.as_deref().unwrap_or_default(),
         }))
+    }
+
+    /// Name servers of the machine's loopback that a container is told of, in whose host they are not.
+    pub(super) fn loopback_servers(&self, record: &ContainerRecord) -> Result<Vec<IpAddr>> {
+        let conf = self.resolv_conf(record)?;
+        let is_chosen = record.host_config.dns.iter().flatten().next().is_some();
+        Ok(conf.servers.into_iter().filter(|server| server.is_loopback() && !is_chosen).collect())
+    }
+
+    /// Whether a container of a job must have a name server of ours although its networks have no names: the machine's
+    /// are at its loopback alone, and the way out may not lead to others.
+    pub(super) fn needs_relay(&self, record: &ContainerRecord) -> Result<bool> {
+        let is_of_job = self.network_of(&record.tenant)?.namespace().is_some();
+        let servers = self.resolv_conf(record)?.servers;
+        Ok(is_of_job && !servers.is_empty() && servers == self.loopback_servers(record)?)
     }
 
     pub(super) fn resolv_conf_text(&self, record: &ContainerRecord, resolver: Resolver, ipv6: bool) -> Result<String> {

@@ -1,22 +1,22 @@
 //! The networks that every tenant has, and what becomes of networks when the daemon starts and ends.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use crate::{
-    backend::network::{Keep, NetworkBackend},
+    backend::network::{Keep, NetworkBackend, Opening},
     engine::{
         Engine,
         config::AddressPool,
         ipam::{self, Families},
-        networks::{lock::MachineLock, options},
+        networks::{files::DNS_PORT, lock::MachineLock, options, resolv_conf::ResolvConf},
         tenants::Tenant,
     },
     model::{
         Result,
         id::{NetworkId, TenantId},
-        network::{BridgeNetwork, ConfigReference, Ipam, NetworkDriver, NetworkRecord},
+        network::{BridgeNetwork, ConfigReference, Ipam, NetworkDriver, NetworkRecord, Protocol},
         time::Timestamp,
     },
 };
@@ -43,6 +43,9 @@ impl Engine {
     /// host.
     pub(crate) async fn open_networks_of(&self, tenant: &Tenant) -> Result<()> {
         let host = tenant.network();
+        if host.namespace().is_some() {
+            self.backends.network.open_to(self.openings()).await?;
+        }
         let _alone = MachineLock::take(host).await;
         self.make_predefined(tenant).await?;
         for record in self.networks.list(tenant.id()) {
@@ -54,6 +57,16 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What jobs reach at addresses of the machine: what is configured, and the name servers that they are told of.
+    fn openings(&self) -> BTreeSet<Opening> {
+        let servers = ResolvConf::of_host().servers.into_iter().chain(self.config.dns.iter().copied());
+        let of_names = servers.filter(|server| !server.is_loopback()).flat_map(|server| {
+            let address = SocketAddr::new(server, DNS_PORT);
+            [Protocol::Udp, Protocol::Tcp].map(|protocol| Opening { protocol, address })
+        });
+        self.config.job_openings.iter().copied().chain(of_names).collect()
     }
 
     /// Takes all networks out of the kernel; their records stay. Goes on after failures and logs them.

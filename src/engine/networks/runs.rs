@@ -163,7 +163,9 @@ impl Engine {
             name => name.to_owned(),
         };
         let files = self.write_network_files(record, &hostname, Resolver::Host, &[]).await?;
-        let namespace = RunNamespace::Host(self.network_of(&record.tenant)?.namespace());
+        let host = self.network_of(&record.tenant)?;
+        host.relay_names(&self.loopback_servers(record)?).await?;
+        let namespace = RunNamespace::Host(host.namespace());
         Ok(RunNetwork { namespace, attachments, published: Vec::new(), files, hostname })
     }
 
@@ -180,7 +182,8 @@ impl Engine {
         let endpoints: Vec<Endpoint> =
             attachments.iter().filter_map(|attachment| attachment.endpoint.clone()).collect();
         let has_names = networks.iter().any(|network| !network.is_predefined());
-        let dns = if has_names { Some(self.sandbox_dns(record, way_out.is_some())?) } else { None };
+        let has_server = has_names || (way_out.is_some() && self.needs_relay(record)?);
+        let dns = if has_server { Some(self.sandbox_dns(record, way_out.is_some())?) } else { None };
         let host = self.network_of(&record.tenant)?;
         let namespace = host.create_sandbox(&record.id, dns).await?;
         for (network, endpoint) in networks.iter().zip(&endpoints) {
@@ -189,7 +192,7 @@ impl Engine {
             }
         }
         let published = self.publish_ports(record, &networks, &endpoints).await?;
-        let resolver = if has_names { Resolver::Own } else { Resolver::Itself };
+        let resolver = if has_server { Resolver::Own } else { Resolver::Itself };
         let hostname = record.config.hostname.clone();
         let files = self.write_network_files(record, &hostname, resolver, &endpoints).await?;
         self.publish_names(&host).await?;

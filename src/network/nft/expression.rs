@@ -11,6 +11,9 @@ pub mod register {
     pub const FIRST: u32 = 8;
 }
 
+const REJECT_ICMPX: u32 = 2; // NFT_REJECT_ICMPX_UNREACH
+const ICMPX_PROHIBITED: u8 = 3; // NFT_REJECT_ICMPX_ADMIN_PROHIBITED
+
 /// What happens to a packet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -86,6 +89,8 @@ pub enum Expression {
     DestinationNat(u8, u32, u32),
     /// Rewrites the source to the address of the link it leaves by.
     Masquerade,
+    /// Drops the packet and tells its sender that it is prohibited.
+    Refuse,
     /// Decides.
     Decide(Verdict),
 }
@@ -138,6 +143,7 @@ impl Expression {
                 ("nat", Box::new(|m| destination_nat(m, *family, *address, *port)))
             }
             Self::Masquerade => ("masq", Box::new(|m| m)),
+            Self::Refuse => ("reject", Box::new(|m| m.attr_be32(1, REJECT_ICMPX).attr(2, &[ICMPX_PROHIBITED]))),
             Self::Decide(verdict) => {
                 ("immediate", Box::new(|m| m.attr_be32(1, register::VERDICT).nest(2, |data| verdict.write(data))))
             }

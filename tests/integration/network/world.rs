@@ -67,23 +67,7 @@ impl World {
     pub async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let network = LinuxNetwork::open("test", root.path()).await.unwrap();
-        // The outside is a namespace like a container's, wired by hand.
-        let outside = network.create_sandbox(&ContainerId::from_stored("outside"), None).await.unwrap();
-        ip("link add uplink mtu 1400 type veth peer name eth0");
-        let file = File::open(&outside).unwrap();
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
-        ip(&format!("link set eth0 netns /proc/{}/fd/{fd}", std::process::id()));
-        ip("addr add 192.0.2.2/24 dev uplink");
-        ip("addr add fd00:2::2/64 dev uplink nodad");
-        ip("link set uplink up");
-        ip("route add default via 192.0.2.1");
-        inside(&outside, || {
-            ip("link set eth0 up");
-            ip("addr add 192.0.2.1/24 dev eth0");
-            ip("addr add fd00:2::1/64 dev eth0 nodad");
-            // So that only rules of the host, not a missing route, keep it from containers.
-            ip("route add 10.200.0.0/16 via 192.0.2.2");
-        });
+        let outside = wire_uplink(&network).await;
         Self { network, root, outside }
     }
 
@@ -119,8 +103,29 @@ impl World {
 
     /// The host itself.
     pub fn host(&self) -> Place {
-        Place(None)
+        Place::here()
     }
+}
+
+/// Gives the host an uplink. The outside is a namespace like a container's, wired by hand; the answer is where it is held.
+pub async fn wire_uplink(host: &dyn NetworkBackend) -> PathBuf {
+    let outside = host.create_sandbox(&ContainerId::from_stored("outside"), None).await.unwrap();
+    ip("link add uplink mtu 1400 type veth peer name eth0");
+    let file = File::open(&outside).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    ip(&format!("link set eth0 netns /proc/{}/fd/{fd}", std::process::id()));
+    ip("addr add 192.0.2.2/24 dev uplink");
+    ip("addr add fd00:2::2/64 dev uplink nodad");
+    ip("link set uplink up");
+    ip("route add default via 192.0.2.1");
+    inside(&outside, || {
+        ip("link set eth0 up");
+        ip("addr add 192.0.2.1/24 dev eth0");
+        ip("addr add fd00:2::1/64 dev eth0 nodad");
+        // So that only rules of the host, not a missing route, keep it from containers.
+        ip("route add 10.200.0.0/16 via 192.0.2.2");
+    });
+    outside
 }
 
 /// A sandbox with one endpoint.
@@ -162,7 +167,18 @@ pub fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
 pub struct Place(Option<PathBuf>);
 
 impl Place {
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    /// Where the test is: the host.
+    pub fn here() -> Self {
+        Self(None)
+    }
+
+    /// In a network namespace.
+    pub fn of(namespace: &Path) -> Self {
+        Self(Some(namespace.to_owned()))
+    }
+
+    /// Runs `work` there.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.0 {
             Some(path) => inside(path, work),
             None => work(),
@@ -214,8 +230,12 @@ impl Place {
 
     /// Sends a DNS question to the sandbox's own name server.
     pub async fn resolve(&self, question: Vec<u8>) -> Vec<u8> {
-        let place = self.clone();
-        let server = "127.0.0.11:53".parse().unwrap();
+        self.ask("127.0.0.11:53", question).await
+    }
+
+    /// Sends a question to some server, which must answer.
+    pub async fn ask(&self, server: &str, question: Vec<u8>) -> Vec<u8> {
+        let (place, server) = (self.clone(), server.parse().unwrap());
         tokio::task::spawn_blocking(move || place.run(|| ask_udp(server, &question))).await.unwrap().unwrap()
     }
 }

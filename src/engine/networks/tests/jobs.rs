@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    backend::network::{AskedFrom, fake::FakeHosts},
+    backend::network::{AskedFrom, Opening, fake::FakeHosts},
     engine::tenants::Tenant,
+    model::network::Protocol,
     oci::NetworkNamespace,
 };
 
@@ -14,8 +15,12 @@ struct Jobs {
 
 impl Jobs {
     async fn new() -> Self {
+        Self::with(EngineConfig::default()).await
+    }
+
+    async fn with(config: EngineConfig) -> Self {
         let Fakes { engine, network, hosts, folder, .. } =
-            Fakes::open_with(HostFacts::detect(), TempDir::new().unwrap(), EngineConfig::default()).await;
+            Fakes::open_with(HostFacts::detect(), TempDir::new().unwrap(), config).await;
         Self { world: World { engine, network, folder }, hosts }
     }
 
@@ -100,6 +105,42 @@ async fn a_server_of_the_clients_choice_is_asked_from_the_host() {
         let dns = jobs.engine().sandbox_dns(&record, true).unwrap();
         assert!(dns.upstreams.iter().all(|upstream| upstream.from == from), "{dns:?}");
     }
+}
+
+#[tokio::test]
+async fn the_walls_are_open_to_what_is_configured_and_to_name_servers() {
+    let forge = Opening { protocol: Protocol::Tcp, address: "192.0.2.2:3000".parse().unwrap() };
+    let config = EngineConfig {
+        job_openings: vec![forge],
+        dns: vec!["192.0.2.53".parse().unwrap(), "127.0.0.53".parse().unwrap()],
+        ..EngineConfig::default()
+    };
+    let jobs = Jobs::with(config).await;
+    jobs.open("one").await;
+    let openings = jobs.world.network.state().openings;
+    let names = |protocol| Opening { protocol, address: "192.0.2.53:53".parse().unwrap() };
+    for opening in [forge, names(Protocol::Udp), names(Protocol::Tcp)] {
+        assert!(openings.contains(&opening), "{openings:?}");
+    }
+    assert!(!openings.iter().any(|opening| opening.address.ip().is_loopback()));
+}
+
+#[tokio::test]
+async fn name_servers_of_the_machines_loopback_are_relayed_to_a_job() {
+    let config = EngineConfig { dns: vec!["127.0.0.53".parse().unwrap()], ..EngineConfig::default() };
+    let jobs = Jobs::with(config).await;
+    let (tenant, scope) = jobs.open("one").await;
+    let in_host = HostConfig { network_mode: "host".into(), ..HostConfig::default() };
+    let runner = record_of(&jobs, &scope, "runner", in_host).await;
+    jobs.engine().connect_run(&runner).await.unwrap();
+    assert_eq!(jobs.network(&tenant).state().relayed, ["127.0.0.53".parse().unwrap()].into());
+    let text = |run: RunNetwork| std::fs::read_to_string(run.files.resolv_conf.unwrap()).unwrap();
+    let plain = record_of(&jobs, &scope, "plain", HostConfig::default()).await;
+    let run = jobs.engine().connect_run(&plain).await.unwrap();
+    assert!(text(run).starts_with("nameserver 127.0.0.11\n"), "on the default bridge too");
+    let of_machine = record_of(&jobs, &jobs.world.scope(), "default", HostConfig::default()).await;
+    let run = jobs.engine().connect_run(&of_machine).await.unwrap();
+    assert!(!text(run).contains("127.0.0.11"), "as dockerd does it");
 }
 
 #[tokio::test]
