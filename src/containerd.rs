@@ -179,12 +179,12 @@ impl Containerd {
         &self.shared.lost_exits
     }
 
-    /// The socket and the namespace, by which shims are known.
-    fn place(&self) -> (PathBuf, String) {
+    /// The socket, the namespace, and the runtime's folder of it, by which shims and first processes are known.
+    fn place(&self) -> (PathBuf, String, PathBuf) {
         let options = &self.shared.options;
-        let address =
-            options.address.strip_prefix("unix:").map_or(options.address.clone(), |path| Path::new("/").join(path));
-        (address, options.namespace.clone())
+        let address = options.address.strip_prefix("unix:").map(|path| Path::new("/").join(path));
+        let runtime = self.runtimes().state().join(&options.namespace);
+        (address.unwrap_or_else(|_| options.address.clone()), options.namespace.clone(), runtime)
     }
 
     fn exec_root(&self) -> &Path {

@@ -3,6 +3,7 @@
 //! Its process outlives a killed daemon, and so do shims and containers; the next daemon on the same folders finds
 //! it by its pid file and ends it with them ([`leftover`]).
 
+mod begun;
 mod config;
 mod leftover;
 mod process;
@@ -16,7 +17,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tracing::{Instrument, info, info_span, warn};
 
-pub(super) use self::leftover::{end_shim, shims_of};
+pub(super) use self::begun::{begun, end_begun};
 use self::process::Process;
 use super::Client;
 use crate::model::{Error, Result, error::Context};

@@ -9,7 +9,7 @@ use containerd_client::services::v1::{
 use oci_spec::runtime::Spec;
 use prost_types::{Any, FieldMask};
 
-use super::{Client, Containerd, from_status, leases, snapshots};
+use super::{Client, Containerd, from_status, leases, snapshots, tasks};
 use crate::{
     backend::runtime::{NewContainer, StoredContainer},
     model::{Error, ErrorKind, Result, error::Context, id::ContainerId},
@@ -104,6 +104,10 @@ pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    // Of a start that a killed daemon did not finish.
+    tasks::remove_pipes(containerd, id);
+    let (_, _, runtime) = containerd.place();
+    let _not_there = std::fs::remove_dir_all(runtime.join(id.as_str()));
     snapshots::remove(containerd, id.as_str()).await
 }
 

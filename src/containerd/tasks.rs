@@ -291,7 +291,7 @@ pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<
     containerd.lost_exits().forget(id);
     containerd.begun_execs().forget_container(id);
     // Whatever pipes execs left are there too.
-    let _ = std::fs::remove_dir_all(io_folder(containerd, id));
+    remove_pipes(containerd, id);
     Ok(())
 }
 
@@ -437,23 +437,27 @@ pub(super) async fn list(containerd: &Containerd) -> Result<Vec<FoundTask>> {
     Ok(found)
 }
 
-/// Those, and containers that a shim was started for. One whose start was broken off may be in no list of containerd's.
+/// Those, and containers for which something goes on that is in no list of containerd's.
 pub(super) async fn list_begun(containerd: &Containerd) -> Result<HashSet<ContainerId>> {
-    let (address, namespace) = containerd.place();
-    let shims = tokio::task::spawn_blocking(move || child::shims_of(&address, &namespace));
+    let (address, namespace, runtime) = containerd.place();
+    let unknown = tokio::task::spawn_blocking(move || child::begun(&address, &namespace, &runtime));
     let mut begun: HashSet<_> = list(containerd).await?.into_iter().map(|task| task.id).collect();
-    begun.extend(shims.await.context("looking for shims")?.into_iter().map(ContainerId::from_stored));
+    begun.extend(unknown.await.context("looking for shims")?.into_iter().map(ContainerId::from_stored));
     Ok(begun)
 }
 
-/// Ends the task of a container, and a shim that goes on without one.
+/// Ends the task of a container, and what goes on without one.
 pub(super) async fn end_begun(containerd: &Containerd, id: &ContainerId) -> Result<()> {
     let ended = end_found(containerd, id).await;
-    let ((address, namespace), id) = (containerd.place(), id.clone());
-    tokio::task::spawn_blocking(move || child::end_shim(&address, &namespace, id.as_str()))
-        .await
-        .context("ending a shim")?;
+    let ((address, namespace, runtime), id) = (containerd.place(), id.clone());
+    let ending = tokio::task::spawn_blocking(move || child::end_begun(&address, &namespace, &runtime, id.as_str()));
+    ending.await.context("ending a shim")?;
     ended
+}
+
+/// Takes away the pipes of a container, also those of a task that a killed daemon did not come to make.
+pub(super) fn remove_pipes(containerd: &Containerd, id: &ContainerId) {
+    let _not_there = std::fs::remove_dir_all(io_folder(containerd, id));
 }
 
 fn to_found(process: TaskProcess) -> FoundTask {
