@@ -3,17 +3,18 @@
 use serde_json::{Value, json};
 
 use super::client::Caller;
-use crate::support::daemon::Daemon;
+use crate::support::{daemon::Daemon, images::wait_until};
 
 fn none() -> Value {
     json!({})
 }
 
-/// Mounts of binds' sources in the namespace that the daemon shares with us.
-pub fn held(daemon: &Daemon) -> usize {
+/// Waits until no source of a bind is held any more: an end is answered before its mounts are released.
+pub async fn none_is_held(daemon: &Daemon) {
     let needle = format!("{}/run/containers/", daemon.folder().display());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mounts.lines().filter(|line| line.contains(&needle) && line.contains("/bind-")).count()
+    // In the namespace that the daemon shares with us.
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    wait_until(async || !mounts().lines().any(|line| line.contains(&needle) && line.contains("/bind-"))).await;
 }
 
 #[tokio::test]
@@ -32,7 +33,7 @@ async fn folder_of_the_callers_root_is_bound() {
     assert_eq!(caller.run("mount", "cat /m/file", mount).await, (0, "mine\n".to_owned()));
     let inspect = daemon.inspect("mount").await;
     assert_eq!(inspect["Mounts"][0]["Source"], "/work/src", "inspect says what the client asked for");
-    assert_eq!(held(&daemon), 0);
+    none_is_held(&daemon).await;
 }
 
 #[tokio::test]
@@ -158,5 +159,5 @@ async fn path_of_a_caller_that_has_ended_is_refused_in_clear_words() {
     );
     let file = daemon.client().get("/containers/made/archive?path=/bin").await;
     assert_eq!(file.status, 200, "its own files can still be copied");
-    assert_eq!(held(&daemon), 0);
+    none_is_held(&daemon).await;
 }
