@@ -5,7 +5,7 @@ mod folders;
 
 use ringer::{
     api::{self, ApiState},
-    edge::server::{Listener, Listening, Server, Tls},
+    edge::server::{ListenAddress, Listener, Listening, Server, Tls},
     engine::Engine,
     model::{Error, Result, error::Context, id::TenantId},
 };
@@ -69,6 +69,9 @@ async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, sig
 
 /// Listeners come last: who can connect finds a daemon that works.
 fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(Server, Vec<Listening>)> {
+    if let Some(socket) = config.hosts.iter().find_map(ListenAddress::unix_path) {
+        state.engine.tenant_listens_at(&TenantId::default_tenant(), socket.to_owned())?;
+    }
     let mut listeners = Vec::new();
     for address in &config.hosts {
         listeners.extend(Listener::open(address, &config.group, tls)?);

@@ -36,7 +36,7 @@ pub use compress::gzip;
 pub use copyup::{copy_up, is_empty};
 pub use entries::{Bounded, Tar, is_too_long};
 pub use extract::ExtractOptions;
-pub use holding::SeenPath;
+pub use holding::{SeenPath, hold_socket, is_same_file};
 pub use image::{mount_image, path_in_image};
 pub use mounting::unmount_and_remove;
 pub use prepare::prepare;

@@ -15,6 +15,7 @@ mod kill;
 pub mod list;
 mod logs;
 mod name;
+mod own_socket;
 mod pause;
 pub(crate) mod prepare;
 pub mod prune;

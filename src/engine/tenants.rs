@@ -5,7 +5,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
 pub struct Tenant {
     id: TenantId,
     network: Arc<dyn NetworkBackend>,
+    socket: OnceLock<PathBuf>,
 }
 
 impl fmt::Debug for Tenant {
@@ -28,7 +30,7 @@ impl fmt::Debug for Tenant {
 
 impl Tenant {
     fn new(id: TenantId, network: Arc<dyn NetworkBackend>) -> Self {
-        Self { id, network }
+        Self { id, network, socket: OnceLock::new() }
     }
 
     /// What records, labels and backends call it.
@@ -39,6 +41,16 @@ impl Tenant {
     /// The host in which its networks live.
     pub fn network(&self) -> &Arc<dyn NetworkBackend> {
         &self.network
+    }
+
+    /// The unix socket through which its clients come, if there is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.get().map(PathBuf::as_path)
+    }
+
+    /// Says which socket that is; the first time counts.
+    pub fn listens_at(&self, socket: PathBuf) {
+        let _first_one_counts = self.socket.set(socket);
     }
 }
 
@@ -63,6 +75,11 @@ impl Scope {
     /// The host in which the tenant's networks live.
     pub fn network(&self) -> &Arc<dyn NetworkBackend> {
         self.tenant.network()
+    }
+
+    /// The tenant's unix socket, if it has one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.tenant.socket()
     }
 
     /// Who asks.
@@ -109,6 +126,11 @@ impl Tenants {
 }
 
 impl Engine {
+    /// Says through which unix socket a tenant's clients come.
+    pub fn tenant_listens_at(&self, tenant: &TenantId, socket: PathBuf) -> Result<()> {
+        self.tenants.get(tenant).map(|tenant| tenant.listens_at(socket))
+    }
+
     /// The scope in which the daemon itself works for a tenant.
     pub fn scope_of(&self, tenant: &TenantId) -> Result<Scope> {
         Ok(Scope::new(self.tenants.get(tenant)?, Caller::Daemon))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::CWD,
+    fs::{CWD, FileType, Mode, OFlags},
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
@@ -78,6 +78,26 @@ impl SeenPath {
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         rustix::mount::mount_change(place, slave).context(format!("mounting {}", self.path))
     }
+}
+
+/// Mounts a socket at `place`. Whoever has the folder may have put a link there: none is followed, and nothing else is mounted.
+pub fn hold_socket(socket: &Path, place: &Path) -> Result<()> {
+    unmount_and_remove(place)?;
+    let hold_it = || -> io::Result<()> {
+        let file = rustix::fs::open(socket, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Socket {
+            return Err(io::Error::other("it is no socket"));
+        }
+        hold(tree_of(file.as_fd(), false)?.as_fd(), place)
+    };
+    hold_it().context(format!("mounting the socket {} at {}", socket.display(), place.display()))
+}
+
+/// Whether what was opened is what is at `path` on the machine.
+pub fn is_same_file(file: BorrowedFd<'_>, path: &Path) -> bool {
+    let one = rustix::fs::fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+    let other = rustix::fs::lstat(path).map(|stat| (stat.st_dev, stat.st_ino));
+    one.is_ok() && one == other
 }
 
 fn is_missing(error: &io::Error) -> bool {

@@ -4,3 +4,4 @@ mod client;
 mod hostile;
 mod paths;
 mod rights;
+mod socket;

@@ -1,6 +1,10 @@
 //! `--host`, spelled as for dockerd.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use crate::model::{Error, Result};
 
@@ -17,6 +21,16 @@ pub enum ListenAddress {
     Systemd(Option<String>),
     /// `tcp://127.0.0.1:2375`: a name or an address, without brackets, and a port.
     Tcp(String, u16),
+}
+
+impl ListenAddress {
+    /// The path of a unix socket that we make.
+    pub fn unix_path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Systemd(_) | Self::Tcp(..) => None,
+        }
+    }
 }
 
 impl FromStr for ListenAddress {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    engine::{Engine, containers::seat::Seat},
+    engine::{Engine, containers::seat::Seat, tenants::Scope},
     model::{
         Error, Result,
         container::{ContainerRecord, MountKind, MountPoint, SourceRoot},
@@ -26,7 +26,11 @@ pub(super) fn seen_path(point: &MountPoint) -> SeenPath {
 
 impl Engine {
     /// A bind that a client asks for, whose paths are those of its `seat`.
-    pub(super) async fn resolve_bind(&self, seat: &Seat, point: &mut MountPoint) -> Result<()> {
+    pub(super) async fn resolve_bind(&self, scope: &Scope, seat: &Seat, point: &mut MountPoint) -> Result<()> {
+        if self.is_own_socket(scope, seat, point).await? {
+            point.root = SourceRoot::Socket;
+            return Ok(());
+        }
         match seat {
             Seat::Machine => self.resolve_bind_of_machine(point),
             Seat::Container(container) => {

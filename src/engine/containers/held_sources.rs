@@ -1,5 +1,5 @@
-//! Sources of mounts that are opened when a container starts and held while it runs: parts of volumes (`VolumeOptions.Subpath`), and
-//! binds of paths that a client named as its container sees them. What was opened is mounted below the container's own state, and
+//! Sources of mounts that are opened when a container starts and held while it runs: parts of volumes (`VolumeOptions.Subpath`),
+//! binds of paths that a client named as its container sees them, the tenant's socket. What was opened is mounted below the container's own state, and
 //! the runtime mounts that, whatever the links on the way say by then.
 
 use std::path::{Path, PathBuf};
@@ -30,6 +30,7 @@ pub(super) enum WhenGone {
 enum Held<'p> {
     PartOfVolume,
     PathIn(&'p ContainerId),
+    OwnSocket,
 }
 
 impl Held<'_> {
@@ -37,6 +38,7 @@ impl Held<'_> {
         match (point.kind, &point.root) {
             (MountKind::Volume, _) if !point.subpath.is_empty() => Some(Held::PartOfVolume),
             (MountKind::Bind, SourceRoot::Container(container)) => Some(Held::PathIn(container)),
+            (MountKind::Bind, SourceRoot::Socket) => Some(Held::OwnSocket),
             _ => None,
         }
     }
@@ -68,6 +70,7 @@ impl Engine {
                     let (volume, subpath, place) = (point.source.clone(), point.subpath.clone(), place.clone());
                     blocking(move || rootfs::hold_part(Path::new(&volume), &subpath, &place)).await?;
                 }
+                Some(Held::OwnSocket) => self.hold_own_socket(&record.tenant, place.clone()).await?,
                 Some(Held::PathIn(container)) => match self.hold_path_in(container, point, &place).await {
                     Err(error) if when_gone == WhenGone::LeaveOut => debug!("{}", error.chain()),
                     held => held?,

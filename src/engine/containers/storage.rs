@@ -81,7 +81,7 @@ impl Engine {
     ) -> Result<()> {
         let mut point = wanted.point;
         match point.kind {
-            MountKind::Bind if !wanted.is_inherited => self.resolve_bind(seat, &mut point).await?,
+            MountKind::Bind if !wanted.is_inherited => self.resolve_bind(scope, seat, &mut point).await?,
             MountKind::Bind if point.root == SourceRoot::Machine => self.resolve_bind_of_machine(&mut point)?,
             // It is looked for at the start, where it was named.
             MountKind::Bind | MountKind::Tmpfs => {}

@@ -50,6 +50,8 @@ pub enum SourceRoot {
     Machine,
     /// A container's: its client named the path as it sees it there.
     Container(ContainerId),
+    /// None's: it is the tenant's own socket, by whatever path the client named it.
+    Socket,
 }
 
 /// One mount, resolved at create and stored.
