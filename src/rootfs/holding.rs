@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags},
+    fs::{CWD, FileType, Mode, OFlags, StatVfsMountFlags},
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
@@ -55,8 +55,8 @@ impl SeenPath {
     }
 
     /// Mounts it at `place` with the rights that the process has: what is read-only to it is so there.
-    /// [`unmount_and_remove`] undoes it.
-    pub fn hold(&self, process: &Process, place: &Path) -> Result<()> {
+    /// Answers whether it is so itself. [`unmount_and_remove`] undoes it.
+    pub fn hold(&self, process: &Process, place: &Path) -> Result<bool> {
         unmount_and_remove(place)?;
         let file = self.open(process)?;
         let mounts = process.mounts().context("opening the client's mounts")?;
@@ -71,12 +71,13 @@ impl SeenPath {
             copy().context(format!("copying the mount of {}", self.path))
         })?;
         hold(tree.as_fd(), place).context(format!("mounting {} at {}", self.path, place.display()))?;
-        if self.shared {
-            return Ok(());
+        if !self.shared {
+            // What is unmounted here must not be unmounted there as well.
+            let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            rustix::mount::mount_change(place, slave).context(format!("mounting {}", self.path))?;
         }
-        // What is unmounted here must not be unmounted there as well.
-        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change(place, slave).context(format!("mounting {}", self.path))
+        let held = rustix::fs::fstatvfs(tree.as_fd()).context(format!("looking at the mount of {}", self.path))?;
+        Ok(held.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 }
 

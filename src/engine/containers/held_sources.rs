@@ -10,7 +10,7 @@ use crate::{
     engine::Engine,
     model::{
         Error, Result,
-        container::{ContainerRecord, MountKind, MountPoint, SourceRoot},
+        container::{ContainerRecord, MountKind, MountPoint, ReadOnlyDepth, SourceRoot},
         id::ContainerId,
     },
     rootfs,
@@ -71,7 +71,7 @@ impl Engine {
                     blocking(move || rootfs::hold_part(Path::new(&volume), &subpath, &place)).await?;
                 }
                 Some(Held::OwnSocket) => self.hold_own_socket(&record.tenant, place.clone()).await?,
-                Some(Held::PathIn(container)) => match self.hold_path_in(container, point, &place).await {
+                Some(Held::PathIn(container)) => match self.hold_path_in(&container.clone(), point, &place).await {
                     Err(error) if when_gone == WhenGone::LeaveOut => debug!("{}", error.chain()),
                     held => held?,
                 },
@@ -81,15 +81,19 @@ impl Engine {
         Ok(())
     }
 
-    async fn hold_path_in(&self, container: &ContainerId, point: &MountPoint, place: &Path) -> Result<()> {
+    async fn hold_path_in(&self, container: &ContainerId, point: &mut MountPoint, place: &Path) -> Result<()> {
         let (engine, container, place) = (self.clone(), container.clone(), place.to_owned());
         let path = super::binds::seen_path(point);
-        blocking(move || {
+        let held = blocking(move || {
             let gone = || Error::bind_source_gone(&path.path, &container);
             let process = engine.first_process(&container).ok_or_else(gone)?;
             path.hold(&process, &place)
-        })
-        .await
+        });
+        if held.await? && point.rw {
+            // What lies below is as it was copied, but crun makes a bind writable that is not said to be otherwise.
+            (point.rw, point.read_only_depth) = (false, ReadOnlyDepth::Shallow);
+        }
+        Ok(())
     }
 
     /// Lets go of them; goes on after failures and logs them.
