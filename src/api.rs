@@ -5,7 +5,6 @@
 //! over; `compat` knows the API's versions. Sockets, connections and statuses are `edge`'s.
 //! The handlers are in one file per group of Docker's specification.
 
-pub mod answer;
 pub mod body;
 mod build;
 mod buildkit;
@@ -39,6 +38,7 @@ use http::{HeaderValue, Request};
 use tokio_util::task::TaskTracker;
 
 use self::router::Router;
+pub use crate::edge::answer;
 use crate::{
     edge::{route::Answer, server::Api},
     engine::Engine,

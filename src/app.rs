@@ -1,11 +1,15 @@
 //! Level 4: the composition root. Config → adapters → engine → listeners, and back in reverse order at the end.
 
 mod adapters;
+mod doors;
 mod folders;
 
+use std::sync::Arc;
+
 use ringer::{
+    admin,
     api::{self, ApiState},
-    edge::server::{ListenAddress, Listener, Listening, Server, Tls},
+    edge::server::{Access, ListenAddress, Listener, Listening, Server, Tls},
     engine::Engine,
     model::{Error, Result, error::Context, id::TenantId},
 };
@@ -15,6 +19,7 @@ use tracing::{info, warn};
 
 use self::{
     adapters::Adapters,
+    doors::JobDoors,
     folders::{DataRootLock, PidFile},
 };
 use crate::config::Config;
@@ -46,7 +51,7 @@ pub async fn serve(config: Config) -> Result<()> {
 async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, signals: &mut Signals) -> Result<()> {
     let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
     let state = ApiState::new(engine.clone());
-    let (server, _listening) = match listen(config, tls, state.clone()) {
+    let (server, _listening) = match listen(config, tls, state.clone()).await {
         Ok(served) => served,
         Err(error) => {
             engine.shutdown().await;
@@ -68,7 +73,7 @@ async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, sig
 }
 
 /// Listeners come last: who can connect finds a daemon that works.
-fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(Server, Vec<Listening>)> {
+async fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(Arc<Server>, Vec<Listening>)> {
     if let Some(socket) = config.hosts.iter().find_map(ListenAddress::unix_path) {
         state.engine.tenant_listens_at(&TenantId::default_tenant(), socket.to_owned())?;
     }
@@ -76,10 +81,14 @@ fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(Server
     for address in &config.hosts {
         listeners.extend(Listener::open(address, &config.group, tls)?);
     }
-    let server = Server::new()?.allowing_hosts(&config.allowed_hosts);
+    let admin = Listener::unix(&config.admin_socket, Access::Root)?;
+    let server = Arc::new(Server::new()?.allowing_hosts(&config.allowed_hosts));
+    let engine = state.engine.clone();
     let router = api::router(state);
+    engine.serve_jobs(Arc::new(JobDoors::new(server.clone(), router.clone()))).await;
     let of_default = || api::for_tenant(&router, TenantId::default_tenant());
-    let listening = listeners.into_iter().map(|listener| server.listen(listener, of_default())).collect();
+    let mut listening: Vec<_> = listeners.into_iter().map(|listener| server.listen(listener, of_default())).collect();
+    listening.push(server.listen(admin, admin::api(engine)));
     Ok((server, listening))
 }
 

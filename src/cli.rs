@@ -1,5 +1,8 @@
 //! Level 4: the command line.
 
+mod admin;
+mod job;
+
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -22,12 +25,20 @@ struct Cli {
 enum Command {
     /// Run the daemon. Flags are dockerd's; each is also a key of the file that --config-file names.
     Serve(Box<ServeOptions>),
+    /// Jobs: a Docker socket each, with which everything goes that was made through it
+    Job(job::JobCommand),
 }
 
 /// Parses the arguments and runs what they say. 0 is success, 1 a failure, 2 wrong arguments.
 pub fn main() -> ExitCode {
-    let Command::Serve(options) = Cli::parse().command;
-    let config = match Config::resolve(*options) {
+    match Cli::parse().command {
+        Command::Serve(options) => serve(*options),
+        Command::Job(command) => command.run(),
+    }
+}
+
+fn serve(options: ServeOptions) -> ExitCode {
+    let config = match Config::resolve(options) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("ringer: {}", error.chain());
@@ -91,7 +102,9 @@ mod tests {
     #[test]
     fn dockerds_spelling_of_flags_is_read() {
         let line = "ringer serve -H unix:///a --host=fd:// -D --data-root /d --tls=false --storage-driver overlay2";
-        let Command::Serve(options) = Cli::try_parse_from(line.split(' ')).unwrap().command;
+        let Command::Serve(options) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("serve is meant");
+        };
         assert_eq!(options.host, ["unix:///a", "fd://"]);
         assert_eq!(options.debug, Some(true));
     }

@@ -58,6 +58,9 @@ pub struct ServeOptions {
     /// Name by which pages in browsers may use a tcp host without TLS, besides addresses, localhost and names without dots
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
+    /// Where the admin API of jobs is, for root alone: unix:///PATH [default: unix://EXEC_ROOT/admin.sock]
+    #[arg(long, value_name = "HOST")]
+    pub admin_host: Option<String>,
     /// Socket of a running containerd; without it, ringer runs one of its own
     #[arg(long, value_name = "ADDRESS")]
     pub containerd: Option<PathBuf>,
@@ -221,6 +224,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Names by which pages in browsers may use the tcp hosts without TLS.
     pub allowed_hosts: Vec<String>,
+    /// Where the admin API is.
+    pub admin_socket: PathBuf,
     /// File for our process number.
     pub pidfile: PathBuf,
     /// A running containerd's socket; `None` for one of our own.
@@ -282,6 +287,7 @@ impl ServeOptions {
             tlscert: self.tlscert.or(file.tlscert),
             tlskey: self.tlskey.or(file.tlskey),
             allowed_host: list(self.allowed_host, file.allowed_host),
+            admin_host: self.admin_host.or(file.admin_host),
             containerd: self.containerd.or(file.containerd),
             containerd_namespace: self.containerd_namespace.or(file.containerd_namespace),
             default_runtime: self.default_runtime.or(file.default_runtime),
@@ -343,6 +349,7 @@ impl ServeOptions {
             group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
             tls,
             allowed_hosts: self.allowed_host,
+            admin_socket: admin_socket(self.admin_host, &exec_root)?,
             pidfile: self.pidfile.unwrap_or_else(|| exec_root.join("ringer.pid")),
             containerd,
             containerd_namespace: namespace,
@@ -367,6 +374,15 @@ impl ServeOptions {
             job_networks: JobNetworks { pools: self.job_address_pool, refused: self.job_deny },
             warnings,
         })
+    }
+}
+
+/// Only a unix socket: whoever reaches it can do everything.
+fn admin_socket(host: Option<String>, exec_root: &std::path::Path) -> Result<PathBuf> {
+    let Some(host) = host else { return Ok(exec_root.join("admin.sock")) };
+    match host.parse()? {
+        ListenAddress::Unix(path) => Ok(path),
+        _ => Err(Error::invalid(format!("invalid admin host {host:?}: expected unix:///PATH"))),
     }
 }
 

@@ -3,6 +3,7 @@
 //! `server` owns listeners and connections, `route` finds a request's handler in a table, `extract` says who asks and
 //! about what, `takeover` gives a connection away from HTTP, and `error` maps failures to statuses.
 
+pub mod answer;
 pub mod error;
 pub mod extract;
 pub mod route;

@@ -12,6 +12,7 @@ pub mod events;
 mod host;
 pub mod images;
 pub mod ipam;
+pub mod jobs;
 mod layers;
 mod locks;
 pub mod networks;
@@ -31,8 +32,8 @@ use tracing::Instrument;
 use crate::{
     backend::{images::ImageBackend, network::NetworkHosts, runtime::Runtime},
     engine::{
-        config::EngineConfig, events::EventBus, networks::NetworkStore, store::ContainerStore, tenants::Tenants,
-        volumes::VolumeStore,
+        config::EngineConfig, events::EventBus, jobs::JobStore, networks::NetworkStore, store::ContainerStore,
+        tenants::Tenants, volumes::VolumeStore,
     },
     model::{Error, Result, id::TenantId},
     oci::HostFacts,
@@ -67,6 +68,7 @@ pub struct Inner {
     pub(crate) events: EventBus,
     pub(crate) images: images::ImageStore,
     pub(crate) prunes: prune::Prunes,
+    pub(crate) jobs: JobStore,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -90,6 +92,7 @@ impl Engine {
     pub(crate) async fn open_on(host: HostFacts, config: EngineConfig, backends: Backends) -> Result<Self> {
         let networks = NetworkStore::open(&config.data_root)?;
         let volumes = VolumeStore::open(&config.data_root)?;
+        let jobs = JobStore::open(&config.data_root)?;
         let images = images::ImageStore::new(&config, backends.images.clone())?;
         let engine = Self(Arc::new(Inner {
             images,
@@ -104,12 +107,14 @@ impl Engine {
             volumes,
             events: EventBus::default(),
             prunes: prune::Prunes::default(),
+            jobs,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));
         engine.tenants.add(&TenantId::default_tenant(), engine.backends.network.machine());
         build::tidy(&engine.config.data_root);
         engine.take_up_containers().await?;
+        engine.take_up_tenants().await?;
         // Before any container starts again; what ran is ended.
         engine.open_networks().await?;
         engine.settle_containers().await;

@@ -5,11 +5,12 @@
 //!
 //! | Level | Modules |
 //! |---|---|
-//! | 3 | `api`; below it `edge` |
+//! | 3 | `api`, `admin`; below them `edge` |
 //! | 2 | `engine`; `containerd`, `network` |
-//! | 1 | `backend`, `work`, `descriptors`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
+//! | 1 | `backend`, `work`, `descriptors`, `processes`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
 //! | 0 | `model` |
 
+pub mod admin;
 pub mod api;
 pub mod backend;
 pub mod containerd;

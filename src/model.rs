@@ -7,6 +7,7 @@ pub mod event;
 pub mod filters;
 pub mod id;
 pub mod image;
+pub mod job;
 pub mod json;
 pub mod layer;
 pub mod limits;

@@ -1,6 +1,8 @@
 //! Processes of this machine, and what each of them sees: its files, its cgroups, which processes. A number is another process's
 //! some time; what is asked here is of one process throughout.
 
+pub mod ends;
+
 use std::{
     fs::File,
     io::{self, Read},

@@ -14,12 +14,12 @@ const LEVELS: [&[&str]; 7] = [
     &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],
     &["buildkit", "containerd", "engine", "network"],
     &["edge"],
-    &["api", "supervisor"],
+    &["admin", "api", "supervisor"],
     &["app", "cli", "config", "main"],
 ];
 
 /// Rooms of the engine from bottom to top, by the same rule.
-const FLOORS: [&[&str]; 7] = [
+const FLOORS: [&[&str]; 8] = [
     &["config", "events", "host", "layers", "locks", "prune", "tenants"],
     &["container", "ipam"],
     &["store"],
@@ -27,11 +27,12 @@ const FLOORS: [&[&str]; 7] = [
     &["containers"],
     &["build"],
     &["system"],
+    &["jobs"],
 ];
 
 /// Crates and the only modules that may use them.
 const ROOMS: [(&str, &[&str]); 5] = [
-    ("axum", &["api", "edge"]),
+    ("axum", &["admin", "api", "edge"]),
     // containerd: only to tell a broken connection from an answer, by the type of the error below tonic's.
     ("hyper", &["api", "containerd", "edge"]),
     ("bollard_stubs", &["api"]),

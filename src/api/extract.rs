@@ -20,6 +20,6 @@ impl FromRequestParts<ApiState> for Scope {
         let (Some(tenant), Some(caller)) = of_connection else {
             return Err(Error::system("the connection does not say who asks"));
         };
-        Ok(Self::new(api.engine.tenants.get(tenant)?, caller.clone()))
+        api.engine.tenants.get(tenant)?.admit(caller.clone())
     }
 }

@@ -28,8 +28,12 @@ pub async fn state_on(host: HostFacts) -> (ApiState, tempfile::TempDir) {
 }
 
 /// Answers one request of the default tenant.
-pub async fn oneshot(state: &ApiState, mut request: Request<Body>) -> Response {
-    request.extensions_mut().insert(TenantId::default_tenant());
+pub async fn oneshot(state: &ApiState, request: Request<Body>) -> Response {
+    oneshot_as(state, &TenantId::default_tenant(), request).await
+}
+
+async fn oneshot_as(state: &ApiState, tenant: &TenantId, mut request: Request<Body>) -> Response {
+    request.extensions_mut().insert(tenant.clone());
     request.extensions_mut().insert(Caller::Process(Peer { process: PeerProcess::Outside, uid: 0, gid: 0 }));
     router(state.clone()).oneshot(request).await
 }
@@ -41,7 +45,12 @@ pub async fn get(state: &ApiState, path: &str) -> (u16, Value) {
 
 /// Sends a request; a body that is no JSON comes back as a string.
 pub async fn send(state: &ApiState, request: Request<Body>) -> (u16, Value) {
-    let response = oneshot(state, request).await;
+    send_as(state, &TenantId::default_tenant(), request).await
+}
+
+/// The same in the name of a tenant.
+pub async fn send_as(state: &ApiState, tenant: &TenantId, request: Request<Body>) -> (u16, Value) {
+    let response = oneshot_as(state, tenant, request).await;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.expect("bodies of tests do not break off").to_bytes();
     let text = || Value::String(String::from_utf8_lossy(&body).into_owned());

@@ -20,7 +20,8 @@ use tokio::{
 
 use crate::model::{
     Result,
-    id::{ContainerId, ExecId},
+    id::{ContainerId, ExecId, TenantId},
+    job::JobLimits,
     output::OutputStream,
     stats::ResourceUsage,
     time::Timestamp,
@@ -252,8 +253,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// Takes away what is left when no container is: empty parent cgroups, state folders. For the end of the daemon.
     async fn tidy(&self);
 
-    /// Cgroup path that specs must use for a container, below the instance's own parent.
-    fn cgroup_path(&self, id: &ContainerId, parent: &str) -> String;
+    /// Makes the cgroup of a tenant, below which all its containers are from then on, with limits for all of them together.
+    /// One that is there gets these limits.
+    async fn make_parent(&self, tenant: &TenantId, limits: &JobLimits) -> Result<()>;
+
+    /// Takes the cgroup of a tenant away, and what its containers left in it; success if it is gone already, `Unavailable` while a process is in it.
+    async fn remove_parent(&self, tenant: &TenantId) -> Result<()>;
+
+    /// Cgroup path that specs must use for a container of a tenant. `parent` is the `CgroupParent` that the client wants: where
+    /// the tenant has a cgroup of its own it is below that, else it counts from the root of the hierarchy or, without a slash
+    /// before it, from the instance's own parent.
+    fn cgroup_path(&self, tenant: &TenantId, id: &ContainerId, parent: &str) -> String;
 
     /// Folder below which per-container files may be kept while it runs (hosts, resolv.conf, shm).
     fn state_dir(&self, id: &ContainerId) -> PathBuf;

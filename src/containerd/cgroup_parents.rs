@@ -6,13 +6,23 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::cgroups::Cgroups;
-use crate::model::{id::ContainerId, path::clean_absolute};
+use crate::model::{
+    Error, Result,
+    id::{ContainerId, TenantId},
+    job::JobLimits,
+    path::clean_absolute,
+};
+
+/// How often, and how long apart, the removal of a tenant's cgroup is tried whose last process is about to end.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Length of a container's id, which is its cgroup's name.
 const ID: usize = 64;
@@ -27,6 +37,8 @@ pub(super) struct Parents {
     file: PathBuf,
     /// Cgroups of containers whose parent is not `own`, and the parents that had to be made for them.
     noted: Mutex<BTreeSet<String>>,
+    /// Cgroups of tenants, which stay until they are removed.
+    tenants: Mutex<BTreeSet<String>>,
     /// How many containers' cgroups are being made: no parent goes meanwhile.
     making: Mutex<usize>,
 }
@@ -55,17 +67,48 @@ impl Parents {
         for cgroup in noted.iter().rev() {
             if is_container(cgroup) { cgroups.remove_if_dead(cgroup) } else { cgroups.remove_if_empty(cgroup) }
         }
-        let parents = Self { own, file, noted: Mutex::new(noted), making: Mutex::default() };
+        let parents = Self { own, file, noted: Mutex::new(noted), tenants: Mutex::default(), making: Mutex::default() };
         parents.change(|noted| noted.retain(|cgroup| cgroups.is_somewhere(cgroup)));
         parents
     }
 
     /// Where a container's cgroup is. `wanted` is a client's `CgroupParent`: an absolute one counts from the root of the
-    /// hierarchy, another one from our own parent, and neither leads out of there.
-    pub(super) fn cgroup(&self, wanted: &str, id: &ContainerId) -> String {
-        let parent = clean_absolute(wanted);
-        let above = if wanted.starts_with('/') { "" } else { &self.own };
+    /// hierarchy, another one from our own parent, and neither leads out of there. Both count from the cgroup of its tenant, if that has one.
+    pub(super) fn cgroup(&self, tenant: &TenantId, wanted: &str, id: &ContainerId) -> String {
+        let (parent, of_tenant) = (clean_absolute(wanted), self.of_tenant(tenant));
+        let above = match () {
+            () if lock(&self.tenants).contains(&of_tenant) => of_tenant.as_str(),
+            () if wanted.starts_with('/') => "",
+            () => &self.own,
+        };
         clean_absolute(&format!("{above}/{parent}/{id}"))
+    }
+
+    fn of_tenant(&self, tenant: &TenantId) -> String {
+        format!("{}/{tenant}", self.own)
+    }
+
+    /// Makes the cgroup of a tenant and sets its limits.
+    pub(super) fn make(&self, cgroups: &Cgroups, tenant: &TenantId, limits: &JobLimits) -> io::Result<()> {
+        let cgroup = self.of_tenant(tenant);
+        // First, so that it is nobody's remains.
+        lock(&self.tenants).insert(cgroup.clone());
+        cgroups.make(&cgroup)?;
+        cgroups.limit(&cgroup, limits)
+    }
+
+    /// Removes the cgroup of a tenant, with the empty ones in it.
+    pub(super) async fn remove(&self, cgroups: &Cgroups, tenant: &TenantId) -> Result<()> {
+        let cgroup = self.of_tenant(tenant);
+        lock(&self.tenants).remove(&cgroup);
+        for _ in 0..TRIES {
+            cgroups.sweep(&cgroup, |_| false);
+            if !cgroups.is_somewhere(&cgroup) {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(Error::unavailable(format!("processes are left in the cgroup {cgroup}")))
     }
 
     /// To be held while the OCI runtime makes a container's cgroup. Notes the parents that it will make.
@@ -73,10 +116,10 @@ impl Parents {
         *lock(&self.making) += 1;
         let cgroup = clean_absolute(cgroup);
         // Of a longer path the kernel makes nothing.
-        if parent(&cgroup) != Some(&self.own) && cgroup.len() < LONGEST {
-            let is_ours = |above: &&str| {
-                self.is_below_own(above) || (*above != self.own.as_str() && !cgroups.is_somewhere(above))
-            };
+        let tenants = lock(&self.tenants).clone();
+        let stays = |above: &str| above == self.own || tenants.contains(above);
+        if parent(&cgroup).is_some_and(|parent| !stays(parent)) && cgroup.len() < LONGEST {
+            let is_ours = |above: &&str| !stays(above) && (self.is_below_own(above) || !cgroups.is_somewhere(above));
             let new: Vec<String> = ancestors(&cgroup).take_while(is_ours).map(str::to_owned).collect();
             self.change(|noted| noted.extend(new.into_iter().chain([cgroup])));
         }
@@ -187,7 +230,7 @@ mod tests {
 
         fn start(&self, parents: &Parents, wanted: &str) -> (ContainerId, String) {
             let id = ContainerId::random();
-            let cgroup = parents.cgroup(wanted, &id);
+            let cgroup = parents.cgroup(&TenantId::default_tenant(), wanted, &id);
             let _making = parents.begin(&self.cgroups, &cgroup);
             self.make(&cgroup);
             (id, cgroup)
@@ -211,8 +254,40 @@ mod tests {
             ("/docker/../y", "/y"),
             ("//a/.//b", "/a/b"),
         ] {
-            assert_eq!(parents.cgroup(wanted, &id), format!("{parent}/{id}"), "{wanted}");
+            assert_eq!(parents.cgroup(&TenantId::default_tenant(), wanted, &id), format!("{parent}/{id}"), "{wanted}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_never_leaves_its_cgroup_and_the_cgroup_stays_until_it_is_removed() {
+        let world = World::new();
+        let (parents, tenant, id) = (world.open(), "job-1".parse().unwrap(), ContainerId::random());
+        let limits = JobLimits { memory: Some(1 << 30), nano_cpus: Some(1_500_000_000), pids: Some(100) };
+        parents.make(&world.cgroups, &tenant, &limits).unwrap();
+        let read = |file: &str| fs::read_to_string(world.path("/ringer-test/job-1").join(file)).unwrap();
+        assert_eq!(
+            (read("memory.max"), read("cpu.max"), read("pids.max")),
+            ("1073741824".to_owned(), "150000 100000".to_owned(), "100".to_owned())
+        );
+        for (wanted, parent) in
+            [("", ""), ("/x", "/x"), ("x", "/x"), ("/../../y", "/y"), ("/ringer-test", "/ringer-test")]
+        {
+            assert_eq!(parents.cgroup(&tenant, wanted, &id), format!("/ringer-test/job-1{parent}/{id}"), "{wanted}");
+        }
+        let cgroup = parents.cgroup(&tenant, "/x", &id);
+        let making = parents.begin(&world.cgroups, &cgroup);
+        world.make(&cgroup);
+        drop(making);
+        fs::remove_dir(world.path(&cgroup)).unwrap();
+        parents.end(&world.cgroups, &id);
+        assert!(!world.path("/ringer-test/job-1/x").exists(), "what the container had made is gone");
+        assert_eq!(read("pids.max"), "100", "but not the tenant's own");
+        for file in ["memory.max", "memory.swap.max", "cpu.max", "pids.max", "cgroup.subtree_control"] {
+            fs::remove_file(world.path("/ringer-test/job-1").join(file)).unwrap();
+        }
+        parents.remove(&world.cgroups, &tenant).await.unwrap();
+        assert!(!world.path("/ringer-test/job-1").exists());
+        assert_eq!(parents.cgroup(&tenant, "", &id), format!("/ringer-test/{id}"));
     }
 
     #[test]
@@ -250,7 +325,7 @@ mod tests {
         let world = World::new();
         let parents = world.open();
         let (id, _) = world.start(&parents, "/x");
-        let next = parents.cgroup("/x", &ContainerId::random());
+        let next = parents.cgroup(&TenantId::default_tenant(), "/x", &ContainerId::random());
         let making = parents.begin(&world.cgroups, &next);
         parents.end(&world.cgroups, &id);
         assert!(world.path("/x").exists());

@@ -1,5 +1,6 @@
 //! What we look up in cgroups ourselves: kills for want of memory, and parents that remained empty.
 
+mod make;
 mod sweep;
 
 use std::{

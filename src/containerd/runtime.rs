@@ -13,7 +13,9 @@ use crate::{
     },
     model::{
         Result,
-        id::{ContainerId, ExecId},
+        error::Context,
+        id::{ContainerId, ExecId, TenantId},
+        job::JobLimits,
         output::OutputStream,
         stats::ResourceUsage,
     },
@@ -151,8 +153,16 @@ impl Runtime for Containerd {
         self.remove_empty_remains();
     }
 
-    fn cgroup_path(&self, id: &ContainerId, parent: &str) -> String {
-        self.cgroup_parents().cgroup(parent, id)
+    async fn make_parent(&self, tenant: &TenantId, limits: &JobLimits) -> Result<()> {
+        self.cgroup_parents().make(self.cgroups(), tenant, limits).context(format!("making the cgroup of {tenant}"))
+    }
+
+    async fn remove_parent(&self, tenant: &TenantId) -> Result<()> {
+        self.cgroup_parents().remove(self.cgroups(), tenant).await
+    }
+
+    fn cgroup_path(&self, tenant: &TenantId, id: &ContainerId, parent: &str) -> String {
+        self.cgroup_parents().cgroup(tenant, parent, id)
     }
 
     fn state_dir(&self, id: &ContainerId) -> PathBuf {

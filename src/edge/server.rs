@@ -32,12 +32,12 @@ use tracing::Instrument;
 
 pub use self::{
     address::ListenAddress,
-    listen::{DEFAULT_GROUP, Listener},
+    listen::{Access, DEFAULT_GROUP, Listener},
     tls::{Tls, TlsFiles},
 };
 use self::{
     browser::AllowedHosts,
-    hangup::{Fate, Hangups, Socket},
+    hangup::{Fate, Hangups, Socket, Watched},
     refuse::Refusals,
 };
 use super::{
@@ -94,7 +94,8 @@ impl Server {
 
     /// Starts accepting; `api` answers what comes through this listener.
     pub fn listen(&self, listener: Listener, api: Arc<dyn Api>) -> Listening {
-        let span = tracing::info_span!("listener", address = %listener.address());
+        // Of nobody's request: it goes on when that has been answered.
+        let span = tracing::info_span!(parent: None, "listener", address = %listener.address());
         let stop = self.accepting.child_token();
         let served = TaskTracker::new();
         let worker = Worker {
@@ -102,12 +103,14 @@ impl Server {
             hangups: self.hangups.clone(),
             allowed_hosts: self.allowed_hosts.clone(),
             stop: stop.clone(),
+            cut: CancellationToken::new(),
             connections: self.connections.clone(),
             served: served.clone(),
             refusals: self.refusals.clone(),
         };
+        let cut = worker.cut.clone();
         self.listeners.spawn(served.track_future(worker.accept(listener).instrument(span)));
-        Listening { stop: stop.drop_guard(), served }
+        Listening { stop: stop.drop_guard(), cut, served }
     }
 
     /// Stops accepting, removes the sockets that we made, and waits until every request under way has ended. What
@@ -126,6 +129,7 @@ impl Server {
 #[must_use]
 pub struct Listening {
     stop: DropGuard,
+    cut: CancellationToken,
     served: TaskTracker,
 }
 
@@ -136,6 +140,13 @@ impl Listening {
         self.served.close();
         self.served.wait().await;
     }
+
+    /// Takes the listener away and cuts every connection off that came through it, as if its client had left. Returns when its socket is
+    /// gone; what a request set about and must finish goes on.
+    pub async fn cut_off(self) {
+        self.cut.cancel();
+        self.end().await;
+    }
 }
 
 #[derive(Clone)]
@@ -144,6 +155,8 @@ struct Worker {
     hangups: Arc<Hangups>,
     allowed_hosts: Arc<AllowedHosts>,
     stop: CancellationToken,
+    /// Ends connections whatever they are at.
+    cut: CancellationToken,
     connections: TaskTracker,
     /// Those of this listener.
     served: TaskTracker,
@@ -186,6 +199,14 @@ impl Worker {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "watching a connection: {error}"),
         };
+        let (cut, gone) = (self.cut.clone(), fate.clone());
+        tokio::select! {
+            () = self.converse(stream, caller, fate, tls) => {}
+            () = cut.cancelled() => gone.leave(),
+        }
+    }
+
+    async fn converse(self, stream: Watched, caller: Caller, fate: Fate, tls: Option<Tls>) {
         // Pages in browsers reach no unix socket, and TLS asks for certificates.
         let pages = (caller.process().is_none() && tls.is_none()).then(|| self.allowed_hosts.clone());
         let tag = Tag { caller, fate, pages };

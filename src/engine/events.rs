@@ -1,8 +1,8 @@
 //! The event bus: what happened lately, and who wants to know.
 
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use indexmap::IndexMap;
@@ -21,28 +21,23 @@ const HISTORY: usize = 256;
 /// How many events a slow listener may lie behind.
 const BACKLOG: usize = 4096;
 
-/// An event and whose it is.
-#[derive(Clone, Debug)]
-pub struct TenantEvent {
-    /// Who may see it.
-    pub tenant: TenantId,
-    /// What happened.
-    pub event: Event,
-}
+/// Publishes events, to each tenant its own.
+#[derive(Default)]
+pub struct EventBus(Mutex<HashMap<TenantId, OfTenant>>);
 
-/// Publishes events to all who listen.
-pub struct EventBus {
-    sender: broadcast::Sender<TenantEvent>,
-    history: Mutex<VecDeque<TenantEvent>>,
-}
-
-impl Default for EventBus {
-    fn default() -> Self {
-        Self { sender: broadcast::channel(BACKLOG).0, history: Mutex::new(VecDeque::new()) }
-    }
+/// One tenant's past, and who waits for what comes.
+#[derive(Default)]
+struct OfTenant {
+    history: VecDeque<Event>,
+    /// Made for the first who listens: its backlog takes room from the beginning.
+    sender: Option<broadcast::Sender<Event>>,
 }
 
 impl EventBus {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, OfTenant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Publishes what just happened to `actor`.
     pub fn publish(
         &self,
@@ -53,14 +48,17 @@ impl EventBus {
         attributes: IndexMap<String, String>,
     ) {
         let event = Event { kind, action: action.into(), actor: actor.into(), attributes, time: Timestamp::now() };
-        let event = TenantEvent { tenant: tenant.clone(), event };
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.lock();
+        let OfTenant { history, sender } = tenants.entry(tenant.clone()).or_default();
         if history.len() == HISTORY {
             history.pop_front();
         }
         history.push_back(event.clone());
         // Sent under the lock, so that a listener's past and future neither overlap nor have a gap.
-        let _nobody_listens = self.sender.send(event);
+        if sender.as_ref().is_some_and(|sender| sender.send(event).is_err()) {
+            // Nobody listens any more.
+            *sender = None;
+        }
     }
 
     /// An event of a container, with the attributes dockerd gives all of them: labels, image, name.
@@ -74,15 +72,24 @@ impl EventBus {
         self.publish(&record.tenant, EventType::Container, action, record.id.as_str(), attributes);
     }
 
-    /// How many listen.
-    pub fn listeners(&self) -> usize {
-        self.sender.receiver_count()
+    /// Forgets a tenant that is gone; whoever still listens has heard all.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.lock().remove(tenant);
     }
 
-    /// The past that is still known, oldest first, and all that comes.
-    pub fn subscribe(&self) -> (Vec<TenantEvent>, broadcast::Receiver<TenantEvent>) {
-        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        (history.iter().cloned().collect(), self.sender.subscribe())
+    /// How many of a tenant's clients listen.
+    pub fn listeners(&self, tenant: &TenantId) -> usize {
+        let tenants = self.lock();
+        let sender = tenants.get(tenant).and_then(|tenant| tenant.sender.as_ref());
+        sender.map_or(0, broadcast::Sender::receiver_count)
+    }
+
+    /// The past of a tenant that is still known, oldest first, and all that comes.
+    pub fn subscribe(&self, tenant: &TenantId) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let mut tenants = self.lock();
+        let OfTenant { history, sender } = tenants.entry(tenant.clone()).or_default();
+        let future = sender.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe();
+        (history.iter().cloned().collect(), future)
     }
 }
 
@@ -96,10 +103,26 @@ mod tests {
         let tenant = TenantId::default_tenant();
         let publish = |n: usize| bus.publish(&tenant, EventType::Volume, "create", n.to_string(), IndexMap::new());
         (0..300).for_each(publish);
-        let (past, mut future) = bus.subscribe();
+        let (past, mut future) = bus.subscribe(&tenant);
         publish(300);
         assert_eq!(past.len(), HISTORY);
-        assert_eq!(past.last().unwrap().event.actor, "299");
-        assert_eq!(future.try_recv().unwrap().event.actor, "300");
+        assert_eq!(past.last().unwrap().actor, "299");
+        assert_eq!(future.try_recv().unwrap().actor, "300");
+        drop(future);
+        assert_eq!(bus.listeners(&tenant), 0);
+        publish(301);
+        assert_eq!(bus.subscribe(&tenant).0.last().unwrap().actor, "301");
+    }
+
+    #[test]
+    fn nobody_hears_what_happens_to_others() {
+        let bus = EventBus::default();
+        let (one, other) = (TenantId::default_tenant(), "default-build".parse().unwrap());
+        let (_, mut future) = bus.subscribe(&other);
+        bus.publish(&one, EventType::Volume, "create", "a", IndexMap::new());
+        assert!(future.try_recv().is_err() && bus.subscribe(&other).0.is_empty());
+        assert_eq!((bus.listeners(&one), bus.listeners(&other)), (0, 1));
+        bus.forget(&one);
+        assert!(bus.subscribe(&one).0.is_empty());
     }
 }

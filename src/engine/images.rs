@@ -115,4 +115,9 @@ impl ImageStore {
             Err(error) => Err(error),
         }
     }
+
+    /// Forgets what is known of a tenant that is gone.
+    pub(crate) fn forget_tenant(&self, tenant: &TenantId) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    }
 }

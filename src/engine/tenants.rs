@@ -5,8 +5,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    future::Future,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
 use crate::{
@@ -20,6 +27,9 @@ pub struct Tenant {
     id: TenantId,
     network: Arc<dyn NetworkBackend>,
     socket: OnceLock<PathBuf>,
+    closed: CancellationToken,
+    /// What goes on in its name: scopes that are held, and what follows on its verbs.
+    work: TaskTracker,
 }
 
 impl fmt::Debug for Tenant {
@@ -30,7 +40,10 @@ impl fmt::Debug for Tenant {
 
 impl Tenant {
     fn new(id: TenantId, network: Arc<dyn NetworkBackend>) -> Self {
-        Self { id, network, socket: OnceLock::new() }
+        let work = TaskTracker::new();
+        // Open or closed is said by `closed`: the tracker only counts.
+        work.close();
+        Self { id, network, socket: OnceLock::new(), closed: CancellationToken::new(), work }
     }
 
     /// What records, labels and backends call it.
@@ -52,6 +65,28 @@ impl Tenant {
     pub fn listens_at(&self, socket: PathBuf) {
         let _first_one_counts = self.socket.set(socket);
     }
+
+    /// Lets `caller` ask in its name. Nobody is let in any more once it is closed.
+    pub fn admit(self: &Arc<Self>, caller: Caller) -> Result<Scope> {
+        let scope = Scope::new(self.clone(), caller);
+        // Counted first: who closes it either sees this scope or is seen here.
+        if self.closed.is_cancelled() { Err(Error::no_such_tenant(&self.id)) } else { Ok(scope) }
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Counts work that goes on in its name after the verb has answered.
+    pub(crate) fn track<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        self.work.track_future(work)
+    }
+
+    /// Waits until nothing goes on in its name; `false` if after `limit` something still does.
+    pub(crate) async fn unused(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.work.wait()).await.is_ok()
+    }
 }
 
 /// Whose things a verb works on, and who asked for it. Cheap to clone.
@@ -59,12 +94,16 @@ impl Tenant {
 pub struct Scope {
     tenant: Arc<Tenant>,
     caller: Caller,
+    /// Held for its drop: the tenant counts who works in its name.
+    #[allow(dead_code, reason = "held for its drop")]
+    work: TaskTrackerToken,
 }
 
 impl Scope {
     /// A request of `caller`.
-    pub fn new(tenant: Arc<Tenant>, caller: Caller) -> Self {
-        Self { tenant, caller }
+    fn new(tenant: Arc<Tenant>, caller: Caller) -> Self {
+        let work = tenant.work.token();
+        Self { tenant, caller, work }
     }
 
     /// The tenant's id.
@@ -133,7 +172,7 @@ impl Engine {
 
     /// The scope in which the daemon itself works for a tenant.
     pub fn scope_of(&self, tenant: &TenantId) -> Result<Scope> {
-        Ok(Scope::new(self.tenants.get(tenant)?, Caller::Daemon))
+        self.tenants.get(tenant)?.admit(Caller::Daemon)
     }
 
     /// The host in which a tenant's networks live.
@@ -146,6 +185,20 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::backend::network::fake::FakeNetwork;
+
+    #[tokio::test]
+    async fn a_closed_tenant_lets_nobody_in_and_counts_who_is() {
+        let (tenants, id) = (Tenants::default(), "x".parse().unwrap());
+        let tenant = tenants.add(&id, Arc::new(FakeNetwork::default()));
+        let scope = tenant.admit(Caller::Daemon).unwrap();
+        tenant.close();
+        assert_eq!(tenant.admit(Caller::Daemon).unwrap_err().message(), "no such tenant: x");
+        let copy = scope.clone();
+        drop(scope);
+        assert!(!tenant.unused(Duration::from_millis(10)).await, "a copy is still held");
+        drop(copy);
+        assert!(tenant.unused(Duration::from_secs(60)).await);
+    }
 
     #[test]
     fn nobody_asks_for_a_tenant_that_is_gone() {

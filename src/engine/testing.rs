@@ -44,7 +44,8 @@ impl Engine {
 
     /// A scope of a tenant, which is made if need be.
     pub fn scope_for(&self, tenant: &TenantId) -> Scope {
-        Scope::new(self.tenants.add(tenant, self.backends.network.machine()), Caller::Daemon)
+        let tenant = self.tenants.add(tenant, self.backends.network.machine());
+        tenant.admit(Caller::Daemon).expect("nobody closed it")
     }
 }
 

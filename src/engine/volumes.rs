@@ -92,7 +92,7 @@ impl Engine {
             return Err(Error::volume_in_use(name, &users));
         }
         let rest = self.volumes.remove(&changing, tenant, name).await?;
-        self.spawn("remove volume", rest);
+        self.spawn("remove volume", self.tenants.get(tenant)?.track(rest));
         self.volume_event(tenant, name, "destroy", &[]);
         Ok(())
     }

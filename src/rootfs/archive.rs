@@ -266,11 +266,6 @@ impl ArchiveWriter<'_> {
         Ok(())
     }
 
-    /// A folder, not what it holds.
-    pub fn folder(&mut self, path: &[u8], stat: &Stat) -> io::Result<()> {
-        self.header(&[path, b"/"].concat(), stat, b"", None)
-    }
-
     /// One entry of a folder; of a folder not what it holds.
     pub fn single(&mut self, folder: BorrowedFd<'_>, name: &CStr, path: Vec<u8>) -> io::Result<()> {
         let file = open_entry(folder, name)?;
@@ -280,9 +275,12 @@ impl ArchiveWriter<'_> {
 
     /// One file by its `O_PATH` descriptor; of a folder not what it holds. Nothing but a regular file is opened: opening a
     /// device may do something, and a FIFO waits.
-    fn file(&mut self, path: Vec<u8>, file: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
+    fn file(&mut self, mut path: Vec<u8>, file: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
         match tree::file_type(stat.st_mode) {
-            FileType::Directory => self.folder(&path, stat),
+            FileType::Directory => {
+                path.push(b'/');
+                self.header(&path, stat, b"", None)
+            }
             FileType::RegularFile => self.regular(&path, file, stat),
             FileType::Symlink => {
                 let link = rustix::fs::readlinkat(file, c"", Vec::new())?;

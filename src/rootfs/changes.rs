@@ -3,7 +3,6 @@
 //! Of overlayfs the upper folder alone is read, which holds nothing else; other snapshotters keep whole trees,
 //! which are compared. What [`super::prepare`] made is no change of the container's, as long as it is as it was made.
 
-mod report;
 mod upper;
 mod walk;
 
@@ -20,7 +19,6 @@ use self::{
 use super::{
     archive::{ArchiveWriter, Sink, tell},
     header::kind_of,
-    tree,
     view::RootView,
 };
 use crate::{
@@ -48,16 +46,8 @@ pub struct Changes {
 struct Entry<'a> {
     path: &'a [u8],
     kind: ChangeKind,
-    /// `None` if it was deleted.
-    own: Option<Own<'a>>,
-}
-
-/// What the container has there.
-enum Own<'a> {
-    /// A folder, of which this is all that counts.
-    Folder(&'a Stat),
-    /// Anything else, and where it is.
-    File { folder: BorrowedFd<'a>, name: &'a CStr, stat: &'a Stat },
+    /// Where it is and what it is; `None` if it was deleted.
+    own: Option<(BorrowedFd<'a>, &'a CStr, &'a Stat)>,
 }
 
 impl Changes {
@@ -90,7 +80,7 @@ impl Changes {
     }
 
     fn walk(&self, measure: Measure, report: &mut dyn FnMut(&Entry<'_>) -> io::Result<()>) -> io::Result<()> {
-        Walk::new((self.upper.as_ref(), measure), &self.own, &self.base, report)?.run()
+        Walk::new(self.upper.as_ref(), measure, report).run(&self.own, &self.base)
     }
 }
 
@@ -103,14 +93,13 @@ fn write(writer: &mut ArchiveWriter<'_>, entry: &Entry<'_>) -> io::Result<()> {
     }
     match entry.own {
         // A socket cannot be in a layer; what it replaced is gone nevertheless.
-        Some(Own::File { stat, .. }) if kind_of(stat).is_none() => match entry.kind {
+        Some((_, _, stat)) if kind_of(stat).is_none() => match entry.kind {
             ChangeKind::Added => Ok(()),
             ChangeKind::Modified | ChangeKind::Deleted => write_mark(writer, entry.path),
         },
-        Some(Own::Folder(stat)) => writer.folder(entry.path, stat),
-        Some(Own::File { folder, name, .. }) => match writer.single(folder, name, entry.path.to_vec()) {
+        Some((folder, name, _)) => match writer.single(folder, name, entry.path.to_vec()) {
             // It went away meanwhile.
-            Err(error) if tree::is_gone(&error) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         },
         None => write_mark(writer, entry.path),

@@ -32,8 +32,6 @@ struct Level<T> {
     id: (u64, u64),
     /// `None` far above; never of the first and of the last.
     folder: Option<OwnedFd>,
-    /// It does not lie in the one above, which therefore stays open: no `..` leads back there.
-    is_apart: bool,
     known: T,
 }
 
@@ -41,7 +39,7 @@ impl<T> Descent<T> {
     /// A walk that begins in `folder`.
     pub fn new(folder: OwnedFd, known: T) -> io::Result<Self> {
         let id = id(&rustix::fs::fstat(&folder)?);
-        Ok(Self { levels: vec![Level { name: CString::default(), id, folder: Some(folder), is_apart: false, known }] })
+        Ok(Self { levels: vec![Level { name: CString::default(), id, folder: Some(folder), known }] })
     }
 
     /// The folder where the walk is.
@@ -72,20 +70,9 @@ impl<T> Descent<T> {
 
     /// Goes into a folder that was opened, by that name.
     pub fn push(&mut self, name: CString, folder: OwnedFd, known: T) -> io::Result<()> {
-        self.push_level(name, folder, false, known)
-    }
-
-    /// Goes into a folder that stands for the one of that name and lies elsewhere. Not for what a stranger may repeat: the folder
-    /// where the walk is stays open until it is back.
-    pub fn push_apart(&mut self, name: CString, folder: OwnedFd, known: T) -> io::Result<()> {
-        self.push_level(name, folder, true, known)
-    }
-
-    fn push_level(&mut self, name: CString, folder: OwnedFd, is_apart: bool, known: T) -> io::Result<()> {
         let id = id(&rustix::fs::fstat(&folder)?);
-        self.levels.push(Level { name, id, folder: Some(folder), is_apart, known });
-        let far = self.levels.len().checked_sub(OPEN + 1).filter(|far| *far > 0);
-        if let Some(far) = far.filter(|far| !self.levels[far + 1].is_apart) {
+        self.levels.push(Level { name, id, folder: Some(folder), known });
+        if let Some(far) = self.levels.len().checked_sub(OPEN + 1).filter(|far| *far > 0) {
             self.levels[far].folder = None;
         }
         Ok(())
@@ -182,23 +169,5 @@ mod tests {
         assert_eq!(way.depth(), 50, "what lies below the move is where it was");
         assert!(way.leave().is_err());
         assert_eq!((way.depth(), id(&rustix::fs::fstat(way.here()).unwrap())), (0, way.levels[0].id));
-    }
-
-    #[test]
-    fn way_back_from_a_folder_that_lies_elsewhere_is_kept() {
-        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut way = descent(folder.path(), 50);
-        let from = id(&rustix::fs::fstat(way.here()).unwrap());
-        let elsewhere = RootView::of_folder(other.path()).into_root();
-        way.push_apart(c"stands-for".to_owned(), elsewhere, ()).unwrap();
-        for _ in 0..100 {
-            rustix::fs::mkdirat(way.here(), c"d", Mode::RWXU).unwrap();
-            way.enter(c"d", ()).unwrap();
-        }
-        for _ in 0..101 {
-            way.leave().unwrap();
-        }
-        assert_eq!((way.depth(), id(&rustix::fs::fstat(way.here()).unwrap())), (50, from));
-        while way.leave().unwrap().is_some() {}
     }
 }

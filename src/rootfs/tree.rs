@@ -22,6 +22,9 @@ use super::{
     resolve::{beneath, open_entry},
 };
 
+/// How deep folders may lie in each other where a walk keeps all of them open.
+pub const MAX_DEPTH: usize = 400;
+
 /// Names in a folder, sorted bytewise as Go's walk has them.
 pub fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     let folder = beneath(folder, c".", OFlags::RDONLY | OFlags::DIRECTORY)?;

@@ -9,3 +9,5 @@ mod logs;
 mod many;
 mod remains;
 mod starts;
+
+pub use remains::gone as remains_gone;

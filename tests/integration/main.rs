@@ -15,6 +15,7 @@ mod hard_moments;
 mod hard_moments_clients;
 mod image_mounts;
 mod images;
+mod jobs;
 mod layers;
 mod network;
 mod races;

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 
 pub use self::{containers::*, execs::*, tasks::*};
 use super::{Exit, NewContainer, Runtime, Stdio, TaskIo};
-use crate::model::id::{ContainerId, ExecId};
+use crate::model::id::{ContainerId, ExecId, TenantId};
 
 /// Nothing in the suite takes longer, on the slowest machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ impl Bench {
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
                 {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
             ],
-            "linux": {"namespaces": namespaces, "cgroupsPath": self.runtime.cgroup_path(id, "")},
+            "linux": {"namespaces": namespaces, "cgroupsPath": self.runtime.cgroup_path(&TenantId::default_tenant(), id, "")},
         });
         serde_json::from_value(spec).expect("a valid spec")
     }

@@ -21,7 +21,8 @@ use super::{
 use crate::model::{
     Error, ErrorKind, Result,
     error::Context,
-    id::{ContainerId, ExecId},
+    id::{ContainerId, ExecId, TenantId},
+    job::JobLimits,
     stats::{CpuUsage, MemoryUsage, PidsUsage, ResourceUsage},
 };
 
@@ -73,6 +74,7 @@ struct State {
     last_pid: u32,
     /// Calls of [`Runtime::stats`], each of which has used a little more.
     readings: u64,
+    parents: BTreeMap<TenantId, JobLimits>,
 }
 
 struct FakeContainer {
@@ -397,7 +399,20 @@ impl Runtime for FakeRuntime {
 
     async fn tidy(&self) {}
 
-    fn cgroup_path(&self, id: &ContainerId, parent: &str) -> String {
+    async fn make_parent(&self, tenant: &TenantId, limits: &JobLimits) -> Result<()> {
+        self.lock().parents.insert(tenant.clone(), *limits);
+        Ok(())
+    }
+
+    async fn remove_parent(&self, tenant: &TenantId) -> Result<()> {
+        self.lock().parents.remove(tenant);
+        Ok(())
+    }
+
+    fn cgroup_path(&self, tenant: &TenantId, id: &ContainerId, parent: &str) -> String {
+        if self.lock().parents.contains_key(tenant) {
+            return format!("/ringer/{tenant}/{}/{id}", parent.trim_matches('/'));
+        }
         let parent = if parent.is_empty() { "/ringer" } else { parent };
         format!("{parent}/{id}")
     }

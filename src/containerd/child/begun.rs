@@ -15,8 +15,7 @@ use rustix::{
 };
 use tracing::{info, warn};
 
-use super::process::stat_fields;
-use crate::containerd::cgroups::Cgroups;
+use crate::{containerd::cgroups::Cgroups, processes::ends::stat_fields};
 
 /// How long killed processes may take to be gone.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -5,24 +5,20 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::fd::OwnedFd,
     path::Path,
     process::Stdio,
-    str::SplitWhitespace,
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    process::{Child, Command},
-};
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::process::{Child, Command};
 use tracing::warn;
 
 use super::ChildOptions;
 use crate::{
     descriptors,
     model::{Error, Result, error::Context},
+    processes::ends::{Watched, start_time},
 };
 
 /// A log above this size is begun anew at a start.
@@ -30,8 +26,8 @@ const LOG_LIMIT: u64 = 16 << 20;
 
 /// A process that is addressed by descriptor, so that no later process with the same number is meant.
 pub(super) struct Process {
-    pid: u32,
-    pidfd: AsyncFd<OwnedFd>,
+    pid: i32,
+    held: Watched,
     /// Of a process that we started and must reap.
     child: Option<Child>,
 }
@@ -53,19 +49,20 @@ impl Process {
         command.process_group(0);
         descriptors::give_back(command.as_std_mut());
         let child = command.spawn().map_err(|error| cannot_start(program, error))?;
-        let pid = child.id().ok_or_else(|| Error::system("containerd ended while it was started"))?;
-        let pidfd = open_pidfd(pid).context("watching containerd")?;
-        Ok(Self { pid, pidfd, child: Some(child) })
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.ok_or_else(|| Error::system("containerd ended while it was started"))?;
+        let held = Watched::of_pid(pid).context("watching containerd")?;
+        Ok(Self { pid, held, child: Some(child) })
     }
 
     /// The living process that the file names, if it still is the one that was meant.
     pub(super) fn from_pid_file(path: &Path) -> Option<Self> {
         let text = fs::read_to_string(path).ok()?;
         let (pid, start) = text.trim().split_once(' ')?;
-        let pid = pid.parse().ok()?;
+        let (pid, start) = (pid.parse().ok()?, start.parse::<u64>().ok()?);
         // The descriptor first: after the comparison the number might already mean another process.
-        let pidfd = open_pidfd(pid).ok()?;
-        (start_time(pid)? == start).then_some(Self { pid, pidfd, child: None })
+        let held = Watched::of_pid(pid).ok()?;
+        (start_time(pid)? == start).then_some(Self { pid, held, child: None })
     }
 
     /// Leaves word for a later daemon.
@@ -77,7 +74,7 @@ impl Process {
     }
 
     /// Its number.
-    pub(super) fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> i32 {
         self.pid
     }
 
@@ -88,8 +85,8 @@ impl Process {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             },
-            None => match self.pidfd.ready(Interest::READABLE).await {
-                Ok(_) => "not our own child".to_owned(),
+            None => match self.held.ended().await {
+                Ok(()) => "not our own child".to_owned(),
                 Err(error) => error.to_string(),
             },
         }
@@ -112,31 +109,12 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Err(error) = pidfd_send_signal(self.pidfd.get_ref(), signal)
+        if let Err(error) = pidfd_send_signal(self.held.descriptor(), signal)
             && error != rustix::io::Errno::SRCH
         {
             warn!(%error, pid = self.pid, "signalling containerd");
         }
     }
-}
-
-fn open_pidfd(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-    let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    // SAFETY: an `OwnedFd` answers with the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
-    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
-}
-
-/// Field 22 of `/proc/PID/stat`: with the number it names a process for ever.
-fn start_time(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat_fields(&stat)?.nth(19).map(str::to_owned)
-}
-
-/// The fields of `/proc/PID/stat` from the third on. The second is the program's name in brackets and may itself hold blanks
-/// and brackets.
-pub(super) fn stat_fields(stat: &str) -> Option<SplitWhitespace<'_>> {
-    Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
 fn open_log(path: &Path) -> io::Result<File> {

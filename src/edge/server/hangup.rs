@@ -37,6 +37,12 @@ pub struct Fate {
 }
 
 impl Fate {
+    /// The client counts as gone, whatever it does.
+    pub fn leave(&self) {
+        self.gone.0.cancel();
+        self.silent.0.cancel();
+    }
+
     fn learn(&self, flags: epoll::EventFlags) {
         if !flags.difference(epoll::EventFlags::RDHUP).is_empty() {
             self.gone.0.cancel();

@@ -18,8 +18,26 @@ use tokio_util::either::Either;
 use super::{address::ListenAddress, hangup::Socket, tls::Tls};
 use crate::model::{Error, Result, error::Context};
 
-/// Mode of a socket that we make: for root and the group.
-const SOCKET_MODE: u32 = 0o660;
+/// Who may connect to a unix socket that we make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access<'a> {
+    /// Root and a group, by name or number.
+    Group(&'a str),
+    /// Root alone.
+    Root,
+    /// Everybody who reaches it: its folder says who that is.
+    Everybody,
+}
+
+impl Access<'_> {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Group(_) => 0o660,
+            Self::Root => 0o600,
+            Self::Everybody => 0o666,
+        }
+    }
+}
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -45,7 +63,7 @@ impl Listener {
     /// tcp.
     pub fn open(address: &ListenAddress, group: &str, tls: Option<&Tls>) -> Result<Vec<Self>> {
         match address {
-            ListenAddress::Unix(path) => Ok(vec![Self::unix(path, group)?]),
+            ListenAddress::Unix(path) => Ok(vec![Self::unix(path, Access::Group(group))?]),
             ListenAddress::Systemd(name) => Self::systemd(name.as_deref(), tls),
             ListenAddress::Tcp(host, port) => {
                 let context = || format!("listening on {address}");
@@ -56,7 +74,7 @@ impl Listener {
     }
 
     /// Makes a socket; a dead one in its place is replaced, a live one is not.
-    fn unix(path: &Path, group: &str) -> Result<Self> {
+    pub fn unix(path: &Path, access: Access<'_>) -> Result<Self> {
         let context = || format!("listening on unix://{}", path.display());
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).context(context())?;
@@ -65,8 +83,10 @@ impl Listener {
         let socket = bind(path).context(context())?;
         let listener =
             Self::from_unix(socket, ListenAddress::Unix(path.to_owned()), Some(path.to_owned())).context(context())?;
-        hand_to_group(path, group)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).context(context())?;
+        if let Access::Group(group) = access {
+            hand_to_group(path, group)?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(access.mode())).context(context())?;
         Ok(listener)
     }
 
@@ -211,7 +231,7 @@ mod tests {
         let path = folder.path().join("sub/docker.sock");
         let address = ListenAddress::Unix(path.clone());
         let listeners = Listener::open(&address, "0", None).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(Listener::open(&address, "0", None).is_err(), "a live socket is not taken over");
         drop(listeners);
         assert!(!path.exists());

@@ -79,12 +79,15 @@ impl Engine {
         removal.finish();
         turn.publish_removed();
         container.until_removal().cancel();
-        let engine = self.clone();
+        let (engine, tenant) = (self.clone(), self.tenants.get(&record.tenant)?);
         let container = container.clone();
-        self.spawn("remove", async move {
-            let _torn_down = container.teardown.lock().await;
-            engine.remove_rest(&container).await;
-        });
+        self.spawn(
+            "remove",
+            tenant.track(async move {
+                let _torn_down = container.teardown.lock().await;
+                engine.remove_rest(&container).await;
+            }),
+        );
         Ok(())
     }
 

@@ -82,7 +82,7 @@ impl Engine {
             };
         oci::without_impossible_slaves(&mut mounts, &mountinfo);
         let parent = &record.host_config.cgroup_parent;
-        let cgroups_path = self.backends.runtime.cgroup_path(turn.id(), parent);
+        let cgroups_path = self.backends.runtime.cgroup_path(&record.tenant, turn.id(), parent);
         let programs = &self.backends.runtime.info().runtimes;
         // Of shims of other kinds nobody knows what they can do.
         let recursive_read_only =

@@ -84,7 +84,7 @@ impl Bench {
     }
 
     fn actions(&self) -> Vec<String> {
-        self.engine.events.subscribe().0.into_iter().map(|event| event.event.action).collect()
+        self.engine.events.subscribe(self.scope.tenant()).0.into_iter().map(|event| event.action).collect()
     }
 }
 
@@ -261,8 +261,8 @@ async fn memory_kill_is_recorded_and_told() {
     assert_eq!(bench.wait("one", WaitCondition::NotRunning).await, 137);
     let record = bench.engine.containers.get(bench.scope.tenant(), "one").unwrap().record();
     assert!(record.state.ended().unwrap().oom_killed);
-    let mut told = bench.engine.events.subscribe();
-    while !told.0.iter().any(|event| event.event.action == "oom") {
+    let mut told = bench.engine.events.subscribe(bench.scope.tenant());
+    while !told.0.iter().any(|event| event.action == "oom") {
         told.0.push(told.1.recv().await.unwrap());
     }
 }

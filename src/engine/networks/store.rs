@@ -168,6 +168,11 @@ impl NetworkStore {
         theirs.map(|entry| entry.record.clone()).collect()
     }
 
+    /// Tenants that have networks.
+    pub fn tenants_with_some(&self) -> BTreeSet<TenantId> {
+        self.lock().values().map(|entry| entry.record.tenant.clone()).collect()
+    }
+
     /// The subnets of all networks of a host's tenants but one.
     pub fn subnets(&self, tenants: &BTreeSet<TenantId>, except: Option<&NetworkId>) -> Vec<IpNet> {
         let others = self.list_of(tenants).into_iter().filter(|record| Some(&record.id) != except);

@@ -510,7 +510,7 @@ async fn small_pools_run_out() {
 #[tokio::test]
 async fn events_tell_what_happens() {
     let world = World::new().await;
-    let (_, mut events) = world.engine.events.subscribe();
+    let (_, mut events) = world.engine.events.subscribe(world.scope().tenant());
     world.create("one").await.unwrap();
     let web = world.container("web", "one", EndpointSettings::default()).await;
     world.start(&web).await.unwrap();
@@ -518,8 +518,8 @@ async fn events_tell_what_happens() {
     world.engine.network_delete(&world.scope(), "one").await.unwrap();
     let mut seen = Vec::new();
     while let Ok(event) = events.try_recv() {
-        let keys: Vec<String> = event.event.attributes.keys().cloned().collect();
-        seen.push((event.event.action, keys.join(" ")));
+        let keys: Vec<String> = event.attributes.keys().cloned().collect();
+        seen.push((event.action, keys.join(" ")));
     }
     let expected = [
         ("create", "name type"),

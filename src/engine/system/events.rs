@@ -4,7 +4,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::{
-    engine::{Engine, events::TenantEvent, tenants::Scope},
+    engine::{Engine, tenants::Scope},
     model::{
         event::{Event, EventType},
         filters::Filters,
@@ -31,27 +31,24 @@ pub struct EventsQuery {
 impl Engine {
     /// The tenant's events. Ends with `until`, or when the daemon stops.
     pub fn system_events(&self, scope: &Scope, query: EventsQuery) -> EventStream {
-        let (past, future) = self.events.subscribe();
-        let past = past.into_iter().filter(move |event| query.since.is_some_and(|since| event.event.time >= since));
+        let (past, future) = self.events.subscribe(scope.tenant());
+        let past = past.into_iter().filter(move |event| query.since.is_some_and(|since| event.time >= since));
         let events: EventStream = match query.until {
             Some(until) if until <= Timestamp::now() => {
-                let past = past.take_while(move |event| event.event.time <= until);
-                wanted(scope.clone(), query.filters, stream::iter(past))
+                let past = past.take_while(move |event| event.time <= until);
+                wanted(query.filters, stream::iter(past))
             }
             until => {
                 let all = stream::iter(past).chain(received(future));
-                wanted(scope.clone(), query.filters, all.take_until(end(until)))
+                wanted(query.filters, all.take_until(end(until)))
             }
         };
         Box::pin(events.take_until(self.stopping().cancelled_owned()))
     }
 }
 
-fn wanted(scope: Scope, filters: Filters, events: impl Stream<Item = TenantEvent> + Send + 'static) -> EventStream {
-    Box::pin(events.filter_map(move |event| {
-        let wanted = event.tenant == *scope.tenant() && matches(&filters, &event.event);
-        std::future::ready(wanted.then_some(event.event))
-    }))
+fn wanted(filters: Filters, events: impl Stream<Item = Event> + Send + 'static) -> EventStream {
+    Box::pin(events.filter(move |event| std::future::ready(matches(&filters, event))))
 }
 
 async fn end(until: Option<Timestamp>) {
@@ -62,7 +59,7 @@ async fn end(until: Option<Timestamp>) {
 }
 
 /// What a listener that is too slow misses is left out, as by dockerd.
-fn received(receiver: Receiver<TenantEvent>) -> impl Stream<Item = TenantEvent> {
+fn received(receiver: Receiver<Event>) -> impl Stream<Item = Event> {
     stream::unfold(receiver, |mut receiver| async move {
         loop {
             match receiver.recv().await {

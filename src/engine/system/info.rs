@@ -62,7 +62,7 @@ impl Engine {
             logging_driver: "json-file".to_owned(),
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: self.host.cgroup.number().to_owned(),
-            events_listeners: self.events.listeners(),
+            events_listeners: self.events.listeners(scope.tenant()),
             kernel_version: host.kernel.clone(),
             operating_system: host.os_name.clone(),
             os_version: host.os_version.clone(),

@@ -139,6 +139,12 @@ impl VolumeStore {
             .collect()
     }
 
+    /// Tenants that have volumes.
+    pub fn tenants_with_some(&self) -> Vec<TenantId> {
+        let tenants = self.tenants();
+        tenants.iter().filter(|(_, volumes)| !volumes.is_empty()).map(|(tenant, _)| tenant.clone()).collect()
+    }
+
     /// Waits for other changes.
     pub async fn change(&self) -> Change<'_> {
         Change(self.changing.lock().await)

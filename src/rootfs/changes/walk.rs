@@ -1,10 +1,10 @@
 //! The walk through a container's files and those of its image, side by side.
 
 use std::{
+    collections::BTreeSet,
     ffi::{CStr, CString},
     io,
-    os::fd::{AsFd, BorrowedFd},
-    vec,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
@@ -13,20 +13,17 @@ use rustix::{
 };
 
 use super::{
-    Entry, Own,
-    report::{Pending, Report},
+    Entry,
     upper::{Upper, is_whiteout},
 };
 use crate::{
     model::container::ChangeKind,
     rootfs::{
-        descent::Descent,
         prepare::{FILES, FOLDERS},
         resolve::beneath,
-        tree,
-        view::RootView,
+        tree::{self, MAX_DEPTH},
+        view::{RootView, reopen},
     },
-    work,
 };
 
 /// What counts as a change.
@@ -49,171 +46,165 @@ enum Holds {
     Opaque,
 }
 
-/// A folder of the container's that the walk went into.
-struct Listing {
-    names: vec::IntoIter<CString>,
+/// A folder of the container's beside the one of its image, if there is one.
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    own: BorrowedFd<'a>,
+    base: Option<BorrowedFd<'a>>,
     holds: Holds,
-    /// How much of the path is the folder's, with a slash after it.
-    path: usize,
 }
 
-/// One walk, which needs no stack and few descriptors however deep the folders lie.
+/// A folder that is reported as soon as something in it is.
+struct Pending {
+    folder: OwnedFd,
+    name: CString,
+    stat: Stat,
+    path: Vec<u8>,
+    kind: ChangeKind,
+}
+
+/// One walk.
 pub struct Walk<'a> {
     upper: Option<&'a Upper>,
     measure: Measure,
-    own: Descent<Listing>,
-    /// Beside `own`, as far down as the image has the same folders.
-    base: Descent<()>,
-    /// Of the entry that is looked at.
-    path: Vec<u8>,
-    report: Report<'a>,
+    report: &'a mut dyn FnMut(&Entry<'_>) -> io::Result<()>,
+    pending: Vec<Pending>,
 }
 
-/// How folders are opened.
-const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
-
-/// The longest path that is looked at, without its first slash: what lies deeper has no name that a system call takes, no layer that holds
-/// it can be unpacked, and dockerd leaves it out, too.
-const LONGEST: usize = 4094;
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
 
 impl<'a> Walk<'a> {
-    /// Of an upper folder, or of a whole tree; begins at the roots.
+    /// Of an upper folder, or of a whole tree.
     pub fn new(
-        (upper, measure): (Option<&'a Upper>, Measure),
-        own: &RootView,
-        base: &RootView,
+        upper: Option<&'a Upper>,
+        measure: Measure,
         report: &'a mut dyn FnMut(&Entry<'_>) -> io::Result<()>,
-    ) -> io::Result<Self> {
-        let own = beneath(own.root(), c".", FOLDER)?;
-        let base = beneath(base.root(), c".", FOLDER)?;
-        let holds = if upper.is_some() { Holds::Changes } else { Holds::Everything };
-        let names = names(own.as_fd(), Some(base.as_fd()), holds)?;
-        Ok(Self {
-            upper,
-            measure,
-            own: Descent::new(own, Listing { names, holds, path: 0 })?,
-            base: Descent::new(base, ())?,
-            path: Vec::new(),
-            report: Report { pending: Vec::new(), report },
-        })
+    ) -> Self {
+        Self { upper, measure, report, pending: Vec::new() }
     }
 
-    /// To the end.
-    pub fn run(mut self) -> io::Result<()> {
-        loop {
-            work::check()?;
-            match self.own.known().names.next() {
-                Some(name) => self.entry(name)?,
-                None => match self.own.leave() {
-                    Ok(None) => return Ok(()),
-                    // The rest of folders that were moved is left out.
-                    Ok(Some(_)) | Err(_) => {
-                        self.base.back_to(self.base.depth().min(self.own.depth()));
-                        self.report.forget_below(self.own.depth());
-                    }
-                },
-            }
-        }
+    /// From the root down.
+    pub fn run(mut self, own: &RootView, base: &RootView) -> io::Result<()> {
+        let own = reopen(own.root(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let base = reopen(base.root(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let holds = if self.upper.is_some() { Holds::Changes } else { Holds::Everything };
+        self.folder(Pair { own: own.as_fd(), base: Some(base.as_fd()), holds }, b"")
     }
 
-    fn entry(&mut self, name: CString) -> io::Result<()> {
-        let Listing { holds, path, .. } = *self.own.known();
-        self.path.truncate(path);
-        self.path.extend_from_slice(name.to_bytes());
-        if self.path.len() > LONGEST {
-            tracing::debug!("the path of {} is too long for a layer", name.to_string_lossy());
-            return Ok(());
+    fn folder(&mut self, pair: Pair<'_>, prefix: &[u8]) -> io::Result<()> {
+        if prefix.iter().filter(|byte| **byte == b'/').count() > MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG.into());
         }
-        let may_be_mark = holds != Holds::Everything;
-        let own = stat(self.own.here(), &name)?.filter(|stat| !(may_be_mark && is_whiteout(stat)));
-        let base = self.image_folder().map(|base| stat(base, &name)).transpose()?.flatten();
+        let mut names: BTreeSet<CString> = tree::names(pair.own)?.into_iter().collect();
+        if let Some(base) = pair.base
+            && pair.holds != Holds::Changes
+        {
+            names.extend(tree::names(base)?);
+        }
+        for name in names {
+            self.entry(pair, &name, &[prefix, name.to_bytes()].concat())?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, pair: Pair<'_>, name: &CStr, path: &[u8]) -> io::Result<()> {
+        let may_be_mark = pair.holds != Holds::Everything;
+        let own = stat(pair.own, name)?.filter(|stat| !(may_be_mark && is_whiteout(stat)));
+        let base = pair.base.map(|base| stat(base, name)).transpose()?.flatten();
         let Some(own) = own else {
             return match base {
-                Some(_) => self.report.tell(&Entry { path: &self.path, kind: ChangeKind::Deleted, own: None }),
+                Some(_) => self.emit(&Entry { path, kind: ChangeKind::Deleted, own: None }),
                 None => Ok(()),
             };
         };
-        if is_stub(self.own.here(), &name, &self.path, &own, base.as_ref())? {
+        if is_stub(pair.own, name, path, &own, base.as_ref())? {
             return Ok(());
         }
         match file_type(&own) {
-            FileType::Directory => self.folder(name, &own, base.as_ref()),
-            _ => self.file(&name, &own, base.as_ref()),
+            FileType::Directory => self.present_folder(pair, name, path, &own, base.as_ref()),
+            _ => self.present_file(pair, name, path, &own, base.as_ref()),
         }
     }
 
-    /// The image's folder beside the one where the walk is, if it has one.
-    fn image_folder(&self) -> Option<BorrowedFd<'_>> {
-        (self.base.depth() == self.own.depth()).then(|| self.base.here())
-    }
-
-    fn file(&mut self, name: &CStr, own: &Stat, base: Option<&Stat>) -> io::Result<()> {
-        let holds = self.own.known().holds;
-        let Some(upper) = self.elsewhere(holds, name, own)? else {
-            // Whatever is in a layer was written, if only with what had been there.
-            let is_written = self.measure == Measure::Packed && holds != Holds::Everything;
-            let changed = is_written || self.file_differs(self.own.here(), name, own, base)?;
-            return self.report.file(changed, &self.path, kind(base), (self.own.here(), name, own));
+    fn present_file(
+        &mut self,
+        pair: Pair<'_>,
+        name: &CStr,
+        path: &[u8],
+        own: &Stat,
+        base: Option<&Stat>,
+    ) -> io::Result<()> {
+        if let Some(upper) = self.elsewhere(pair, name, own)? {
+            let merged = upper.merged_folder(above(path))?;
+            let pair = Pair { own: merged.as_fd(), holds: Holds::Everything, ..pair };
+            let Some(own) = stat(pair.own, name)? else { return Ok(()) };
+            return self.present_file(pair, name, path, &own, base);
+        }
+        let changed = match base {
+            // Whatever is there was written, if only with what had been there.
+            _ if self.measure == Measure::Packed && pair.holds != Holds::Everything => true,
+            Some(base) => differs(own, base) || self.capabilities_differ(pair, name, own)?,
+            None => true,
         };
-        let folder = upper.merged_folder(above(&self.path))?;
-        let Some(own) = stat(folder.as_fd(), name)? else { return Ok(()) };
-        let changed = self.file_differs(folder.as_fd(), name, &own, base)?;
-        self.report.file(changed, &self.path, kind(base), (folder.as_fd(), name, &own))
+        match changed {
+            true => self.emit(&Entry { path, kind: kind(base), own: Some((pair.own, name, own)) }),
+            false => Ok(()),
+        }
     }
 
-    fn folder(&mut self, name: CString, own: &Stat, base: Option<&Stat>) -> io::Result<()> {
-        let image_has_it = base.is_some_and(|base| file_type(base) == FileType::Directory);
-        let path = self.path.as_slice();
+    fn present_folder(
+        &mut self,
+        pair: Pair<'_>,
+        name: &CStr,
+        path: &[u8],
+        own: &Stat,
+        base: Option<&Stat>,
+    ) -> io::Result<()> {
+        let base_is_folder = base.is_some_and(|base| file_type(base) == FileType::Directory);
+        let depth = self.pending.len();
         let shown = match base {
-            Some(base) if image_has_it => self.folder_differs(path, own, base),
+            Some(base) if base_is_folder => self.folder_differs(path, own, base),
             Some(_) => true,
             // Made for the stubs that it holds, or by the container.
             None => !HOLDERS.contains(&path),
         };
         if shown {
-            self.report.tell(&Entry { path, kind: kind(base), own: Some(Own::Folder(own)) })?;
+            self.emit(&Entry { path, kind: kind(base), own: Some((pair.own, name, own)) })?;
         } else {
-            let pending = Pending { depth: self.own.depth() + 1, path: path.len(), stat: *own, kind: kind(base) };
-            self.report.pending.push(pending);
+            let folder = pair.own.try_clone_to_owned()?;
+            let (name, path) = (name.to_owned(), path.to_vec());
+            self.pending.push(Pending { folder, name, stat: *own, path, kind: kind(base) });
         }
-        self.enter(name, own, image_has_it)
+        self.inner(Pair { base: pair.base.filter(|_| base_is_folder), ..pair }, name, path, own)?;
+        self.pending.truncate(depth);
+        Ok(())
     }
 
-    fn enter(&mut self, name: CString, own: &Stat, image_has_it: bool) -> io::Result<()> {
-        let holds = self.own.known().holds;
-        let elsewhere = self.elsewhere(holds, &name, own)?;
-        let (folder, holds) = match (elsewhere, self.upper) {
-            (Some(upper), _) => (upper.merged_folder(&self.path)?, Holds::Everything),
-            (None, upper) => match beneath(self.own.here(), &name, FOLDER) {
-                Err(error) if tree::is_gone(&error) => {
-                    self.report.forget_below(self.own.depth());
-                    return Ok(());
-                }
-                folder => match upper {
-                    Some(upper) if holds == Holds::Changes && upper.is_opaque(self.own.here(), &name)? => {
-                        (folder?, Holds::Opaque)
-                    }
-                    _ => (folder?, holds),
-                },
-            },
+    fn inner(&mut self, pair: Pair<'_>, name: &CStr, path: &[u8], own: &Stat) -> io::Result<()> {
+        let prefix = [path, b"/"].concat();
+        let base = pair.base.map(|base| beneath(base, name, FOLDER)).transpose()?;
+        let base = base.as_ref().map(AsFd::as_fd);
+        if let Some(upper) = self.elsewhere(pair, name, own)? {
+            let merged = upper.merged_folder(path)?;
+            return self.folder(Pair { own: merged.as_fd(), base, holds: Holds::Everything }, &prefix);
+        }
+        let inner = match beneath(pair.own, name, FOLDER) {
+            // It went away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
         };
-        if image_has_it {
-            self.base.enter(&name, ())?;
-        }
-        let names = names(folder.as_fd(), image_has_it.then(|| self.base.here()), holds)?;
-        self.path.push(b'/');
-        let known = Listing { names, holds, path: self.path.len() };
-        match elsewhere {
-            Some(_) => self.own.push_apart(name, folder, known),
-            None => self.own.push(name, folder, known),
-        }
+        let holds = match (pair.holds, self.upper) {
+            (Holds::Changes, Some(upper)) if upper.is_opaque(pair.own, name)? => Holds::Opaque,
+            (holds, _) => holds,
+        };
+        self.folder(Pair { own: inner.as_fd(), base, holds }, &prefix)
     }
 
     /// The upper folder, if what an entry of it holds is not there.
-    fn elsewhere(&self, holds: Holds, name: &CStr, own: &Stat) -> io::Result<Option<&'a Upper>> {
+    fn elsewhere(&self, pair: Pair<'_>, name: &CStr, own: &Stat) -> io::Result<Option<&'a Upper>> {
         match self.upper {
-            Some(upper) if holds != Holds::Everything => {
-                Ok(upper.is_elsewhere(self.own.here(), name, own)?.then_some(upper))
+            Some(upper) if pair.holds != Holds::Everything => {
+                Ok(upper.is_elsewhere(pair.own, name, own)?.then_some(upper))
             }
             _ => Ok(None),
         }
@@ -227,13 +218,19 @@ impl<'a> Walk<'a> {
         owner(own) != owner(base) || (time_counts && time(own) != time(base))
     }
 
-    fn file_differs(&self, folder: BorrowedFd<'_>, name: &CStr, own: &Stat, base: Option<&Stat>) -> io::Result<bool> {
-        let (Some(base), Some(image)) = (base, self.image_folder()) else { return Ok(true) };
-        if differs(own, base) || file_type(own) != FileType::RegularFile {
-            return Ok(differs(own, base));
-        }
+    fn capabilities_differ(&self, pair: Pair<'_>, name: &CStr, own: &Stat) -> io::Result<bool> {
+        let (Some(base), FileType::RegularFile) = (pair.base, file_type(own)) else { return Ok(false) };
         let of = |folder| tree::xattr(folder, name, c"security.capability");
-        Ok(of(folder)? != of(image)?)
+        Ok(of(pair.own)? != of(base)?)
+    }
+
+    /// Reports the folders that lead to an entry, then the entry.
+    fn emit(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        for Pending { folder, name, stat, path, kind } in self.pending.drain(..) {
+            let own = Some((folder.as_fd(), name.as_c_str(), &stat));
+            (self.report)(&Entry { path: &path, kind, own })?;
+        }
+        (self.report)(entry)
     }
 }
 
@@ -247,19 +244,6 @@ fn kind(base: Option<&Stat>) -> ChangeKind {
 /// The folder that a path leads through last.
 fn above(path: &[u8]) -> &[u8] {
     &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)]
-}
-
-/// Names in a folder of the container's, and those of its image's where they tell what is gone.
-fn names(own: BorrowedFd<'_>, base: Option<BorrowedFd<'_>>, holds: Holds) -> io::Result<vec::IntoIter<CString>> {
-    let mut names = tree::names(own)?;
-    if let Some(base) = base
-        && holds != Holds::Changes
-    {
-        names.extend(tree::names(base)?);
-        names.sort_unstable();
-        names.dedup();
-    }
-    Ok(names.into_iter())
 }
 
 fn stat(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Stat>> {

@@ -12,9 +12,8 @@ use std::{
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
-use super::changes::bind;
 use crate::rootfs::{
-    Changes, ExtractOptions, Owner, Placing, RootView, copy_up, folder_size, open_part, remove_folder, resolve::beneath,
+    ExtractOptions, Owner, Placing, RootView, copy_up, folder_size, open_part, remove_folder, resolve::beneath,
 };
 
 /// Where recursion would show: far less than the threads of the daemon have.
@@ -65,63 +64,6 @@ fn deep_trees_are_copied_hashed_measured_and_removed() {
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         }
     });
-}
-
-/// Packs a tree's changes and unpacks them: how many folders lie in each other, and how many entries there are.
-fn packed(changes: &Changes) -> (usize, usize) {
-    let (sender, mut receiver) = tokio::sync::mpsc::channel(1 << 16);
-    changes.layer(&sender);
-    drop(sender);
-    let mut bytes = Vec::new();
-    while let Some(chunk) = receiver.blocking_recv() {
-        bytes.extend(chunk.unwrap());
-    }
-    let mut archive = tar::Archive::new(bytes.as_slice());
-    let names = archive.entries().unwrap().map(|entry| entry.unwrap().path_bytes().into_owned());
-    let depths: Vec<usize> =
-        names.map(|name| name.split(|byte| *byte == b'/').filter(|part| *part == b"d").count()).collect();
-    (depths.iter().copied().max().unwrap_or_default(), depths.len())
-}
-
-/// A walk that recursed gave up at a depth of 400; each folder on the way to a change costs a header, no descriptor.
-#[test]
-fn changes_are_found_however_deep() {
-    let depth = 1500;
-    let (image, own, bare) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
-    for folder in [&image, &own] {
-        make_deep(folder, depth);
-    }
-    let mut last: OwnedFd = open_part(own.path(), "").unwrap();
-    for _ in 0..depth {
-        last = beneath(last.as_fd(), c"d", OFlags::PATH | OFlags::DIRECTORY).unwrap();
-    }
-    rustix::fs::openat(&last, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
-    with_little_stack(|| {
-        let made = Changes::open(&bind(bare.path()), &bind(own.path())).unwrap();
-        assert_eq!(made.list().unwrap().len(), depth + 2, "all is new");
-        assert_eq!(packed(&made), (depth, depth + 2));
-        let changed = Changes::open(&bind(image.path()), &bind(own.path())).unwrap().list().unwrap();
-        let last = changed.last().map(|change| change.path.as_str());
-        assert!(last.is_some_and(|path| path.ends_with("/d/new")), "{last:?}");
-        let gone = Changes::open(&bind(own.path()), &bind(bare.path())).unwrap();
-        assert_eq!((gone.list().unwrap().len(), packed(&gone)), (1, (0, 1)), "one mark");
-    });
-    for folder in [image, own] {
-        remove_folder(&folder.path().join("d")).unwrap();
-    }
-}
-
-#[test]
-fn what_no_path_leads_to_is_in_no_layer() {
-    let (own, bare) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    make_deep(&own, 5000);
-    with_little_stack(|| {
-        let made = Changes::open(&bind(bare.path()), &bind(own.path())).unwrap();
-        let (deepest, entries) = packed(&made);
-        assert_eq!((deepest, made.list().unwrap().len()), (entries, entries));
-        assert!((1500..2048).contains(&deepest), "{deepest}");
-    });
-    remove_folder(&own.path().join("d")).unwrap();
 }
 
 /// Removing recursively overflows the stack of any thread on it, which ends the daemon.

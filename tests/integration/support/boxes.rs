@@ -6,7 +6,10 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-use super::daemon::{Daemon, http::Answer};
+use super::daemon::{
+    Daemon,
+    http::{Answer, Client},
+};
 
 /// The image's name on every test daemon.
 pub const IMAGE: &str = "box:latest";
@@ -17,7 +20,7 @@ const APPLETS: &[&str] = &[
 ];
 
 /// A tar of a root file system with busybox.
-fn rootfs() -> Vec<u8> {
+pub fn rootfs() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |path: &str, kind: tar::EntryType, mode: u32, link: &str, content: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -52,14 +55,16 @@ impl Daemon {
         daemon.import_box().await;
         daemon
     }
+}
 
-    /// Gives it the image.
+impl Client {
+    /// Gives the daemon, or the job, behind it the image.
     pub async fn import_box(&self) {
         let request = Request::post("/images/create?fromSrc=-&repo=box&tag=latest")
             .header("content-type", "application/x-tar")
             .body(Full::from(Bytes::from(rootfs())))
             .expect("a constant request");
-        let answer = self.client().whole(request).await;
+        let answer = self.whole(request).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(!answer.text().contains("errorDetail"), "{}", answer.text());
     }
@@ -75,18 +80,18 @@ impl Daemon {
     pub async fn try_create(&self, name: &str, script: &str, extra: Value) -> Answer {
         let mut body = json!({"Image": IMAGE, "Cmd": ["sh", "-c", script], "HostConfig": {"NetworkMode": "none"}});
         merge(&mut body, extra);
-        self.client().post(&format!("/containers/create?name={name}"), body).await
+        self.post(&format!("/containers/create?name={name}"), body).await
     }
 
     /// Starts a container.
     pub async fn launch(&self, id: &str) {
-        let answer = self.client().post(&format!("/containers/{id}/start"), Value::Null).await;
+        let answer = self.post(&format!("/containers/{id}/start"), Value::Null).await;
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
     /// Waits for its end.
     pub async fn exit_code(&self, id: &str) -> i64 {
-        let answer = self.client().post(&format!("/containers/{id}/wait"), Value::Null).await;
+        let answer = self.post(&format!("/containers/{id}/wait"), Value::Null).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["StatusCode"].as_i64().expect("a number")
     }
@@ -101,7 +106,7 @@ impl Daemon {
 
     /// Everything in its log, without frames.
     pub async fn output(&self, id: &str) -> String {
-        let answer = self.client().get(&format!("/containers/{id}/logs?stdout=1&stderr=1")).await;
+        let answer = self.get(&format!("/containers/{id}/logs?stdout=1&stderr=1")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         unframed(&answer.body)
     }
@@ -109,26 +114,26 @@ impl Daemon {
     /// Runs a command in a container; the exit code and what it wrote.
     pub async fn exec(&self, id: &str, command: &[&str]) -> (i64, String) {
         let body = json!({"Cmd": command, "AttachStdout": true, "AttachStderr": true});
-        let answer = self.client().post(&format!("/containers/{id}/exec"), body).await;
+        let answer = self.post(&format!("/containers/{id}/exec"), body).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
         let exec = answer.json()["Id"].as_str().expect("an id").to_owned();
-        let (_, mut stream) = self.client().hijack(&format!("/exec/{exec}/start"), json!({"Detach": false})).await;
+        let (_, mut stream) = self.hijack(&format!("/exec/{exec}/start"), json!({"Detach": false})).await;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await.expect("the stream ends");
-        let inspect = self.client().get(&format!("/exec/{exec}/json")).await.json();
+        let inspect = self.get(&format!("/exec/{exec}/json")).await.json();
         (inspect["ExitCode"].as_i64().expect("the exit code is there when the stream ends"), unframed(&bytes))
     }
 
     /// `GET /containers/{id}/json`.
     pub async fn inspect(&self, id: &str) -> Value {
-        let answer = self.client().get(&format!("/containers/{id}/json")).await;
+        let answer = self.get(&format!("/containers/{id}/json")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
     }
 
     /// `DELETE /containers/{id}?force=1&v=1`.
     pub async fn remove(&self, id: &str) {
-        let answer = self.client().delete(&format!("/containers/{id}?force=1&v=1")).await;
+        let answer = self.delete(&format!("/containers/{id}?force=1&v=1")).await;
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 }

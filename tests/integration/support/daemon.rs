@@ -137,6 +137,17 @@ impl Daemon {
         self.process.id()
     }
 
+    /// Our program as a client of its admin socket: `ringer job …`.
+    pub fn ringer(&self, arguments: &[&str]) -> Command {
+        let mut ringer = Command::new(env!("CARGO_BIN_EXE_ringer"));
+        let admin = format!("unix://{}", self.folder().join("run/admin.sock").display());
+        ringer
+            .args(arguments)
+            .env("RINGER_ADMIN_HOST", admin)
+            .env("DOCKER_CONFIG", self.folder().join("docker-config"));
+        ringer
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder().join("log")).unwrap_or_default()
@@ -185,6 +196,15 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(10));
         }
         None
+    }
+}
+
+/// What its API answers is asked of the daemon itself.
+impl std::ops::Deref for Daemon {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 

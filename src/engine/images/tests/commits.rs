@@ -74,10 +74,10 @@ async fn committed_image_has_a_layer_and_a_step_more_and_knows_its_parent() {
         .unwrap_err();
     assert!(refused.to_string().ends_with("(cannot be forced) - image has dependent child images"), "{refused}");
 
-    let events = world.engine.events.subscribe().0;
-    let last: Vec<_> = events.iter().rev().take(3).map(|event| event.event.action.as_str()).collect();
+    let events = world.engine.events.subscribe(world.engine.default_scope().tenant()).0;
+    let last: Vec<_> = events.iter().rev().take(3).map(|event| event.action.as_str()).collect();
     assert_eq!(last, ["commit", "tag", "create"]);
-    let commit = &events.last().unwrap().event;
+    let commit = events.last().unwrap();
     assert_eq!((commit.actor.as_str(), commit.attributes["imageRef"].as_str()), (id.as_str(), "made:1"));
 }
 

@@ -1,0 +1,73 @@
+//! `api-spec/admin.json` says what is served, and nothing else.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{ExtendBody, JobAnswer, JobBody, ReportAnswer, routes};
+use crate::model::{
+    job::{EndReason, JobLimits},
+    time::Timestamp,
+};
+
+fn document() -> Value {
+    serde_json::from_str(include_str!("../../api-spec/admin.json")).expect("the document is JSON")
+}
+
+#[test]
+fn every_call_stands_in_the_document_and_no_other() {
+    let document = document();
+    let mut told = BTreeSet::new();
+    for (path, calls) in document["paths"].as_object().unwrap() {
+        for (method, call) in calls.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters") {
+            told.insert((method.to_uppercase(), path.clone(), call["operationId"].as_str().unwrap().to_owned()));
+        }
+    }
+    let served: BTreeSet<_> = routes()
+        .iter()
+        .map(|route| (route.method.to_string(), route.path.to_owned(), route.operation.to_owned()))
+        .collect();
+    assert_eq!(told, served);
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().expect("an object").keys().cloned().collect()
+}
+
+#[test]
+fn every_field_stands_in_the_document_and_no_other() {
+    let document = document();
+    let body = JobBody {
+        name: Some("a".to_owned()),
+        uid: Some(1),
+        owner_pid: Some(1),
+        ttl: Some(1),
+        memory: Some(1),
+        nano_cpus: Some(1),
+        pids: Some(1),
+    };
+    let answer = JobAnswer {
+        id: "job-1".to_owned(),
+        name: "a".to_owned(),
+        docker_host: "unix:///a".to_owned(),
+        socket: "/a".to_owned(),
+        created: Timestamp::zero(),
+        expires: None,
+        owner_pid: None,
+        uid: 0,
+        limits: JobLimits::default(),
+        ending: None,
+        trouble: None,
+    };
+    let shapes = [
+        ("JobCreate", serde_json::to_value(body).unwrap()),
+        ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1 }).unwrap()),
+        ("Job", serde_json::to_value(answer).unwrap()),
+        ("JobReport", serde_json::to_value(ReportAnswer::default()).unwrap()),
+    ];
+    for (name, shape) in shapes {
+        assert_eq!(keys(&document["components"]["schemas"][name]["properties"]), keys(&shape), "{name}");
+    }
+    let reasons = [EndReason::Removed, EndReason::OwnerEnded, EndReason::Expired, EndReason::NotMade, EndReason::Lost];
+    assert_eq!(document["components"]["schemas"]["Job"]["properties"]["ending"]["enum"], json!(reasons));
+}

@@ -1,0 +1,46 @@
+//! The sockets of jobs: a listener each, through which everything is the job's tenant's.
+
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+};
+
+use async_trait::async_trait;
+use ringer::{
+    api::{self, router::Router},
+    edge::server::{Access, Listener, Listening, Server},
+    engine::jobs::{Door, Doors},
+    model::{Error, Result, job::JobRecord},
+};
+
+/// Makes them on the daemon's server.
+pub struct JobDoors {
+    /// Not held: the engine has us, and the server's handlers have the engine.
+    server: Weak<Server>,
+    router: Router,
+}
+
+impl JobDoors {
+    /// On `server`, with Docker's API.
+    pub fn new(server: Arc<Server>, router: Router) -> Self {
+        Self { server: Arc::downgrade(&server), router }
+    }
+}
+
+impl Doors for JobDoors {
+    fn open(&self, job: &JobRecord, socket: &Path) -> Result<Box<dyn Door>> {
+        let server = self.server.upgrade().ok_or_else(|| Error::unavailable("the daemon is shutting down"))?;
+        // Who may come through is said by the folder: users of the job's containers have other numbers.
+        let listener = Listener::unix(socket, Access::Everybody)?;
+        Ok(Box::new(JobDoor(server.listen(listener, api::for_tenant(&self.router, job.id.clone())))))
+    }
+}
+
+struct JobDoor(Listening);
+
+#[async_trait]
+impl Door for JobDoor {
+    async fn close(self: Box<Self>) {
+        self.0.cut_off().await;
+    }
+}

@@ -1,0 +1,192 @@
+//! `ringer job`: jobs from the command line, by the admin API.
+
+mod run;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use ringer::{
+    admin::{JobAnswer, JobBody, ReportAnswer},
+    model::{Error, Result, job::EndReason},
+};
+
+use self::{
+    run::Run,
+    values::{Bytes, Cpus, Seconds},
+};
+use super::admin::AdminHost;
+
+/// Jobs: each has a Docker socket of its own, and everything that was made through it is removed with it.
+#[derive(Args, Debug)]
+pub struct JobCommand {
+    #[command(flatten)]
+    admin: AdminHost,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a job, run a command with DOCKER_HOST set to its socket, and remove the job when the command has ended
+    Run(Run),
+    /// Make a job and print it as JSON
+    Create(Create),
+    /// List jobs
+    Ls {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a job as JSON
+    Inspect {
+        /// Id or name
+        job: String,
+    },
+    /// Remove jobs with everything that was made through their sockets
+    Rm {
+        /// Ids or names
+        #[arg(required = true)]
+        jobs: Vec<String>,
+    },
+    /// Give a job more, or less, time from now on
+    Extend {
+        /// Id or name
+        job: String,
+        /// Time, such as 90s, 30m or 2h
+        #[arg(long, value_name = "DURATION")]
+        ttl: Seconds,
+    },
+}
+
+/// What `run` and `create` have in common.
+#[derive(Args, Clone, Debug)]
+struct Options {
+    /// Name of the job [default: its id]
+    #[arg(long)]
+    name: Option<String>,
+    /// Remove the job after this time at the latest, such as 90s, 30m or 2h
+    #[arg(long, value_name = "DURATION")]
+    ttl: Option<Seconds>,
+    /// Memory for all its containers together, such as 512m or 4g
+    #[arg(long, short, value_name = "BYTES")]
+    memory: Option<Bytes>,
+    /// Processors for all its containers together, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    cpus: Option<Cpus>,
+    /// Processes and threads of all its containers together
+    #[arg(long, value_name = "NUMBER")]
+    pids: Option<u64>,
+}
+
+impl Options {
+    fn body(self) -> JobBody {
+        JobBody {
+            name: self.name,
+            ttl: self.ttl.map(|Seconds(ttl)| ttl),
+            memory: self.memory.map(|Bytes(memory)| memory),
+            nano_cpus: self.cpus.map(|Cpus(nano)| nano),
+            pids: self.pids,
+            ..JobBody::default()
+        }
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+struct Create {
+    #[command(flatten)]
+    options: Options,
+    /// Remove the job when this process has ended
+    #[arg(long, value_name = "PID")]
+    owner_pid: Option<i32>,
+    /// User number that may use the socket [default: root]
+    #[arg(long, value_name = "UID")]
+    owner: Option<u32>,
+}
+
+impl JobCommand {
+    /// Carries the verb out; the answer is the exit code.
+    pub fn run(self) -> ExitCode {
+        // One thread: a child dies with the thread that started it.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&Error::system(format!("starting the runtime: {error}"))),
+        };
+        runtime.block_on(self.carry_out()).unwrap_or_else(|error| failed(&error))
+    }
+
+    async fn carry_out(self) -> Result<ExitCode> {
+        let client = self.admin.client()?;
+        match self.verb {
+            Verb::Run(run) => return run.carry_out(&client).await,
+            Verb::Create(Create { options, owner_pid, owner }) => {
+                let body = JobBody { owner_pid, uid: owner, ..options.body() };
+                println!("{}", json(&client.create(&body).await?)?);
+            }
+            Verb::Ls { json: true } => println!("{}", json(&client.list().await?)?),
+            Verb::Ls { json: false } => print!("{}", table(&client.list().await?)),
+            Verb::Inspect { job } => println!("{}", json(&client.inspect(&job).await?)?),
+            Verb::Extend { job, ttl: Seconds(ttl) } => println!("{}", json(&client.extend(&job, ttl).await?)?),
+            Verb::Rm { jobs } => {
+                for job in jobs {
+                    let removed = client.delete(&job).await?;
+                    println!("{job}: {}", told(&removed));
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    eprintln!("ringer: {}", error.chain());
+    ExitCode::FAILURE
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|error| Error::system(error.to_string()))
+}
+
+/// What was removed, in one line.
+fn told(report: &ReportAnswer) -> String {
+    let removed = &report.removed;
+    let counted = |number: u64, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
+    format!(
+        "removed {}, {}, {}, {}, {}",
+        counted(removed.containers, "container"),
+        counted(removed.networks, "network"),
+        counted(removed.volumes, "volume"),
+        counted(removed.images, "image"),
+        values::in_units(removed.bytes),
+    )
+}
+
+fn table(jobs: &[JobAnswer]) -> String {
+    let mut rows = vec![["ID", "NAME", "CREATED", "EXPIRES", "STATE"].map(str::to_owned)];
+    rows.extend(jobs.iter().map(|job| {
+        let state = match (&job.ending, &job.trouble) {
+            (None, _) => "open".to_owned(),
+            (Some(reason), None) => format!("ending ({})", word(*reason)),
+            (Some(reason), Some(trouble)) => format!("ending ({}): {trouble}", word(*reason)),
+        };
+        let expires = job.expires.map_or_else(|| "never".to_owned(), |expires| expires.to_string());
+        [job.id.clone(), job.name.clone(), job.created.to_string(), expires, state]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..4).map(width).collect();
+    let line = |row: &[String; 5]| {
+        let cells: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect();
+        format!("{cells}{}\n", row[4])
+    };
+    rows.iter().map(line).collect()
+}
+
+fn word(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Removed => "removed",
+        EndReason::OwnerEnded => "its owner has ended",
+        EndReason::Expired => "its time is up",
+        EndReason::NotMade => "it could not be made",
+        EndReason::Lost => "its record was lost",
+    }
+}

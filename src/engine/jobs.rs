@@ -1,0 +1,178 @@
+//! Jobs: verbs. A job is a tenant with a socket of its own and an end; everything made through the socket goes with it.
+//!
+//! `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start.
+
+mod end;
+mod lease;
+mod restore;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tracing::info;
+
+pub(crate) use self::store::Job;
+pub use self::store::JobStore;
+use crate::{
+    engine::{Engine, tenants::Tenant},
+    model::{
+        Error, Result,
+        error::Context,
+        id::TenantId,
+        job::{self, EndReason, JobRecord, JobReport, JobRequest},
+        time::Timestamp,
+    },
+    processes::ends,
+};
+
+/// How long a client is kept waiting for the end of a job; the removal itself goes on.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Opens the sockets of jobs: what stands above the engine and serves an API.
+pub trait Doors: Send + Sync + 'static {
+    /// Makes the socket of a job and serves its tenant there. A dead socket in its place is replaced.
+    fn open(&self, job: &JobRecord, socket: &Path) -> Result<Box<dyn Door>>;
+}
+
+/// The socket of a job.
+#[async_trait]
+pub trait Door: Send + Sync {
+    /// Takes it away: nobody is let in any more, and whoever is in is cut off. Returns when that has happened.
+    async fn close(self: Box<Self>);
+}
+
+/// A job for clients.
+#[derive(Clone, Debug)]
+pub struct JobView {
+    /// What is stored of it.
+    pub record: Arc<JobRecord>,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Why its removal has not come to its end yet.
+    pub trouble: Option<String>,
+}
+
+impl Engine {
+    /// Makes a job: its record, its network, its cgroup, its socket. What a failure leaves is taken back.
+    pub async fn job_create(&self, request: JobRequest) -> Result<JobView> {
+        let engine = self.clone();
+        self.run("job_create", async move { engine.create_job(request).await }).await
+    }
+
+    async fn create_job(&self, request: JobRequest) -> Result<JobView> {
+        let owner = request.owner_pid.map(|pid| {
+            ends::name_of(pid)
+                .map_err(|error| Error::invalid(format!("no process {pid} that could own a job: {error}")))
+        });
+        let id = store::new_id();
+        let name = request.name.unwrap_or_else(|| id.to_string());
+        job::check_name(&name)?;
+        let record = JobRecord {
+            id,
+            name,
+            created: Timestamp::now(),
+            uid: request.uid,
+            owner: owner.transpose()?,
+            expires: request.ttl.map(job::expiry).transpose()?,
+            limits: request.limits,
+            ending: None,
+        };
+        let job = self.jobs.add(record)?;
+        match self.open_job(&job).await {
+            Ok(()) => {
+                let record = job.record();
+                info!(job.id = %record.id, job.name = record.name, "made job {}", record.name);
+                self.watch_job(&job);
+                Ok(self.view(&job))
+            }
+            Err(error) => {
+                job.tell_to_end(EndReason::NotMade)?;
+                self.watch_job(&job);
+                job.gone(PATIENCE).await;
+                Err(error.context("making a job"))
+            }
+        }
+    }
+
+    /// All jobs, oldest first.
+    pub fn job_list(&self) -> Vec<JobView> {
+        self.jobs.list().iter().map(|job| self.view(job)).collect()
+    }
+
+    /// A job by its id, its name or a unique prefix of its id.
+    pub fn job_inspect(&self, reference: &str) -> Result<JobView> {
+        Ok(self.view(&*self.jobs.get(reference)?))
+    }
+
+    /// Gives a job another time from now on.
+    pub fn job_extend(&self, reference: &str, ttl: u64) -> Result<JobView> {
+        let job = self.jobs.get(reference)?;
+        let expires = job::expiry(ttl)?;
+        job.change(|record| match record.ending {
+            Some(_) => Err(Error::conflict(format!("job {} is being removed", record.name))),
+            None => {
+                record.expires = Some(expires);
+                Ok(())
+            }
+        })?;
+        Ok(self.view(&job))
+    }
+
+    /// Ends a job and removes everything of it. Answers when nothing is left, with what was removed.
+    pub async fn job_delete(&self, reference: &str) -> Result<JobReport> {
+        let job = self.jobs.get(reference)?;
+        job.tell_to_end(EndReason::Removed)?;
+        let name = job.record().name.clone();
+        job.gone(PATIENCE).await.ok_or_else(|| {
+            let why = job.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            Error::unavailable(format!("job {name} is still being removed{why}"))
+        })
+    }
+
+    fn view(&self, job: &Job) -> JobView {
+        JobView { record: job.record(), socket: self.job_socket(job), trouble: job.trouble() }
+    }
+
+    /// Where a job's socket is: alone in a folder, which containers can be given whole.
+    pub(crate) fn job_socket(&self, job: &Job) -> PathBuf {
+        self.job_folder(job).join("docker.sock")
+    }
+
+    fn job_folder(&self, job: &Job) -> PathBuf {
+        self.config.exec_root.join("jobs").join(job.id().as_str())
+    }
+
+    /// Whatever a job needs before somebody uses it; done again for one that a later life of the daemon takes up.
+    async fn open_job(&self, job: &Job) -> Result<()> {
+        let record = job.record();
+        let tenant = self.tenant_of(&record.id).await?;
+        self.open_networks_of(&tenant).await?;
+        self.backends.runtime.make_parent(&record.id, &record.limits).await?;
+        self.open_door(job)
+    }
+
+    /// The tenant of a job, with the host of its networks.
+    async fn tenant_of(&self, id: &TenantId) -> Result<Arc<Tenant>> {
+        match self.tenants.get(id) {
+            Ok(tenant) => Ok(tenant),
+            Err(_) => Ok(self.tenants.add(id, self.backends.network.open(id).await?)),
+        }
+    }
+
+    fn open_door(&self, job: &Job) -> Result<()> {
+        let (record, socket) = (job.record(), self.job_socket(job));
+        let doors = self.jobs.doors().ok_or_else(|| Error::unavailable("no sockets can be made yet"))?;
+        store::make_folder(&self.job_folder(job), record.uid).context("making the folder of a job's socket")?;
+        self.tenant_listens_at(&record.id, socket.clone())?;
+        job.keep_door(doors.open(&record, &socket)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! The removal of a job, in order: first nobody can make anything any more, then everything goes. Done again until it
+//! came to its end; each step finds what an earlier try, or an earlier daemon, has left.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use tracing::{info, warn};
+
+use super::store::Job;
+use crate::{
+    engine::{Engine, container::Container, containers::delete::DeleteOptions, tenants::Tenant},
+    model::{Error, ErrorKind, Result, error::Context, id::TenantId, job::JobReport},
+    rootfs,
+};
+
+/// Before the second try, and the longest between two.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+
+/// How long requests that were cut off may take to come to their end.
+const LEAVING: Duration = Duration::from_secs(15);
+
+/// Containers that are removed at once.
+const AT_ONCE: usize = 16;
+
+/// How often containers are looked for again: what was under way may have made one after the last look.
+const ROUNDS: usize = 5;
+
+impl Engine {
+    /// Removes a job; returns when nothing is left of it, or when the daemon stops.
+    pub(super) async fn end_job(&self, job: &Arc<Job>) {
+        let (mut report, mut pause, stopping) = (JobReport::default(), PAUSES.0, self.stopping());
+        while let Err(error) = self.remove_job(job, &mut report).await {
+            let why = error.chain();
+            warn!(job.id = %job.id(), "removing job {}, to be tried again: {why}", job.id());
+            job.has_trouble(why);
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            }
+        }
+        let JobReport { containers, networks, volumes, images, bytes } = report;
+        info!(job.id = %job.id(), containers, networks, volumes, images, bytes, "removed job {}", job.record().name);
+    }
+
+    async fn remove_job(&self, job: &Job, report: &mut JobReport) -> Result<()> {
+        let tenant = self.tenant_of(job.id()).await?;
+        tenant.close();
+        job.close_door().await;
+        self.remove_containers_of(&tenant, report).await?;
+        self.remove_counted_networks(&tenant, report).await?;
+        self.remove_volumes_of(&tenant, report).await?;
+        self.remove_images_of(tenant.id(), report).await?;
+        self.backends.runtime.remove_parent(tenant.id()).await?;
+        let (socket, kept) = (self.job_folder(job), self.config.data_root.join("tenants").join(job.id().as_str()));
+        blocking(move || remove_folder(&socket).and_then(|()| remove_folder(&kept)))
+            .await
+            .context("removing folders")?;
+        self.events.forget(tenant.id());
+        self.tenants.remove(tenant.id());
+        self.jobs.forget(job, *report)
+    }
+
+    /// Removes containers until none comes any more: requests that were under way may still make some.
+    async fn remove_containers_of(&self, tenant: &Arc<Tenant>, report: &mut JobReport) -> Result<()> {
+        for _ in 0..ROUNDS {
+            let found = self.containers.list(tenant.id());
+            let removed =
+                stream::iter(found).map(|container| self.remove_with_job(container)).buffer_unordered(AT_ONCE);
+            for bytes in removed.collect::<Vec<_>>().await {
+                report.bytes += bytes?;
+                report.containers += 1;
+            }
+            if !tenant.unused(LEAVING).await {
+                return Err(Error::unavailable("requests of it have not come to their end"));
+            }
+            if self.containers.list(tenant.id()).is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable("containers of it come again and again"))
+    }
+
+    /// Answers what its writable layer took.
+    async fn remove_with_job(&self, container: Arc<Container>) -> Result<u64> {
+        let bytes = self.backends.runtime.usage(container.id()).await.unwrap_or(0);
+        let options = DeleteOptions { force: true, volumes: false };
+        match self.remove(&container, options).await {
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            // Another removal of it is under way.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(bytes),
+            Err(error) => Err(error.context(format!("removing container {}", container.id()))),
+        }
+    }
+
+    async fn remove_counted_networks(&self, tenant: &Tenant, report: &mut JobReport) -> Result<()> {
+        let made = self.networks.list(tenant.id()).iter().filter(|record| !record.is_predefined()).count();
+        self.remove_networks_of(tenant).await?;
+        report.networks += u64::try_from(made).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    async fn remove_volumes_of(&self, tenant: &Tenant, report: &mut JobReport) -> Result<()> {
+        for info in self.volumes.list(tenant.id()) {
+            let folder = info.mountpoint.clone();
+            report.bytes += blocking(move || rootfs::folder_size(&folder)).await.unwrap_or(0);
+            self.delete_volume(tenant.id(), &info.volume.name, true).await?;
+            report.volumes += 1;
+        }
+        // Their files go behind the answer.
+        if tenant.unused(LEAVING).await {
+            Ok(())
+        } else {
+            Err(Error::unavailable("files of its volumes are still being removed"))
+        }
+    }
+
+    /// Names and steps of builds. What nothing else refers to goes with the collector's next pass.
+    async fn remove_images_of(&self, tenant: &TenantId, report: &mut JobReport) -> Result<()> {
+        let images = &self.images.backend;
+        for record in images.list_images(tenant).await? {
+            images.delete_image(tenant, &record.name, false).await?;
+            report.images += 1;
+        }
+        let steps = tenant.of_builds();
+        for record in images.list_images(&steps).await? {
+            images.delete_image(&steps, &record.name, false).await?;
+        }
+        self.images.forget_tenant(tenant);
+        self.collect_garbage_soon();
+        Ok(())
+    }
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match rootfs::remove_folder(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

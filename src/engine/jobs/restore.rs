@@ -1,0 +1,79 @@
+//! Jobs of an earlier life of the daemon.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::{Doors, Job};
+use crate::{
+    engine::Engine,
+    model::{
+        Result,
+        id::TenantId,
+        job::{EndReason, Ending, JobLimits, JobRecord},
+        time::Timestamp,
+    },
+};
+
+impl Engine {
+    /// Begins to serve jobs, those of earlier lives first: what was being removed is removed, the others get their sockets
+    /// back. For when `doors` can make them.
+    pub async fn serve_jobs(&self, doors: Arc<dyn Doors>) {
+        self.jobs.set_doors(doors);
+        for job in self.jobs.list() {
+            if job.record().ending.is_none()
+                && let Err(error) = self.reopen_job(&job).await
+            {
+                warn!(job.id = %job.id(), "taking up job {}: {}", job.record().name, error.chain());
+                let _kept_in_memory = job.tell_to_end(EndReason::NotMade);
+            }
+            self.watch_job(&job);
+        }
+    }
+
+    async fn reopen_job(&self, job: &Job) -> Result<()> {
+        let record = job.record();
+        self.backends.runtime.make_parent(&record.id, &record.limits).await?;
+        self.open_door(job)?;
+        info!(job.id = %record.id, job.name = record.name, "took up job {}", record.name);
+        Ok(())
+    }
+
+    /// Makes tenants of all jobs, before their networks are opened. Whose things are found without a record of a job is removed
+    /// as one that is lost.
+    pub(crate) async fn take_up_tenants(&self) -> Result<()> {
+        for tenant in self.tenants_of_things() {
+            if tenant != TenantId::default_tenant() && !self.jobs.has(&tenant) {
+                warn!(job.id = %tenant, "there are things of {tenant}, but no record of such a job: they are removed");
+                self.jobs.add(lost(&tenant))?;
+            }
+        }
+        for job in self.jobs.list() {
+            if let Err(error) = self.tenant_of(job.id()).await {
+                warn!(job.id = %job.id(), "opening the host of job {}: {}", job.record().name, error.chain());
+                // Its removal tries again.
+                let _kept_in_memory = job.tell_to_end(EndReason::NotMade);
+            }
+        }
+        Ok(())
+    }
+
+    fn tenants_of_things(&self) -> BTreeSet<TenantId> {
+        let containers = self.containers.list_all().into_iter().map(|container| container.record().tenant.clone());
+        containers.chain(self.networks.tenants_with_some()).chain(self.volumes.tenants_with_some()).collect()
+    }
+}
+
+fn lost(tenant: &TenantId) -> JobRecord {
+    let now = Timestamp::now();
+    JobRecord {
+        id: tenant.clone(),
+        name: tenant.to_string(),
+        created: now,
+        uid: 0,
+        owner: None,
+        expires: None,
+        limits: JobLimits::default(),
+        ending: Some(Ending { reason: EndReason::Lost, since: now }),
+    }
+}

@@ -1,0 +1,250 @@
+//! Jobs on fakes.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::*;
+use crate::{
+    backend::images::samples::tar,
+    engine::{
+        images::{Body, ImportRequest},
+        tenants::Scope,
+        testing::Fakes,
+    },
+    model::{
+        ErrorKind,
+        container::{Config, ContainerCreateRequest, HostConfig},
+        filters::Filters,
+        network::NetworkCreateRequest,
+        volume::VolumeRequest,
+    },
+};
+
+/// Nothing here takes longer, on the slowest machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Sockets that are plain files.
+#[derive(Clone, Default)]
+struct FakeDoors {
+    open: Arc<AtomicUsize>,
+    refusal: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl Doors for FakeDoors {
+    fn open(&self, _: &JobRecord, socket: &Path) -> Result<Box<dyn Door>> {
+        if let Some(why) = *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(Error::system(why));
+        }
+        std::fs::write(socket, "").context("making a fake socket")?;
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakeDoor { open: self.open.clone(), socket: socket.to_owned() }))
+    }
+}
+
+struct FakeDoor {
+    open: Arc<AtomicUsize>,
+    socket: PathBuf,
+}
+
+#[async_trait]
+impl Door for FakeDoor {
+    async fn close(self: Box<Self>) {
+        std::fs::remove_file(&self.socket).unwrap();
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct Bench {
+    fakes: Fakes,
+    doors: FakeDoors,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let (fakes, doors) = (Fakes::new().await, FakeDoors::default());
+        fakes.engine.serve_jobs(Arc::new(doors.clone())).await;
+        Self { fakes, doors }
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.fakes.engine
+    }
+
+    async fn job(&self, name: &str) -> JobView {
+        let request = JobRequest { name: Some(name.to_owned()), ..JobRequest::default() };
+        self.engine().job_create(request).await.unwrap()
+    }
+
+    fn scope(&self, job: &JobView) -> Scope {
+        self.engine().scope_of(&job.record.id).unwrap()
+    }
+
+    /// An image, a running container on it, a network and a volume.
+    async fn fill(&self, job: &JobView) {
+        let (engine, scope) = (self.engine(), self.scope(job));
+        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
+        let body: Body = Box::pin(std::io::Cursor::new(tar(&[])));
+        engine.image_import(&scope, &request, body).await.unwrap();
+        engine
+            .volume_create(&scope, VolumeRequest { name: "cache".to_owned(), ..VolumeRequest::default() })
+            .await
+            .unwrap();
+        let request = NetworkCreateRequest { name: "ci".to_owned(), ..NetworkCreateRequest::default() };
+        engine.network_create(&scope, request).await.unwrap();
+        let request = ContainerCreateRequest {
+            name: Some("web".to_owned()),
+            config: Config {
+                image: "box".to_owned(),
+                cmd: Some(["sh", "-c", "sleep 1000"].map(str::to_owned).to_vec()),
+                ..Config::default()
+            },
+            host_config: HostConfig { binds: Some(vec!["cache:/cache".to_owned()]), ..HostConfig::default() },
+            ..ContainerCreateRequest::default()
+        };
+        engine.container_create(&scope, request).await.unwrap();
+        engine.container_start(&scope, "web").await.unwrap();
+    }
+
+    /// Waits until no job of that name is there.
+    async fn until_gone(&self, name: &str) {
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        while self.engine().job_inspect(name).is_ok() {
+            assert!(tokio::time::Instant::now() < deadline, "job {name} is still there");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn jobs_have_the_same_names_and_what_one_had_goes_with_it() {
+    let bench = Bench::new().await;
+    let (first, second) = (bench.job("first").await, bench.job("second").await);
+    bench.fill(&first).await;
+    bench.fill(&second).await;
+    assert_eq!(bench.doors.open.load(Ordering::SeqCst), 2);
+
+    let report = bench.engine().job_delete("first").await.unwrap();
+    assert_eq!((report.containers, report.networks, report.volumes, report.images), (1, 1, 1, 1));
+    assert_eq!(bench.doors.open.load(Ordering::SeqCst), 1);
+    assert!(!first.socket.parent().unwrap().exists());
+    let engine = bench.engine();
+    assert!(bench.engine().scope_of(&first.record.id).is_err());
+    assert!(engine.containers.list_all().iter().all(|container| container.record().tenant == second.record.id));
+    assert!(engine.networks.list(&first.record.id).is_empty());
+    assert_eq!(engine.volumes.tenants_with_some(), std::slice::from_ref(&second.record.id));
+    assert!(bench.fakes.hosts.of_job(&first.record.id).is_none());
+    assert!(engine.images.backend.list_images(&first.record.id).await.unwrap().is_empty());
+    let data = bench.fakes.folder.path().join("data");
+    for left in [format!("jobs/{}.json", first.record.id), format!("tenants/{}", first.record.id)] {
+        assert!(!data.join(&left).exists(), "{left}");
+    }
+
+    let scope = bench.scope(&second);
+    assert!(engine.container_inspect(&scope, "web", false).await.is_ok(), "the other job's goes on");
+    assert_eq!(engine.network_list(&scope, &Filters::default()).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_job_ends_with_its_owner_and_with_its_time() {
+    let bench = Bench::new().await;
+    let mut owner = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = i32::try_from(owner.id()).unwrap();
+    let request = JobRequest { name: Some("owned".to_owned()), owner_pid: Some(pid), ..JobRequest::default() };
+    bench.engine().job_create(request).await.unwrap();
+    let request = JobRequest { name: Some("short".to_owned()), ttl: Some(1), ..JobRequest::default() };
+    let short = bench.engine().job_create(request).await.unwrap();
+    bench.fill(&short).await;
+    bench.until_gone("short").await;
+    assert!(bench.engine().job_inspect("owned").is_ok());
+    owner.kill().unwrap();
+    bench.until_gone("owned").await;
+    owner.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_is_extended_stays() {
+    let bench = Bench::new().await;
+    let request = JobRequest { name: Some("short".to_owned()), ttl: Some(1), ..JobRequest::default() };
+    let job = bench.engine().job_create(request).await.unwrap();
+    let extended = bench.engine().job_extend("short", 3600).unwrap();
+    assert!(extended.record.expires > job.record.expires);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(bench.engine().job_inspect("short").unwrap().record.ending.is_none());
+    assert_eq!(bench.engine().job_extend("nobody", 1).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(bench.engine().job_extend("short", 0).is_err());
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_leaves_nothing() {
+    let bench = Bench::new().await;
+    *bench.doors.refusal.lock().unwrap() = Some("no room for a socket");
+    let error = bench.engine().job_create(JobRequest::default()).await.unwrap_err();
+    assert_eq!(error.message(), "making a job: no room for a socket");
+    assert!(bench.engine().job_list().is_empty());
+    assert_eq!(bench.engine().tenants.list().len(), 1, "the default tenant");
+    for (request, message) in [
+        (JobRequest { name: Some("a b".to_owned()), ..JobRequest::default() }, "invalid name of a job"),
+        (JobRequest { owner_pid: Some(-1), ..JobRequest::default() }, "no process -1"),
+        (JobRequest { ttl: Some(0), ..JobRequest::default() }, "invalid ttl"),
+    ] {
+        let error = bench.engine().job_create(request).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::InvalidParameter && error.message().starts_with(message), "{error}");
+    }
+    *bench.doors.refusal.lock().unwrap() = None;
+    bench.job("one").await;
+    let again = JobRequest { name: Some("one".to_owned()), ..JobRequest::default() };
+    assert_eq!(bench.engine().job_create(again).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_removal_that_fails_is_tried_again() {
+    let bench = Bench::new().await;
+    let job = bench.job("stubborn").await;
+    bench.fill(&job).await;
+    bench.fakes.network.fail("remove_host");
+    let engine = bench.engine().clone();
+    let removal = tokio::spawn(async move { engine.job_delete("stubborn").await });
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while bench.engine().job_inspect("stubborn").unwrap().trouble.is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "its trouble is not told");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let other = bench.job("other").await;
+    bench.fill(&other).await;
+    bench.fakes.network.recover();
+    let report = removal.await.unwrap().unwrap();
+    assert_eq!((report.containers, report.networks), (1, 1), "what was removed at the first try counts");
+}
+
+#[tokio::test]
+async fn a_container_that_is_being_made_goes_with_its_job() {
+    let bench = Bench::new().await;
+    let job = bench.job("busy").await;
+    bench.fill(&job).await;
+    // As a request has it that is under way.
+    let scope = bench.scope(&job);
+    let engine = bench.engine().clone();
+    let removal = tokio::spawn(async move { engine.job_delete("busy").await });
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !bench.engine().containers.list_all().is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "the first container stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(bench.engine().job_inspect("busy").is_ok(), "it waits for what is under way");
+    let config = Config { image: "box".to_owned(), cmd: Some(vec!["sh".to_owned()]), ..Config::default() };
+    let late = ContainerCreateRequest { config, ..ContainerCreateRequest::default() };
+    bench.engine().container_create(&scope, late).await.unwrap();
+    assert_eq!(
+        bench.engine().scope_of(&job.record.id).unwrap_err().kind(),
+        ErrorKind::NotFound,
+        "nobody else is let in"
+    );
+    drop(scope);
+    assert_eq!(removal.await.unwrap().unwrap().containers, 2);
+    assert!(bench.engine().containers.list_all().is_empty());
+}

@@ -1,0 +1,165 @@
+//! Jobs: small machines of their own, each a tenant with a socket and an end.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Result, id::TenantId, record::Record, time::Timestamp};
+
+/// The longest `--name`.
+const NAME_LENGTH: usize = 128;
+
+/// The longest time that a job may be given, in seconds: ten years.
+const LONGEST: u64 = 10 * 365 * 24 * 3600;
+
+/// A job as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The tenant behind its socket.
+    pub id: TenantId,
+    /// What people call it, unique among the jobs that are there.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The user who may use its socket.
+    pub uid: u32,
+    /// The process with which it ends.
+    pub owner: Option<ProcessName>,
+    /// When it ends at the latest.
+    pub expires: Option<Timestamp>,
+    /// What all its containers together may use.
+    #[serde(default)]
+    pub limits: JobLimits,
+    /// Since when and why it is being removed.
+    pub ending: Option<Ending>,
+}
+
+impl Record for JobRecord {
+    const KIND: &'static str = "job";
+}
+
+/// A process that is told from a later one with its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessName {
+    /// Its number in our pid namespace.
+    pub pid: i32,
+    /// When it started, in the kernel's ticks since it booted.
+    pub start: u64,
+    /// Which boot of the machine that was.
+    pub boot: String,
+}
+
+/// Limits of a job's parent cgroup; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLimits {
+    /// Bytes of memory; swap is not given beyond it.
+    pub memory: Option<u64>,
+    /// Processors, in billionths.
+    pub nano_cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl JobLimits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A job on its way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Why.
+    pub reason: EndReason,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Why a job ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Somebody said so.
+    Removed,
+    /// The process that it belonged to has ended.
+    OwnerEnded,
+    /// Its time is up.
+    Expired,
+    /// It could not be made.
+    NotMade,
+    /// Things of it were found without a record of it.
+    Lost,
+}
+
+/// What was removed with a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobReport {
+    /// Containers, running or not.
+    pub containers: u64,
+    /// Networks that it had made.
+    pub networks: u64,
+    /// Volumes.
+    pub volumes: u64,
+    /// Names of images.
+    pub images: u64,
+    /// Bytes of writable layers and volumes.
+    pub bytes: u64,
+}
+
+/// What a new job should be like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobRequest {
+    /// Its name; its id if none.
+    pub name: Option<String>,
+    /// The user who may use its socket.
+    pub uid: u32,
+    /// Number of the process with which it ends.
+    pub owner_pid: Option<i32>,
+    /// Seconds until it ends.
+    pub ttl: Option<u64>,
+    /// Limits of all its containers together.
+    pub limits: JobLimits,
+}
+
+/// The same rule as dockerd has for names of containers.
+pub fn check_name(name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !begins_well || name.len() > NAME_LENGTH || !name.chars().all(fits) {
+        return Err(Error::invalid(format!(
+            "invalid name of a job ({name}): only [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most {NAME_LENGTH}"
+        )));
+    }
+    Ok(())
+}
+
+/// When a time that begins now is up.
+pub fn expiry(ttl: u64) -> Result<Timestamp> {
+    if ttl == 0 || ttl > LONGEST {
+        return Err(Error::invalid(format!("invalid ttl of a job ({ttl} s): from 1 to {LONGEST} seconds")));
+    }
+    let now = Timestamp::now().unix_nanos();
+    let end = now.saturating_add(i64::try_from(ttl).unwrap_or(i64::MAX).saturating_mul(1_000_000_000));
+    Ok(Timestamp::from_unix(end / 1_000_000_000, u32::try_from(end % 1_000_000_000).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_word() {
+        for name in ["a", "act-17", "Build.x_y"] {
+            check_name(name).unwrap();
+        }
+        for name in ["", "-a", "a b", "a/b", "a\nb", &"x".repeat(129)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_ends_in_the_future_and_some_day() {
+        assert!(expiry(0).is_err() && expiry(u64::MAX).is_err());
+        let left = expiry(60).unwrap().time_left().as_secs();
+        assert!((50..=60).contains(&left), "{left}");
+    }
+}

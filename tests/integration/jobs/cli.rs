@@ -1,0 +1,156 @@
+//! `ringer job`.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{Job, remains};
+use crate::support::daemon::Daemon;
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs `script` in a shell with a job of its own.
+fn run(daemon: &Daemon, flags: &[&str], script: &str) -> Output {
+    let command = [&["job", "run"], flags, &["--", "sh", "-c", script]].concat();
+    daemon.ringer(&command).stdin(Stdio::null()).output().expect("ringer runs")
+}
+
+#[tokio::test]
+async fn a_command_gets_a_socket_streams_and_its_exit_code_back() {
+    let daemon = Daemon::start().await;
+    let rootfs = daemon.folder().join("box.tar");
+    std::fs::write(&rootfs, crate::support::boxes::rootfs()).unwrap();
+    let script = format!(
+        "set -e; docker import {} box >/dev/null; docker network create n >/dev/null; \
+         docker run -d --name web --network n -v data:/data box sleep 1000 >/dev/null; \
+         docker exec web echo from the exec; docker ps -q | wc -l; echo problem >&2; exit 7",
+        rootfs.display()
+    );
+    let output = run(&daemon, &["--name", "mine"], &script);
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "from the exec\n1\n", "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(
+        told.starts_with("problem\nringer: job mine: removed 1 container, 1 network, 1 volume, 1 image, "),
+        "{told}"
+    );
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert_eq!(daemon.ringer(&["job", "ls", "--json"]).output().unwrap().stdout, b"[]\n");
+    remains::gone_of(&daemon, "job-").await;
+}
+
+#[tokio::test]
+async fn signals_reach_the_command_and_the_job_goes() {
+    let daemon = Daemon::start().await;
+    let script = "trap 'echo caught; exit 3' TERM; echo $RINGER_JOB; while :; do sleep 0.05; done";
+    let mut child = daemon
+        .ringer(&["job", "run", "--", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let job = lines.next().unwrap().unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "caught");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    remains::gone_of(&daemon, &job).await;
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_run_is_said_and_leaves_no_job() {
+    let daemon = Daemon::start().await;
+    let output = daemon.ringer(&["job", "run", "--", "/nonexistent/program"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("starting /nonexistent/program: No such file or directory"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(daemon.ringer(&["job", "ls", "--json"]).output().unwrap().stdout, b"[]\n");
+    let nobody = daemon.ringer(&["job", "ls", "--admin-host", "unix:///nonexistent/admin.sock"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    let told = stderr(&nobody);
+    assert!(told.contains("asking the daemon at unix:///nonexistent/admin.sock: No such file"), "{told}");
+}
+
+#[tokio::test]
+async fn jobs_are_made_listed_extended_and_removed() {
+    let daemon = Daemon::start().await;
+    let job = Job::create(&daemon, &["--name", "mine", "--ttl", "1h", "--owner", "1000"]);
+    let listed = String::from_utf8(daemon.ringer(&["job", "ls"]).output().unwrap().stdout).unwrap();
+    assert!(listed.lines().nth(1).unwrap().contains("mine"), "{listed}");
+    let again = daemon.ringer(&["job", "create", "--name", "mine"]).output().unwrap();
+    assert!(stderr(&again).contains("the name mine is in use by job job-"), "{}", stderr(&again));
+    let extended = daemon.ringer(&["job", "extend", "mine", "--ttl", "2h"]).output().unwrap();
+    let extended: Value = serde_json::from_slice(&extended.stdout).unwrap();
+    assert!(extended["expires"].as_str() > job.answer["expires"].as_str(), "{extended}");
+
+    // Runners open the socket as users of their own: the folder is theirs, the socket everybody's who gets there.
+    let socket = job.answer["socket"].as_str().unwrap();
+    assert_eq!(job.answer["docker_host"], format!("unix://{socket}"));
+    let folder = std::path::Path::new(socket).parent().unwrap();
+    let (user, other) = (reaches(folder, socket, 1000), reaches(folder, socket, 1001));
+    assert!(user && !other, "{user} {other}");
+
+    for bad in [&["--ttl", "0"][..], &["--owner-pid", "-4"], &["--name", "a b"], &["--memory", "x"]] {
+        let output = daemon.ringer(&[&["job", "create"], bad].concat()).output().unwrap();
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{bad:?}");
+    }
+    assert!(job.remove(&daemon).contains("removed 0 containers"));
+    let gone = daemon.ringer(&["job", "inspect", "mine"]).output().unwrap();
+    assert_eq!(stderr(&gone), "ringer: no such job: mine\n");
+}
+
+/// Whether a user can connect. The test's own folder is root's; it is opened for the way to the job's.
+fn reaches(folder: &std::path::Path, socket: &str, uid: u32) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    let above = folder.ancestors().skip(1).take(3);
+    for folder in above {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let uid = uid.to_string();
+    let status = std::process::Command::new("setpriv")
+        .args([
+            "--reuid",
+            &uid,
+            "--regid",
+            &uid,
+            "--clear-groups",
+            "docker",
+            "-H",
+            &format!("unix://{socket}"),
+            "version",
+        ])
+        .env("HOME", "/tmp")
+        .output();
+    status.expect("setpriv is there").status.success()
+}
+
+/// A client in a container of the job finds the job's own socket where its runner was given it.
+#[tokio::test]
+async fn an_owner_that_is_killed_takes_its_job_along() {
+    let daemon = Daemon::start().await;
+    let mut owner = daemon
+        .ringer(&["job", "run", "--", "sh", "-c", "echo $RINGER_JOB; exec sleep 1000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let job = BufReader::new(owner.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    remains::gone_of(&daemon, &job).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while daemon.ringer(&["job", "ls", "--json"]).output().unwrap().stdout != b"[]\n" {
+        assert!(Instant::now() < deadline, "{}", daemon.log());
+    }
+}
