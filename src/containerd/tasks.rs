@@ -96,10 +96,11 @@ pub(super) async fn create(
     }
 }
 
-/// Whether there is a task already, or the folder of one that is just being made or taken away.
+/// Whether there is a task already, or the folder of one that is just being made or taken away, be it under the hands of the new one.
 fn is_in_the_way(status: &Status) -> bool {
-    let of_folder = status.message().contains("failed to start shim") && status.message().ends_with("file exists");
-    status.code() == Code::AlreadyExists || of_folder
+    let (message, of_shim) = (status.message(), status.message().contains("failed to start shim"));
+    let of_folder = message.ends_with("file exists") || message.contains("/address: no such file or directory");
+    status.code() == Code::AlreadyExists || (of_shim && of_folder)
 }
 
 async fn create_once(
