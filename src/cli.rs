@@ -2,6 +2,7 @@
 
 mod admin;
 mod job;
+pub mod values;
 
 use std::{io::IsTerminal, process::ExitCode};
 

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use self::accepted::AcceptedOptions;
+use crate::cli::values::{Bytes, Seconds};
 
 /// Flags of `ringer serve`, and keys of its file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -94,6 +95,12 @@ pub struct ServeOptions {
     /// Destination that no job reaches, beside this machine, other jobs and clouds' metadata
     #[arg(long, value_name = "CIDR")]
     pub job_deny: Vec<IpNet>,
+    /// Room for images that are kept for jobs to come, such as 20g [default: 20g]
+    #[arg(long, value_name = "BYTES")]
+    pub cache_max_bytes: Option<Bytes>,
+    /// How long they are kept when no job pulls them, such as 72h [default: 336h]
+    #[arg(long, value_name = "DURATION")]
+    pub cache_max_age: Option<Seconds>,
     /// Give every container an init process that reaps
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub init: Option<bool>,
@@ -299,6 +306,8 @@ impl ServeOptions {
             job_address_pool: list(self.job_address_pool, file.job_address_pool),
             job_allow: list(self.job_allow, file.job_allow),
             job_deny: list(self.job_deny, file.job_deny),
+            cache_max_bytes: self.cache_max_bytes.or(file.cache_max_bytes),
+            cache_max_age: self.cache_max_age.or(file.cache_max_age),
             init: self.init.or(file.init),
             label: list(self.label, file.label),
             log_level: self.log_level.or(file.log_level),
@@ -366,6 +375,8 @@ impl ServeOptions {
                 job_openings: self.job_allow.into_iter().map(|OpeningOption(opening)| opening).collect(),
                 insecure_registries: self.insecure_registry,
                 registry_mirrors: self.registry_mirror,
+                cache_max_bytes: self.cache_max_bytes.map(|Bytes(bytes)| bytes),
+                cache_max_age: self.cache_max_age.map(|Seconds(seconds)| Duration::from_secs(seconds)),
                 init: self.init.unwrap_or(false),
                 debug,
                 labels: self.label,

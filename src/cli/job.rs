@@ -1,7 +1,6 @@
 //! `ringer job`: jobs from the command line, by the admin API.
 
 mod run;
-mod values;
 
 use std::process::ExitCode;
 
@@ -11,11 +10,11 @@ use ringer::{
     model::{Error, Result, job::EndReason},
 };
 
-use self::{
-    run::Run,
-    values::{Bytes, Cpus, Seconds},
+use self::run::Run;
+use super::{
+    admin::AdminHost,
+    values::{self, Bytes, Cpus, Seconds},
 };
-use super::admin::AdminHost;
 
 /// Jobs: each has a Docker socket of its own, and everything that was made through it is removed with it.
 #[derive(Args, Debug)]

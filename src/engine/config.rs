@@ -1,6 +1,6 @@
 //! What the engine is told at start.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -47,6 +47,10 @@ pub struct EngineConfig {
     pub insecure_registries: Vec<String>,
     /// Asked before Docker Hub: URLs.
     pub registry_mirrors: Vec<String>,
+    /// Bytes of images that are kept for jobs to come; `None` is 20 GiB.
+    pub cache_max_bytes: Option<u64>,
+    /// How long they are kept when no job pulls them; `None` is two weeks.
+    pub cache_max_age: Option<Duration>,
     /// Whether containers get an init process that reaps, unless they say otherwise (`--init`).
     pub init: bool,
     /// `--debug`, for `/info`.

@@ -4,6 +4,7 @@
 //! and the labels that pin content and snapshots.
 
 mod auth;
+mod cache;
 pub(crate) mod commit;
 mod delete;
 mod distribution;
@@ -70,6 +71,8 @@ pub struct ImageStore {
     names: tokio::sync::Mutex<()>,
     downloads: Arc<Semaphore>,
     pulls: pull::Pulls,
+    /// Taken by whoever lets go of what is kept for other jobs.
+    trimming: tokio::sync::Mutex<()>,
     /// How many images a tenant had when that was last asked.
     counts: StdMutex<HashMap<TenantId, usize>>,
 }
@@ -95,6 +98,7 @@ impl ImageStore {
             names: tokio::sync::Mutex::default(),
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             pulls: pull::Pulls::default(),
+            trimming: tokio::sync::Mutex::default(),
             counts: StdMutex::default(),
         }
     }

@@ -139,6 +139,11 @@ impl ContainerStore {
         }
     }
 
+    /// Forgets a tenant that is gone, with the ends of its containers.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.tenants().remove(tenant);
+    }
+
     /// All containers of a tenant.
     pub fn list(&self, tenant: &TenantId) -> Vec<Arc<Container>> {
         self.tenants().get(tenant).map(|containers| containers.by_id.values().cloned().collect()).unwrap_or_default()

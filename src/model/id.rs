@@ -22,6 +22,11 @@ impl TenantId {
         Self(format!("{}.build", self.0))
     }
 
+    /// The owner of images that are kept for jobs to come. No tenant can have such a name.
+    pub fn of_cache() -> Self {
+        Self("cache.images".to_owned())
+    }
+
     /// The name as it stands in labels and record names.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -170,6 +170,38 @@ async fn docker_cli_pulls_from_debians_registry() {
     assert!(known && text.contains("Login Succeeded"), "{text}");
 }
 
+/// Runs `script` in a job of its own; what it printed.
+fn in_a_job(daemon: &Daemon, script: &str) -> String {
+    let output = daemon.ringer(&["job", "run", "--quiet", "--", "sh", "-ec", script]).output().expect("ringer runs");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{text}\n{}", daemon.log());
+    text
+}
+
+#[tokio::test]
+async fn the_second_job_pulls_no_layer_and_sees_nothing_that_it_did_not_pull() {
+    let daemon = Daemon::start().await;
+    let registry = DebianRegistry::start(daemon.folder(), daemon.pid());
+    let archive = write_archive(daemon.folder(), &image_for_registry(), "x:1");
+    registry.push(&archive, "lib/x:1").await;
+    let name = registry.name("lib/x:1");
+    let first = in_a_job(
+        &daemon,
+        &format!("docker pull {name}; docker tag {name} mine:1; docker run --rm --network=none {name}"),
+    );
+    assert!(first.contains("Pull complete") && first.ends_with("hello\n"), "{first}");
+    let second = in_a_job(
+        &daemon,
+        &format!(
+            "docker images -q; ! docker image inspect mine:1 {name} 2>/dev/null >&2; docker pull {name}; docker run --rm --network=none {name}"
+        ),
+    );
+    assert!(!second.contains("Pull complete") && second.ends_with("hello\n"), "{second}");
+    assert!(second.starts_with("1: Pulling from lib/x\n"), "no image is there before: {second}");
+    let (listed, text) = docker(&daemon, &["images", "-qa"]);
+    assert_eq!((listed, text.as_str()), (true, ""), "nor is one there for the default socket");
+}
+
 #[tokio::test]
 async fn docker_cli_commits_diffs_exports_and_pushes_to_debians_registry() {
     let daemon = Daemon::start().await;

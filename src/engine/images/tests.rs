@@ -16,10 +16,12 @@ use crate::{
     backend::images::{fake::FakeImages, samples::Sample},
     engine::{
         Engine,
+        config::EngineConfig,
         images::{LoadOptions, PullRequest},
         testing::Fakes,
     },
     model::{Error, Result, id::TenantId},
+    oci::host::HostFacts,
     registry::tests::{fake, publish},
 };
 
@@ -33,7 +35,12 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let Fakes { engine, images, folder, .. } = Fakes::new().await;
+        Self::with(EngineConfig::default()).await
+    }
+
+    async fn with(config: EngineConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let Fakes { engine, images, folder, .. } = Fakes::open_with(HostFacts::detect(), folder, config).await;
         Self { engine, store: images, registry: fake::Registry::start().await, _folder: folder }
     }
 

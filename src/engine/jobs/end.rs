@@ -55,6 +55,8 @@ impl Engine {
         blocking(move || remove_folder(&socket).and_then(|()| remove_folder(&kept)))
             .await
             .context("removing folders")?;
+        self.containers.forget(tenant.id());
+        self.volumes.forget(tenant.id());
         self.events.forget(tenant.id());
         self.tenants.remove(tenant.id());
         self.jobs.forget(job, *report)

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use futures_util::{StreamExt, stream};
 use tracing::{info, warn};
 
 use super::{Doors, Job};
@@ -14,6 +15,9 @@ use crate::{
         time::Timestamp,
     },
 };
+
+/// Hosts that are opened at once.
+const AT_ONCE: usize = 8;
 
 impl Engine {
     /// Begins to serve jobs, those of earlier lives first: what was being removed is removed, the others get their sockets
@@ -48,13 +52,14 @@ impl Engine {
                 self.jobs.add(lost(&tenant))?;
             }
         }
-        for job in self.jobs.list() {
+        let opening = stream::iter(self.jobs.list()).for_each_concurrent(AT_ONCE, |job| async move {
             if let Err(error) = self.tenant_of(job.id()).await {
                 warn!(job.id = %job.id(), "opening the host of job {}: {}", job.record().name, error.chain());
                 // Its removal tries again.
                 let _kept_in_memory = job.tell_to_end(EndReason::NotMade);
             }
-        }
+        });
+        opening.await;
         Ok(())
     }
 

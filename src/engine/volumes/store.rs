@@ -139,6 +139,11 @@ impl VolumeStore {
             .collect()
     }
 
+    /// Forgets a tenant that is gone.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.tenants().remove(tenant);
+    }
+
     /// Tenants that have volumes.
     pub fn tenants_with_some(&self) -> Vec<TenantId> {
         let tenants = self.tenants();

@@ -2,9 +2,16 @@
 
 use super::{World, lines, tenant};
 use crate::{
-    backend::images::samples::{Packing, Sample, image, index, tar},
-    engine::images::look_up::short,
-    model::{ErrorKind, image::ImageConfig, reference::Digest},
+    backend::images::{
+        ImageBackend,
+        samples::{Packing, Sample, image, index, tar},
+    },
+    engine::{
+        config::EngineConfig,
+        images::{PullRequest, look_up::short},
+    },
+    model::{ErrorKind, Result, image::ImageConfig, reference::Digest, registry_auth::RegistryAuth},
+    registry::tests::fake::Guard,
 };
 
 fn sample() -> Sample {
@@ -254,4 +261,45 @@ async fn old_and_foreign_manifests_are_refused() {
     world.registry.put_manifest("chart", "latest", kind, Digest::of(chart).as_str(), chart);
     let error = lines(world.start_pull("chart:latest", "").await.unwrap()).await.unwrap_err();
     assert!(error.message().contains("Encountered remote"), "{}", error.message());
+}
+
+/// A pull of a job, which is gone afterwards with its names.
+async fn pull_of_job(world: &World, job: &str, rest: &str, auth: RegistryAuth) -> Result<Vec<String>> {
+    let scope = world.engine.scope_for(&job.parse().unwrap());
+    let request = PullRequest { image: world.name(rest), auth, ..PullRequest::default() };
+    let told = match world.engine.image_pull(&scope, &request).await {
+        Ok(stream) => lines(stream).await,
+        Err(error) => Err(error),
+    };
+    for record in world.store.list_images(scope.tenant()).await.unwrap() {
+        world.store.delete_image(scope.tenant(), &record.name, true).await.unwrap();
+    }
+    world.store.collect_garbage().await.unwrap();
+    told
+}
+
+#[tokio::test]
+async fn the_next_job_fetches_no_layer_again_and_is_asked_for_its_own_credentials() {
+    let (world, sample) = (World::new().await, sample());
+    world.publish("lib/x", &sample);
+    world.registry.guard(Guard::Basic("dTpw".to_owned()));
+    let auth = || RegistryAuth { username: "u".to_owned(), password: "p".to_owned(), ..RegistryAuth::default() };
+    let layer = format!("GET /v2/lib/x/blobs/{}", sample.manifest().layers[0].digest);
+    pull_of_job(&world, "job-1", "lib/x:latest", auth()).await.unwrap();
+    assert_eq!(world.registry.count(&layer), 1);
+    let told = pull_of_job(&world, "job-2", "lib/x:latest", auth()).await.unwrap();
+    assert_eq!(world.registry.count(&layer), 1, "{told:?}");
+    let refused = pull_of_job(&world, "job-3", "lib/x:latest", RegistryAuth::default()).await;
+    assert!(refused.is_err(), "nobody sees it without a yes of the registry: {refused:?}");
+}
+
+#[tokio::test]
+async fn what_is_kept_for_other_jobs_stays_within_its_room() {
+    let config = EngineConfig { cache_max_bytes: Some(1), ..EngineConfig::default() };
+    let world = World::with(config).await;
+    let sample = sample();
+    world.publish("lib/x", &sample);
+    pull_of_job(&world, "job-1", "lib/x:latest", RegistryAuth::default()).await.unwrap();
+    world.engine.trim_cache().await.unwrap();
+    world.wait_for_counts((0, 0)).await;
 }

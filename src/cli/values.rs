@@ -1,11 +1,13 @@
-//! Values of flags, spelled as `docker run` has them.
+//! Values of flags and keys, spelled as `docker run` has them.
 
 use std::str::FromStr;
 
 use ringer::model::{Error, time::parse_go_duration};
+use serde::Deserialize;
 
 /// A time in whole seconds: `90s`, `30m`, `1h30m`, or a plain number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
 pub struct Seconds(pub u64);
 
 impl FromStr for Seconds {
@@ -21,8 +23,25 @@ impl FromStr for Seconds {
     }
 }
 
+impl TryFrom<String> for Seconds {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|error: Error| error.message().to_owned())
+    }
+}
+
+impl TryFrom<String> for Bytes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|error: Error| error.message().to_owned())
+    }
+}
+
 /// A number of bytes: `512m`, `4g`, `4GiB`, or a plain number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
 pub struct Bytes(pub u64);
 
 impl FromStr for Bytes {
