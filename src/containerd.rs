@@ -26,9 +26,10 @@ mod tasks;
 mod usage;
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use self::{
@@ -37,7 +38,7 @@ use self::{
 };
 use crate::{
     backend::runtime::RuntimeInfo,
-    model::{Result, error::Context},
+    model::{Result, error::Context, id::ContainerId},
 };
 
 pub use child::{Child, ChildOptions};
@@ -94,6 +95,8 @@ struct Shared {
     oom: OomWatch,
     begun_execs: BegunExecs,
     lost_exits: LostExits,
+    /// Containers whose tasks this life has made and not taken away.
+    own_tasks: Mutex<HashSet<ContainerId>>,
 }
 
 impl Containerd {
@@ -131,6 +134,7 @@ impl Containerd {
             oom,
             begun_execs,
             lost_exits: LostExits::default(),
+            own_tasks: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -173,6 +177,10 @@ impl Containerd {
 
     fn begun_execs(&self) -> &BegunExecs {
         &self.shared.begun_execs
+    }
+
+    fn own_tasks(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
+        self.shared.own_tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lost_exits(&self) -> &LostExits {

@@ -85,8 +85,14 @@ pub(super) async fn create(
     let begun = Instant::now();
     loop {
         match create_once(containerd, id, spec, stdio, rootfs.clone()).await? {
-            Ok(made) => return Ok(made),
-            Err(status) if is_in_the_way(&status) && begun.elapsed() < IN_THE_WAY => {
+            Ok(made) => {
+                containerd.own_tasks().insert(id.clone());
+                return Ok(made);
+            }
+            // Not what we made ourselves: whoever has it goes on.
+            Err(status)
+                if is_in_the_way(&status) && !containerd.own_tasks().contains(id) && begun.elapsed() < IN_THE_WAY =>
+            {
                 debug!(container.id = %id, %status, "something of container {id} is in the way");
                 end_found(containerd, id).await?;
                 tokio::time::sleep(IN_THE_WAY_PAUSE).await;
@@ -293,6 +299,7 @@ pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<
     containerd.begun_execs().forget_container(id);
     // Whatever pipes execs left are there too.
     remove_pipes(containerd, id);
+    containerd.own_tasks().remove(id);
     Ok(())
 }
 
