@@ -311,6 +311,8 @@ fn faster(moment: Moment, verb: &str) -> &'static [u16] {
         (Moment::Removal, _) => &[304, 404, 409],
         (Moment::Stop, "start" | "rm") => &[204, 304, 409],
         (Moment::Stop | Moment::Exit, "stop" | "kill" | "signal" | "pause" | "top" | "resize") => &[204, 304, 409],
+        // The verb comes first, and the moment's own pause is refused.
+        (Moment::Pause, "pause") => &[204],
         // It is not paused yet.
         (Moment::Pause, "start") => &[304],
         (Moment::Pause, "exec" | "unpause" | "attach") => &[200, 409, 500],
