@@ -106,8 +106,7 @@ pub(super) async fn delete(containerd: &Containerd, id: &ContainerId) -> Result<
     }
     // Of a start that a killed daemon did not finish.
     tasks::remove_pipes(containerd, id);
-    let (_, _, runtime) = containerd.place();
-    let _not_there = std::fs::remove_dir_all(runtime.join(id.as_str()));
+    tasks::remove_runtime_state(containerd, id);
     snapshots::remove(containerd, id.as_str()).await
 }
 

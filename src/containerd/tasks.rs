@@ -94,7 +94,7 @@ pub(super) async fn create(
                 if is_in_the_way(&status) && !containerd.own_tasks().contains(id) && begun.elapsed() < IN_THE_WAY =>
             {
                 debug!(container.id = %id, %status, "something of container {id} is in the way");
-                end_found(containerd, id).await?;
+                end_begun(containerd, id).await?;
                 tokio::time::sleep(IN_THE_WAY_PAUSE).await;
             }
             Err(status) => return Err(as_of_runc(from_status(status), program_of(spec.process().as_ref()))),
@@ -102,11 +102,15 @@ pub(super) async fn create(
     }
 }
 
-/// Whether there is a task already, or the folder of one that is just being made or taken away, be it under the hands of the new one.
+/// Whether there is a task already, or what belongs to one that is just being made or taken away, be it under the hands of the new one: its
+/// folder, what the OCI runtime knows of it.
 fn is_in_the_way(status: &Status) -> bool {
-    let (message, of_shim) = (status.message(), status.message().contains("failed to start shim"));
-    let of_folder = message.ends_with("file exists") || message.contains("/address: no such file or directory");
-    status.code() == Code::AlreadyExists || (of_shim && of_folder)
+    let message = status.message();
+    // Some versions say what they were about, "failed to start shim: mkdir …", others say "mkdir …" alone.
+    let of_shim = message.contains("failed to start shim") || message.starts_with("mkdir ");
+    let of_folder = message.contains(": file exists") || message.contains("/address: no such file or directory");
+    let of_runtime = message.contains("container with given ID already exists");
+    status.code() == Code::AlreadyExists || (of_shim && of_folder) || of_runtime
 }
 
 async fn create_once(
@@ -457,10 +461,18 @@ pub(super) async fn list_begun(containerd: &Containerd) -> Result<HashSet<Contai
 /// Ends the task of a container, and what goes on without one.
 pub(super) async fn end_begun(containerd: &Containerd, id: &ContainerId) -> Result<()> {
     let ended = end_found(containerd, id).await;
-    let ((address, namespace, runtime), id) = (containerd.place(), id.clone());
-    let ending = tokio::task::spawn_blocking(move || child::end_begun(&address, &namespace, &runtime, id.as_str()));
+    let ((address, namespace, runtime), name) = (containerd.place(), id.to_string());
+    let ending = tokio::task::spawn_blocking(move || child::end_begun(&address, &namespace, &runtime, &name));
     ending.await.context("ending a shim")?;
+    // The OCI runtime knows a container until its shim says that it is gone, which that one cannot any more.
+    remove_runtime_state(containerd, id);
     ended
+}
+
+/// Takes away what the OCI runtime has stored of a container whose processes have ended.
+pub(super) fn remove_runtime_state(containerd: &Containerd, id: &ContainerId) {
+    let (_, _, runtime) = containerd.place();
+    let _not_there = std::fs::remove_dir_all(runtime.join(id.as_str()));
 }
 
 /// Takes away the pipes of a container, also those of a task that a killed daemon did not come to make.
@@ -480,4 +492,29 @@ fn exec_text(exec: Option<&ExecId>) -> String {
 
 fn io_folder(containerd: &Containerd, id: &ContainerId) -> PathBuf {
     containerd.exec_root().join("io").join(id.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_start_finds_in_its_way_is_known_however_containerd_says_it() {
+        let folder = "/run/containerd/io.containerd.runtime.v2.task/ringer/0a1b";
+        for message in [
+            format!("failed to start shim: mkdir {folder}: file exists: unknown"),
+            format!("mkdir {folder}: file exists"),
+            "OCI runtime create failed: runc create failed: container with given ID already exists: unknown".to_owned(),
+            format!("failed to start shim: start failed: open {folder}/address: no such file or directory: unknown"),
+        ] {
+            assert!(is_in_the_way(&Status::unknown(message.clone())), "{message}");
+        }
+        assert!(is_in_the_way(&Status::already_exists("task 0a1b: already exists")));
+        for message in [
+            "OCI runtime create failed: exec: \"x\": executable file not found in $PATH: unknown",
+            "OCI runtime create failed: mkdir /proc/x: file exists: unknown",
+        ] {
+            assert!(!is_in_the_way(&Status::unknown(message)), "{message}");
+        }
+    }
 }
