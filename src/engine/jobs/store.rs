@@ -4,22 +4,23 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::watch;
-use tracing::warn;
 
 use super::{Door, Doors};
-use crate::model::{
-    Error, Result,
-    error::Context,
-    id::{ContainerId, TenantId},
-    job::{EndReason, Ending, JobRecord, JobReport},
-    record::{self, Unread},
-    time::Timestamp,
+use crate::{
+    engine::records::RecordFolder,
+    model::{
+        Error, Result,
+        error::Context,
+        id::{ContainerId, TenantId},
+        job::{EndReason, Ending, JobRecord, JobReport},
+        time::Timestamp,
+    },
 };
 
 /// Jobs that may be there at once.
@@ -56,16 +57,16 @@ struct State {
 /// A job that is there.
 pub(crate) struct Job {
     id: TenantId,
-    file: PathBuf,
+    records: Arc<RecordFolder>,
     state: watch::Sender<State>,
     door: Mutex<Option<Box<dyn Door>>>,
 }
 
 impl Job {
-    fn new(record: JobRecord, folder: &Path) -> Arc<Self> {
-        let (id, file) = (record.id.clone(), folder.join(format!("{}.json", record.id)));
+    fn new(record: JobRecord, records: &Arc<RecordFolder>) -> Arc<Self> {
+        let (id, records) = (record.id.clone(), records.clone());
         let state = State { record: Arc::new(record), trouble: None, gone: None };
-        Arc::new(Self { id, file, state: watch::Sender::new(state), door: Mutex::default() })
+        Arc::new(Self { id, records, state: watch::Sender::new(state), door: Mutex::default() })
     }
 
     /// The tenant behind its socket.
@@ -108,10 +109,7 @@ impl Job {
     }
 
     fn write(&self, record: &JobRecord) -> Result<()> {
-        let half = self.file.with_extension("new");
-        fs::write(&half, record::write(record))
-            .and_then(|()| fs::rename(&half, &self.file))
-            .context(format!("storing job {}", record.name))
+        self.records.write(self.id.as_str(), record).context(format!("storing job {}", record.name))
     }
 
     /// Waits until the record is another than `seen`.
@@ -154,7 +152,7 @@ impl Job {
 
 /// All jobs.
 pub struct JobStore {
-    folder: PathBuf,
+    records: Arc<RecordFolder>,
     jobs: Mutex<BTreeMap<TenantId, Arc<Job>>>,
     doors: OnceLock<Arc<dyn Doors>>,
 }
@@ -162,27 +160,11 @@ pub struct JobStore {
 impl JobStore {
     /// Reads what is below `data_root`. A record that cannot be read is left alone and named in the log.
     pub fn open(data_root: &Path) -> Result<Self> {
-        let folder = data_root.join("jobs");
-        fs::create_dir_all(&folder).context(format!("making {}", folder.display()))?;
-        let mut jobs = BTreeMap::new();
-        for file in fs::read_dir(&folder).context("reading jobs")? {
-            let path = file.context("reading jobs")?.path();
-            if path.extension().and_then(|extension| extension.to_str()) != Some("json") {
-                // Half written by a daemon that was killed.
-                let _gone_already = fs::remove_file(&path);
-                continue;
-            }
-            let json = fs::read(&path).context("reading jobs")?;
-            match record::read::<JobRecord>(&json) {
-                Ok(record) => drop(jobs.insert(record.id.clone(), Job::new(record, &folder))),
-                Err(Unread::Broken(error)) if json.is_empty() => {
-                    warn!("the record of a job in {} is empty: {error}", path.display());
-                    let _gone_already = fs::remove_file(&path);
-                }
-                Err(error) => warn!("reading the record of a job in {}: {error}", path.display()),
-            }
-        }
-        Ok(Self { folder, jobs: Mutex::new(jobs), doors: OnceLock::new() })
+        let records = Arc::new(RecordFolder::open(data_root, "jobs")?);
+        let jobs =
+            records.read::<JobRecord>()?.into_iter().map(|record| (record.id.clone(), Job::new(record, &records)));
+        let jobs = Mutex::new(jobs.collect());
+        Ok(Self { records, jobs, doors: OnceLock::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Arc<Job>>> {
@@ -207,7 +189,7 @@ impl JobStore {
         if jobs.len() >= MOST {
             return Err(Error::unavailable(format!("there are {MOST} jobs already")));
         }
-        let job = Job::new(record, &self.folder);
+        let job = Job::new(record, &self.records);
         job.write(&job.record())?;
         jobs.insert(job.id().clone(), job.clone());
         Ok(job)
@@ -243,7 +225,7 @@ impl JobStore {
 
     /// Forgets a job of which nothing is left, and tells who waits for that.
     pub(super) fn forget(&self, job: &Job, report: JobReport) -> Result<()> {
-        match fs::remove_file(&job.file) {
+        match self.records.remove(job.id().as_str()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(
                     Error::system(format!("removing the record of job {}: {error}", job.id())).with_source(error)

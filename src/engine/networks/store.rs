@@ -3,23 +3,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use tracing::warn;
 
 use crate::{
-    engine::ipam::{self, Leases},
+    engine::{
+        ipam::{self, Leases},
+        records::RecordFolder,
+    },
     model::{
         Error, Result,
         error::Context,
         id::{ContainerId, EndpointId, NetworkId, TenantId},
         network::{Endpoint, NetworkRecord},
-        record,
     },
 };
 
@@ -91,7 +91,7 @@ pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::s
 
 /// All networks. A look-up sees those of its tenant and no others.
 pub struct NetworkStore {
-    folder: PathBuf,
+    records: RecordFolder,
     entries: Mutex<BTreeMap<NetworkId, Entry>>,
     changing: tokio::sync::Mutex<()>,
 }
@@ -99,36 +99,15 @@ pub struct NetworkStore {
 impl NetworkStore {
     /// Reads what is below `data_root`. A record that cannot be read is left alone and named in the log.
     pub fn open(data_root: &Path) -> Result<Self> {
-        let folder = data_root.join("networks");
-        fs::create_dir_all(&folder).context(format!("making {}", folder.display()))?;
-        let store = Self { folder, entries: Mutex::default(), changing: tokio::sync::Mutex::default() };
-        for file in fs::read_dir(&store.folder).context("reading networks")? {
-            let path = file.context("reading networks")?.path();
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("json") => store.read(&path),
-                // Half written by a daemon that was killed.
-                _ => drop(fs::remove_file(&path)),
-            }
-        }
-        Ok(store)
-    }
-
-    fn read(&self, path: &Path) {
-        let record = fs::read(path)
-            .map_err(|error| error.to_string())
-            .and_then(|json| record::read::<NetworkRecord>(&json).map_err(|error| error.to_string()));
-        match record {
-            Ok(record) => drop(self.lock().insert(record.id.clone(), Entry::new(record))),
-            Err(error) => warn!("reading the record of a network in {}: {error}", path.display()),
-        }
+        let records = RecordFolder::open(data_root, "networks")?;
+        let entries =
+            records.read::<NetworkRecord>()?.into_iter().map(|record| (record.id.clone(), Entry::new(record)));
+        let entries = Mutex::new(entries.collect());
+        Ok(Self { records, entries, changing: tokio::sync::Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn path(&self, id: &NetworkId) -> PathBuf {
-        self.folder.join(format!("{id}.json"))
     }
 
     /// Waits for other changes.
@@ -189,11 +168,7 @@ impl NetworkStore {
 
     /// Stores a network, new or changed.
     pub fn put(&self, _: &Change<'_>, record: NetworkRecord) -> Result<Arc<NetworkRecord>> {
-        let json = record::write(&record);
-        let (path, half) = (self.path(&record.id), self.folder.join(format!("{}.new", record.id)));
-        fs::write(&half, json)
-            .and_then(|()| fs::rename(&half, &path))
-            .context(format!("storing network {}", record.name))?;
+        self.records.write(record.id.as_str(), &record).context(format!("storing network {}", record.name))?;
         let entry = Entry::new(record);
         let stored = entry.record.clone();
         self.lock().insert(stored.id.clone(), entry);
@@ -226,7 +201,7 @@ impl NetworkStore {
 
     /// Forgets a network.
     pub fn remove(&self, _: &Change<'_>, id: &NetworkId) -> Result<()> {
-        fs::remove_file(self.path(id)).context(format!("removing the record of network {id}"))?;
+        self.records.remove(id.as_str()).context(format!("removing the record of network {id}"))?;
         self.lock().remove(id);
         Ok(())
     }
