@@ -21,7 +21,7 @@ use crate::{
     engine::Engine,
 };
 
-pub use self::body::{ExtendBody, JobAnswer, JobBody, ReportAnswer};
+pub use self::body::{ExtendBody, JobAnswer, JobBody};
 
 /// All calls of the API.
 pub fn routes() -> Vec<Route<Engine>> {

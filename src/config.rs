@@ -19,7 +19,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use self::accepted::AcceptedOptions;
-use crate::cli::values::{Bytes, Seconds};
+use crate::cli::values::{Bytes, Seconds, read_as_flags};
 
 /// Flags of `ringer serve`, and keys of its file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -183,14 +183,6 @@ impl FromStr for PoolOption {
     }
 }
 
-impl TryFrom<String> for PoolOption {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|error: Error| error.message().to_owned())
-    }
-}
-
 /// `tcp:192.0.2.2:3000`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -212,13 +204,7 @@ impl FromStr for OpeningOption {
     }
 }
 
-impl TryFrom<String> for OpeningOption {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|error: Error| error.message().to_owned())
-    }
-}
+read_as_flags!(PoolOption, OpeningOption);
 
 /// What the daemon runs with.
 #[derive(Clone, Debug)]

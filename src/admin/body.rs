@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::jobs::JobView,
     model::{
-        job::{EndReason, JobLimits, JobReport, JobRequest},
+        job::{EndReason, JobLimits, JobRequest},
         time::Timestamp,
     },
 };
@@ -97,12 +97,4 @@ impl From<JobView> for JobAnswer {
             trouble,
         }
     }
-}
-
-/// Answer of `DELETE /jobs/{id}`: what was removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReportAnswer {
-    /// The figures.
-    #[serde(flatten)]
-    pub removed: JobReport,
 }

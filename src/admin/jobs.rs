@@ -8,14 +8,14 @@ use axum::{
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
-use super::body::{ExtendBody, JobAnswer, JobBody, ReportAnswer};
+use super::body::{ExtendBody, JobAnswer, JobBody};
 use crate::{
     edge::{
         answer::{Json, created},
         extract::Path,
     },
     engine::Engine,
-    model::{Error, Result},
+    model::{Error, Result, job::JobReport},
 };
 
 /// No body of ours is longer.
@@ -61,6 +61,6 @@ pub(super) async fn extend(
 }
 
 /// `DELETE /jobs/{id}`.
-pub(super) async fn delete(State(engine): State<Engine>, Path(id): Path) -> Result<Json<ReportAnswer>> {
-    Ok(Json(ReportAnswer { removed: engine.job_delete(&id).await? }))
+pub(super) async fn delete(State(engine): State<Engine>, Path(id): Path) -> Result<Json<JobReport>> {
+    Ok(Json(engine.job_delete(&id).await?))
 }

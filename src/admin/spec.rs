@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{ExtendBody, JobAnswer, JobBody, ReportAnswer, routes};
+use super::{ExtendBody, JobAnswer, JobBody, routes};
 use crate::model::{
-    job::{EndReason, JobLimits},
+    job::{EndReason, JobLimits, JobReport},
     time::Timestamp,
 };
 
@@ -63,7 +63,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         ("JobCreate", serde_json::to_value(body).unwrap()),
         ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1 }).unwrap()),
         ("Job", serde_json::to_value(answer).unwrap()),
-        ("JobReport", serde_json::to_value(ReportAnswer::default()).unwrap()),
+        ("JobReport", serde_json::to_value(JobReport::default()).unwrap()),
     ];
     for (name, shape) in shapes {
         assert_eq!(keys(&document["components"]["schemas"][name]["properties"]), keys(&shape), "{name}");

@@ -9,8 +9,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, UnixConnector};
 use ringer::{
-    admin::{ExtendBody, JobAnswer, JobBody, ReportAnswer},
-    model::{Error, Result},
+    admin::{ExtendBody, JobAnswer, JobBody},
+    model::{Error, Result, job::JobReport},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -70,7 +70,7 @@ impl AdminClient {
     }
 
     /// Removes it.
-    pub async fn delete(&self, job: &str) -> Result<ReportAnswer> {
+    pub async fn delete(&self, job: &str) -> Result<JobReport> {
         self.call(Method::DELETE, &path(job, ""), None::<&()>).await
     }
 

@@ -6,8 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use ringer::{
-    admin::{JobAnswer, JobBody, ReportAnswer},
-    model::{Error, Result, job::EndReason},
+    admin::{JobAnswer, JobBody},
+    model::{
+        Error, Result,
+        job::{EndReason, JobReport},
+    },
 };
 
 use self::run::Run;
@@ -147,8 +150,7 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 }
 
 /// What was removed, in one line.
-fn told(report: &ReportAnswer) -> String {
-    let removed = &report.removed;
+fn told(removed: &JobReport) -> String {
     let counted = |number: u64, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
     format!(
         "removed {}, {}, {}, {}, {}",

@@ -5,6 +5,23 @@ use std::str::FromStr;
 use ringer::model::{Error, time::parse_go_duration};
 use serde::Deserialize;
 
+/// Reads values of keys in a file as those of flags are read.
+macro_rules! read_as_flags {
+    ($($value:ty),+) => {$(
+        impl TryFrom<String> for $value {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse().map_err(|error: Error| error.message().to_owned())
+            }
+        }
+    )+};
+}
+
+pub(crate) use read_as_flags;
+
+read_as_flags!(Seconds, Bytes);
+
 /// A time in whole seconds: `90s`, `30m`, `1h30m`, or a plain number.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -20,22 +37,6 @@ impl FromStr for Seconds {
         }
         let seconds = parse_go_duration(text).ok_or_else(invalid)?.num_seconds();
         u64::try_from(seconds).map(Self).map_err(|_| invalid())
-    }
-}
-
-impl TryFrom<String> for Seconds {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|error: Error| error.message().to_owned())
-    }
-}
-
-impl TryFrom<String> for Bytes {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|error: Error| error.message().to_owned())
     }
 }
 

@@ -116,7 +116,7 @@ impl Parents {
         *lock(&self.making) += 1;
         let cgroup = clean_absolute(cgroup);
         // Of a longer path the kernel makes nothing.
-        let tenants = lock(&self.tenants).clone();
+        let tenants = lock(&self.tenants);
         let stays = |above: &str| above == self.own || tenants.contains(above);
         if parent(&cgroup).is_some_and(|parent| !stays(parent)) && cgroup.len() < LONGEST {
             let is_ours = |above: &&str| !stays(above) && (self.is_below_own(above) || !cgroups.is_somewhere(above));

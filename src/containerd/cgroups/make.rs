@@ -34,15 +34,15 @@ impl Cgroups {
         let (memory, pids) = (limits.memory, limits.pids);
         let quota = limits.nano_cpus.map(|cpus| cpus.saturating_mul(PERIOD) / 1_000_000_000);
         if self.is_unified() {
-            self.set(cgroup, "memory", "memory.max", &or_max(memory), memory.is_some())?;
+            self.set(cgroup, "memory", "memory.max", &or(memory, "max"), memory.is_some())?;
             self.set(cgroup, "memory", "memory.swap.max", if memory.is_some() { "0" } else { "max" }, false)?;
-            self.set(cgroup, "cpu", "cpu.max", &format!("{} {PERIOD}", or_max(quota)), quota.is_some())?;
+            self.set(cgroup, "cpu", "cpu.max", &format!("{} {PERIOD}", or(quota, "max")), quota.is_some())?;
         } else {
-            self.set(cgroup, "memory", "memory.limit_in_bytes", &or_minus(memory), memory.is_some())?;
-            self.set(cgroup, "memory", "memory.memsw.limit_in_bytes", &or_minus(memory), false)?;
-            self.set(cgroup, "cpu", "cpu.cfs_quota_us", &or_minus(quota), quota.is_some())?;
+            self.set(cgroup, "memory", "memory.limit_in_bytes", &or(memory, "-1"), memory.is_some())?;
+            self.set(cgroup, "memory", "memory.memsw.limit_in_bytes", &or(memory, "-1"), false)?;
+            self.set(cgroup, "cpu", "cpu.cfs_quota_us", &or(quota, "-1"), quota.is_some())?;
         }
-        self.set(cgroup, "pids", "pids.max", &or_max(pids), pids.is_some())
+        self.set(cgroup, "pids", "pids.max", &or(pids, "max"), pids.is_some())
     }
 
     /// A value that is not `needed` may fail: the controller, or the file, is not there on every machine.
@@ -72,10 +72,7 @@ fn hand_down_controllers(root: &Path, cgroup: &str) {
     }
 }
 
-fn or_max(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string())
-}
-
-fn or_minus(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string())
+/// A limit as the file has it, or the file's word for none.
+fn or(limit: Option<u64>, none: &str) -> String {
+    limit.map_or_else(|| none.to_owned(), |limit| limit.to_string())
 }
