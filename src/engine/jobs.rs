@@ -150,11 +150,16 @@ impl Engine {
         self.config.exec_root.join("jobs").join(job.id().as_str())
     }
 
-    /// Whatever a job needs before somebody uses it; done again for one that a later life of the daemon takes up.
+    /// Whatever a job needs before somebody uses it. For one that a later life of the daemon takes up its networks are opened with all others.
     async fn open_job(&self, job: &Job) -> Result<()> {
-        let record = job.record();
-        let tenant = self.tenant_of(&record.id).await?;
+        let tenant = self.tenant_of(job.id()).await?;
         self.open_networks_of(&tenant).await?;
+        self.let_in(job).await
+    }
+
+    /// Makes its cgroup and its socket.
+    async fn let_in(&self, job: &Job) -> Result<()> {
+        let record = job.record();
         self.backends.runtime.make_parent(&record.id, &record.limits).await?;
         self.open_door(job)
     }

@@ -5,9 +5,14 @@ mod deaths;
 mod limits;
 mod remains;
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::support::daemon::{Daemon, http::Client};
+
+/// For what a daemon does behind the back of its clients.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A job of a test's daemon.
 pub struct Job {
@@ -69,6 +74,21 @@ impl Job {
         let (code, _) = client.exec("web", &["sh", "-c", "sleep 1000 & echo up"]).await;
         assert_eq!(code, 0);
         client.create("stopped", "true", serde_json::json!({})).await;
+    }
+}
+
+/// Waits until these jobs are there, by their names, and no others.
+pub async fn until_only(daemon: &Daemon, wanted: &[&str]) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let output = daemon.ringer(&["job", "ls", "--json"]).output().expect("ringer runs");
+        let listed: Value = serde_json::from_slice(&output.stdout).expect("jobs as JSON");
+        let names: Vec<_> = listed.as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap()).collect();
+        if names == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{names:?}\n{}", daemon.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

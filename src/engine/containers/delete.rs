@@ -52,6 +52,7 @@ impl Engine {
         let is_sure = options.force || !container.state().counts_as_running();
         let _work_ended = is_sure.then(|| container.end_work());
         let turn = container.turn().await?;
+        let tenant = self.tenants.get(&turn.record().tenant)?;
         let removal = turn.begin_removal(named)?;
         let turn = self.end_for_removal(turn, options.force).await?;
         let record = turn.record();
@@ -79,7 +80,7 @@ impl Engine {
         removal.finish();
         turn.publish_removed();
         container.until_removal().cancel();
-        let (engine, tenant) = (self.clone(), self.tenants.get(&record.tenant)?);
+        let engine = self.clone();
         let container = container.clone();
         self.spawn(
             "remove",

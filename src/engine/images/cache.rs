@@ -18,8 +18,9 @@ const MOST_BYTES: u64 = 20 << 30;
 const LONGEST: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Engine {
-    /// Keeps what a job has pulled just now. A failure costs the next job time, not this one.
-    pub(super) async fn keep_for_other_jobs(&self, scope: &Scope, target: &Descriptor) {
+    /// Keeps what a job has pulled just now. A failure costs the next job time, not this one. Only what `grows` by that is trimmed: to look
+    /// at all that is kept takes calls for each layer of it.
+    pub(super) async fn keep_for_other_jobs(&self, scope: &Scope, target: &Descriptor, grows: bool) {
         if *scope.tenant() == TenantId::default_tenant() {
             return;
         }
@@ -34,6 +35,9 @@ impl Engine {
         };
         if let Err(error) = self.images.backend.put_image(&record).await {
             tracing::warn!("keeping {} for other jobs: {}", target.digest, error.chain());
+            return;
+        }
+        if !grows {
             return;
         }
         let engine = self.clone();

@@ -175,7 +175,7 @@ impl Pull<'_> {
         };
         images.forget_tree(&target.digest);
         let moved = images.point(self.scope.tenant(), reference, &target).await?;
-        self.engine.keep_for_other_jobs(self.scope, &target).await;
+        self.engine.keep_for_other_jobs(self.scope, &target, brought).await;
         self.say(Message::status(format!("Digest: {}", target.digest)));
         self.engine.image_event(
             self.scope,

@@ -1,7 +1,7 @@
 //! The removal of a job, in order: first nobody can make anything any more, then everything goes. Done again until it
 //! came to its end; each step finds what an earlier try, or an earlier daemon, has left.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tracing::{info, warn};
@@ -11,6 +11,7 @@ use crate::{
     engine::{Engine, container::Container, containers::delete::DeleteOptions, tenants::Tenant},
     model::{Error, ErrorKind, Result, error::Context, id::TenantId, job::JobReport},
     rootfs,
+    work::blocking,
 };
 
 /// Before the second try, and the longest between two.
@@ -52,9 +53,11 @@ impl Engine {
         self.remove_images_of(tenant.id(), report).await?;
         self.backends.runtime.remove_parent(tenant.id()).await?;
         let (socket, kept) = (self.job_folder(job), self.config.data_root.join("tenants").join(job.id().as_str()));
-        blocking(move || remove_folder(&socket).and_then(|()| remove_folder(&kept)))
-            .await
-            .context("removing folders")?;
+        let folders = [socket, kept];
+        blocking(move || {
+            folders.iter().try_for_each(|folder| rootfs::remove_folder(folder)).context("removing folders")
+        })
+        .await?;
         self.containers.forget(tenant.id());
         self.volumes.forget(tenant.id());
         self.events.forget(tenant.id());
@@ -105,7 +108,7 @@ impl Engine {
     async fn remove_volumes_of(&self, tenant: &Tenant, report: &mut JobReport) -> Result<()> {
         for info in self.volumes.list(tenant.id()) {
             let folder = info.mountpoint.clone();
-            report.bytes += blocking(move || rootfs::folder_size(&folder)).await.unwrap_or(0);
+            report.bytes += blocking(move || rootfs::folder_size(&folder).context("measuring")).await.unwrap_or(0);
             self.delete_volume(tenant.id(), &info.volume.name, true).await?;
             report.volumes += 1;
         }
@@ -132,15 +135,4 @@ impl Engine {
         self.collect_garbage_soon();
         Ok(())
     }
-}
-
-fn remove_folder(folder: &Path) -> io::Result<()> {
-    match rootfs::remove_folder(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::{StreamExt, stream};
 use tracing::{info, warn};
 
-use super::{Doors, Job};
+use super::Doors;
 use crate::{
     engine::Engine,
     model::{
@@ -26,21 +26,17 @@ impl Engine {
         self.jobs.set_doors(doors);
         for job in self.jobs.list() {
             if job.record().ending.is_none()
-                && let Err(error) = self.reopen_job(&job).await
+                && let Err(error) = self.let_in(&job).await
             {
                 warn!(job.id = %job.id(), "taking up job {}: {}", job.record().name, error.chain());
                 let _kept_in_memory = job.tell_to_end(EndReason::NotMade);
             }
+            let record = job.record();
+            if record.ending.is_none() {
+                info!(job.id = %record.id, job.name = record.name, "took up job {}", record.name);
+            }
             self.watch_job(&job);
         }
-    }
-
-    async fn reopen_job(&self, job: &Job) -> Result<()> {
-        let record = job.record();
-        self.backends.runtime.make_parent(&record.id, &record.limits).await?;
-        self.open_door(job)?;
-        info!(job.id = %record.id, job.name = record.name, "took up job {}", record.name);
-        Ok(())
     }
 
     /// Makes tenants of all jobs, before their networks are opened. Whose things are found without a record of a job is removed

@@ -3,13 +3,12 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Job, remains};
+use super::{Job, remains, until_only};
 use crate::support::daemon::Daemon;
 
 fn stderr(output: &Output) -> String {
@@ -135,7 +134,6 @@ fn reaches(folder: &std::path::Path, socket: &str, uid: u32) -> bool {
     status.expect("setpriv is there").status.success()
 }
 
-/// A client in a container of the job finds the job's own socket where its runner was given it.
 #[tokio::test]
 async fn an_owner_that_is_killed_takes_its_job_along() {
     let daemon = Daemon::start().await;
@@ -149,8 +147,5 @@ async fn an_owner_that_is_killed_takes_its_job_along() {
     owner.kill().unwrap();
     owner.wait().unwrap();
     remains::gone_of(&daemon, &job).await;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while daemon.ringer(&["job", "ls", "--json"]).output().unwrap().stdout != b"[]\n" {
-        assert!(Instant::now() < deadline, "{}", daemon.log());
-    }
+    until_only(&daemon, &[]).await;
 }

@@ -5,18 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Job, remains};
+use super::{Job, remains, until_only};
 use crate::support::daemon::Daemon;
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-async fn until_nobody_is_there(daemon: &Daemon) {
-    let deadline = Instant::now() + LIMIT;
-    while daemon.ringer(&["job", "ls", "--json"]).output().unwrap().stdout != b"[]\n" {
-        assert!(Instant::now() < deadline, "{}", daemon.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// A job that nothing ends is served again by the next daemon; one whose owner died meanwhile is removed.
 #[tokio::test]
@@ -32,7 +24,7 @@ async fn jobs_outlive_the_daemon_unless_their_owner_does_not() {
     owner.wait().unwrap();
     daemon.restart().await;
 
-    until_only(&daemon, "kept").await;
+    until_only(&daemon, &["kept"]).await;
     remains::gone_of(&daemon, owned.id()).await;
     let state = kept.client.inspect("stopped").await["State"]["Status"].clone();
     assert_eq!(state, "created", "its socket answers again, and its containers are its");
@@ -43,20 +35,6 @@ async fn jobs_outlive_the_daemon_unless_their_owner_does_not() {
     }
     kept.remove(&daemon);
     remains::gone_of(&daemon, kept.id()).await;
-}
-
-async fn until_only(daemon: &Daemon, name: &str) {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let listed: serde_json::Value =
-            serde_json::from_slice(&daemon.ringer(&["job", "ls", "--json"]).output().unwrap().stdout).unwrap();
-        let names: Vec<_> = listed.as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap()).collect();
-        if names == [name] {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{names:?}\n{}", daemon.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Killed at moments that are spread over the removal, the next daemon goes on with it.
@@ -75,7 +53,7 @@ async fn a_removal_that_a_death_interrupts_is_finished_by_the_next_daemon() {
         daemon.restart().await;
         // It may have come after the client's word, or before it.
         let _removed_already = daemon.ringer(&["job", "rm", job.id()]).output().unwrap();
-        until_nobody_is_there(&daemon).await;
+        until_only(&daemon, &[]).await;
         remains::gone_of(&daemon, job.id()).await;
     }
     crate::deaths::remains_gone(&daemon).await;
@@ -95,7 +73,7 @@ async fn jobs_that_were_being_made_leave_nothing() {
             maker.wait().unwrap();
         }
         daemon.restart().await;
-        until_nobody_is_there(&daemon).await;
+        until_only(&daemon, &[]).await;
         remains::gone_of(&daemon, "job-").await;
     }
 }
