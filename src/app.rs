@@ -7,11 +7,12 @@ mod folders;
 use std::sync::Arc;
 
 use ringer::{
-    admin,
+    admin::{self, AdminState},
     api::{self, ApiState},
     edge::server::{Access, ListenAddress, Listener, Listening, Server, Tls},
     engine::Engine,
     model::{Error, Result, error::Context, id::TenantId},
+    supervisor::{Supervisor, settings::Settings},
 };
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +26,7 @@ use self::{
 use crate::config::Config;
 
 /// Runs the daemon until TERM or INT. What was set up is undone in reverse, also when a later step fails.
-pub async fn serve(config: Config) -> Result<()> {
+pub async fn serve(config: Config, forges: Option<Settings>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::forbidden(
             "ringer needs to be started with root privileges: it mounts, makes networks and runs containerd",
@@ -40,7 +41,7 @@ pub async fn serve(config: Config) -> Result<()> {
         adapters = Adapters::start(&config) => adapters?,
         () = signals.stop() => return Ok(()),
     };
-    let served = serve_with(&config, tls.as_ref(), &adapters, &mut signals).await;
+    let served = serve_with(&config, forges, tls.as_ref(), &adapters, &mut signals).await;
     adapters.stop().await;
     // The pid file may lie in there.
     drop(pidfile);
@@ -48,10 +49,22 @@ pub async fn serve(config: Config) -> Result<()> {
     served
 }
 
-async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, signals: &mut Signals) -> Result<()> {
+async fn serve_with(
+    config: &Config,
+    forges: Option<Settings>,
+    tls: Option<&Tls>,
+    adapters: &Adapters,
+    signals: &mut Signals,
+) -> Result<()> {
     let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
     let state = ApiState::new(engine.clone());
-    let (server, _listening) = match listen(config, tls, state.clone()).await {
+    let begun = async {
+        let supervisor = forges.map(|forges| Supervisor::open(forges, engine.clone(), &config.engine.data_root));
+        let supervisor = supervisor.transpose()?;
+        let (server, listening) = listen(config, tls, state.clone(), supervisor.clone()).await?;
+        Ok((supervisor, server, listening))
+    };
+    let (supervisor, server, _listening) = match begun.await {
         Ok(served) => served,
         Err(error) => {
             engine.shutdown().await;
@@ -59,12 +72,15 @@ async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, sig
         }
     };
     info!("API listens on {}", config.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    if let Some(supervisor) = &supervisor {
+        supervisor.start();
+    }
     tell_systemd(&[NotifyState::Ready]);
     signals.stop().await;
     info!("stopping");
     tell_systemd(&[NotifyState::Stopping]);
     tokio::select! {
-        ended = tokio::time::timeout(config.shutdown_timeout, stop(&server, &state, &engine)) => if ended.is_err() {
+        ended = tokio::time::timeout(config.shutdown_timeout, stop(&server, &state, &engine, supervisor.as_ref())) => if ended.is_err() {
             warn!("not everything ended within {} s", config.shutdown_timeout.as_secs());
         },
         () = signals.stop() => warn!("told twice to stop: leaving the rest as it is"),
@@ -73,7 +89,12 @@ async fn serve_with(config: &Config, tls: Option<&Tls>, adapters: &Adapters, sig
 }
 
 /// Listeners come last: who can connect finds a daemon that works.
-async fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(Arc<Server>, Vec<Listening>)> {
+async fn listen(
+    config: &Config,
+    tls: Option<&Tls>,
+    state: ApiState,
+    supervisor: Option<Supervisor>,
+) -> Result<(Arc<Server>, Vec<Listening>)> {
     if let Some(socket) = config.hosts.iter().find_map(ListenAddress::unix_path) {
         state.engine.tenant_listens_at(&TenantId::default_tenant(), socket.to_owned())?;
     }
@@ -88,12 +109,16 @@ async fn listen(config: &Config, tls: Option<&Tls>, state: ApiState) -> Result<(
     engine.serve_jobs(Arc::new(JobDoors::new(server.clone(), router.clone()))).await;
     let of_default = || api::for_tenant(&router, TenantId::default_tenant());
     let mut listening: Vec<_> = listeners.into_iter().map(|listener| server.listen(listener, of_default())).collect();
-    listening.push(server.listen(admin, admin::api(engine)));
+    listening.push(server.listen(admin, admin::api(AdminState { engine, supervisor })));
     Ok((server, listening))
 }
 
 /// No more connections; then containers are stopped, which ends what waits for them, while requests go on.
-async fn stop(server: &Server, state: &ApiState, engine: &Engine) {
+async fn stop(server: &Server, state: &ApiState, engine: &Engine, supervisor: Option<&Supervisor>) {
+    // Runners end first: their jobs and registrations are taken back while the engine still works.
+    if let Some(supervisor) = supervisor {
+        supervisor.stop().await;
+    }
     state.tasks.close();
     tokio::join!(server.drain(), engine.shutdown(), state.tasks.wait());
 }

@@ -2,16 +2,21 @@
 
 mod admin;
 mod job;
+mod launches;
 pub mod values;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use ringer::{
+    model::{Result, error::Context},
+    supervisor::settings::Settings,
+};
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 
 use crate::{
     app,
-    config::{Config, LogLevel, ServeOptions},
+    config::{self, Config, LogLevel, ServeOptions},
 };
 
 /// A dead ringer for the Docker Engine: the Docker Engine API, carried out by containerd.
@@ -26,20 +31,44 @@ struct Cli {
 enum Command {
     /// Run the daemon. Flags are dockerd's; each is also a key of the file that --config-file names.
     Serve(Box<ServeOptions>),
+    /// Run the daemon and launch the runners of forges, as a configuration file says
+    Run(Box<RunOptions>),
     /// Jobs: a Docker socket each, with which everything goes that was made through it
     Job(job::JobCommand),
+    /// The jobs of forges: what runs where, and how it went
+    Jobs(launches::Jobs),
+    /// The log of a job's runner
+    Logs(launches::Logs),
+    /// Launch no runner any more; what runs goes on
+    Drain(launches::Drain),
+}
+
+/// `ringer run`.
+#[derive(Args, Debug)]
+struct RunOptions {
+    /// TOML file with the forges; its section [daemon] holds what `serve` takes
+    #[arg(long, value_name = "PATH", default_value = "/etc/ringer/config.toml")]
+    config: PathBuf,
+    #[command(flatten)]
+    serve: ServeOptions,
 }
 
 /// Parses the arguments and runs what they say. 0 is success, 1 a failure, 2 wrong arguments.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Serve(options) => serve(*options),
+        Command::Serve(options) => daemon(Config::resolve(*options).map(|config| (config, None))),
+        Command::Run(options) => {
+            daemon(config::run::resolve(&options.config, options.serve).map(|(config, forges)| (config, Some(forges))))
+        }
         Command::Job(command) => command.run(),
+        Command::Jobs(command) => command.run(),
+        Command::Logs(command) => command.run(),
+        Command::Drain(command) => command.run(),
     }
 }
 
-fn serve(options: ServeOptions) -> ExitCode {
-    let config = match Config::resolve(options) {
+fn daemon(config: Result<(Config, Option<Settings>)>) -> ExitCode {
+    let (config, forges) = match config {
         Ok(config) => config,
         Err(error) => {
             eprintln!("ringer: {}", error.chain());
@@ -60,7 +89,7 @@ fn serve(options: ServeOptions) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let served = runtime.block_on(app::serve(config));
+    let served = runtime.block_on(app::serve(config, forges));
     // What still hangs (a read of a dead disk, say) must not hold the exit up.
     runtime.shutdown_background();
     match served {
@@ -70,6 +99,31 @@ fn serve(options: ServeOptions) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a client of the daemon; its answer is the exit code.
+fn in_runtime(work: impl Future<Output = Result<ExitCode>>) -> ExitCode {
+    // One thread: a child dies with the thread that started it.
+    let ended = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(error).context("starting the runtime"),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("ringer: {}", error.chain());
+        ExitCode::FAILURE
+    })
+}
+
+/// Rows below a head, in columns as wide as they need.
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N - 1).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect();
+        format!("{cells}{}\n", row[N - 1])
+    };
+    rows.iter().map(line).collect()
 }
 
 /// One line per message, readable alone. The journal adds times itself.

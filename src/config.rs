@@ -2,6 +2,7 @@
 //! names. A flag wins over the file.
 
 mod accepted;
+pub mod run;
 mod tls;
 
 use std::{fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -9,10 +10,13 @@ use std::{fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Args, ValueEnum};
 use ipnet::{IpNet, Ipv4Net};
 use ringer::{
-    backend::network::Opening,
     edge::server::{DEFAULT_GROUP, ListenAddress, TlsFiles},
     engine::config::{AddressPool, EngineConfig},
-    model::{Error, Result, error::Context, network::Protocol},
+    model::{
+        Error, Result,
+        error::Context,
+        network::{Opening, Protocol},
+    },
     network::JobNetworks,
 };
 use serde::Deserialize;

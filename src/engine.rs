@@ -17,7 +17,7 @@ mod layers;
 mod locks;
 pub mod networks;
 pub mod prune;
-mod records;
+pub(crate) mod records;
 pub mod store;
 pub mod system;
 pub mod tenants;

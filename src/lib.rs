@@ -5,7 +5,7 @@
 //!
 //! | Level | Modules |
 //! |---|---|
-//! | 3 | `api`, `admin`; below them `edge` |
+//! | 3 | `api`, `admin`; below them `edge` and `supervisor` |
 //! | 2 | `engine`; `containerd`, `network` |
 //! | 1 | `backend`, `work`, `descriptors`, `processes`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
 //! | 0 | `model` |
@@ -26,4 +26,5 @@ pub mod oci;
 pub mod processes;
 pub mod registry;
 pub mod rootfs;
+pub mod supervisor;
 pub mod work;

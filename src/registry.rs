@@ -30,6 +30,7 @@ pub use push::{OpenBlob, Pushed};
 pub use resolve::Resolved;
 pub use search::SearchResult;
 pub use session::{FetchedManifest, Session};
+pub(crate) use transport::install_crypto;
 
 use crate::{model::Result, registry::transport::Transport};
 

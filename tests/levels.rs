@@ -13,8 +13,8 @@ const LEVELS: [&[&str]; 7] = [
     &["backend", "descriptors", "processes", "work"],
     &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],
     &["buildkit", "containerd", "engine", "network"],
-    &["edge"],
-    &["admin", "api", "supervisor"],
+    &["edge", "supervisor"],
+    &["admin", "api"],
     &["app", "cli", "config", "main"],
 ];
 

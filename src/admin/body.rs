@@ -8,6 +8,7 @@ use crate::{
         job::{EndReason, JobLimits, JobRequest},
         time::Timestamp,
     },
+    supervisor::{ForgeView, LaunchView, record::Stage},
 };
 
 /// Body of `POST /jobs`.
@@ -40,7 +41,8 @@ pub struct JobBody {
 impl From<JobBody> for JobRequest {
     fn from(body: JobBody) -> Self {
         let limits = JobLimits { memory: body.memory, nano_cpus: body.nano_cpus, pids: body.pids };
-        Self { name: body.name, uid: body.uid.unwrap_or(0), owner_pid: body.owner_pid, ttl: body.ttl, limits }
+        let (name, uid) = (body.name, body.uid.unwrap_or(0));
+        Self { name, uid, owner_pid: body.owner_pid, ttl: body.ttl, limits, ..Self::default() }
     }
 }
 
@@ -96,5 +98,81 @@ impl From<JobView> for JobAnswer {
             ending: record.ending.as_ref().map(|ending| ending.reason),
             trouble,
         }
+    }
+}
+
+/// A runner that was launched, with what the forge gave it to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchAnswer {
+    /// Its name, which its job has too.
+    pub name: String,
+    /// The forge, by its name in the configuration.
+    pub forge: String,
+    /// The labels of the runner.
+    pub labels: Vec<String>,
+    /// `owner/name` of what runs, or of the only one that may.
+    pub repository: Option<String>,
+    /// What the workflow calls the job.
+    pub job: Option<String>,
+    /// Where people see it at the forge.
+    pub url: Option<String>,
+    /// The image of a job that names none.
+    pub image: String,
+    /// `preparing`, `waiting`, `running`, `ending` or `ended`.
+    pub state: String,
+    /// How it ended.
+    pub outcome: Option<String>,
+    /// When it was decided on.
+    pub begun: Timestamp,
+    /// When its runner was started.
+    pub started: Option<Timestamp>,
+    /// When the forge had given it a job, as far as it was seen.
+    pub assigned: Option<Timestamp>,
+    /// When nothing was left of it.
+    pub ended: Option<Timestamp>,
+}
+
+impl From<LaunchView> for LaunchAnswer {
+    fn from(LaunchView { record }: LaunchView) -> Self {
+        let (state, outcome) = match &record.stage {
+            Stage::Preparing => ("preparing", None),
+            Stage::Waiting => ("waiting", None),
+            Stage::Running => ("running", None),
+            Stage::Ending(why) => ("ending", Some(why.clone())),
+            Stage::Ended(why) => ("ended", Some(why.clone())),
+        };
+        let work = record.work.as_ref();
+        Self {
+            name: record.name.clone(),
+            forge: record.forge.clone(),
+            labels: record.class.labels.iter().cloned().collect(),
+            repository: work.map(|job| job.repository.clone()).or_else(|| record.class.repository.clone()),
+            job: work.map(|job| job.name.clone()),
+            url: work.map(|job| job.url.clone()),
+            image: record.job_image.clone(),
+            state: state.to_owned(),
+            outcome,
+            begun: record.times.begun,
+            started: record.times.started,
+            assigned: record.times.assigned,
+            ended: record.times.ended,
+        }
+    }
+}
+
+/// A forge that is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgeAnswer {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Why no runner is launched for it, if so.
+    pub trouble: Option<String>,
+}
+
+impl From<ForgeView> for ForgeAnswer {
+    fn from(ForgeView { name, url, trouble }: ForgeView) -> Self {
+        Self { name, url, trouble }
     }
 }

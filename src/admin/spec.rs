@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{ExtendBody, JobAnswer, JobBody, routes};
+use super::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, routes};
 use crate::model::{
     job::{EndReason, JobLimits, JobReport},
     time::Timestamp,
@@ -59,7 +59,25 @@ fn every_field_stands_in_the_document_and_no_other() {
         ending: None,
         trouble: None,
     };
+    let launch = LaunchAnswer {
+        name: "gitea-1".to_owned(),
+        forge: "gitea".to_owned(),
+        labels: Vec::new(),
+        repository: None,
+        job: None,
+        url: None,
+        image: "a".to_owned(),
+        state: "ended".to_owned(),
+        outcome: None,
+        begun: Timestamp::zero(),
+        started: None,
+        assigned: None,
+        ended: None,
+    };
+    let forge = ForgeAnswer { name: "gitea".to_owned(), url: "http://a".to_owned(), trouble: None };
     let shapes = [
+        ("Launch", serde_json::to_value(launch).unwrap()),
+        ("Forge", serde_json::to_value(forge).unwrap()),
         ("JobCreate", serde_json::to_value(body).unwrap()),
         ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1 }).unwrap()),
         ("Job", serde_json::to_value(answer).unwrap()),

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use crate::model::{
     Result,
     id::{ContainerId, NetworkId, TenantId},
-    network::{BridgeNetwork, Endpoint, NameTable, PortRequest, Protocol, PublishedPort},
+    network::{BridgeNetwork, Endpoint, NameTable, Opening, PortRequest, PublishedPort},
 };
 
 /// What is known of the way out of a host.
@@ -55,15 +55,6 @@ pub struct SandboxDns {
     pub keep_single_labels: bool,
 }
 
-/// A place that jobs reach although it is at an address of the machine, or at one that none may reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Opening {
-    /// The transport protocol.
-    pub protocol: Protocol,
-    /// Address and port.
-    pub address: SocketAddr,
-}
-
 /// What outlives a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
@@ -85,6 +76,9 @@ pub trait NetworkHosts: Send + Sync + 'static {
 
     /// Makes the host of a job, or takes up the one that an earlier life made. What is open already is answered again.
     async fn open(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>>;
+
+    /// Says what one job reaches beside that. Its host is open.
+    async fn open_job_to(&self, tenant: &TenantId, openings: BTreeSet<Opening>) -> Result<()>;
 
     /// Drops a host with everything that is in it; also one that this life has not opened, and one that is gone.
     async fn remove(&self, tenant: &TenantId) -> Result<()>;

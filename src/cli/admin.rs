@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, UnixConnector};
 use ringer::{
-    admin::{ExtendBody, JobAnswer, JobBody},
+    admin::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer},
     model::{Error, Result, job::JobReport},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The longest answer that is read.
 const LIMIT: usize = 64 << 20;
+
+/// An answer as it comes.
+type AnswerBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Where the daemon is.
 #[derive(Args, Clone, Debug)]
@@ -74,24 +77,71 @@ impl AdminClient {
         self.call(Method::DELETE, &path(job, ""), None::<&()>).await
     }
 
+    /// The runners that were launched.
+    pub async fn launches(&self) -> Result<Vec<LaunchAnswer>> {
+        self.call(Method::GET, "/launches", None::<&()>).await
+    }
+
+    /// The forges.
+    pub async fn forges(&self) -> Result<Vec<ForgeAnswer>> {
+        self.call(Method::GET, "/forges", None::<&()>).await
+    }
+
+    /// Launches nothing any more.
+    pub async fn drain(&self) -> Result<()> {
+        self.ask::<()>(Method::POST, "/drain", None).await.map(drop)
+    }
+
+    /// Hands the log of a runner to `piece`, as it comes.
+    pub async fn log(&self, launch: &str, follow: bool, mut piece: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let path = format!("/launches/{}/log?follow={follow}", escaped(launch));
+        let mut body = self.send::<()>(Method::GET, &path, None).await?.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.failed(&error))?;
+            if let Some(bytes) = frame.data_ref() {
+                piece(bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn call<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&B>) -> Result<T> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::unavailable(format!("asking the daemon at unix://{}: {error}", self.socket.display()))
-        };
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| failed(&error))?.unwrap_or_default();
+        serde_json::from_slice(&self.ask(method, path, body).await?).map_err(|error| self.failed(&error))
+    }
+
+    async fn ask<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Bytes> {
+        self.read(self.send(method, path, body).await?).await
+    }
+
+    /// An answer that is no error.
+    async fn send<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<http::Response<AnswerBody>> {
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.failed(&error))?.unwrap_or_default();
         let uri: http::Uri = hyperlocal::Uri::new(&self.socket, path).into();
         let request = Request::builder().method(method).uri(uri).header(http::header::HOST, "ringer");
-        let request = request.body(Full::from(body)).map_err(|error| failed(&error))?;
-        let answer = self.client.request(request).await.map_err(|error| failed(&chain(&error)))?;
-        let status = answer.status();
-        let bytes = Limited::new(answer.into_body(), LIMIT).collect().await.map_err(|error| failed(&error))?.to_bytes();
+        let request = request.body(Full::from(body)).map_err(|error| self.failed(&error))?;
+        let answer = self.client.request(request).await.map_err(|error| self.failed(&chain(&error)))?;
+        let (status, answer) = (answer.status(), answer.map(|body| body.map_err(Into::into).boxed_unsync()));
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| failed(&error));
+            return Ok(answer);
         }
-        match serde_json::from_slice::<Refusal>(&bytes) {
+        match serde_json::from_slice::<Refusal>(&self.read(answer).await?) {
             Ok(refusal) => Err(Error::system(refusal.message)),
-            Err(_) => Err(failed(&status)),
+            Err(_) => Err(self.failed(&status)),
         }
+    }
+
+    async fn read(&self, answer: http::Response<AnswerBody>) -> Result<Bytes> {
+        let read = Limited::new(answer.into_body(), LIMIT).collect().await;
+        Ok(read.map_err(|error| self.failed(&error))?.to_bytes())
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Error {
+        Error::unavailable(format!("asking the daemon at unix://{}: {error}", self.socket.display()))
     }
 }
 
@@ -102,14 +152,16 @@ struct Refusal {
 
 /// A name may hold nothing that would need to be escaped; what does is no name of a job.
 fn path(job: &str, rest: &str) -> String {
-    let escaped: String = job
-        .bytes()
+    format!("/jobs/{}{rest}", escaped(job))
+}
+
+fn escaped(name: &str) -> String {
+    name.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         })
-        .collect();
-    format!("/jobs/{escaped}{rest}")
+        .collect()
 }
 
 /// hyper says little itself: "client error (Connect)".

@@ -16,6 +16,7 @@ use ringer::{
 use self::run::Run;
 use super::{
     admin::AdminHost,
+    in_runtime,
     values::{self, Bytes, Cpus, Seconds},
 };
 
@@ -109,12 +110,7 @@ struct Create {
 impl JobCommand {
     /// Carries the verb out; the answer is the exit code.
     pub fn run(self) -> ExitCode {
-        // One thread: a child dies with the thread that started it.
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return failed(&Error::system(format!("starting the runtime: {error}"))),
-        };
-        runtime.block_on(self.carry_out()).unwrap_or_else(|error| failed(&error))
+        in_runtime(self.carry_out())
     }
 
     async fn carry_out(self) -> Result<ExitCode> {
@@ -126,7 +122,7 @@ impl JobCommand {
                 println!("{}", json(&client.create(&body).await?)?);
             }
             Verb::Ls { json: true } => println!("{}", json(&client.list().await?)?),
-            Verb::Ls { json: false } => print!("{}", table(&client.list().await?)),
+            Verb::Ls { json: false } => print!("{}", list(&client.list().await?)),
             Verb::Inspect { job } => println!("{}", json(&client.inspect(&job).await?)?),
             Verb::Extend { job, ttl: Seconds(ttl) } => println!("{}", json(&client.extend(&job, ttl).await?)?),
             Verb::Rm { jobs } => {
@@ -140,12 +136,8 @@ impl JobCommand {
     }
 }
 
-fn failed(error: &Error) -> ExitCode {
-    eprintln!("ringer: {}", error.chain());
-    ExitCode::FAILURE
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+/// For people and programs.
+pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string_pretty(value).map_err(|error| Error::system(error.to_string()))
 }
 
@@ -162,9 +154,8 @@ fn told(removed: &JobReport) -> String {
     )
 }
 
-fn table(jobs: &[JobAnswer]) -> String {
-    let mut rows = vec![["ID", "NAME", "CREATED", "EXPIRES", "STATE"].map(str::to_owned)];
-    rows.extend(jobs.iter().map(|job| {
+fn list(jobs: &[JobAnswer]) -> String {
+    let row = |job: &JobAnswer| {
         let state = match (&job.ending, &job.trouble) {
             (None, _) => "open".to_owned(),
             (Some(reason), None) => format!("ending ({})", word(*reason)),
@@ -172,14 +163,8 @@ fn table(jobs: &[JobAnswer]) -> String {
         };
         let expires = job.expires.map_or_else(|| "never".to_owned(), |expires| expires.to_string());
         [job.id.clone(), job.name.clone(), job.created.to_string(), expires, state]
-    }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    let line = |row: &[String; 5]| {
-        let cells: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}   ")).collect();
-        format!("{cells}{}\n", row[4])
     };
-    rows.iter().map(line).collect()
+    super::table(["ID", "NAME", "CREATED", "EXPIRES", "STATE"], jobs.iter().map(row))
 }
 
 fn word(reason: EndReason) -> &'static str {

@@ -22,6 +22,14 @@ pub(crate) use read_as_flags;
 
 read_as_flags!(Seconds, Bytes);
 
+impl TryFrom<f64> for Cpus {
+    type Error = String;
+
+    fn try_from(number: f64) -> Result<Self, String> {
+        number.to_string().parse().map_err(|error: Error| error.message().to_owned())
+    }
+}
+
 /// A time in whole seconds: `90s`, `30m`, `1h30m`, or a plain number.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
@@ -68,7 +76,8 @@ impl FromStr for Bytes {
 }
 
 /// Processors, in billionths: `1.5`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "f64")]
 pub struct Cpus(pub u64);
 
 impl FromStr for Cpus {

@@ -84,8 +84,9 @@ impl Parents {
         clean_absolute(&format!("{above}/{parent}/{id}"))
     }
 
+    /// A runner is in the cgroup of whom it serves.
     fn of_tenant(&self, tenant: &TenantId) -> String {
-        format!("{}/{tenant}", self.own)
+        format!("{}/{}", self.own, tenant.served().as_ref().unwrap_or(tenant))
     }
 
     /// Makes the cgroup of a tenant and sets its limits.

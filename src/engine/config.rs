@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::backend::network::Opening;
+use crate::model::network::Opening;
 
 /// A pool that networks without a wanted subnet are cut from (`--default-address-pool`).
 #[derive(Clone, Debug, PartialEq, Eq)]

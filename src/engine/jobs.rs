@@ -26,7 +26,6 @@ use crate::{
     model::{
         Error, Result,
         error::Context,
-        id::TenantId,
         job::{self, EndReason, JobRecord, JobReport, JobRequest},
         time::Timestamp,
     },
@@ -83,6 +82,8 @@ impl Engine {
             owner: owner.transpose()?,
             expires: request.ttl.map(job::expiry).transpose()?,
             limits: request.limits,
+            openings: request.openings,
+            hosts: request.hosts,
             ending: None,
         };
         let job = self.jobs.add(record)?;
@@ -152,8 +153,9 @@ impl Engine {
 
     /// Whatever a job needs before somebody uses it. For one that a later life of the daemon takes up its networks are opened with all others.
     async fn open_job(&self, job: &Job) -> Result<()> {
-        let tenant = self.tenant_of(job.id()).await?;
+        let tenant = self.tenant_of(job).await?;
         self.open_networks_of(&tenant).await?;
+        self.open_networks_of(&*self.tenants.get(&job.id().of_runner())?).await?;
         self.let_in(job).await
     }
 
@@ -164,19 +166,27 @@ impl Engine {
         self.open_door(job)
     }
 
-    /// The tenant of a job, with the host of its networks.
-    async fn tenant_of(&self, id: &TenantId) -> Result<Arc<Tenant>> {
-        match self.tenants.get(id) {
-            Ok(tenant) => Ok(tenant),
-            Err(_) => Ok(self.tenants.add(id, self.backends.network.open(id).await?)),
+    /// The tenant of a job, with the host of its networks, in which its runner's is too.
+    async fn tenant_of(&self, job: &Job) -> Result<Arc<Tenant>> {
+        let id = job.id();
+        if let Ok(tenant) = self.tenants.get(id) {
+            return Ok(tenant);
         }
+        let (record, network) = (job.record(), self.backends.network.open(id).await?);
+        if !record.openings.is_empty() {
+            self.backends.network.open_job_to(id, record.openings.clone()).await?;
+        }
+        self.tenants.add_with_hosts(&id.of_runner(), network.clone(), &record.hosts);
+        Ok(self.tenants.add_with_hosts(id, network, &record.hosts))
     }
 
     fn open_door(&self, job: &Job) -> Result<()> {
         let (record, socket) = (job.record(), self.job_socket(job));
         let doors = self.jobs.doors().ok_or_else(|| Error::unavailable("no sockets can be made yet"))?;
         store::make_folder(&self.job_folder(job), record.uid).context("making the folder of a job's socket")?;
-        self.tenant_listens_at(&record.id, socket.clone())?;
+        for tenant in [record.id.clone(), record.id.of_runner()] {
+            self.tenant_listens_at(&tenant, socket.clone())?;
+        }
         job.keep_door(doors.open(&record, &socket)?);
         Ok(())
     }

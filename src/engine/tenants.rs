@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     future::Future,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -27,6 +28,8 @@ pub struct Tenant {
     id: TenantId,
     network: Arc<dyn NetworkBackend>,
     socket: OnceLock<PathBuf>,
+    /// Names that all its containers know, with their addresses.
+    hosts: Vec<(String, IpAddr)>,
     closed: CancellationToken,
     /// What goes on in its name: scopes that are held, and what follows on its verbs.
     work: TaskTracker,
@@ -39,11 +42,11 @@ impl fmt::Debug for Tenant {
 }
 
 impl Tenant {
-    fn new(id: TenantId, network: Arc<dyn NetworkBackend>) -> Self {
+    fn new(id: TenantId, network: Arc<dyn NetworkBackend>, hosts: Vec<(String, IpAddr)>) -> Self {
         let work = TaskTracker::new();
         // Open or closed is said by `closed`: the tracker only counts.
         work.close();
-        Self { id, network, socket: OnceLock::new(), closed: CancellationToken::new(), work }
+        Self { id, network, socket: OnceLock::new(), hosts, closed: CancellationToken::new(), work }
     }
 
     /// What records, labels and backends call it.
@@ -54,6 +57,11 @@ impl Tenant {
     /// The host in which its networks live.
     pub fn network(&self) -> &Arc<dyn NetworkBackend> {
         &self.network
+    }
+
+    /// Names that all its containers know, with their addresses.
+    pub fn hosts(&self) -> &[(String, IpAddr)] {
+        &self.hosts
     }
 
     /// The unix socket through which its clients come, if there is one.
@@ -138,7 +146,18 @@ impl Tenants {
 
     /// Adds a tenant whose networks live in `network`, unless it is there already.
     pub fn add(&self, id: &TenantId, network: Arc<dyn NetworkBackend>) -> Arc<Tenant> {
-        self.lock().entry(id.clone()).or_insert_with(|| Arc::new(Tenant::new(id.clone(), network))).clone()
+        self.add_with_hosts(id, network, &[])
+    }
+
+    /// The same; its containers know `hosts`.
+    pub fn add_with_hosts(
+        &self,
+        id: &TenantId,
+        network: Arc<dyn NetworkBackend>,
+        hosts: &[(String, IpAddr)],
+    ) -> Arc<Tenant> {
+        let new = || Arc::new(Tenant::new(id.clone(), network, hosts.to_vec()));
+        self.lock().entry(id.clone()).or_insert_with(new).clone()
     }
 
     /// Forgets a tenant: from now on nobody asks in its name. What it had must be removed before.
@@ -151,10 +170,11 @@ impl Tenants {
         self.lock().get(id).cloned().ok_or_else(|| Error::no_such_tenant(id))
     }
 
-    /// Those whose networks live in one host, where names of links and subnets are theirs together.
+    /// Those whose networks live in one host, where names of links and subnets are theirs together. Runners have none of their own.
     pub fn in_host(&self, network: &Arc<dyn NetworkBackend>) -> BTreeSet<TenantId> {
         let tenants = self.lock();
-        let there = tenants.values().filter(|tenant| Arc::ptr_eq(&tenant.network, network));
+        let is_there = |tenant: &&Arc<Tenant>| Arc::ptr_eq(&tenant.network, network) && tenant.id.served().is_none();
+        let there = tenants.values().filter(is_there);
         there.map(|tenant| tenant.id.clone()).collect()
     }
 
@@ -219,6 +239,7 @@ mod tests {
         for (name, host) in [("a", &hosts[0]), ("b", &hosts[1]), ("c", &hosts[0])] {
             tenants.add(&name.parse().unwrap(), host.clone());
         }
+        tenants.add(&TenantId::of_runner(&"a".parse().unwrap()), hosts[0].clone());
         assert_eq!(tenants.in_host(&hosts[0]), ["a", "c"].map(|name| name.parse().unwrap()).into());
     }
 }

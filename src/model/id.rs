@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 
+const OF_RUNNER: &str = ".runner";
+
 /// The scope behind one socket. Everything a client makes belongs to one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -25,6 +27,25 @@ impl TenantId {
     /// The owner of images that are kept for jobs to come. No tenant can have such a name.
     pub fn of_cache() -> Self {
         Self("cache.images".to_owned())
+    }
+
+    /// The owner of what serves this tenant from beside it: the runner of a job, which no call through the job's socket sees.
+    /// It is in the same network host and cgroup. No tenant can have such a name.
+    pub fn of_runner(&self) -> Self {
+        Self(format!("{}{OF_RUNNER}", self.0))
+    }
+
+    /// The tenant that this one serves, if it is one of a runner.
+    pub fn served(&self) -> Option<Self> {
+        self.0.strip_suffix(OF_RUNNER).map(|served| Self(served.to_owned()))
+    }
+
+    /// A tenant that somebody called so, or the runner of one.
+    pub fn from_stored(name: &str) -> Result<Self> {
+        match name.strip_suffix(OF_RUNNER) {
+            Some(served) => Ok(served.parse::<Self>()?.of_runner()),
+            None => name.parse(),
+        }
     }
 
     /// The name as it stands in labels and record names.

@@ -1,8 +1,10 @@
 //! Jobs: small machines of their own, each a tenant with a socket and an end.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, id::TenantId, record::Record, time::Timestamp};
+use super::{Error, Result, id::TenantId, network::Opening, record::Record, time::Timestamp};
 
 /// The longest `--name`.
 const NAME_LENGTH: usize = 128;
@@ -28,6 +30,12 @@ pub struct JobRecord {
     /// What all its containers together may use.
     #[serde(default)]
     pub limits: JobLimits,
+    /// What it reaches beside what is open to all jobs.
+    #[serde(default)]
+    pub openings: BTreeSet<Opening>,
+    /// Names that all its containers know, with their addresses.
+    #[serde(default)]
+    pub hosts: Vec<(String, IpAddr)>,
     /// Since when and why it is being removed.
     pub ending: Option<Ending>,
 }
@@ -118,6 +126,10 @@ pub struct JobRequest {
     pub ttl: Option<u64>,
     /// Limits of all its containers together.
     pub limits: JobLimits,
+    /// What it reaches beside what is open to all jobs.
+    pub openings: BTreeSet<Opening>,
+    /// Names that all its containers know, with their addresses.
+    pub hosts: Vec<(String, IpAddr)>,
 }
 
 /// The same rule as dockerd has for names of containers.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use indexmap::IndexMap;
@@ -20,6 +20,15 @@ pub fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A place that jobs reach although it is at an address of the machine, or at one that none may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Opening {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// Address and port.
+    pub address: SocketAddr,
 }
 
 /// One entry of `IPAM.Config` as the client wrote it and inspect echoes it.

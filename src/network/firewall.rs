@@ -14,12 +14,9 @@ use std::{
 use super::nft::{
     DataType, Element, ElementData, Expression, Field, Hook, SetData, Transaction, Verdict, register::FIRST,
 };
-pub use walls::Walls;
+pub use walls::{WalledJob, Walls};
 
-use crate::{
-    backend::network::Opening,
-    model::network::{BridgeNetwork, Protocol},
-};
+use crate::model::network::{BridgeNetwork, Opening, Protocol};
 
 /// Bits of a connection's state.
 const ESTABLISHED: u32 = 2;
@@ -81,8 +78,8 @@ pub struct Firewall {
 struct Wanted {
     networks: BTreeMap<String, Vec<Element>>,
     mappings: BTreeSet<Mapping>,
-    /// Jobs by the machine's end of their way out: their addresses there.
-    jobs: BTreeMap<String, Vec<IpAddr>>,
+    /// Jobs by the machine's end of their way out.
+    jobs: BTreeMap<String, WalledJob>,
     openings: BTreeSet<Opening>,
 }
 
@@ -143,7 +140,20 @@ impl Firewall {
 
     /// Walls a job in, and lets it out with the machine's address.
     pub fn add_job(&mut self, link: String, addresses: Vec<IpAddr>) -> io::Result<()> {
-        self.change(|wanted| drop(wanted.jobs.insert(link, addresses)))
+        let job = WalledJob { addresses, openings: BTreeSet::new() };
+        self.change(|wanted| drop(wanted.jobs.insert(link, job)))
+    }
+
+    /// Says what one job reaches although the walls would refuse it. `NotFound` if it is not walled in.
+    pub fn set_openings_of(&mut self, link: &str, openings: BTreeSet<Opening>) -> io::Result<()> {
+        if !self.wanted.jobs.contains_key(link) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.change(|wanted| {
+            if let Some(job) = wanted.jobs.get_mut(link) {
+                job.openings = openings;
+            }
+        })
     }
 
     /// Forgets a job, whose link must be down.
@@ -183,7 +193,7 @@ impl Wanted {
     /// Two mappings of one port (IPv4 and IPv6, or two addresses) share the element that keeps neighbours away.
     fn elements(&self) -> BTreeSet<Element> {
         let mapped = self.mappings.iter().flat_map(|mapping| [mapping.element(), mapping.near()]);
-        let of_jobs = self.jobs.iter().flat_map(|(link, addresses)| walls::job_elements(link, addresses));
+        let of_jobs = self.jobs.iter().flat_map(|(link, job)| walls::job_elements(link, job));
         let opened = self.openings.iter().map(walls::opening_element);
         self.networks.values().flatten().cloned().chain(mapped).chain(of_jobs).chain(opened).collect()
     }

@@ -21,8 +21,8 @@ use super::{
     way_out::{self, Addresses, WayOut},
 };
 use crate::{
-    backend::network::{Keep, NetworkBackend, NetworkHosts, Opening},
-    model::{Result, id::TenantId},
+    backend::network::{Keep, NetworkBackend, NetworkHosts},
+    model::{Result, id::TenantId, network::Opening},
 };
 
 /// Name of the file that holds a host's own namespace, beside the folder of those of its containers.
@@ -246,6 +246,12 @@ impl NetworkHosts for LinuxHosts {
                 Err(error)
             }
         }
+    }
+
+    async fn open_job_to(&self, tenant: &TenantId, openings: BTreeSet<Opening>) -> Result<()> {
+        let link = way_out::link_of(&self.instance, tenant);
+        let doing = "opening the walls of a job";
+        self.machine.with_firewall(doing, move |firewall| firewall.set_openings_of(&link, openings)).await
     }
 
     async fn remove(&self, tenant: &TenantId) -> Result<()> {

@@ -70,7 +70,7 @@ impl Transport {
 }
 
 /// rustls is built without a default provider of cryptography, so that aws-lc need not be compiled.
-fn install_crypto() {
+pub(crate) fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let _another_was_first = rustls::crypto::ring::default_provider().install_default();

@@ -9,11 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Keep, NetworkBackend, NetworkHosts, Opening, SandboxDns, Uplink};
+use super::{Keep, NetworkBackend, NetworkHosts, SandboxDns, Uplink};
 use crate::model::{
     Error, Result,
     id::{ContainerId, NetworkId, TenantId},
-    network::{BridgeNetwork, Endpoint, NameTable, Port, PortRequest, PublishedPort},
+    network::{BridgeNetwork, Endpoint, NameTable, Opening, Port, PortRequest, PublishedPort},
 };
 
 /// Hosts in memory: the machine's network and one for each job that is open.
@@ -53,6 +53,12 @@ impl NetworkHosts for FakeHosts {
     async fn open(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>> {
         drop(self.machine.enter("open_host")?);
         Ok(self.lock().entry(tenant.clone()).or_insert_with(|| Arc::new(FakeNetwork::of_job(tenant))).clone())
+    }
+
+    async fn open_job_to(&self, tenant: &TenantId, openings: BTreeSet<Opening>) -> Result<()> {
+        let job = self.of_job(tenant).ok_or_else(|| Error::no_such_tenant(tenant))?;
+        job.enter("open_job_to")?.openings = openings;
+        Ok(())
     }
 
     async fn remove(&self, tenant: &TenantId) -> Result<()> {

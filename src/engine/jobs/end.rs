@@ -44,25 +44,34 @@ impl Engine {
     }
 
     async fn remove_job(&self, job: &Job, report: &mut JobReport) -> Result<()> {
-        let tenant = self.tenant_of(job.id()).await?;
+        let tenant = self.tenant_of(job).await?;
+        let runner = self.tenants.get(&job.id().of_runner())?;
+        runner.close();
         tenant.close();
         job.close_door().await;
-        self.remove_containers_of(&tenant, report).await?;
-        self.remove_counted_networks(&tenant, report).await?;
-        self.remove_volumes_of(&tenant, report).await?;
-        self.remove_images_of(tenant.id(), report).await?;
+        // What is the runner's is not the job's, and is not counted.
+        self.remove_things_of(&runner, &mut JobReport::default()).await?;
+        self.remove_things_of(&tenant, report).await?;
         self.backends.runtime.remove_parent(tenant.id()).await?;
-        let (socket, kept) = (self.job_folder(job), self.config.data_root.join("tenants").join(job.id().as_str()));
-        let folders = [socket, kept];
-        blocking(move || {
-            folders.iter().try_for_each(|folder| rootfs::remove_folder(folder)).context("removing folders")
-        })
-        .await?;
+        let socket = self.job_folder(job);
+        blocking(move || rootfs::remove_folder(&socket).context("removing the folder of a job's socket")).await?;
+        for tenant in [&runner, &tenant] {
+            self.tenants.remove(tenant.id());
+        }
+        self.jobs.forget(job, *report)
+    }
+
+    async fn remove_things_of(&self, tenant: &Arc<Tenant>, report: &mut JobReport) -> Result<()> {
+        self.remove_containers_of(tenant, report).await?;
+        self.remove_counted_networks(tenant, report).await?;
+        self.remove_volumes_of(tenant, report).await?;
+        self.remove_images_of(tenant.id(), report).await?;
+        let kept = self.config.data_root.join("tenants").join(tenant.id().as_str());
+        blocking(move || rootfs::remove_folder(&kept).context("removing the folder of a tenant")).await?;
         self.containers.forget(tenant.id());
         self.volumes.forget(tenant.id());
         self.events.forget(tenant.id());
-        self.tenants.remove(tenant.id());
-        self.jobs.forget(job, *report)
+        Ok(())
     }
 
     /// Removes containers until none comes any more: requests that were under way may still make some.

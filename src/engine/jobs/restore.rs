@@ -49,7 +49,7 @@ impl Engine {
             }
         }
         let opening = stream::iter(self.jobs.list()).for_each_concurrent(AT_ONCE, |job| async move {
-            if let Err(error) = self.tenant_of(job.id()).await {
+            if let Err(error) = self.tenant_of(&job).await {
                 warn!(job.id = %job.id(), "opening the host of job {}: {}", job.record().name, error.chain());
                 // Its removal tries again.
                 let _kept_in_memory = job.tell_to_end(EndReason::NotMade);
@@ -61,7 +61,8 @@ impl Engine {
 
     fn tenants_of_things(&self) -> BTreeSet<TenantId> {
         let containers = self.containers.list_all().into_iter().map(|container| container.record().tenant.clone());
-        containers.chain(self.networks.tenants_with_some()).chain(self.volumes.tenants_with_some()).collect()
+        let tenants = containers.chain(self.networks.tenants_with_some()).chain(self.volumes.tenants_with_some());
+        tenants.map(|tenant| tenant.served().unwrap_or(tenant)).collect()
     }
 }
 
@@ -75,6 +76,8 @@ fn lost(tenant: &TenantId) -> JobRecord {
         owner: None,
         expires: None,
         limits: JobLimits::default(),
+        openings: BTreeSet::new(),
+        hosts: Vec::new(),
         ending: Some(Ending { reason: EndReason::Lost, since: now }),
     }
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     backend::images::samples::tar,
     engine::{
+        containers::list::ListOptions,
         images::{Body, ImportRequest},
         tenants::Scope,
         testing::Fakes,
@@ -20,7 +21,8 @@ use crate::{
         ErrorKind,
         container::{Config, ContainerCreateRequest, HostConfig},
         filters::Filters,
-        network::NetworkCreateRequest,
+        id::TenantId,
+        network::{NetworkCreateRequest, Opening, Protocol},
         volume::VolumeRequest,
     },
 };
@@ -87,27 +89,37 @@ impl Bench {
     /// An image, a running container on it, a network and a volume.
     async fn fill(&self, job: &JobView) {
         let (engine, scope) = (self.engine(), self.scope(job));
-        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
-        let body: Body = Box::pin(std::io::Cursor::new(tar(&[])));
-        engine.image_import(&scope, &request, body).await.unwrap();
+        self.import(&scope).await;
         engine
             .volume_create(&scope, VolumeRequest { name: "cache".to_owned(), ..VolumeRequest::default() })
             .await
             .unwrap();
         let request = NetworkCreateRequest { name: "ci".to_owned(), ..NetworkCreateRequest::default() };
         engine.network_create(&scope, request).await.unwrap();
+        let binds = Some(vec!["cache:/cache".to_owned()]);
+        self.start(&scope, "web", HostConfig { binds, ..HostConfig::default() }).await;
+    }
+
+    async fn import(&self, scope: &Scope) {
+        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
+        let body: Body = Box::pin(std::io::Cursor::new(tar(&[])));
+        self.engine().image_import(scope, &request, body).await.unwrap();
+    }
+
+    /// A container on that image.
+    async fn start(&self, scope: &Scope, name: &str, host_config: HostConfig) {
         let request = ContainerCreateRequest {
-            name: Some("web".to_owned()),
+            name: Some(name.to_owned()),
             config: Config {
                 image: "box".to_owned(),
                 cmd: Some(["sh", "-c", "sleep 1000"].map(str::to_owned).to_vec()),
                 ..Config::default()
             },
-            host_config: HostConfig { binds: Some(vec!["cache:/cache".to_owned()]), ..HostConfig::default() },
+            host_config,
             ..ContainerCreateRequest::default()
         };
-        engine.container_create(&scope, request).await.unwrap();
-        engine.container_start(&scope, "web").await.unwrap();
+        self.engine().container_create(scope, request).await.unwrap();
+        self.engine().container_start(scope, name).await.unwrap();
     }
 
     /// Waits until no job of that name is there.
@@ -247,4 +259,37 @@ async fn a_container_that_is_being_made_goes_with_its_job() {
     drop(scope);
     assert_eq!(removal.await.unwrap().unwrap().containers, 2);
     assert!(bench.engine().containers.list_all().is_empty());
+}
+
+#[tokio::test]
+async fn a_runner_is_in_its_jobs_host_and_goes_with_it_unseen() {
+    let bench = Bench::new().await;
+    let openings = [Opening { protocol: Protocol::Tcp, address: "192.0.2.2:3000".parse().unwrap() }].into();
+    let hosts = vec![("forge".to_owned(), "192.0.2.2".parse().unwrap())];
+    let request = JobRequest { name: Some("first".to_owned()), openings, hosts, ..JobRequest::default() };
+    let job = bench.engine().job_create(request.clone()).await.unwrap();
+    bench.fill(&job).await;
+    let engine = bench.engine();
+    let (scope, runner) = (bench.scope(&job), engine.scope_of(&job.record.id.of_runner()).unwrap());
+    assert!(Arc::ptr_eq(scope.network(), runner.network()), "one host");
+    assert_eq!(runner.socket(), Some(&*job.socket), "the socket that it gives its runner");
+    assert_eq!(bench.fakes.hosts.of_job(&job.record.id).unwrap().state().openings, request.openings);
+
+    bench.import(&runner).await;
+    let in_host = HostConfig { network_mode: "host".into(), ..HostConfig::default() };
+    bench.start(&runner, "runner", in_host).await;
+    assert!(engine.container_inspect(&scope, "runner", false).await.is_err(), "the job does not know it");
+    assert_eq!(engine.container_list(&scope, &ListOptions::default()).unwrap().len(), 1);
+    for (scope, name) in [(&runner, "runner"), (&scope, "web")] {
+        let container = engine.containers.get(scope.tenant(), name).unwrap();
+        let hosts = std::fs::read_to_string(engine.container_dir(container.id()).join("hosts")).unwrap();
+        assert!(hosts.contains("192.0.2.2\tforge\n"), "{hosts}");
+    }
+
+    drop((scope, runner));
+    let report = engine.job_delete("first").await.unwrap();
+    assert_eq!((report.containers, report.networks, report.volumes, report.images), (1, 1, 1, 1), "only the job's");
+    assert!(engine.containers.list_all().is_empty());
+    assert!(engine.scope_of(&job.record.id.of_runner()).is_err());
+    assert!(engine.networks.tenants_with_some().iter().all(|tenant| *tenant == TenantId::default_tenant()));
 }

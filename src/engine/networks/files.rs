@@ -13,7 +13,7 @@ use crate::{
     engine::{
         Engine,
         networks::{
-            hosts::{Hosts, parse_extra},
+            hosts::{self, Hosts, parse_extra},
             lines::one_line,
             links::Linked,
             resolv_conf::{Overrides, ResolvConf},
@@ -98,12 +98,16 @@ impl Engine {
 
     fn hosts_text(&self, record: &ContainerRecord, hostname: &str, endpoints: &[Endpoint]) -> Result<String> {
         let extra_hosts = record.host_config.extra_hosts.as_deref().unwrap_or_default();
+        let tenant = self.tenants.get(&record.tenant)?;
         if record.host_config.network_mode == NetworkMode::Host && extra_hosts.is_empty() {
-            return Ok(fs::read_to_string("/etc/hosts").unwrap_or_else(|_| Hosts::default().text()));
+            let mut text = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| Hosts::default().text());
+            text.extend(tenant.hosts().iter().map(|(name, address)| hosts::line(*address, name)));
+            return Ok(text);
         }
         let gateway = self.host_gateway(record);
         let mut extra: Vec<(IpAddr, String)> =
             extra_hosts.iter().map(|entry| parse_extra(entry, gateway)).collect::<Result<_>>()?;
+        extra.extend(tenant.hosts().iter().map(|(name, address)| (*address, name.clone())));
         extra.extend(self.linked_hosts(record)?);
         let own = endpoints.iter().flat_map(own_addresses).collect();
         let domainname = record.config.domainname.clone();

@@ -1,6 +1,6 @@
 //! `/etc/hosts` as dockerd writes it.
 
-use std::{fmt::Write, net::IpAddr};
+use std::net::IpAddr;
 
 use super::lines::one_line;
 use crate::model::{Error, Result};
@@ -30,7 +30,7 @@ impl Hosts {
     pub fn text(&self) -> String {
         let mut text = LOCAL.to_owned();
         for (address, names) in &self.extra {
-            writeln!(text, "{address}\t{}", one_line(names)).expect("strings take everything");
+            text.push_str(&line(*address, names));
         }
         for address in &self.own {
             text.push_str(&self.own_line(*address));
@@ -47,6 +47,11 @@ impl Hosts {
             format!("{address}\t{hostname}.{} {hostname}\n", one_line(&self.domainname))
         }
     }
+}
+
+/// One line: an address and its names.
+pub fn line(address: IpAddr, names: &str) -> String {
+    format!("{address}\t{}\n", one_line(names))
 }
 
 /// Takes the lines of an address out.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    backend::network::{Keep, NetworkBackend, Opening},
+    backend::network::{Keep, NetworkBackend},
     engine::{
         Engine,
         config::AddressPool,
@@ -16,7 +16,7 @@ use crate::{
     model::{
         Result,
         id::{NetworkId, TenantId},
-        network::{BridgeNetwork, ConfigReference, Ipam, NetworkDriver, NetworkRecord, Protocol},
+        network::{BridgeNetwork, ConfigReference, Ipam, NetworkDriver, NetworkRecord, Opening, Protocol},
         time::Timestamp,
     },
 };
@@ -110,7 +110,7 @@ impl Engine {
                 }
             }
         }
-        if !is_machine {
+        if !is_machine && tenant.id().served().is_none() {
             // Of a host that is another tenant's there is nothing in this one's name.
             result = result.and(self.backends.network.remove(tenant.id()).await);
         }
@@ -129,6 +129,10 @@ impl Engine {
             if self.networks.get(tenant, name).is_err() {
                 self.networks.put(&changing, bare(tenant, name, driver))?;
             }
+        }
+        // A runner has no bridge: it lives in the host itself.
+        if tenant.served().is_some() {
+            return Ok(());
         }
         match self.networks.get(tenant, "bridge") {
             Ok(record) => {

@@ -62,7 +62,7 @@ impl VolumeStore {
         let store = Self { data_root: data_root.to_owned(), ..Self::default() };
         let mut tenants = vec![TenantId::default_tenant()];
         for name in folders(&data_root.join("tenants")).context("reading tenants")? {
-            tenants.extend(name.parse::<TenantId>());
+            tenants.extend(TenantId::from_stored(&name));
         }
         for tenant in tenants {
             store.read_tenant(&tenant).context("reading volumes")?;

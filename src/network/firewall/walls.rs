@@ -4,7 +4,7 @@
 //! ours or of another program, leads around them. What a job does with addresses, ARP and capabilities happens in its own
 //! network namespaces; here counts by which link a packet comes. What belongs to a connection that was let through passes.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -13,7 +13,7 @@ use super::{
     padded_protocol,
 };
 use crate::{
-    backend::network::Opening,
+    model::network::Opening,
     network::nft::{
         DataType, Element, ElementData, Expression, Field, Hook, SetData, Transaction, Verdict, register::FIRST,
     },
@@ -25,6 +25,8 @@ pub const JOBS: &str = "jobs";
 const SOURCES: [(&str, u8); 2] = [("sources4", IPV4), ("sources6", IPV6)];
 /// Address, protocol and port: what is open although it would be refused.
 const OPENED: [(&str, u8); 2] = [("opened4", IPV4), ("opened6", IPV6)];
+/// Link, address, protocol and port: what is open to one job.
+const OPENED_TO: [(&str, u8); 2] = [("opened_to4", IPV4), ("opened_to6", IPV6)];
 /// After the kernel knows a packet's connection, before destinations are rewritten.
 const PRIORITY: i32 = -150;
 
@@ -35,6 +37,15 @@ pub struct Walls {
     pub refused: Vec<IpNet>,
 }
 
+/// A job that is walled in.
+#[derive(Clone, Debug)]
+pub struct WalledJob {
+    /// With which addresses its packets come.
+    pub addresses: Vec<IpAddr>,
+    /// What it reaches although it would be refused, beside what is open to all.
+    pub openings: BTreeSet<Opening>,
+}
+
 pub fn add_sets(transaction: &mut Transaction<'_>) {
     transaction.add_set(JOBS, DataType::of(&[Field::LinkName]), SetData::None);
     for (set, number) in SOURCES {
@@ -42,6 +53,10 @@ pub fn add_sets(transaction: &mut Transaction<'_>) {
     }
     for (set, number) in OPENED {
         let key = DataType::of(&[address_field(number), Field::Protocol, Field::Service]);
+        transaction.add_set(set, key, SetData::None);
+    }
+    for (set, number) in OPENED_TO {
+        let key = DataType::of(&[Field::LinkName, address_field(number), Field::Protocol, Field::Service]);
         transaction.add_set(set, key, SetData::None);
     }
 }
@@ -56,6 +71,9 @@ pub fn add_rules(transaction: &mut Transaction<'_>, walls: &Walls) {
     transaction.add_rule("from_job", &[has_state(ESTABLISHED), decide(Verdict::Accept)].concat());
     for (set, number) in OPENED {
         transaction.add_rule("from_job", &[is_opened(set, number), decide(Verdict::Accept)].concat());
+    }
+    for (set, number) in OPENED_TO {
+        transaction.add_rule("from_job", &[is_opened_to(set, number), decide(Verdict::Accept)].concat());
     }
     for net in &walls.refused {
         transaction.add_rule("from_job", &[goes_to(net), vec![Expression::Refuse]].concat());
@@ -88,27 +106,32 @@ fn add_source_rules(transaction: &mut Transaction<'_>) {
 }
 
 fn is_opened(set: &'static str, number: u8) -> Vec<Expression> {
-    let words = address_length(number) / 4;
-    let rest = vec![
-        Expression::load_transport(FIRST + words),
-        Expression::Transport(2, 2, FIRST + words + 1),
-        Expression::In(set, FIRST),
-    ];
-    [family(number), vec![load_destination(number)], rest].concat()
+    [family(number), load_place(number, FIRST), vec![Expression::In(set, FIRST)]].concat()
+}
+
+fn is_opened_to(set: &'static str, number: u8) -> Vec<Expression> {
+    let link = vec![Expression::load_input_name(FIRST)];
+    [family(number), link, load_place(number, FIRST + 4), vec![Expression::In(set, FIRST)]].concat()
+}
+
+/// Destination, protocol and port, from a register on.
+fn load_place(number: u8, register: u32) -> Vec<Expression> {
+    let after = register + address_length(number) / 4;
+    vec![load_destination(number, register), Expression::load_transport(after), Expression::Transport(2, 2, after + 1)]
 }
 
 fn goes_to(net: &IpNet) -> Vec<Expression> {
     let number = if net.addr().is_ipv4() { IPV4 } else { IPV6 };
     let within = vec![
-        load_destination(number),
+        load_destination(number, FIRST),
         Expression::Mask(FIRST, address_bytes(net.netmask())),
         Expression::Equal(FIRST, address_bytes(net.network())),
     ];
     [family(number), within].concat()
 }
 
-fn load_destination(number: u8) -> Expression {
-    Expression::Network(if number == IPV4 { 16 } else { 24 }, address_length(number), FIRST)
+fn load_destination(number: u8, register: u32) -> Expression {
+    Expression::Network(if number == IPV4 { 16 } else { 24 }, address_length(number), register)
 }
 
 fn decide(verdict: Verdict) -> Vec<Expression> {
@@ -119,22 +142,30 @@ fn address_field(number: u8) -> Field {
     if number == IPV4 { Field::Ipv4Address } else { Field::Ipv6Address }
 }
 
-/// The elements of one job: its link, its addresses, and that it leaves with the machine's address.
-pub fn job_elements(link: &str, addresses: &[IpAddr]) -> Vec<Element> {
+/// The elements of one job: its link, its addresses, that it leaves with the machine's address, and what is open to it.
+pub fn job_elements(link: &str, job: &WalledJob) -> Vec<Element> {
     let name = LinkName::from(link).0.to_vec();
     let member = |set, key| Element { set, key, data: ElementData::None };
-    let sources = addresses.iter().map(|address| {
+    let sources = job.addresses.iter().map(|address| {
         let (set, _) = SOURCES[usize::from(address.is_ipv6())];
         member(set, [name.clone(), address_bytes(*address)].concat())
     });
-    [member(JOBS, name.clone()), member(MASQUERADED, name.clone())].into_iter().chain(sources).collect()
+    let opened = job.openings.iter().map(|opening| {
+        let (set, _) = OPENED_TO[usize::from(opening.address.is_ipv6())];
+        member(set, [name.clone(), place_key(opening)].concat())
+    });
+    [member(JOBS, name.clone()), member(MASQUERADED, name.clone())].into_iter().chain(sources).chain(opened).collect()
 }
 
-/// The element of what is open.
+/// The element of what is open to all.
 pub fn opening_element(opening: &Opening) -> Element {
     let (set, _) = OPENED[usize::from(opening.address.is_ipv6())];
+    Element { set, key: place_key(opening), data: ElementData::None }
+}
+
+fn place_key(opening: &Opening) -> Vec<u8> {
     let mut key = address_bytes(opening.address.ip());
     key.extend(padded_protocol(opening.protocol));
     key.extend(padded_port(opening.address.port()));
-    Element { set, key, data: ElementData::None }
+    key
 }

@@ -9,10 +9,10 @@ use std::{
 };
 
 use ringer::{
-    backend::network::{AskedFrom, NetworkBackend, NetworkHosts, Opening, SandboxDns, Upstream, contract},
+    backend::network::{AskedFrom, NetworkBackend, NetworkHosts, SandboxDns, Upstream, contract},
     model::{
         id::{ContainerId, TenantId},
-        network::{BridgeNetwork, Protocol},
+        network::{BridgeNetwork, Opening, Protocol},
     },
     network::{JobNetworks, LinuxHosts},
 };
@@ -201,6 +201,28 @@ fn what_is_opened_answers_a_job_and_nothing_beside_it() {
         assert!(job.container().fails_to_reach(&format!("{gateway}:8080")).await, "only that address");
         machine.hosts.open_to(BTreeSet::new()).await.unwrap();
         assert!(job.container().fails_to_reach(&format!("{HOST}:8080")).await);
+    });
+}
+
+#[test]
+fn what_is_opened_to_one_job_answers_no_other() {
+    in_a_fresh_world(|| async {
+        let machine = Machine::new().await;
+        machine.here().serve_tcp(8080);
+        let jobs = [machine.job("one").await, machine.job("two").await];
+        let place = format!("{HOST}:8080");
+        let forge = Opening { protocol: Protocol::Tcp, address: place.parse().unwrap() };
+        machine.hosts.open_job_to(&jobs[0].tenant, BTreeSet::from([forge])).await.unwrap();
+        for inside in [jobs[0].container(), jobs[0].in_host()] {
+            assert_eq!(inside.reach_tcp(&place).await, Some(jobs[0].address().await));
+        }
+        for inside in [jobs[1].container(), jobs[1].in_host()] {
+            assert!(inside.fails_to_reach(&place).await);
+        }
+        machine.hosts.remove(&jobs[0].tenant).await.unwrap();
+        assert!(machine.hosts.open_job_to(&jobs[0].tenant, BTreeSet::new()).await.is_err(), "no job, no walls");
+        let again = machine.job("one").await;
+        assert!(again.container().fails_to_reach(&place).await, "openings end with the job");
     });
 }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    backend::network::{AskedFrom, Opening, fake::FakeHosts},
+    backend::network::{AskedFrom, fake::FakeHosts},
     engine::tenants::Tenant,
-    model::network::Protocol,
+    model::network::{Opening, Protocol},
     oci::NetworkNamespace,
 };
 

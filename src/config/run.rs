@@ -1,0 +1,186 @@
+//! The file of `ringer run`: `[daemon]` holds what `serve` takes, the rest is of runners, registries and forges.
+
+mod forges;
+mod many;
+mod secrets;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use ringer::{
+    model::{Error, Result, error::Context},
+    supervisor::{
+        images::Images,
+        settings::{Login, Settings},
+    },
+};
+use serde::Deserialize;
+
+use self::{forges::GiteaSection, many::Many, secrets::Told};
+use super::{Config, ServeOptions};
+use crate::cli::values::Bytes;
+
+/// The file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case", default, deny_unknown_fields)]
+struct RunFile {
+    daemon: ServeOptions,
+    runner: RunnerSection,
+    registry: Many<RegistrySection>,
+    gitea: Many<GiteaSection>,
+}
+
+/// `[runner]`: of all forges.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RunnerSection {
+    default_image: Option<String>,
+    repo_images: BTreeMap<String, String>,
+    images: BTreeMap<String, OsImages>,
+    max_jobs: Option<usize>,
+    max_memory: Option<Bytes>,
+}
+
+/// `[runner.images.<repository>]`. The other systems' are kept for their hosts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OsImages {
+    linux: Option<String>,
+    #[allow(dead_code, reason = "accepted: for hosts of that system")]
+    windows: Option<String>,
+    #[serde(alias = "darwin")]
+    #[allow(dead_code, reason = "accepted: for hosts of that system")]
+    macos: Option<String>,
+}
+
+/// `[[registry]]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RegistrySection {
+    host: String,
+    username: String,
+    password: Option<String>,
+    password_file: Option<std::path::PathBuf>,
+    password_env: Option<String>,
+}
+
+/// Reads the file; flags of `serve` win over its `[daemon]`.
+pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Settings)> {
+    let text = fs::read_to_string(path).context(format!("reading {}", path.display()))?;
+    let file = parse(&text).map_err(|error| error.context(path.display()))?;
+    let settings = file.settings().map_err(|error| error.context(path.display()))?;
+    let warnings = flags.accepted.check()?;
+    let config = flags.over(file.daemon).filled(warnings)?;
+    Ok((config, settings))
+}
+
+/// toml's message quotes the line and points at the key.
+fn parse(text: &str) -> Result<RunFile> {
+    toml::from_str(text).map_err(|error| Error::invalid(error.to_string().trim_end().to_owned()))
+}
+
+impl RunFile {
+    fn settings(&self) -> Result<Settings> {
+        let images = self.runner.images();
+        let mut settings = Settings {
+            max_jobs: self.runner.max_jobs,
+            max_memory: self.runner.max_memory.map(|Bytes(bytes)| bytes),
+            ..Settings::default()
+        };
+        for registry in &self.registry.0 {
+            settings.registries.insert(registry.host.clone(), registry.login()?);
+        }
+        for (number, section) in self.gitea.0.iter().enumerate() {
+            settings.forges.push(section.settings(number, &images)?);
+        }
+        if settings.forges.is_empty() {
+            return Err(Error::invalid("no forge is configured: a section such as [gitea] is needed"));
+        }
+        let mut names: Vec<&str> = settings.forges.iter().map(|forge| forge.name.as_str()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Error::invalid(format!("two forges are called {}: give them different names", pair[0]))),
+            None => Ok(settings),
+        }
+    }
+}
+
+impl RunnerSection {
+    fn images(&self) -> Images {
+        let mut of_repositories = self.repo_images.clone();
+        let of_linux = self.images.iter().filter_map(|(repository, images)| Some((repository, images.linux.as_ref()?)));
+        of_repositories.extend(of_linux.map(|(repository, image)| (repository.clone(), image.clone())));
+        Images { runner: None, job: None, of_repositories, default: self.default_image.clone() }
+    }
+}
+
+impl RegistrySection {
+    fn login(&self) -> Result<Login> {
+        if self.host.is_empty() {
+            return Err(Error::invalid("[[registry]]: host is missing"));
+        }
+        let told = Told { value: &self.password, file: &self.password_file, env: &self.password_env };
+        Ok(Login {
+            username: self.username.clone(),
+            password: told.read(&format!("registry {}", self.host), "password")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MISSION: &str = r#"
+        [runner]
+        default_image = "gitea/runner:3"
+        [runner.repo_images]
+        "my-go-project" = "ghcr.io/org/go:1"
+        [runner.images."org/tool"]
+        linux = "ghcr.io/org/tool:1"
+        windows = "mcr.microsoft.com/windows/servercore:ltsc2022"
+        [gitea]
+        instance_url = "http://192.0.2.2:3000/"
+        token = "abc"
+        owner = "org"
+        job_image = "gitea/runner-images:ubuntu-24.04"
+    "#;
+
+    fn settings(text: &str) -> Result<Settings> {
+        parse(text)?.settings()
+    }
+
+    #[test]
+    fn the_words_of_the_mission_are_read() {
+        let settings = settings(MISSION).unwrap();
+        let forge = &settings.forges[0];
+        assert_eq!((forge.name.as_str(), forge.url.as_str()), ("gitea", "http://192.0.2.2:3000"));
+        assert_eq!(forge.images.of_repository("org/tool"), Some("ghcr.io/org/tool:1"));
+        assert_eq!(forge.images.of_repository("any/my-go-project"), Some("ghcr.io/org/go:1"));
+        assert_eq!(forge.images.job.as_deref(), Some("gitea/runner-images:ubuntu-24.04"));
+        assert!(!format!("{settings:?}").contains("abc"), "no secret is printed");
+    }
+
+    #[test]
+    fn several_of_a_kind_have_names() {
+        let two = "[[gitea]]\nname = 'a'\ninstance_url = 'http://192.0.2.2'\ntoken = 't'\n\
+                   [[gitea]]\nname = 'b'\ninstance_url = 'http://192.0.2.3'\ntoken = 't'\n";
+        assert_eq!(settings(two).unwrap().forges.len(), 2);
+        let same = two.replace("'b'", "'a'");
+        assert!(settings(&same).unwrap_err().message().contains("two forges are called a"));
+    }
+
+    #[test]
+    fn mistakes_name_their_place() {
+        let error = |text: &str| settings(text).unwrap_err().chain();
+        let unknown = error("[gitea]\ninstance_url = 'http://192.0.2.2'\ntoken = 't'\njob_imag = 'x'\n");
+        assert!(unknown.contains("line 4") && unknown.contains("job_imag"), "{unknown}");
+        assert!(error("[gitlb]\n").contains("line 1"));
+        assert!(error("").contains("no forge is configured"));
+        let local = error("[gitea]\ninstance_url = 'http://localhost:3000'\ntoken = 't'\n");
+        assert!(local.contains("localhost") && local.contains("address of this machine"), "{local}");
+        assert!(error("[gitea]\ninstance_url = 'ftp://a'\ntoken = 't'\n").contains("instance_url"));
+        assert!(error("[gitea]\ninstance_url = 'http://a'\n").contains("token"));
+        let both = "[gitea]\ninstance_url = 'http://a'\ntoken = 't'\ntoken_env = 'T'\n";
+        assert!(error(both).contains("token"), "one of them is enough");
+    }
+}

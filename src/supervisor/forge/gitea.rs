@@ -1,0 +1,306 @@
+//! Gitea, 1.25 and later: its list of jobs tells the demand, and one ephemeral registration is made for each runner. Whoever's
+//! labels cover a job gets it.
+//!
+//! After Gitea's `routers/api/v1/api.go`, `shared/{runners,action}.go`, and its runner's `register`, `daemon` and `.runner`.
+
+mod answers;
+
+use async_trait::async_trait;
+use http::Method;
+use serde_json::json;
+use tokio::sync::OnceCell;
+
+use self::answers::{Jobs, Registered, Runners, Token, User, Version};
+use super::{
+    FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob,
+    http::{Api, Refusal},
+};
+use crate::{
+    model::{Error, Result},
+    supervisor::{
+        record::{ForgeJob, Registration},
+        secret::Secret,
+        settings::ForgeSettings,
+    },
+};
+
+/// Entries that are asked for at once: Gitea gives no more.
+const PAGE: usize = 50;
+
+/// Pages that are read: of a longer queue the rest comes when its head is done.
+const PAGES: usize = 40;
+
+/// The first version with a list of jobs.
+const SINCE: (u64, u64) = (1, 25);
+
+/// A server.
+pub struct Gitea {
+    api: Api,
+    url: String,
+    owner: Option<String>,
+    job_timeout: u64,
+    /// Where in the API the jobs are that we run; found at the first greeting.
+    scope: OnceCell<String>,
+}
+
+impl Gitea {
+    /// The one that is configured.
+    pub fn new(settings: &ForgeSettings) -> Result<Self> {
+        Ok(Self {
+            api: Api::new(settings)?,
+            url: settings.url.clone(),
+            owner: settings.owner.clone(),
+            job_timeout: settings.job_timeout.as_secs(),
+            scope: OnceCell::new(),
+        })
+    }
+
+    async fn scope(&self) -> Result<&str> {
+        self.scope.get_or_try_init(|| self.find_scope()).await.map(String::as_str)
+    }
+
+    async fn find_scope(&self) -> Result<String> {
+        let user: User = self.api.get("api/v1/user").await.map_err(|refusal| self.token_refused(refusal))?;
+        match &self.owner {
+            None if user.is_admin => Ok("admin".to_owned()),
+            None => Ok("user".to_owned()),
+            Some(owner) if owner.eq_ignore_ascii_case(&user.login) => Ok("user".to_owned()),
+            Some(owner) => {
+                let path = format!("api/v1/orgs/{}", segment(owner));
+                match self.api.get::<serde_json::Value>(&path).await {
+                    Ok(_) => Ok(format!("orgs/{}", segment(owner))),
+                    Err(refusal) if refusal.status == Some(http::StatusCode::NOT_FOUND) => {
+                        Err(Error::invalid(format!(
+                            "owner {owner:?} is no organisation at {}, and the token is not that user's but {}'s",
+                            self.url, user.login
+                        )))
+                    }
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
+        }
+    }
+
+    fn token_refused(&self, refusal: Refusal) -> Error {
+        match refusal.status {
+            Some(http::StatusCode::UNAUTHORIZED) => Error::forbidden(format!(
+                "{} does not take the token: it has to be an access token with the scopes read:user, write:admin (or \
+                 write:organization with an owner) and write:repository",
+                self.url
+            ))
+            .with_source(Error::from(refusal)),
+            _ => refusal.into(),
+        }
+    }
+
+    /// Pages of a list, until one is not full.
+    async fn jobs(&self, scope: &str) -> Result<Vec<answers::Job>> {
+        let mut jobs = Vec::new();
+        for page in 1..=PAGES {
+            let query = format!("status=queued&status=in_progress&limit={PAGE}&page={page}");
+            let path = format!("api/v1/{scope}/actions/jobs?{query}");
+            let found: Jobs = self.api.get(&path).await.map_err(|refusal| self.no_jobs(refusal))?;
+            let count = found.jobs.len();
+            jobs.extend(found.jobs);
+            if count < PAGE {
+                break;
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn no_jobs(&self, refusal: Refusal) -> Error {
+        match refusal.status {
+            Some(http::StatusCode::FORBIDDEN) => Error::forbidden(format!(
+                "the token may not see the jobs at {}: it needs the scope read:admin, read:organization or \
+                 read:repository, whichever its list is in",
+                self.url
+            ))
+            .with_source(Error::from(refusal)),
+            _ => refusal.into(),
+        }
+    }
+
+    async fn runners(&self, scope: &str) -> Result<Vec<Registration>> {
+        let mut runners = Vec::new();
+        for page in 1..=PAGES {
+            let path = format!("api/v1/{scope}/actions/runners?limit={PAGE}&page={page}");
+            let found: Runners = self.api.get(&path).await?;
+            let count = found.runners.len();
+            let registration =
+                |runner: answers::Runner| Registration { id: runner.id, name: runner.name, scope: scope.to_owned() };
+            runners.extend(found.runners.into_iter().map(registration));
+            if count < PAGE {
+                break;
+            }
+        }
+        Ok(runners)
+    }
+
+    /// Servers before 1.26 also gave it for a GET, those before 1.24 for nothing else.
+    async fn registration_token(&self, scope: &str) -> Result<Secret> {
+        let path = format!("api/v1/{scope}/actions/runners/registration-token");
+        match self.api.call::<Token>(Method::POST, &path, None::<&()>).await {
+            Ok(token) => Ok(Secret::new(token.token)),
+            Err(refusal) if is_missing(&refusal) => Ok(Secret::new(self.api.get::<Token>(&path).await?.token)),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
+fn is_missing(refusal: &Refusal) -> bool {
+    matches!(refusal.status, Some(http::StatusCode::NOT_FOUND | http::StatusCode::METHOD_NOT_ALLOWED))
+}
+
+#[async_trait]
+impl Forge for Gitea {
+    async fn greet(&self) -> Result<String> {
+        let version = self.api.get::<Version>("api/v1/version").await?.version;
+        if answers::number(&version).is_some_and(|number| number < SINCE) {
+            return Err(Error::invalid(format!(
+                "{} is Gitea {version}: its list of jobs is needed, which is there from {}.{} on",
+                self.url, SINCE.0, SINCE.1
+            )));
+        }
+        let scope = self.scope().await?;
+        Ok(format!(
+            "{} is Gitea {version}: its list of jobs ({scope}) is asked, and each runner gets an ephemeral registration",
+            self.url
+        ))
+    }
+
+    async fn look(&self, registrations: &[Registration]) -> Result<Look> {
+        let mut jobs = self.jobs(self.scope().await?).await?;
+        jobs.sort_by_key(|job| job.id);
+        let mut scopes: Vec<&str> = registrations.iter().map(|registration| registration.scope.as_str()).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        let mut there = Vec::new();
+        for scope in scopes {
+            there.extend(self.runners(scope).await?);
+        }
+        let mut look = Look {
+            registered: registrations.iter().filter(|registration| there.contains(registration)).cloned().collect(),
+            ..Look::default()
+        };
+        for job in jobs {
+            let (status, runner, labels) = (job.status.clone(), job.runner_name.clone(), job.labels.clone());
+            let Some(job) = job.into_job() else { continue };
+            match status.as_str() {
+                "queued" => look.queued.push(QueuedJob { job, labels: labels.unwrap_or_default() }),
+                "in_progress" => look.running.push((runner.unwrap_or_default(), job)),
+                _ => {}
+            }
+        }
+        Ok(look)
+    }
+
+    async fn registrations(&self, prefix: &str) -> Result<Vec<Registration>> {
+        let mut runners = self.runners(self.scope().await?).await?;
+        runners.retain(|runner| runner.name.starts_with(prefix));
+        Ok(runners)
+    }
+
+    async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
+        let scope = match &order.class.repository {
+            Some(repository) => format!("repos/{}", repository.split('/').map(segment).collect::<Vec<_>>().join("/")),
+            None => self.scope().await?.to_owned(),
+        };
+        let token = self.registration_token(&scope).await?;
+        let body = json!({
+            "name": order.name,
+            "token": token.reveal(),
+            "version": concat!("ringer/", env!("CARGO_PKG_VERSION")),
+            "labels": order.class.labels,
+            "ephemeral": true,
+        });
+        let path = "api/actions/runner.v1.RunnerService/Register";
+        let registered: Registered = self.api.call(Method::POST, path, Some(&body)).await?;
+        let runner = registered.runner;
+        let id = runner.id.parse().map_err(|_| Error::system(format!("the runner's number is none: {}", runner.id)))?;
+        let labels: Vec<String> =
+            order.class.labels.iter().map(|label| format!("{label}:docker://{}", order.job_image)).collect();
+        let file = json!({
+            "WARNING": "made by ringer for one job",
+            "id": id,
+            "uuid": runner.uuid,
+            "name": order.name,
+            "token": runner.token,
+            "address": self.url,
+            "labels": labels,
+            "ephemeral": true,
+        });
+        Ok(Minted {
+            registration: Registration { id, name: order.name.to_owned(), scope },
+            credential: Secret::new(file.to_string()),
+        })
+    }
+
+    async fn deregister(&self, registration: &Registration) -> Result<()> {
+        let path = format!("api/v1/{}/actions/runners/{}", registration.scope, registration.id);
+        Ok(self.api.delete(&path).await?)
+    }
+
+    /// Among the jobs that were there last.
+    async fn work_of(&self, registration: &Registration) -> Result<Option<ForgeJob>> {
+        let path = format!("api/v1/{}/actions/jobs?limit={PAGE}", self.scope().await?);
+        let newest: Jobs = self.api.get(&path).await?;
+        let is_its = |job: &answers::Job| job.runner_name.as_deref() == Some(&registration.name);
+        Ok(newest.jobs.into_iter().find(is_its).and_then(answers::Job::into_job))
+    }
+
+    async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
+        let repository: Vec<String> = job.repository.split('/').map(segment).collect();
+        let path = format!("api/v1/repos/{}/actions/jobs/{}", repository.join("/"), job.id);
+        let job: answers::Job = self.api.get(&path).await?;
+        Ok(job.conclusion.filter(|conclusion| !conclusion.is_empty()))
+    }
+
+    /// Configuration files are YAML, of which JSON is a part.
+    fn plan(&self, _: &Order<'_>, minted: &Minted) -> Plan {
+        let config = json!({
+            "log": {"level": "info"},
+            "runner": {
+                "file": format!("{FOLDER}/runner.json"),
+                "capacity": 1,
+                "timeout": format!("{}s", self.job_timeout),
+                "shutdown_timeout": "0s",
+                "fetch_interval": "1s",
+            },
+            "container": {
+                "network": "",
+                "docker_host": "",
+                "force_pull": false,
+                "valid_volumes": ["**"],
+            },
+        });
+        Plan {
+            arguments: ["--config", &format!("{FOLDER}/config.yaml"), "daemon"].map(str::to_owned).to_vec(),
+            env: Vec::new(),
+            files: vec![
+                PlannedFile { name: "config.yaml", content: Secret::new(config.to_string()) },
+                PlannedFile { name: "runner.json", content: minted.credential.clone() },
+            ],
+        }
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        &["/usr/local/bin/gitea-runner", "/usr/local/bin/act_runner", "/usr/bin/gitea-runner", "/usr/bin/act_runner"]
+    }
+
+    fn runner_image(&self) -> &'static str {
+        "docker.io/gitea/runner:3"
+    }
+
+    fn job_image(&self) -> &'static str {
+        "docker.io/gitea/runner-images:ubuntu-24.04"
+    }
+}
+
+/// A name as a part of a path.
+fn segment(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    let escaped =
+        name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    escaped.collect()
+}

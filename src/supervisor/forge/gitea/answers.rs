@@ -1,0 +1,119 @@
+//! Gitea's answers, as far as they are read (`modules/structs/repo_actions.go`; `runner.v1` of actions-proto).
+
+use serde::{Deserialize, Deserializer};
+
+use crate::supervisor::record::ForgeJob;
+
+/// `GET /version`.
+#[derive(Deserialize)]
+pub struct Version {
+    pub version: String,
+}
+
+/// `GET /user`.
+#[derive(Deserialize)]
+pub struct User {
+    pub login: String,
+    #[serde(default)]
+    pub is_admin: bool,
+}
+
+/// `GET …/actions/jobs`.
+#[derive(Deserialize)]
+pub struct Jobs {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub jobs: Vec<Job>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub struct Job {
+    pub id: i64,
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub url: String,
+    pub html_url: Option<String>,
+    #[serde(default)]
+    pub status: String,
+    pub conclusion: Option<String>,
+    pub labels: Option<Vec<String>>,
+    pub runner_name: Option<String>,
+}
+
+impl Job {
+    /// `None` if its address does not tell its repository.
+    pub fn into_job(self) -> Option<ForgeJob> {
+        let (_, path) = self.url.split_once("/repos/")?;
+        let mut parts = path.split('/');
+        let repository = format!("{}/{}", parts.next()?, parts.next()?);
+        Some(ForgeJob { id: self.id, repository, name: self.name, url: self.html_url.unwrap_or(self.url) })
+    }
+}
+
+/// `GET …/actions/runners`.
+#[derive(Deserialize)]
+pub struct Runners {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub runners: Vec<Runner>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub struct Runner {
+    pub id: i64,
+    pub name: String,
+}
+
+/// `…/actions/runners/registration-token`.
+#[derive(Deserialize)]
+pub struct Token {
+    pub token: String,
+}
+
+/// Answer of `Register`: protobuf's JSON, in which 64-bit numbers are strings.
+#[derive(Deserialize)]
+pub struct Registered {
+    pub runner: NewRunner,
+}
+
+/// The runner that was made.
+#[derive(Deserialize)]
+pub struct NewRunner {
+    pub id: String,
+    pub uuid: String,
+    pub token: String,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The first two numbers of a version such as `1.26.4+dev-12`.
+pub fn number(version: &str) -> Option<(u64, u64)> {
+    let mut parts = version.trim_start_matches('v').split(['.', '+', '-']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(number("1.26.4"), Some((1, 26)));
+        assert_eq!(number("v1.9.0+dev"), Some((1, 9)));
+        assert!(number("1.9.0") < number("1.25.0"));
+        assert_eq!(number("main"), None);
+    }
+
+    #[test]
+    fn a_job_tells_its_repository() {
+        let job: Job = serde_json::from_str(
+            r#"{"id": 7, "url": "http://f:3000/api/v1/repos/org/tool/actions/jobs/7", "name": "build",
+                "labels": ["ubuntu-latest"], "status": "queued", "conclusion": "", "runner_name": ""}"#,
+        )
+        .unwrap();
+        assert_eq!(job.into_job().unwrap().repository, "org/tool");
+    }
+}

@@ -1,0 +1,161 @@
+//! Calls of forges' APIs: JSON, bounded in time and length, with errors that say what was asked.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use reqwest::{Certificate, Client};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    model::{Error, ErrorKind, Result, error::Context},
+    supervisor::{secret::Secret, settings::ForgeSettings},
+};
+
+/// How long one call may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to come about.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read.
+const LONGEST: usize = 16 << 20;
+
+/// Of an answer that is no JSON, what is quoted.
+const QUOTED: usize = 200;
+
+/// A forge's API.
+pub struct Api {
+    client: Client,
+    url: String,
+    token: Secret,
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub struct Refusal {
+    /// HTTP's status; `None` if there was no answer.
+    pub status: Option<StatusCode>,
+    error: Error,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        refusal.error
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.error.message())
+    }
+}
+
+impl Api {
+    /// Of the server that is configured. Its names are known as the jobs know them.
+    pub fn new(settings: &ForgeSettings) -> Result<Self> {
+        crate::registry::install_crypto();
+        let mut builder = Client::builder()
+            .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_LIMIT)
+            .timeout(LIMIT)
+            .redirect(reqwest::redirect::Policy::none());
+        for (name, address) in &settings.hosts {
+            // The port is the URL's.
+            builder = builder.resolve(name, SocketAddr::new(*address, 0));
+        }
+        if let Some(pem) = &settings.authorities {
+            builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem).context("reading ca_file")?);
+        }
+        let client = builder.build().context("preparing TLS")?;
+        Ok(Self { client, url: settings.url.clone(), token: settings.token.clone() })
+    }
+
+    /// A call below the server's URL whose answer is `T`.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, Refusal> {
+        let bytes = self.send(&method, path, body).await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let text: String = String::from_utf8_lossy(&bytes).chars().take(QUOTED).collect();
+            self.refused(&method, path, None, &format!("the answer is not what was expected ({error}): {text}"))
+        })
+    }
+
+    /// A call without a body.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Refusal> {
+        self.call(Method::GET, path, None::<&()>).await
+    }
+
+    /// A call that removes something; it being gone is no error.
+    pub async fn delete(&self, path: &str) -> Result<(), Refusal> {
+        match self.send(&Method::DELETE, path, None::<&()>).await {
+            Err(refusal) if refusal.status == Some(StatusCode::NOT_FOUND) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<Bytes, Refusal> {
+        let mut request = self.client.request(method.clone(), format!("{}/{path}", self.url));
+        request = request.header(http::header::AUTHORIZATION, format!("token {}", self.token.reveal()));
+        request = request.header(http::header::ACCEPT, "application/json");
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let failed = |error: reqwest::Error| self.refused(method, path, None, &cause(&error));
+        let mut answer = request.send().await.map_err(failed)?;
+        let status = answer.status();
+        let mut bytes = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(failed)? {
+            if bytes.len() + piece.len() > LONGEST {
+                return Err(self.refused(method, path, None, &format!("the answer is longer than {LONGEST} bytes")));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        if status.is_success() {
+            Ok(bytes.into())
+        } else {
+            Err(self.refused(method, path, Some(status), &said(&bytes)))
+        }
+    }
+
+    fn refused(&self, method: &Method, path: &str, status: Option<StatusCode>, why: &str) -> Refusal {
+        let path = path.split('?').next().unwrap_or_default();
+        let status_text = status.map(|status| format!("{status}")).unwrap_or_default();
+        let separator = if status.is_some() && !why.is_empty() { ": " } else { "" };
+        let kind = match status {
+            Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => ErrorKind::Forbidden,
+            Some(StatusCode::NOT_FOUND) => ErrorKind::NotFound,
+            _ => ErrorKind::Unavailable,
+        };
+        let message = format!("{method} {}/{path}: {status_text}{separator}{why}", self.url);
+        Refusal { status, error: Error::new(kind, message) }
+    }
+}
+
+/// reqwest says little itself; the last cause is the one that tells.
+fn cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", LIMIT.as_secs());
+    }
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// What the server says of an error.
+fn said(bytes: &[u8]) -> String {
+    let of_json = serde_json::from_slice::<Value>(bytes).ok();
+    let message = of_json.as_ref().and_then(|json| json.get("message")?.as_str());
+    let text = message.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), ToOwned::to_owned);
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(QUOTED).collect()
+}

@@ -1,0 +1,318 @@
+//! One launch: from the decision to the last trace that is removed.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::{Either, select};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Shared,
+    forge::{Minted, Order},
+    log,
+    pool::Pool,
+    record::{ForgeJob, LaunchRecord, Registration, Stage},
+    runner::Runner,
+};
+use crate::{
+    engine::{jobs::JobView, records::RecordFolder},
+    model::{Error, ErrorKind, Result, error::Context, job::JobRequest, time::Timestamp},
+};
+
+/// How long a runner waits for a job.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// How long a runner may go on whose registration is gone: one that has ended its job ends by itself.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Beyond a job's own time, for what is around it.
+const MARGIN: Duration = Duration::from_secs(600);
+
+/// Between two tries to take something away.
+const PAUSES: [u64; 6] = [1, 2, 5, 10, 30, 60];
+
+/// A launch that is there.
+pub struct Launch {
+    record: watch::Sender<Arc<LaunchRecord>>,
+    records: Arc<RecordFolder>,
+    end: CancellationToken,
+    why: OnceLock<String>,
+    missing: std::sync::Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Launch").field(&self.record().name).finish()
+    }
+}
+
+impl Launch {
+    /// Stores what is decided on.
+    pub fn new(record: LaunchRecord, records: &Arc<RecordFolder>) -> Result<Arc<Self>> {
+        records.write(&record.name, &record).context(format!("storing launch {}", record.name))?;
+        Ok(Self::of_earlier_life(record, records))
+    }
+
+    /// One whose record was found.
+    pub fn of_earlier_life(record: LaunchRecord, records: &Arc<RecordFolder>) -> Arc<Self> {
+        Arc::new(Self {
+            record: watch::Sender::new(Arc::new(record)),
+            records: records.clone(),
+            end: CancellationToken::new(),
+            why: OnceLock::new(),
+            missing: std::sync::Mutex::default(),
+        })
+    }
+
+    /// What is known of it now.
+    pub fn record(&self) -> Arc<LaunchRecord> {
+        self.record.borrow().clone()
+    }
+
+    /// Ends it; the first reason stays.
+    pub fn tell_to_end(&self, why: impl Into<String>) {
+        let _the_first_stays = self.why.set(why.into());
+        self.end.cancel();
+    }
+
+    /// The forge has given its runner a job.
+    pub fn is_assigned(&self, job: &ForgeJob) {
+        if self.record().stage != Stage::Waiting {
+            return;
+        }
+        info!(launch = self.record().name, "{} has job {} of {}", self.record().name, job.name, job.repository);
+        self.change(|record| {
+            record.work = Some(job.clone());
+            record.stage = Stage::Running;
+            record.times.assigned = Some(Timestamp::now());
+        });
+    }
+
+    /// Whether the forge still lists its runner: one that it does not has ended its job, or has none to do any more, since a user's
+    /// cancel deletes it and tells nobody.
+    pub fn is_listed(&self, listed: bool) {
+        let since = {
+            let mut missing = self.missing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *missing = if listed { None } else { missing.or_else(|| Some(Instant::now())) };
+            *missing
+        };
+        if since.is_some_and(|since| since.elapsed() >= GRACE) {
+            self.tell_to_end("the forge has dropped its registration: the job was cancelled there");
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LaunchRecord)) {
+        self.record.send_modify(|record| {
+            let mut changed = LaunchRecord::clone(record);
+            change(&mut changed);
+            // What is known in memory is right also when the disk is full.
+            if let Err(error) = self.records.write(&changed.name, &changed) {
+                warn!(launch = changed.name, "storing launch {}: {error}", changed.name);
+            }
+            *record = Arc::new(changed);
+        });
+    }
+
+    /// Carries it out to its end. Answers whether its runner was given a job.
+    pub async fn run(self: Arc<Self>, pool: Arc<Pool>) {
+        let ended = {
+            let going = std::pin::pin!(self.go(&pool));
+            let told = std::pin::pin!(self.end.cancelled());
+            match select(going, told).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => Ok(self.why.get().cloned().unwrap_or_default()),
+            }
+        };
+        let is_failure = ended.is_err();
+        let words = ended.unwrap_or_else(|error| error.chain());
+        if is_failure {
+            warn!(launch = self.record().name, "launching {}: {words}", self.record().name);
+        }
+        self.clean_up(&pool, words).await;
+        pool.has_ended(&self, is_failure);
+    }
+
+    /// What an earlier life has left of it is taken away.
+    pub async fn sweep(self: Arc<Self>, pool: Arc<Pool>) {
+        self.clean_up(&pool, "the daemon ended meanwhile".to_owned()).await;
+        pool.has_ended(&self, false);
+    }
+
+    /// The same, for one whose forge is not configured any more and cannot be asked.
+    pub async fn abandon(&self, shared: &Shared) {
+        match self.remove_job(shared).await {
+            Ok(()) => self.has_ended("the daemon ended meanwhile; its forge is not configured any more".to_owned()),
+            Err(error) => warn!("removing job {}: {}", self.record().name, error.chain()),
+        }
+    }
+
+    async fn go(&self, pool: &Arc<Pool>) -> Result<String> {
+        let job = self.make_job(pool).await.context("making its job")?;
+        let runner = Runner::of(&pool.shared, &job.record.id)?;
+        let image = pool.runner_image();
+        runner.pull(&image, pool.shared.settings.login_for(&image)).await.context(format!("pulling {image}"))?;
+        let program = runner.find_program(&image, pool.forge.programs()).await?;
+        self.change(|record| record.times.pulled = Some(Timestamp::now()));
+        let minted = self.mint(pool).await.context("registering its runner")?;
+        let record = self.record();
+        let plan = pool.forge.plan(&self.order(&record, &pool.runner_name(&record.name)), &minted);
+        runner.create(&image, program, plan).await.context("making its runner")?;
+        runner.start().await.context("starting its runner")?;
+        let log = runner.log()?;
+        self.change(|record| {
+            record.stage = Stage::Waiting;
+            record.times.started = Some(Timestamp::now());
+        });
+        let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log));
+        let code = self.watch(pool, &runner).await?;
+        let _all_of_it = tokio::time::timeout(Duration::from_secs(10), logged).await;
+        self.note_work(pool).await;
+        Ok(match &self.record().work {
+            Some(_) => format!("the runner has ended with exit code {code}"),
+            None => format!("the runner has ended with exit code {code} and has had no job"),
+        })
+    }
+
+    async fn make_job(&self, pool: &Pool) -> Result<JobView> {
+        let settings = &pool.settings;
+        let request = JobRequest {
+            name: Some(self.record().name.clone()),
+            ttl: Some((IDLE + settings.job_timeout + MARGIN).as_secs()),
+            limits: settings.limits,
+            openings: pool.openings().await?,
+            hosts: settings.hosts.clone(),
+            ..JobRequest::default()
+        };
+        let job = pool.shared.engine.job_create(request).await?;
+        self.change(|record| {
+            record.tenant = Some(job.record.id.clone());
+            record.times.made = Some(Timestamp::now());
+        });
+        Ok(job)
+    }
+
+    fn order<'a>(&self, record: &'a LaunchRecord, name: &'a str) -> Order<'a> {
+        Order { name, class: &record.class, job_image: &record.job_image }
+    }
+
+    /// Goes on when the launch is told to end: what the forge has made must be known.
+    async fn mint(&self, pool: &Arc<Pool>) -> Result<Minted> {
+        let (pool, record) = (pool.clone(), self.record());
+        let minting = tokio::spawn(async move {
+            let name = pool.runner_name(&record.name);
+            pool.forge.mint(&Order { name: &name, class: &record.class, job_image: &record.job_image }).await
+        });
+        let minted = minting.await.map_err(|panic| Error::system("minting failed").with_source(panic))??;
+        self.change(|record| {
+            record.registration = Some(minted.registration.clone());
+            record.times.minted = Some(Timestamp::now());
+        });
+        Ok(minted)
+    }
+
+    /// Until the runner has ended. It has its time to get a job, and then the job's.
+    async fn watch(&self, pool: &Pool, runner: &Runner) -> Result<i64> {
+        let ended = std::pin::pin!(runner.ended());
+        let limit = std::pin::pin!(self.out_of_time(pool));
+        match select(ended, limit).await {
+            Either::Left((code, _)) => code,
+            Either::Right((why, _)) => Err(Error::unavailable(why)),
+        }
+    }
+
+    async fn out_of_time(&self, pool: &Pool) -> String {
+        let mut records = self.record.subscribe();
+        let assigned = records.wait_for(|record| record.stage != Stage::Waiting);
+        if tokio::time::timeout(IDLE, assigned).await.is_err() {
+            return format!("no job has come within {} s", IDLE.as_secs());
+        }
+        let limit = pool.settings.job_timeout + Duration::from_secs(60);
+        tokio::time::sleep(limit).await;
+        format!("it took longer than {} s", pool.settings.job_timeout.as_secs())
+    }
+
+    /// What it had to do, if it was done before anybody looked.
+    async fn note_work(&self, pool: &Pool) {
+        let record = self.record();
+        let (None, Some(registration)) = (&record.work, &record.registration) else { return };
+        match pool.forge.work_of(registration).await {
+            Ok(Some(job)) => self.is_assigned(&job),
+            Ok(None) => {}
+            Err(error) => warn!(launch = record.name, "asking what {} has done: {}", record.name, error.chain()),
+        }
+    }
+
+    /// Takes everything away, on the machine and at the forge. Tried until it is done.
+    async fn clean_up(&self, pool: &Pool, why: String) {
+        self.change(|record| record.stage = Stage::Ending(why.clone()));
+        let name = self.record().name.clone();
+        for attempt in 0.. {
+            match self.remove_job(&pool.shared).await {
+                Ok(()) => break,
+                Err(error) => warn!(launch = name, "removing job {name}, to be tried again: {}", error.chain()),
+            }
+            if !pool.shared.pause(Duration::from_secs(pause(attempt))).await {
+                return;
+            }
+        }
+        for attempt in 0.. {
+            match self.deregister(pool).await {
+                Ok(()) => break,
+                Err(error) => warn!(launch = name, "deregistering {name}, to be tried again: {}", error.chain()),
+            }
+            if !pool.shared.pause(Duration::from_secs(pause(attempt))).await {
+                return;
+            }
+        }
+        let words = self.conclusion(pool, why).await;
+        info!(launch = name, "{name} has ended: {words}");
+        self.has_ended(words);
+    }
+
+    fn has_ended(&self, words: String) {
+        self.change(|record| {
+            record.stage = Stage::Ended(words);
+            record.times.ended = Some(Timestamp::now());
+        });
+    }
+
+    async fn remove_job(&self, shared: &Shared) -> Result<()> {
+        // A life that ended between the job's making and its noting knows it by its name alone.
+        let record = self.record();
+        let reference = record.tenant.as_ref().map_or(record.name.as_str(), |tenant| tenant.as_str());
+        match shared.engine.job_delete(reference).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn deregister(&self, pool: &Pool) -> Result<()> {
+        match self.registration() {
+            Some(registration) => pool.forge.deregister(&registration).await,
+            None => Ok(()),
+        }
+    }
+
+    fn registration(&self) -> Option<Registration> {
+        self.record().registration.clone()
+    }
+
+    /// The forge's word if there is one: exit codes of runners say nothing.
+    async fn conclusion(&self, pool: &Pool, why: String) -> String {
+        let Some(job) = self.record().work.clone() else { return why };
+        match pool.forge.conclusion(&job).await {
+            Ok(Some(conclusion)) => conclusion,
+            Ok(None) => format!("{why}; the forge says of the job that it still runs"),
+            Err(error) => format!("{why}; the forge does not say how the job ended: {}", error.chain()),
+        }
+    }
+}
+
+fn pause(attempt: usize) -> u64 {
+    PAUSES[attempt.min(PAUSES.len() - 1)]
+}

@@ -1,0 +1,93 @@
+//! What the supervisor is told, after files and variables were read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use super::{images::Images, secret::Secret};
+use crate::model::job::JobLimits;
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Jobs of all forges together at once.
+    pub max_jobs: Option<usize>,
+    /// Bytes of memory that the limits of all jobs together may come to.
+    pub max_memory: Option<u64>,
+    /// Credentials for registries, by their host.
+    pub registries: BTreeMap<String, Login>,
+    /// The forges.
+    pub forges: Vec<ForgeSettings>,
+}
+
+/// Credentials at a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// User name.
+    pub username: String,
+    /// Password or token.
+    pub password: Secret,
+}
+
+/// Which software a forge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Gitea.
+    Gitea,
+}
+
+impl Kind {
+    /// The section's name in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Gitea => "gitea",
+        }
+    }
+}
+
+/// One forge.
+#[derive(Clone, Debug)]
+pub struct ForgeSettings {
+    /// What logs and lists call it, unique.
+    pub name: String,
+    /// Which software it is.
+    pub kind: Kind,
+    /// Where it is, without a slash at its end.
+    pub url: String,
+    /// The API token.
+    pub token: Secret,
+    /// The organisation or user whose jobs run; all of the server if none.
+    pub owner: Option<String>,
+    /// What a workflow's `runs-on` may ask for.
+    pub labels: BTreeSet<String>,
+    /// Jobs at once.
+    pub concurrency: usize,
+    /// Limits of each job.
+    pub limits: JobLimits,
+    /// How long a job may take.
+    pub job_timeout: Duration,
+    /// Names that runner, job containers and our own client know, with their addresses.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Certificates of authorities that are trusted beside the system's, PEM.
+    pub authorities: Option<Vec<u8>>,
+    /// Repositories whose jobs may run, `owner/name` or `owner/*`; all if none.
+    pub repositories: Option<BTreeSet<String>>,
+    /// Which image is taken for what.
+    pub images: Images,
+}
+
+impl ForgeSettings {
+    /// Whether jobs of a repository may run.
+    pub fn allows(&self, repository: &str) -> bool {
+        let Some(allowed) = &self.repositories else { return true };
+        let owner = repository.split('/').next().unwrap_or_default();
+        // Names of repositories are one whatever their letters' case, as the forges have it.
+        let is = |pattern: &String| {
+            pattern.eq_ignore_ascii_case(repository)
+                || pattern.strip_suffix("/*").is_some_and(|of| of.eq_ignore_ascii_case(owner))
+        };
+        allowed.iter().any(is)
+    }
+}
