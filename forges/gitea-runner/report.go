@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"strings"
@@ -227,11 +228,13 @@ func (r *report) end(job *model.Job, failure error) {
 func (r *report) finish(failure error) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if r.result == runnerv1.Result_RESULT_UNSPECIFIED {
+	switch {
+	case errors.Is(failure, context.Canceled):
+		r.result = runnerv1.Result_RESULT_CANCELLED
+	case failure != nil:
 		r.result = runnerv1.Result_RESULT_FAILURE
-		if failure == nil {
-			r.result = runnerv1.Result_RESULT_SUCCESS
-		}
+	case r.result == runnerv1.Result_RESULT_UNSPECIFIED:
+		r.result = runnerv1.Result_RESULT_SUCCESS
 	}
 	if failure != nil {
 		r.add(time.Now(), failure.Error(), nil)

@@ -57,7 +57,12 @@ func (d *daemon) carryOut(ctx context.Context, task *runnerv1.Task, reports *rep
 	plan := &model.Plan{Stages: []*model.Stage{{Runs: []*model.Run{{Workflow: workflow, JobID: id}}}}}
 	ctx = common.WithLoggerHook(ctx, reports)
 	ctx = runner.WithJobLoggerFactory(ctx, jobLog{verbose: d.config.Log.Level == "debug"})
-	return job, executor.NewPlanExecutor(plan)(ctx)
+	err = executor.NewPlanExecutor(plan)(ctx)
+	if ctx.Err() != nil {
+		// The engine forgets the error of a step when it was stopped, and calls the job a success.
+		err = ctx.Err()
+	}
+	return job, err
 }
 
 // readPayload reads the workflow, which holds the one job, and adds what is known of those that it needs.

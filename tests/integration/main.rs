@@ -11,6 +11,7 @@ mod containerd_runtime;
 mod containers;
 mod daemon_restart;
 mod deaths;
+mod forges;
 mod hard_moments;
 mod hard_moments_clients;
 mod image_mounts;

@@ -1,7 +1,9 @@
-//! What the suites share: daemons, containerds, registries and images of their own.
+//! What the suites share: daemons, containerds, registries, forges and images of their own.
 
 pub mod boxes;
 pub mod daemon;
+pub mod forge;
 pub mod images;
+pub mod place;
 pub mod registry;
 pub mod runtime;

@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use crate::support::daemon::Daemon;
+use crate::support::{daemon::Daemon, place};
 
 /// Certificates of a CA, of the daemon and of a client, made with openssl.
 struct Certificates {
@@ -83,14 +83,9 @@ fn text(output: &Output) -> String {
 }
 
 /// A connection that belongs to the daemon's network.
-fn connect(daemon: &Daemon, address: &'static str) -> TcpStream {
-    let namespace = fs::File::open(format!("/proc/{}/ns/net", daemon.pid())).unwrap();
-    let connecting = std::thread::spawn(move || {
-        let kind = rustix::thread::LinkNameSpaceType::Network;
-        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind)).unwrap();
-        TcpStream::connect(address).unwrap()
-    });
-    connecting.join().unwrap()
+fn connect(daemon: &Daemon, address: &str) -> TcpStream {
+    let namespace = format!("/proc/{}/ns/net", daemon.pid());
+    place::connect(namespace.as_ref(), address.parse().unwrap()).unwrap()
 }
 
 /// Sends bytes and reads to the end.

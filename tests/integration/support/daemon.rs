@@ -13,6 +13,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use self::http::Client;
+use super::place::Place;
 
 /// A cold start of containerd on a busy machine included.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -28,7 +29,8 @@ pub struct Daemon {
     folder: tempfile::TempDir,
     process: Child,
     client: Client,
-    /// Given at every start.
+    /// What starts it, if anything does, and its flags: the same at every start.
+    under: Vec<String>,
     flags: Vec<String>,
 }
 
@@ -50,16 +52,19 @@ impl Daemon {
 
     /// Starts one by a program that takes a command: `prlimit`, say.
     pub async fn start_under(program: &[&str], flags: &[&str]) -> Self {
-        let folder = Self::folder_of_its_own();
-        let process = Self::program_under(program, folder.path(), flags);
-        let mut daemon = Self::of(folder, process, flags);
+        let mut daemon = Self::spawn(Self::folder_of_its_own(), program, flags);
         daemon.wait_until_it_answers().await;
         daemon
     }
 
+    /// Starts one in a network namespace that others share and that outlives it.
+    pub async fn start_at(place: &Place, flags: &[&str]) -> Self {
+        Self::start_under(&place.entry().each_ref().map(String::as_str), flags).await
+    }
+
     /// Starts one in a folder that was prepared.
     pub async fn start_in(folder: tempfile::TempDir, flags: &[&str]) -> Self {
-        let mut daemon = Self::spawn(folder, flags);
+        let mut daemon = Self::spawn(folder, &[], flags);
         daemon.wait_until_it_answers().await;
         daemon
     }
@@ -73,26 +78,20 @@ impl Daemon {
         Self::start_in(folder, &[&format!("--containerd={address}"), "--containerd-namespace=ringer"]).await
     }
 
-    fn spawn(folder: tempfile::TempDir, flags: &[&str]) -> Self {
-        let process = Self::program(folder.path(), flags);
-        Self::of(folder, process, flags)
-    }
-
-    fn of(folder: tempfile::TempDir, process: Child, flags: &[&str]) -> Self {
+    fn spawn(folder: tempfile::TempDir, under: &[&str], flags: &[&str]) -> Self {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (under, flags) = (owned(under), owned(flags));
+        let process = Self::program(folder.path(), &under, &flags);
         let client = Client::new(folder.path().join("docker.sock"));
-        Self { folder, process, client, flags: flags.iter().map(|flag| (*flag).to_owned()).collect() }
+        Self { folder, process, client, under, flags }
     }
 
-    fn program(folder: &Path, flags: &[&str]) -> Child {
-        Self::program_under(&[], folder, flags)
-    }
-
-    fn program_under(program: &[&str], folder: &Path, flags: &[&str]) -> Child {
+    fn program(folder: &Path, under: &[String], flags: &[String]) -> Child {
         let path = |name: &str| folder.join(name);
         let log = fs::File::options().create(true).append(true).open(path("log")).expect("a log file");
         Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
-            .args(program)
+            .args(under)
             .args([env!("CARGO_BIN_EXE_ringer"), "serve"])
             .arg(format!("--host=unix://{}", path("docker.sock").display()))
             .arg(format!("--data-root={}", path("data").display()))
@@ -172,8 +171,7 @@ impl Daemon {
 
     /// Starts the program again on the same folders, after `kill`.
     pub async fn restart(&mut self) {
-        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        self.process = Self::program(self.folder.path(), &flags);
+        self.process = Self::program(self.folder.path(), &self.under, &self.flags);
         self.wait_until_it_answers().await;
     }
 

@@ -1,19 +1,51 @@
-//! A small client of the API over a unix socket, one connection per request.
+//! A small client of an API over a unix socket, or over TCP in a network namespace, one connection per request.
 
-use std::path::PathBuf;
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
 
-/// A client of one daemon.
+use crate::support::place;
+
+/// A client of one daemon, or of one forge.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    server: Server,
+    /// Sent with each request.
+    headers: HeaderMap,
+}
+
+/// Where it listens.
+#[derive(Clone, Debug)]
+enum Server {
+    Socket(PathBuf),
+    Tcp { namespace: PathBuf, address: SocketAddr },
+}
+
+/// What a request goes over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Server {
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Socket(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Self::Tcp { namespace, address } => {
+                let stream = place::connect(namespace, *address)?;
+                stream.set_nonblocking(true)?;
+                Ok(Box::new(TcpStream::from_std(stream)?))
+            }
+        }
+    }
 }
 
 /// A whole answer.
@@ -47,7 +79,19 @@ impl Answer {
 impl Client {
     /// A client of the daemon behind `socket`.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("docker"))]);
+        Self { server: Server::Socket(socket), headers }
+    }
+
+    /// A client of the server at an address of a network namespace.
+    pub fn over_tcp(namespace: PathBuf, address: SocketAddr) -> Self {
+        let host = address.to_string().parse().expect("an address is a header's value");
+        Self { server: Server::Tcp { namespace, address }, headers: HeaderMap::from_iter([(header::HOST, host)]) }
+    }
+
+    /// Sends a header with each request from now on.
+    pub fn always_send(&mut self, name: HeaderName, value: &str) {
+        self.headers.insert(name, value.parse().expect("a test's header"));
     }
 
     /// `GET`.
@@ -57,7 +101,7 @@ impl Client {
 
     /// `GET`, or nothing if nobody listens.
     pub async fn try_get(&self, path: &str) -> Option<Answer> {
-        UnixStream::connect(&self.socket).await.ok()?;
+        self.server.connect().await.ok()?;
         Some(self.get(path).await)
     }
 
@@ -90,8 +134,8 @@ impl Client {
 
     /// Sends a request and returns at the head of its answer.
     pub async fn open(&self, mut request: Request<Full<Bytes>>) -> Response<Incoming> {
-        request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("docker"));
-        let stream = UnixStream::connect(&self.socket).await.expect("the daemon listens");
+        request.headers_mut().extend(self.headers.clone());
+        let stream = self.server.connect().await.expect("the daemon listens");
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake without a byte");
         tokio::spawn(connection.with_upgrades());

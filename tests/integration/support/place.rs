@@ -1,0 +1,74 @@
+//! Network namespaces that several programs of a test share, and connections into them.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    net::{SocketAddr, TcpStream},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// An address of the namespace itself that is not loopback: what jobs can be let through to.
+pub const ADDRESS: &str = "10.99.0.1";
+
+/// A network namespace that is there until the guard is dropped, whoever comes and goes in it.
+pub struct Place {
+    holder: Child,
+}
+
+impl Place {
+    /// Makes one with loopback and [`ADDRESS`].
+    pub fn start() -> Self {
+        let script =
+            format!("ip link set lo up && ip addr add {ADDRESS}/32 dev lo && echo ready && exec sleep infinity");
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare is there");
+        let mut line = String::new();
+        let output = holder.stdout.take().expect("a pipe");
+        BufReader::new(output).read_line(&mut line).expect("the pipe can be read");
+        assert_eq!(line, "ready\n", "no network namespace");
+        Self { holder }
+    }
+
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.holder.id()).into()
+    }
+
+    /// The beginning of a command that runs in it.
+    pub fn entry(&self) -> [String; 2] {
+        ["nsenter".to_owned(), format!("--net={}", self.path().display())]
+    }
+
+    /// A program in it.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let [nsenter, namespace] = self.entry();
+        let mut command = Command::new(nsenter);
+        command.arg(namespace).arg(program);
+        command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ended_already = self.holder.kill();
+        let _reaped_already = self.holder.wait();
+    }
+}
+
+/// A connection that belongs to a network namespace, whoever uses it.
+pub fn connect(namespace: &Path, address: SocketAddr) -> io::Result<TcpStream> {
+    let namespace = File::open(namespace)?;
+    let connecting = std::thread::spawn(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        TcpStream::connect(address)
+    });
+    connecting.join().expect("connecting does not panic")
+}
