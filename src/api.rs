@@ -37,6 +37,7 @@ use axum::body::Body;
 use http::{HeaderValue, Request};
 use tokio_util::task::TaskTracker;
 
+pub use self::containers::create::create_request;
 use self::router::Router;
 pub use crate::edge::answer;
 use crate::{

@@ -31,7 +31,7 @@ pub use self::{
     propagation::without_impossible_slaves,
     resources::updated_resources,
     user::ResolvedUser,
-    validate::{validate, validate_update},
+    validate::{uncovered_paths, validate, validate_update},
 };
 use crate::model::{
     Result,

@@ -60,10 +60,17 @@ impl RawBody {
     async fn read(request: Request<Body>) -> Result<Self, Error> {
         let (parts, body) = request.into_parts();
         let (bytes, permit) = bytes(body).await?;
+        if !bytes.is_empty() {
+            check_content_type(&parts.headers)?;
+        }
+        Self::of(bytes, permit)
+    }
+
+    /// What was read.
+    pub fn of(bytes: Bytes, permit: Option<SemaphorePermit<'static>>) -> Result<Self, Error> {
         if bytes.is_empty() {
             return Ok(Self { text: bytes, permit });
         }
-        check_content_type(&parts.headers)?;
         let text = bytes.slice_ref(bytes.trim_ascii());
         if text.is_empty() {
             return Err(eof());

@@ -5,6 +5,7 @@ pub mod attach;
 mod binds;
 pub mod create;
 pub mod delete;
+pub mod effective;
 pub mod exec;
 pub mod export;
 mod failure;

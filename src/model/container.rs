@@ -2,6 +2,7 @@
 
 mod change;
 mod config;
+mod effective;
 mod host_config;
 mod merge;
 mod modes;
@@ -11,6 +12,7 @@ mod state;
 
 pub use change::{Change, ChangeKind};
 pub use config::{Config, HealthConfig, StrSlice};
+pub use effective::Effective;
 pub use host_config::{
     BindOptions, ClusterOptions, DeviceMapping, DeviceRequest, DriverConfig, HostConfig, ImageOptions, LogConfig,
     MountRequest, PortBinding, RestartPolicy, ThrottleDevice, TmpfsOptions, Ulimit, VolumeOptions, WeightDevice,
@@ -55,6 +57,19 @@ pub struct ContainerCreateRequest {
     pub networking: NetworkingConfig,
     /// What was asked for and is not carried out, for `Warnings`.
     pub warnings: Vec<String>,
+    /// What the client's version of the API means where it says nothing.
+    pub defaults: VersionDefaults,
+    /// What the daemon itself mounts into the container, which no client asked for.
+    pub own_mounts: Vec<MountPoint>,
+}
+
+/// Defaults that differ between versions of the API. `Unset` is the default of today.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionDefaults {
+    /// Of `IpcMode`.
+    pub ipc_mode: IpcMode,
+    /// Of `CgroupnsMode`.
+    pub cgroupns_mode: CgroupnsMode,
 }
 
 /// A container's attachment to a network, as asked for and, while it runs, as it is.

@@ -9,14 +9,19 @@ mod restart;
 use super::{HostFacts, caps, devices, host::CgroupVersion, mounts, seccomp, security_opt::SecurityOptions, tmpfs};
 use crate::model::{
     Error, Result,
-    container::{CgroupnsMode, Config, HostConfig, IpcMode, RestartMode},
+    container::{CgroupnsMode, Config, HostConfig, IpcMode, RestartMode, VersionDefaults},
 };
 
 /// Checks a merged config and a host config, discards limits that the host cannot enforce, and fills in dockerd's
 /// defaults, so that inspect shows what will be. Returns the `Warnings` of the answer.
 ///
 /// Errors: 400 in dockerd's words.
-pub fn validate(config: &Config, host_config: &mut HostConfig, host: &HostFacts) -> Result<Vec<String>> {
+pub fn validate(
+    config: &Config,
+    host_config: &mut HostConfig,
+    defaults: &VersionDefaults,
+    host: &HostFacts,
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     modes::check_network(config, host_config)?;
     check_windows_fields(host_config)?;
@@ -35,7 +40,7 @@ pub fn validate(config: &Config, host_config: &mut HostConfig, host: &HostFacts)
     check_devices(host_config)?;
     check_tmpfs(host_config)?;
     check_storage(host_config)?;
-    fill_defaults(host_config, host);
+    fill_defaults(host_config, defaults, host);
     Ok(warnings)
 }
 
@@ -189,18 +194,37 @@ fn check_storage(host_config: &HostConfig) -> Result<()> {
     Ok(())
 }
 
+/// System paths that are hidden or read-only in a container that asked for nothing, and not in this one. Of one with
+/// privileges, which has none by default, those that it asked for do not count.
+pub fn uncovered_paths(host_config: &HostConfig, host: &HostFacts) -> Vec<String> {
+    if host_config.privileged {
+        return Vec::new();
+    }
+    let masked = host_config.masked_paths.as_deref().unwrap_or_default();
+    let read_only = host_config.readonly_paths.as_deref().unwrap_or_default();
+    let is_hidden = |path: &String| masked.contains(path);
+    let uncovered = mounts::default_masked_paths(host).into_iter().filter(|path| !is_hidden(path));
+    let writable =
+        mounts::default_readonly_paths().into_iter().filter(|path| !read_only.contains(path) && !is_hidden(path));
+    uncovered.chain(writable).collect()
+}
+
 /// What dockerd writes into the host config of every container.
-fn fill_defaults(host_config: &mut HostConfig, host: &HostFacts) {
+fn fill_defaults(host_config: &mut HostConfig, defaults: &VersionDefaults, host: &HostFacts) {
     if host_config.ipc_mode.is_unset() {
-        host_config.ipc_mode = IpcMode::Private;
+        host_config.ipc_mode = match &defaults.ipc_mode {
+            IpcMode::Unset => IpcMode::Private,
+            mode => mode.clone(),
+        };
     }
     if host_config.restart_policy.name.is_unset() {
         host_config.restart_policy.name = RestartMode::No;
     }
     if host_config.cgroupns_mode.is_unset() {
-        host_config.cgroupns_mode = match host.cgroup {
-            CgroupVersion::V2 => CgroupnsMode::Private,
-            CgroupVersion::V1 => CgroupnsMode::Host,
+        host_config.cgroupns_mode = match (&defaults.cgroupns_mode, host.cgroup) {
+            (CgroupnsMode::Unset, CgroupVersion::V2) => CgroupnsMode::Private,
+            (CgroupnsMode::Unset, CgroupVersion::V1) => CgroupnsMode::Host,
+            (mode, _) => mode.clone(),
         };
     }
     if host_config.shm_size == 0 && !matches!(host_config.ipc_mode, IpcMode::None | IpcMode::Host) {

@@ -83,12 +83,12 @@ impl ApiVersion {
             // A client that knew no AutoRemove removes by itself.
             host_config.auto_remove = false;
         }
-        if self < Self::v1(40) && host_config.ipc_mode.is_unset() {
+        if self < Self::v1(40) {
             // Before that the default was to share.
-            host_config.ipc_mode = IpcMode::Shareable;
+            request.defaults.ipc_mode = IpcMode::Shareable;
         }
-        if self < Self::v1(41) && host_config.cgroupns_mode.is_unset() && !host_config.privileged {
-            host_config.cgroupns_mode = CgroupnsMode::Host;
+        if self < Self::v1(41) && !host_config.privileged {
+            request.defaults.cgroupns_mode = CgroupnsMode::Host;
         }
         if !self.reads_console_size() {
             host_config.console_size = [0, 0];

@@ -47,7 +47,22 @@ pub async fn container_create(
     Query(query): Query<CreateQuery>,
     body: RawBody,
 ) -> Result<Response> {
-    let body = body.required()?;
+    let request = request_of(&body.required()?, query, version)?;
+    let made = api.engine.container_create(&scope, request).await?;
+    Ok(created(json!({ "Id": made.id, "Warnings": made.warnings })))
+}
+
+/// What a body asks for, without a daemon. No version is the newest.
+pub fn create_request(body: Vec<u8>, version: Option<&str>) -> Result<ContainerCreateRequest> {
+    let unknown = |version: &str| Error::invalid(format!("no version of the API: {version}"));
+    let version = match version {
+        None => ApiVersion::NEWEST,
+        Some(text) => text.parse::<ApiVersion>().ok().and_then(ApiVersion::spoken).ok_or_else(|| unknown(text))?,
+    };
+    request_of(&RawBody::of(body.into(), None)?.required()?, CreateQuery::default(), version)
+}
+
+fn request_of(body: &RawBody, query: CreateQuery, version: ApiVersion) -> Result<ContainerCreateRequest> {
     let (config, unknown_config) = body.parse::<Config>()?;
     if config == Config::default() {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
@@ -65,8 +80,8 @@ pub async fn container_create(
             .into_iter()
             .map(|field| format!("ringer does not know the field {field}: it is ignored"))
             .collect(),
+        ..ContainerCreateRequest::default()
     };
     version.adjust_create(&mut request)?;
-    let made = api.engine.container_create(&scope, request).await?;
-    Ok(created(json!({ "Id": made.id, "Warnings": made.warnings })))
+    Ok(request)
 }

@@ -17,7 +17,7 @@ use crate::{
     engine::container::Container,
     model::{
         Error, Result,
-        container::{Config, ContainerCreateRequest, HealthConfig, HostConfig, MountRequest},
+        container::{Config, ContainerCreateRequest, HealthConfig, MountKind, MountPoint},
         id::ContainerId,
         image::{
             Descriptor, ImageConfig, ImageForContainer,
@@ -60,7 +60,7 @@ impl Builder<'_> {
         state: &StageState,
         command: &[String],
         arguments: Vec<String>,
-        mount: Option<MountRequest>,
+        mount: Option<MountPoint>,
     ) -> Result<NewLayer> {
         let image = match &state.image {
             Some(image) => image.for_container(),
@@ -77,7 +77,8 @@ impl Builder<'_> {
         };
         let request = ContainerCreateRequest {
             config,
-            host_config: HostConfig { mounts: mount.map(|mount| vec![mount]), ..self.request.limits.host_config() },
+            host_config: self.request.limits.host_config(),
+            own_mounts: mount.into_iter().collect(),
             ..ContainerCreateRequest::default()
         };
         let (engine, tenant) = (self.engine.clone(), self.scope.clone());
@@ -160,13 +161,13 @@ impl Run {
 }
 
 /// A script's place in its container.
-fn mount(folder: &TempFolder, name: &str) -> MountRequest {
-    MountRequest {
-        kind: "bind".to_owned(),
+fn mount(folder: &TempFolder, name: &str) -> MountPoint {
+    MountPoint {
+        kind: MountKind::Bind,
         source: folder.path().join(name).to_string_lossy().into_owned(),
-        target: format!("{SCRIPTS}/{name}"),
-        read_only: true,
-        ..MountRequest::default()
+        destination: format!("{SCRIPTS}/{name}"),
+        propagation: "rprivate".to_owned(),
+        ..MountPoint::default()
     }
 }
 

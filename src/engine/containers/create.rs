@@ -6,19 +6,16 @@ use tracing::{info, warn};
 
 use crate::{
     backend::runtime::NewContainer,
-    engine::{
-        Engine, container::Container, containers::storage::ResolvedMounts, host::hostname, networks, tenants::Scope,
-    },
-    logs::{self, ContainerLog, Facts},
+    engine::{Engine, container::Container, containers::storage::ResolvedMounts, tenants::Scope},
+    logs::{ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
-        container::{ContainerCreateRequest, ContainerRecord, ContainerState, HostConfig, NetworkMode, Networking},
+        container::{ContainerCreateRequest, ContainerRecord, ContainerState, Effective, Networking},
         id::ContainerId,
         image::ImageForContainer,
         record,
         time::Timestamp,
     },
-    oci,
 };
 
 /// A container that was made.
@@ -54,62 +51,27 @@ impl Engine {
     pub(crate) async fn create_of(
         &self,
         scope: &Scope,
-        mut request: ContainerCreateRequest,
+        request: ContainerCreateRequest,
         image: ImageForContainer,
     ) -> Result<Created> {
-        let mut config = std::mem::take(&mut request.config).lay_over(&image.config)?;
-        let mut warnings = std::mem::take(&mut request.warnings);
-        warnings.extend(oci::validate(&config, &mut request.host_config, &self.host)?);
-        warnings.extend(logs::check(&request.host_config.log_config)?);
-        if request.host_config.network_mode == NetworkMode::Host && request.host_config.binds_ports() {
-            warnings.push("Published ports are discarded when using host network mode".to_owned());
-        }
-        if request.host_config.log_config.kind.is_empty() {
-            "json-file".clone_into(&mut request.host_config.log_config.kind);
-        }
-        if matches!(request.host_config.network_mode, NetworkMode::Unset | NetworkMode::Default) {
-            request.host_config.network_mode = NetworkMode::from(NetworkMode::BRIDGE);
-        }
-        networks::request::check(&config, &request.host_config)?;
-        self.pin_containers(scope, &mut request.host_config)?;
-        let runtime = self.backends.runtime.resolve_runtime(&request.host_config.runtime)?;
-        request.host_config.runtime.clone_from(&runtime);
+        let wanted_name = request.name.clone();
         let id = ContainerId::random();
-        if config.hostname.is_empty() {
-            config.hostname = match request.host_config.network_mode {
-                NetworkMode::Host => hostname(),
-                _ => id.short().to_owned(),
-            };
-        }
-        let name = self.take_name(scope, request.name.as_deref(), &id)?;
-        let draft = Draft { id, name, image, config, warnings, runtime };
-        let (id, name) = (draft.id.clone(), draft.name.clone());
-        let made = self.make(scope, request, draft).await;
+        let filled = self.fill(scope, request, &image.config, &id)?;
+        let name = self.take_name(scope, wanted_name.as_deref(), &id)?;
+        let draft = Draft { id: id.clone(), name: name.clone(), image, warnings: filled.warnings };
+        let made = async {
+            let effective = self.effective(scope, filled.request).await?;
+            self.make(scope, draft, effective).await
+        };
+        let made = made.await;
         if made.is_err() {
             self.containers.release_name(scope.tenant(), &name, &id);
         }
         made
     }
 
-    /// Modes that name another container name it by its id from now on, whatever it is called later. That the owner of
-    /// a network is not there is an error only at start, as with dockerd.
-    fn pin_containers(&self, scope: &Scope, config: &mut HostConfig) -> Result<()> {
-        let pin = |other: &mut String| -> Result<()> {
-            *other = self.containers.get(scope.tenant(), other)?.id().to_string();
-            Ok(())
-        };
-        let _missing_at_start = config.network_mode.container_mut().map(pin);
-        for other in [config.pid_mode.container_mut(), config.ipc_mode.container_mut()].into_iter().flatten() {
-            pin(other).map_err(|error| Error::invalid(error.message()).with_source(error))?;
-        }
-        Ok(())
-    }
-
-    async fn make(&self, scope: &Scope, request: ContainerCreateRequest, draft: Draft) -> Result<Created> {
-        let request = ContainerCreateRequest { config: draft.config, ..request };
-        let attachments = self.resolve_networks(scope, &request).await?;
-        let linked = self.linked_containers(scope, &request.host_config)?;
-        let resolved = self.resolve_mounts(scope, &draft.id, &request.config, &request.host_config).await?;
+    async fn make(&self, scope: &Scope, draft: Draft, effective: Effective) -> Result<Created> {
+        let resolved = self.realise_mounts(scope, &draft.id, effective.mounts).await?;
         let record = ContainerRecord {
             tenant: scope.tenant().clone(),
             id: draft.id,
@@ -118,16 +80,20 @@ impl Engine {
             image_id: draft.image.id,
             image_manifest: draft.image.manifest,
             platform: draft.image.platform,
-            command: request.config.command(),
-            config: request.config,
-            host_config: request.host_config,
-            networking: Networking { attachments, linked, ..Networking::default() },
+            command: effective.config.command(),
+            config: effective.config,
+            runtime: effective.host_config.runtime.clone(),
+            host_config: effective.host_config,
+            networking: Networking {
+                attachments: effective.attachments,
+                linked: effective.linked,
+                ..Networking::default()
+            },
             mounts: resolved.points.clone(),
             state: ContainerState::created(),
             health: None,
             restart_count: 0,
             has_been_manually_stopped: false,
-            runtime: draft.runtime,
         };
         let made = async {
             self.backends.runtime.create_container(&stored(&record, draft.image.chain_id)).await?;
@@ -174,14 +140,12 @@ impl Engine {
     }
 }
 
-/// What is known of a container before its networks and mounts are.
+/// A container that is being made.
 struct Draft {
     id: ContainerId,
     name: String,
     image: ImageForContainer,
-    config: crate::model::container::Config,
     warnings: Vec<String>,
-    runtime: String,
 }
 
 fn stored(record: &ContainerRecord, parent: String) -> NewContainer {

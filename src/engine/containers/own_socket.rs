@@ -28,9 +28,9 @@ impl Engine {
         match seat {
             // What is there on the machine is meant; without it, dockerd would make a folder of that name.
             Seat::Machine if *scope.tenant() == TenantId::default_tenant() => {
-                Ok(is_usual(&source) && !Path::new(&source).exists())
+                Ok(is_usual_socket(&source) && !Path::new(&source).exists())
             }
-            Seat::Machine => blocking(move || Ok(is_usual(&source) || leads_to_socket(&source, &socket))).await,
+            Seat::Machine => blocking(move || Ok(is_usual_socket(&source) || leads_to_socket(&source, &socket))).await,
             Seat::Container(container) => self.is_own_socket_in(container, source, socket).await,
         }
     }
@@ -52,7 +52,7 @@ impl Engine {
             let path = SeenPath { path: source, create: false, recursive: false, shared: false };
             Ok(match path.open(&process) {
                 Ok(file) => rootfs::is_same_file(file.as_fd(), &socket),
-                Err(_) => is_usual(&path.path),
+                Err(_) => is_usual_socket(&path.path),
             })
         })
         .await
@@ -67,7 +67,8 @@ impl Engine {
     }
 }
 
-fn is_usual(source: &str) -> bool {
+/// Whether a path is one where clients look for the socket of a daemon.
+pub(super) fn is_usual_socket(source: &str) -> bool {
     USUAL.contains(&source)
 }
 

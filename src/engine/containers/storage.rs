@@ -12,7 +12,7 @@ use crate::{
     model::{
         Error, Result,
         container::{
-            Config, ContainerRecord, HostConfig, MountKind, MountPoint, SourceRoot,
+            ContainerCreateRequest, ContainerRecord, HostConfig, MountKind, MountPoint, SourceRoot,
             mount_spec::{VolumesFrom, WantedMount, wanted_mounts},
         },
         id::{ContainerId, TenantId},
@@ -31,26 +31,44 @@ pub(crate) struct ResolvedMounts {
 }
 
 impl Engine {
-    /// Binds, volumes and tmpfs that a container asks for. Volumes that are missing are made.
-    pub(crate) async fn resolve_mounts(
+    /// The mounts that a container asks for: it is said whose paths the sources of binds are, and those that must be there are.
+    /// Nothing is made yet.
+    pub(super) async fn resolve_mounts(
+        &self,
+        scope: &Scope,
+        request: &ContainerCreateRequest,
+    ) -> Result<Vec<WantedMount>> {
+        let inherited = self.inherited_mounts(scope, &request.host_config)?;
+        let mut wanted = wanted_mounts(&request.config, &request.host_config, inherited)?;
+        let names_path = |mount: &WantedMount| mount.point.kind == MountKind::Bind && !mount.is_inherited;
+        let seat = if wanted.iter().any(names_path) { self.seat(scope).await? } else { Seat::Machine };
+        for mount in wanted.iter_mut().filter(|mount| mount.point.kind == MountKind::Bind) {
+            if !mount.is_inherited {
+                self.resolve_bind(scope, &seat, &mut mount.point).await?;
+            } else if mount.point.root == SourceRoot::Machine {
+                self.resolve_bind_of_machine(&mut mount.point)?;
+            }
+            // Else it is looked for at the start, where it was named.
+        }
+        for mut point in request.own_mounts.iter().cloned() {
+            self.resolve_bind_of_machine(&mut point)?;
+            wanted.push(WantedMount { is_own: true, ..WantedMount::from(point) });
+        }
+        Ok(wanted)
+    }
+
+    /// Makes what mounts need: volumes that are missing, layers of images.
+    pub(super) async fn realise_mounts(
         &self,
         scope: &Scope,
         container: &ContainerId,
-        config: &Config,
-        host_config: &HostConfig,
+        wanted: Vec<WantedMount>,
     ) -> Result<ResolvedMounts> {
-        let inherited = self.inherited_mounts(scope, host_config)?;
         let mut resolved = ResolvedMounts { points: Vec::new(), held: Vec::new() };
-        let wanted = wanted_mounts(config, host_config, inherited)?;
-        let names_paths = |mount: &WantedMount| mount.point.kind == MountKind::Bind && !mount.is_inherited;
-        let seat = if wanted.iter().any(names_paths) { self.seat(scope).await? } else { Seat::Machine };
         for wanted in wanted {
-            match self.resolve_mount(scope, &seat, container, wanted, &mut resolved).await {
-                Ok(()) => {}
-                Err(error) => {
-                    self.drop_new_mounts(scope.tenant(), resolved).await;
-                    return Err(error);
-                }
+            if let Err(error) = self.realise_mount(scope, container, wanted, &mut resolved).await {
+                self.drop_new_mounts(scope.tenant(), resolved).await;
+                return Err(error);
             }
         }
         Ok(resolved)
@@ -71,19 +89,15 @@ impl Engine {
         Ok(inherited)
     }
 
-    async fn resolve_mount(
+    async fn realise_mount(
         &self,
         scope: &Scope,
-        seat: &Seat,
         container: &ContainerId,
         wanted: WantedMount,
         into: &mut ResolvedMounts,
     ) -> Result<()> {
         let mut point = wanted.point;
         match point.kind {
-            MountKind::Bind if !wanted.is_inherited => self.resolve_bind(scope, seat, &mut point).await?,
-            MountKind::Bind if point.root == SourceRoot::Machine => self.resolve_bind_of_machine(&mut point)?,
-            // It is looked for at the start, where it was named.
             MountKind::Bind | MountKind::Tmpfs => {}
             MountKind::Image => self.resolve_image(scope, container, &mut point).await?,
             MountKind::Volume => {

@@ -19,6 +19,8 @@ pub struct WantedMount {
     pub point: MountPoint,
     /// It is another container's (`VolumesFrom`), not the client's own wish.
     pub is_inherited: bool,
+    /// The daemon mounts it for purposes of its own.
+    pub is_own: bool,
     /// Labels of a volume that is made by the way.
     pub volume_labels: IndexMap<String, String>,
     /// Options of a volume that is made by the way.

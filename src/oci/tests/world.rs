@@ -16,7 +16,7 @@ use crate::{
         Result,
         container::{
             Config, ContainerRecord, ContainerState, HostConfig, IpcMode, MountKind, MountPoint, NetworkMode,
-            Networking,
+            Networking, VersionDefaults,
             mount_spec::{VolumesFrom, wanted_mounts},
         },
         id::{ContainerId, TenantId},
@@ -82,7 +82,7 @@ impl World {
         }
         let config: Config = serde_json::from_value(request).expect("a config");
         let config = config.lay_over(&ImageConfig::default())?;
-        let warnings = oci::validate(&config, &mut host_config, &self.host)?;
+        let warnings = oci::validate(&config, &mut host_config, &VersionDefaults::default(), &self.host)?;
         let record = record(config, host_config)?;
         let spec = self.spec(&record)?;
         Ok(Answer::Made { warnings, mounts: record.mounts, spec: Box::new(spec) })
