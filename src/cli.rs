@@ -3,6 +3,7 @@
 mod admin;
 mod job;
 mod launches;
+mod policy;
 pub mod values;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -41,6 +42,8 @@ enum Command {
     Logs(launches::Logs),
     /// Launch no runner any more; what runs goes on
     Drain(launches::Drain),
+    /// Policies: what clients of a job may do
+    Policy(policy::PolicyCommand),
 }
 
 /// `ringer run`.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Jobs(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Drain(command) => command.run(),
+        Command::Policy(command) => command.run(),
     }
 }
 

@@ -99,6 +99,12 @@ pub struct ServeOptions {
     /// Destination that no job reaches, beside this machine, other jobs and clouds' metadata
     #[arg(long, value_name = "CIDR")]
     pub job_deny: Vec<IpNet>,
+    /// Policy of jobs that are given none: trusted, ci, strict, or a name of --policy-dir [default: ci]
+    #[arg(long, value_name = "NAME")]
+    pub job_policy: Option<String>,
+    /// Folder of policies that jobs name, NAME.toml each
+    #[arg(long, value_name = "PATH")]
+    pub policy_dir: Option<PathBuf>,
     /// Room for images that are kept for jobs to come, such as 20g [default: 20g]
     #[arg(long, value_name = "BYTES")]
     pub cache_max_bytes: Option<Bytes>,
@@ -296,6 +302,8 @@ impl ServeOptions {
             job_address_pool: list(self.job_address_pool, file.job_address_pool),
             job_allow: list(self.job_allow, file.job_allow),
             job_deny: list(self.job_deny, file.job_deny),
+            job_policy: self.job_policy.or(file.job_policy),
+            policy_dir: self.policy_dir.or(file.policy_dir),
             cache_max_bytes: self.cache_max_bytes.or(file.cache_max_bytes),
             cache_max_age: self.cache_max_age.or(file.cache_max_age),
             init: self.init.or(file.init),
@@ -363,6 +371,8 @@ impl ServeOptions {
                 mtu: self.mtu,
                 dns: self.dns,
                 job_openings: self.job_allow.into_iter().map(|OpeningOption(opening)| opening).collect(),
+                job_policy: self.job_policy.unwrap_or_default(),
+                policy_dir: self.policy_dir,
                 insecure_registries: self.insecure_registry,
                 registry_mirrors: self.registry_mirror,
                 cache_max_bytes: self.cache_max_bytes.map(|Bytes(bytes)| bytes),

@@ -16,6 +16,7 @@ pub mod jobs;
 mod layers;
 mod locks;
 pub mod networks;
+pub(crate) mod policies;
 pub mod prune;
 pub(crate) mod records;
 pub mod store;
@@ -91,6 +92,7 @@ impl Engine {
 
     /// The same on a host that is described.
     pub(crate) async fn open_on(host: HostFacts, config: EngineConfig, backends: Backends) -> Result<Self> {
+        policies::default_policy(&config).map_err(|error| error.context("the policy of jobs"))?;
         let networks = NetworkStore::open(&config.data_root)?;
         let volumes = VolumeStore::open(&config.data_root)?;
         let jobs = JobStore::open(&config.data_root)?;

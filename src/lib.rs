@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 3 | `api`, `admin`; below them `edge` and `supervisor` |
 //! | 2 | `engine`; `containerd`, `network` |
-//! | 1 | `backend`, `work`, `descriptors`, `processes`, `oci`, `logs`, `dns`, `dockerfile`, `registry`, `rootfs` |
+//! | 1 | `backend`, `work`, `descriptors`, `processes`, `oci`, `logs`, `dns`, `dockerfile`, `policy`, `registry`, `rootfs` |
 //! | 0 | `model` |
 
 pub mod admin;
@@ -23,6 +23,7 @@ pub mod logs;
 pub mod model;
 pub mod network;
 pub mod oci;
+pub mod policy;
 pub mod processes;
 pub mod registry;
 pub mod rootfs;

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod network;
 pub mod output;
 pub mod path;
+pub mod policy;
 pub mod record;
 pub mod reference;
 pub mod registry_auth;

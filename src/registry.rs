@@ -25,10 +25,10 @@ use std::{path::PathBuf, time::Duration};
 
 pub use download::{BlobSink, Progress};
 pub use inspect::Inspected;
-pub use login::Login;
+pub use login::{Login, registry_of};
 pub use push::{OpenBlob, Pushed};
 pub use resolve::Resolved;
-pub use search::SearchResult;
+pub use search::{SearchResult, registry_and_term};
 pub use session::{FetchedManifest, Session};
 pub(crate) use transport::install_crypto;
 

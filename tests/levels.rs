@@ -21,7 +21,7 @@ const LEVELS: [&[&str]; 7] = [
 /// Rooms of the engine from bottom to top, by the same rule.
 const FLOORS: [&[&str]; 8] = [
     &["config", "events", "host", "layers", "locks", "prune", "records", "tenants"],
-    &["container", "ipam"],
+    &["container", "ipam", "policies"],
     &["store"],
     &["images", "networks", "volumes"],
     &["containers"],

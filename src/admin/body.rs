@@ -6,10 +6,14 @@ use crate::{
     engine::jobs::JobView,
     model::{
         job::{EndReason, JobLimits, JobRequest},
+        policy::PolicyRef,
         time::Timestamp,
     },
     supervisor::{ForgeView, LaunchView, record::Stage},
 };
+
+/// What a policy is called that came without a name.
+const UNNAMED: &str = "of-the-job";
 
 /// Body of `POST /jobs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,13 +40,23 @@ pub struct JobBody {
     /// Processes and threads of all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
+    /// What its clients may do: `trusted`, `ci`, `strict`, or a name of the daemon's folder; that of jobs if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The same as TOML; `policy` is what it is called then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_toml: Option<String>,
 }
 
 impl From<JobBody> for JobRequest {
     fn from(body: JobBody) -> Self {
         let limits = JobLimits { memory: body.memory, nano_cpus: body.nano_cpus, pids: body.pids };
+        let policy = match (body.policy, body.policy_toml) {
+            (name, Some(toml)) => Some(PolicyRef::Text { name: name.unwrap_or_else(|| UNNAMED.to_owned()), toml }),
+            (name, None) => name.map(PolicyRef::Named),
+        };
         let (name, uid) = (body.name, body.uid.unwrap_or(0));
-        Self { name, uid, owner_pid: body.owner_pid, ttl: body.ttl, limits, ..Self::default() }
+        Self { name, uid, owner_pid: body.owner_pid, ttl: body.ttl, limits, policy, ..Self::default() }
     }
 }
 
@@ -76,6 +90,8 @@ pub struct JobAnswer {
     /// Limits of all its containers together.
     #[serde(flatten)]
     pub limits: JobLimits,
+    /// What its clients may do is called so.
+    pub policy: Option<String>,
     /// Why it is being removed, if it is.
     pub ending: Option<EndReason>,
     /// Why that has not come to its end yet.
@@ -95,6 +111,7 @@ impl From<JobView> for JobAnswer {
             owner_pid: record.owner.as_ref().map(|owner| owner.pid),
             uid: record.uid,
             limits: record.limits,
+            policy: record.policy.as_ref().map(|policy| policy.name.clone()),
             ending: record.ending.as_ref().map(|ending| ending.reason),
             trouble,
         }

@@ -45,6 +45,8 @@ fn every_field_stands_in_the_document_and_no_other() {
         memory: Some(1),
         nano_cpus: Some(1),
         pids: Some(1),
+        policy: Some("ci".to_owned()),
+        policy_toml: Some(String::new()),
     };
     let answer = JobAnswer {
         id: "job-1".to_owned(),
@@ -56,6 +58,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         owner_pid: None,
         uid: 0,
         limits: JobLimits::default(),
+        policy: None,
         ending: None,
         trouble: None,
     };

@@ -216,7 +216,7 @@ pub async fn image_load(
     request: Request<Body>,
 ) -> Result<Response, Error> {
     let options = LoadOptions { quiet: query.quiet, platforms: json_platforms(&query.platform, version)? };
-    let loading = api.engine.image_load(&scope, reader(request.into_body()).await, options);
+    let loading = api.engine.image_load(&scope, reader(request.into_body()).await, options)?;
     Ok(messages.progress(loading))
 }
 

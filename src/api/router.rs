@@ -9,22 +9,27 @@ use axum::{
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use super::{ApiState, compat::ApiVersion};
-use crate::edge::{
-    error,
-    route::{self, Route, Table},
+use crate::{
+    edge::{
+        error,
+        route::{self, Route, Table},
+    },
+    model::{Result, id::TenantId},
+    policy::Asked,
 };
 
 /// Answers the requests of the Docker API.
 #[derive(Clone)]
 pub struct Router {
     table: Table<ApiState>,
+    state: ApiState,
     server: HeaderValue,
 }
 
 impl Router {
     /// A router over `routes`, the first match in order wins. `server` is the `Server` header.
     pub fn new(routes: Vec<Route<ApiState>>, state: ApiState, server: HeaderValue) -> Self {
-        Self { table: Table::new(routes, state), server }
+        Self { table: Table::new(routes, state.clone()), state, server }
     }
 
     /// Answers a request; never fails, and a panic of a handler is a 500.
@@ -53,9 +58,21 @@ impl Router {
             Err(TooOld(text)) => return self.too_old(text),
         };
         request.extensions_mut().insert(version);
-        let mut response = self.table.call(route, name, request).await;
+        let mut response = match self.permit(route, &request) {
+            Ok(()) => self.table.call(route, name, request).await,
+            Err(refusal) => refusal.into_response(),
+        };
         self.add_headers(&mut response);
         response
+    }
+
+    /// Whether the tenant behind the connection may make this call at all. One that nobody knows is refused by the handler.
+    fn permit(&self, route: &Route<ApiState>, request: &Request<Body>) -> Result<()> {
+        let tenant = request.extensions().get::<TenantId>();
+        match tenant.and_then(|tenant| self.state.engine.tenants.get(tenant).ok()) {
+            Some(tenant) => tenant.permit(Asked::Call(route.operation)),
+            None => Ok(()),
+        }
     }
 
     /// The answer to a version that is not spoken any more. Not in JSON: so old a client would not read that.

@@ -17,6 +17,7 @@ use self::run::Run;
 use super::{
     admin::AdminHost,
     in_runtime,
+    policy::{self, PolicySource},
     values::{self, Bytes, Cpus, Seconds},
 };
 
@@ -80,18 +81,29 @@ struct Options {
     /// Processes and threads of all its containers together
     #[arg(long, value_name = "NUMBER")]
     pids: Option<u64>,
+    /// What its clients may do: trusted, ci, strict, a name of the daemon's --policy-dir, or the path of a file (with a slash
+    /// or .toml) [default: the daemon's --job-policy]
+    #[arg(long, value_name = "NAME|FILE")]
+    policy: Option<PolicySource>,
 }
 
 impl Options {
-    fn body(self) -> JobBody {
-        JobBody {
+    fn body(self) -> Result<JobBody> {
+        let (policy, policy_toml) = match self.policy {
+            None => (None, None),
+            Some(PolicySource::Named(name)) => (Some(name), None),
+            Some(PolicySource::File(path)) => (Some(policy::file_name(&path)), Some(policy::read(&path)?)),
+        };
+        Ok(JobBody {
             name: self.name,
             ttl: self.ttl.map(|Seconds(ttl)| ttl),
             memory: self.memory.map(|Bytes(memory)| memory),
             nano_cpus: self.cpus.map(|Cpus(nano)| nano),
             pids: self.pids,
+            policy,
+            policy_toml,
             ..JobBody::default()
-        }
+        })
     }
 }
 
@@ -118,7 +130,7 @@ impl JobCommand {
         match self.verb {
             Verb::Run(run) => return run.carry_out(&client).await,
             Verb::Create(Create { options, owner_pid, owner }) => {
-                let body = JobBody { owner_pid, uid: owner, ..options.body() };
+                let body = JobBody { owner_pid, uid: owner, ..options.body()? };
                 println!("{}", json(&client.create(&body).await?)?);
             }
             Verb::Ls { json: true } => println!("{}", json(&client.list().await?)?),

@@ -44,6 +44,7 @@ use super::images::new_name;
 use crate::{
     engine::{Engine, images::Body, tenants::Scope},
     model::{Error, Result, reference::Reference},
+    policy::Asked,
     work::{Stop, Why},
 };
 
@@ -61,6 +62,7 @@ impl Engine {
                 names.push(name);
             }
         }
+        scope.permit(Asked::Build(&request.limits.host_config()))?;
         let (sender, mut receiver) = mpsc::channel(64);
         let (engine, scope) = (self.clone(), scope.clone());
         self.spawn("image_build", async move {

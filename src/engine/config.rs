@@ -43,6 +43,10 @@ pub struct EngineConfig {
     pub dns: Vec<IpAddr>,
     /// What jobs reach although it is at an address of the machine, or at one that none may reach.
     pub job_openings: Vec<Opening>,
+    /// Policy of jobs that are given none; empty is `ci` (`--job-policy`).
+    pub job_policy: String,
+    /// Folder of policies that jobs name, `NAME.toml` (`--policy-dir`).
+    pub policy_dir: Option<PathBuf>,
     /// Registries without TLS or with certificates that nobody signed: `host[:port]` or CIDR.
     pub insecure_registries: Vec<String>,
     /// Asked before Docker Hub: URLs.

@@ -29,6 +29,7 @@ use crate::{
         job::{self, EndReason, JobRecord, JobReport, JobRequest},
         time::Timestamp,
     },
+    policy,
     processes::ends,
 };
 
@@ -74,6 +75,7 @@ impl Engine {
         let id = store::new_id();
         let name = request.name.unwrap_or_else(|| id.to_string());
         job::check_name(&name)?;
+        let policy = self.find_policy(request.policy.as_ref())?;
         let record = JobRecord {
             id,
             name,
@@ -84,6 +86,7 @@ impl Engine {
             limits: request.limits,
             openings: request.openings,
             hosts: request.hosts,
+            policy: Some(policy),
             ending: None,
         };
         let job = self.jobs.add(record)?;
@@ -166,18 +169,26 @@ impl Engine {
         self.open_door(job)
     }
 
-    /// The tenant of a job, with the host of its networks, in which its runner's is too.
+    /// The tenant of a job under its policy, with the host of its networks, in which its runner's is too. The runner is no
+    /// client of the job: it has what dockerd gives everybody.
     async fn tenant_of(&self, job: &Job) -> Result<Arc<Tenant>> {
         let id = job.id();
         if let Ok(tenant) = self.tenants.get(id) {
             return Ok(tenant);
         }
-        let (record, network) = (job.record(), self.backends.network.open(id).await?);
+        let record = job.record();
+        let policy = match &record.policy {
+            Some(stored) => policy::completed(stored.clone()),
+            None => self.find_policy(None)?,
+        };
+        let network = self.backends.network.open(id).await?;
         if !record.openings.is_empty() {
             self.backends.network.open_job_to(id, record.openings.clone()).await?;
         }
         self.tenants.add_with_hosts(&id.of_runner(), network.clone(), &record.hosts);
-        Ok(self.tenants.add_with_hosts(id, network, &record.hosts))
+        let tenant = self.tenants.add_with_hosts(id, network, &record.hosts);
+        tenant.obeys(Arc::new(policy));
+        Ok(tenant)
     }
 
     fn open_door(&self, job: &Job) -> Result<()> {

@@ -20,7 +20,8 @@ use tokio_util::{
 use crate::{
     backend::network::NetworkBackend,
     engine::Engine,
-    model::{Error, Result, caller::Caller, id::TenantId},
+    model::{Error, Result, caller::Caller, id::TenantId, policy::Policy},
+    policy::{self, Asked},
 };
 
 /// One tenant: everything that is its alone and lies in no record.
@@ -30,6 +31,7 @@ pub struct Tenant {
     socket: OnceLock<PathBuf>,
     /// Names that all its containers know, with their addresses.
     hosts: Vec<(String, IpAddr)>,
+    policy: OnceLock<Arc<Policy>>,
     closed: CancellationToken,
     /// What goes on in its name: scopes that are held, and what follows on its verbs.
     work: TaskTracker,
@@ -46,7 +48,8 @@ impl Tenant {
         let work = TaskTracker::new();
         // Open or closed is said by `closed`: the tracker only counts.
         work.close();
-        Self { id, network, socket: OnceLock::new(), hosts, closed: CancellationToken::new(), work }
+        let (socket, policy) = (OnceLock::new(), OnceLock::new());
+        Self { id, network, socket, policy, hosts, closed: CancellationToken::new(), work }
     }
 
     /// What records, labels and backends call it.
@@ -72,6 +75,21 @@ impl Tenant {
     /// Says which socket that is; the first time counts.
     pub fn listens_at(&self, socket: PathBuf) {
         let _first_one_counts = self.socket.set(socket);
+    }
+
+    /// What its clients may do: what dockerd lets everybody do, unless somebody said otherwise.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.get().cloned().unwrap_or_else(policy::trusted)
+    }
+
+    /// Says what its clients may do; the first time counts.
+    pub fn obeys(&self, policy: Arc<Policy>) {
+        let _first_one_counts = self.policy.set(policy);
+    }
+
+    /// The one place where it is judged what a client asks. 403 if the policy does not allow it.
+    pub fn permit(&self, asked: Asked<'_>) -> Result<()> {
+        policy::check(&self.policy(), asked)
     }
 
     /// Lets `caller` ask in its name. Nobody is let in any more once it is closed.
@@ -127,6 +145,11 @@ impl Scope {
     /// The tenant's unix socket, if it has one.
     pub fn socket(&self) -> Option<&Path> {
         self.tenant.socket()
+    }
+
+    /// 403 if the tenant's policy does not allow what is asked.
+    pub(crate) fn permit(&self, asked: Asked<'_>) -> Result<()> {
+        self.tenant.permit(asked)
     }
 
     /// Who asks.

@@ -24,6 +24,7 @@ use crate::{
         id::TenantId,
         volume::{Volume, VolumeRequest},
     },
+    policy::Asked,
 };
 
 /// The one driver.
@@ -41,6 +42,9 @@ pub struct VolumeInfo {
 impl Engine {
     /// Makes a volume, or answers the one that has the name already.
     pub async fn volume_create(&self, scope: &Scope, request: VolumeRequest) -> Result<VolumeInfo> {
+        if let Some(options) = &request.driver_opts {
+            scope.permit(Asked::VolumeCreate(options))?;
+        }
         let (engine, scope) = (self.clone(), scope.clone());
         self.run("volume_create", async move { Ok(engine.use_volume(&scope, request).await?.info()) }).await
     }

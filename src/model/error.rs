@@ -4,7 +4,10 @@
 
 use std::{error::Error as StdError, fmt};
 
-use super::limits;
+use super::{
+    limits,
+    policy::{Entry, Key},
+};
 
 /// Shorthand for results of engine and backend calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -39,12 +42,13 @@ pub struct Error {
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
     is_news: bool,
+    refused_by: Option<Key>,
 }
 
 impl Error {
     /// An error of `kind` with the text that the client is shown.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: bounded(message.into()), source: None, is_news: false }
+        Self { kind, message: bounded(message.into()), source: None, is_news: false, refused_by: None }
     }
 
     /// 404 with a text of one's own.
@@ -424,6 +428,21 @@ impl Error {
     /// Why an update failed, with the failure's own kind.
     pub fn cannot_update(id: &str, error: Self) -> Self {
         error.context(format!("Cannot update container {id}"))
+    }
+
+    /// 403: a policy's rule does not allow what is asked. `value` is the entry that would; what has none is `true`.
+    pub fn refused_by_policy(policy: &str, rule: Key, value: &str) -> Self {
+        let allowed_by = match rule.entry() {
+            Entry::None => format!("{rule} = true"),
+            _ => format!("{rule} with the entry {value:?}"),
+        };
+        let text = format!("refused by the policy {policy}, rule {rule}: {value}; {allowed_by} would allow it");
+        Self { refused_by: Some(rule), ..Self::forbidden(text) }
+    }
+
+    /// The rule of a policy that did not allow what was asked.
+    pub fn refused_by(&self) -> Option<Key> {
+        self.refused_by
     }
 
     /// 409 of a second prune of the same kind.

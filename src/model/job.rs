@@ -4,7 +4,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, id::TenantId, network::Opening, record::Record, time::Timestamp};
+use super::{
+    Error, Result,
+    id::TenantId,
+    network::Opening,
+    policy::{Policy, PolicyRef},
+    record::Record,
+    time::Timestamp,
+};
 
 /// The longest `--name`.
 const NAME_LENGTH: usize = 128;
@@ -36,6 +43,9 @@ pub struct JobRecord {
     /// Names that all its containers know, with their addresses.
     #[serde(default)]
     pub hosts: Vec<(String, IpAddr)>,
+    /// What its clients may do. Records of daemons without policies have none: they get that of jobs.
+    #[serde(default)]
+    pub policy: Option<Policy>,
     /// Since when and why it is being removed.
     pub ending: Option<Ending>,
 }
@@ -130,6 +140,8 @@ pub struct JobRequest {
     pub openings: BTreeSet<Opening>,
     /// Names that all its containers know, with their addresses.
     pub hosts: Vec<(String, IpAddr)>,
+    /// What its clients may do; the daemon's policy of jobs if none.
+    pub policy: Option<PolicyRef>,
 }
 
 /// The same rule as dockerd has for names of containers.

@@ -85,7 +85,7 @@ fn refused(url: &reqwest::Url, failure: &Failure) -> LoginFailure {
 }
 
 /// Clients write `https://index.docker.io/v1/`, `https://host:5000/v2/` or `host:5000`.
-fn registry_of(server: &str) -> String {
+pub fn registry_of(server: &str) -> String {
     let bare = server.trim_start_matches("https://").trim_start_matches("http://");
     let host = bare.split('/').next().unwrap_or_default();
     match host {

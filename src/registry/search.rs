@@ -46,7 +46,7 @@ impl Registry {
                 "invalid repository name: repository name ({term}) should not have a scheme"
             )));
         }
-        let (host, term) = split(term);
+        let (host, term) = registry_and_term(term);
         let endpoints = match host {
             DEFAULT_REGISTRY => vec![Endpoint {
                 base: "https://index.docker.io".to_owned(),
@@ -94,8 +94,8 @@ impl Registry {
     }
 }
 
-/// A host has a dot or a port, or is `localhost`.
-fn split(term: &str) -> (&str, &str) {
+/// The registry that a term names, and the rest. A host has a dot or a port, or is `localhost`.
+pub fn registry_and_term(term: &str) -> (&str, &str) {
     match term.split_once('/') {
         Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => match host {
             "index.docker.io" | "docker.io" => (DEFAULT_REGISTRY, rest.strip_prefix("library/").unwrap_or(rest)),
@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn terms_may_name_an_index() {
-        assert_eq!(split("alpine"), ("docker.io", "alpine"));
-        assert_eq!(split("me/x"), ("docker.io", "me/x"));
-        assert_eq!(split("docker.io/library/x"), ("docker.io", "x"));
-        assert_eq!(split("127.0.0.1:5000/x"), ("127.0.0.1:5000", "x"));
+        assert_eq!(registry_and_term("alpine"), ("docker.io", "alpine"));
+        assert_eq!(registry_and_term("me/x"), ("docker.io", "me/x"));
+        assert_eq!(registry_and_term("docker.io/library/x"), ("docker.io", "x"));
+        assert_eq!(registry_and_term("127.0.0.1:5000/x"), ("127.0.0.1:5000", "x"));
     }
 }

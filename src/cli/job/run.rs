@@ -41,7 +41,7 @@ impl Run {
     pub async fn carry_out(self, client: &AdminClient) -> Result<ExitCode> {
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let uid = rustix::process::getuid().as_raw();
-        let body = JobBody { owner_pid: Some(pid), uid: Some(uid), ..self.options.body() };
+        let body = JobBody { owner_pid: Some(pid), uid: Some(uid), ..self.options.body()? };
         // Before there is a job: from here on a signal must not end us without it.
         let mut signals = Signals::new()?;
         let job = client.create(&body).await?;

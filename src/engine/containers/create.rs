@@ -16,6 +16,7 @@ use crate::{
         record,
         time::Timestamp,
     },
+    policy::Asked,
 };
 
 /// A container that was made.
@@ -61,6 +62,7 @@ impl Engine {
         let draft = Draft { id: id.clone(), name: name.clone(), image, warnings: filled.warnings };
         let made = async {
             let effective = self.effective(scope, filled.request).await?;
+            scope.permit(Asked::Create(&effective))?;
             self.make(scope, draft, effective).await
         };
         let made = made.await;

@@ -25,6 +25,7 @@ use crate::{
         container::ContainerState,
         id::{ContainerId, ExecId, TenantId},
     },
+    policy::Asked,
 };
 
 /// How long an exec that has ended can still be asked for; dockerd forgets it after five to ten minutes.
@@ -169,6 +170,7 @@ impl Engine {
     /// Prepares an exec; nothing runs yet. A user of the request's own must be known in the container.
     pub async fn container_exec(&self, scope: &Scope, reference: &str, request: ExecRequest) -> Result<ExecId> {
         let container = self.containers.get(scope.tenant(), reference)?;
+        scope.permit(Asked::Exec { privileged: request.privileged })?;
         Ok(self.prepare_exec(&container, reference, request).await?.id.clone())
     }
 

@@ -9,6 +9,7 @@ use crate::{
         container::{ContainerRecord, HostConfig},
     },
     oci,
+    policy::Asked,
 };
 
 impl Engine {
@@ -23,22 +24,27 @@ impl Engine {
         let mut warnings = oci::validate_update(&mut wanted, &self.host)?;
         warnings.extend(fixed_fields(&wanted));
         let container = self.containers.get(scope.tenant(), reference)?;
-        let engine = self.clone();
+        let (engine, scope) = (self.clone(), scope.clone());
         self.run("container_update", async move {
-            let of_update = |error: Error| Error::cannot_update(container.id().as_str(), error);
-            engine.update(&container, &wanted).await.map_err(of_update)
+            // A refusal by policy reads the same everywhere.
+            let of_update = |error: Error| match error.refused_by() {
+                Some(_) => error,
+                None => Error::cannot_update(container.id().as_str(), error),
+            };
+            engine.update(&scope, &container, &wanted).await.map_err(of_update)
         })
         .await?;
         Ok(warnings)
     }
 
-    async fn update(&self, container: &Arc<Container>, wanted: &HostConfig) -> Result<()> {
+    async fn update(&self, scope: &Scope, container: &Arc<Container>, wanted: &HostConfig) -> Result<()> {
         let turn = container.turn().await?;
         if turn.is_being_removed() || turn.state().is_removing() {
             return Err(Error::system("container is marked for removal and cannot be \"update\""));
         }
         let mut changed: ContainerRecord = (*turn.record()).clone();
         apply(wanted, &mut changed.host_config)?;
+        scope.permit(Asked::Update { before: &turn.record().host_config, after: &changed.host_config })?;
         if changed.state.is_running() {
             let resources = oci::updated_resources(wanted)?;
             self.backends.runtime.update_resources(turn.id(), &resources).await?;

@@ -3,6 +3,8 @@
 use crate::{
     engine::{Engine, tenants::Scope},
     model::{Result, registry_auth::RegistryAuth},
+    policy::Asked,
+    registry,
 };
 
 /// The registry takes the credentials.
@@ -16,7 +18,8 @@ pub struct LoginStatus {
 
 impl Engine {
     /// Checks credentials at their registry. Nothing is kept: each call brings its own.
-    pub async fn auth(&self, _scope: &Scope, credentials: &RegistryAuth) -> Result<LoginStatus> {
+    pub async fn auth(&self, scope: &Scope, credentials: &RegistryAuth) -> Result<LoginStatus> {
+        scope.permit(Asked::Registry(&registry::registry_of(&credentials.serveraddress)))?;
         let login = self.images.registry.login(credentials).await?;
         Ok(LoginStatus { status: "Login Succeeded", identity_token: login.identity_token })
     }

@@ -3,7 +3,8 @@
 use crate::{
     engine::{Engine, tenants::Scope},
     model::{Error, Result, filters::Filters, reference::Reference, registry_auth::RegistryAuth},
-    registry::{Inspected, SearchResult},
+    policy::Asked,
+    registry::{self, Inspected, SearchResult},
 };
 
 /// What is asked for where the client says nothing.
@@ -11,20 +12,22 @@ const LIMIT: u32 = 25;
 
 impl Engine {
     /// What a reference points at in its registry.
-    pub async fn distribution_inspect(&self, _scope: &Scope, name: &str, auth: &RegistryAuth) -> Result<Inspected> {
+    pub async fn distribution_inspect(&self, scope: &Scope, name: &str, auth: &RegistryAuth) -> Result<Inspected> {
         let reference = Reference::parse(name)?.or_latest();
+        scope.permit(Asked::Registry(reference.registry()))?;
         self.images.registry.inspect(&reference, auth).await
     }
 
     /// Asks an index. `limit` 0 means the usual number.
     pub async fn image_search(
         &self,
-        _scope: &Scope,
+        scope: &Scope,
         term: &str,
         limit: i64,
         filters: &Filters,
         auth: &RegistryAuth,
     ) -> Result<Vec<SearchResult>> {
+        scope.permit(Asked::Registry(registry::registry_and_term(term).0))?;
         let wanted = Wanted::parse(filters)?;
         let limit = match u32::try_from(limit) {
             Ok(0) => LIMIT,

@@ -24,6 +24,7 @@ use crate::{
         reference::{Digest, Reference},
         time::Timestamp,
     },
+    policy::Asked,
     work::{self, Disk, Stop, Why, Worker},
 };
 
@@ -48,6 +49,7 @@ pub struct ImportRequest {
 impl Engine {
     /// Makes an image of `body`, which may be packed; returns its id.
     pub async fn image_import(&self, scope: &Scope, request: &ImportRequest, body: Body) -> Result<Digest> {
+        scope.permit(Asked::Load)?;
         let mut config = ImageConfig::default();
         changes::apply(&mut config, &request.changes)?;
         let name = match request.repository.as_str() {

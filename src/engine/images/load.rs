@@ -31,6 +31,7 @@ use crate::{
         limits,
         reference::{Digest, Reference},
     },
+    policy::Asked,
     work::{Disk, Stop, Why},
 };
 
@@ -66,7 +67,8 @@ type Messages = mpsc::Sender<Result<Message>>;
 
 impl Engine {
     /// Takes all images of a tar. Failures come in the stream, as dockerd has it.
-    pub fn image_load(&self, scope: &Scope, body: Body, options: LoadOptions) -> ProgressStream {
+    pub fn image_load(&self, scope: &Scope, body: Body, options: LoadOptions) -> Result<ProgressStream> {
+        scope.permit(Asked::Load)?;
         let (messages, stream) = mpsc::channel(16);
         let (engine, scope) = (self.clone(), scope.clone());
         self.spawn("image_load", async move {
@@ -91,7 +93,7 @@ impl Engine {
                 let _client_left = messages.send(Err(error)).await;
             }
         });
-        Box::pin(ReceiverStream::new(stream))
+        Ok(Box::pin(ReceiverStream::new(stream)))
     }
 
     /// What a failed pull or load has left goes now, not at the collector's next round.

@@ -22,6 +22,7 @@ use crate::{
         reference::Reference,
         registry_auth::RegistryAuth,
     },
+    policy::Asked,
     registry::{Resolved, Session},
 };
 
@@ -42,6 +43,7 @@ impl Engine {
     /// Pulls, and answers with messages from the first one on.
     pub async fn image_pull(&self, scope: &Scope, request: &PullRequest) -> Result<ProgressStream> {
         let reference = pull_name(&request.image, &request.tag)?;
+        scope.permit(Asked::Pull(&reference))?;
         let key = JobKey {
             tenant: scope.tenant().clone(),
             reference: reference.to_string(),

@@ -35,6 +35,7 @@ use crate::{
         reference::{Digest, Reference},
         registry_auth::RegistryAuth,
     },
+    policy::Asked,
     registry::{Pushed, Session},
 };
 
@@ -72,6 +73,7 @@ impl Engine {
             "" => Reference::parse(&request.image)?,
             tag => super::tag::import_name(&request.image)?.with_tag(tag)?,
         };
+        scope.permit(Asked::Push(&reference))?;
         let (messages, stream) = mpsc::channel(64);
         let (engine, scope) = (self.clone(), scope.clone());
         self.spawn("image_push", async move {

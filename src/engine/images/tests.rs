@@ -64,11 +64,15 @@ impl World {
     }
 
     async fn load(&self, tar: impl Into<Bytes>) -> Result<Vec<String>> {
-        lines(self.engine.image_load(
-            &self.engine.default_scope(),
-            body(tar),
-            LoadOptions { quiet: true, ..LoadOptions::default() },
-        ))
+        lines(
+            self.engine
+                .image_load(
+                    &self.engine.default_scope(),
+                    body(tar),
+                    LoadOptions { quiet: true, ..LoadOptions::default() },
+                )
+                .unwrap(),
+        )
         .await
     }
 

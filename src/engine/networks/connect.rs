@@ -21,6 +21,7 @@ use crate::{
         id::NetworkId,
         network::{BridgeNetwork, Endpoint, EndpointSettings, NetworkDriver, NetworkRecord},
     },
+    policy::Asked,
 };
 
 impl Engine {
@@ -34,6 +35,7 @@ impl Engine {
     ) -> Result<()> {
         let container = self.containers.get(scope.tenant(), container)?;
         let network = self.networks.get(scope.tenant(), network)?;
+        scope.permit(Asked::NetworkConnect(&settings))?;
         let engine = self.clone();
         self.run("network_connect", async move { engine.connect(&container, &network, settings).await }).await
     }

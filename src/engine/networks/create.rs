@@ -23,6 +23,7 @@ use crate::{
         network::{BridgeNetwork, NetworkCreateRequest, NetworkDriver, NetworkRecord, is_predefined},
         time::Timestamp,
     },
+    policy::Asked,
 };
 
 /// What create answers.
@@ -38,6 +39,7 @@ impl Engine {
     /// Makes a network.
     pub async fn network_create(&self, scope: &Scope, request: NetworkCreateRequest) -> Result<NetworkCreated> {
         check(&request)?;
+        scope.permit(Asked::NetworkCreate(&request))?;
         let (engine, scope) = (self.clone(), scope.clone());
         self.run("network_create", async move { engine.make_network(&scope, request).await }).await
     }

@@ -109,9 +109,10 @@ async fn saved_images_are_loaded_again_with_their_ids() {
     }
 
     let other: TenantId = "other".parse().unwrap();
-    let loaded = lines(world.engine.image_load(&world.engine.scope_for(&other), body(saved), LoadOptions::default()))
-        .await
-        .unwrap();
+    let loaded =
+        lines(world.engine.image_load(&world.engine.scope_for(&other), body(saved), LoadOptions::default()).unwrap())
+            .await
+            .unwrap();
     let named: Vec<String> = loaded.into_iter().filter(|line| line.starts_with("Loaded image")).collect();
     assert_eq!(named, [format!("Loaded image: {name}\n"), "Loaded image: y:2\n".into(), "Loaded image: y:3\n".into()]);
     let again = world.engine.image_inspect(&world.engine.scope_for(&other), &name, None, false).await.unwrap();
@@ -147,7 +148,7 @@ async fn archive_reaches_no_content_but_its_own() {
     let both = index(&[theirs.clone(), ours.clone()]);
     let other: TenantId = "other".parse().unwrap();
     let archive = docker_archive(&theirs, r#"["secret:1"]"#);
-    lines(world.engine.image_load(&world.engine.scope_for(&other), body(archive), LoadOptions::default()))
+    lines(world.engine.image_load(&world.engine.scope_for(&other), body(archive), LoadOptions::default()).unwrap())
         .await
         .unwrap();
 
@@ -286,11 +287,13 @@ async fn chosen_platforms_are_saved_and_loaded() {
 
     let other = World::new().await;
     let options = |names: &[&str]| LoadOptions { quiet: true, platforms: platforms(names) };
-    let load =
-        other.engine.image_load(&other.engine.default_scope(), body(both_saved.clone()), options(&["linux/s390x"]));
+    let load = other
+        .engine
+        .image_load(&other.engine.default_scope(), body(both_saved.clone()), options(&["linux/s390x"]))
+        .unwrap();
     let error = lines(load).await.unwrap_err();
     assert_eq!(error.message(), "requested platform (linux/s390x) not found: image might be filtered out");
-    lines(other.engine.image_load(&other.engine.default_scope(), body(both_saved), options(&["linux/arm64"])))
+    lines(other.engine.image_load(&other.engine.default_scope(), body(both_saved), options(&["linux/arm64"])).unwrap())
         .await
         .unwrap();
     let details = other.engine.image_inspect(&other.engine.default_scope(), &name, None, false).await.unwrap();

@@ -65,11 +65,14 @@ async fn repositories_of_others_are_not_named() {
     let world = world(&sample, &[]).await;
     let other: crate::model::id::TenantId = "other".parse().unwrap();
     let archive = layout(&sample, &sample.blobs, &world.name("mine/z:1"));
-    let load = world.engine.image_load(
-        &world.engine.scope_for(&other),
-        super::body(archive),
-        crate::engine::images::LoadOptions::default(),
-    );
+    let load = world
+        .engine
+        .image_load(
+            &world.engine.scope_for(&other),
+            super::body(archive),
+            crate::engine::images::LoadOptions::default(),
+        )
+        .unwrap();
     lines(load).await.unwrap();
     let request = PushRequest { image: world.name("mine/z"), tag: "1".into(), ..PushRequest::default() };
     let said = lines(world.engine.image_push(&world.engine.scope_for(&other), request).await.unwrap()).await.unwrap();

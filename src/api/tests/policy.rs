@@ -1,0 +1,292 @@
+//! What the built-in policies let through: each danger as a request of Docker's API that `trusted` carries out and `ci` refuses with
+//! its rule's name, in every way of asking for it that there is.
+
+use axum::body::Body;
+use http::Request;
+use serde_json::{Value, json};
+
+use super::testing::{send_as, state_on};
+use crate::{
+    api::{ApiState, compat::ApiVersion},
+    backend::images::samples::tar,
+    engine::images::ImportRequest,
+    model::{
+        id::TenantId,
+        policy::{BuiltIn, Policy},
+    },
+    oci::host::{CgroupVersion, HostFacts},
+    policy,
+};
+
+struct Tenants {
+    state: ApiState,
+    _folder: tempfile::TempDir,
+}
+
+impl Tenants {
+    /// One of each built-in policy, each with the image `box` and the container `web`.
+    async fn new(cgroup: CgroupVersion) -> Self {
+        let (state, folder) = state_on(HostFacts { cgroup, ..HostFacts::detect() }).await;
+        let tenants = Self { state, _folder: folder };
+        for which in BuiltIn::ALL {
+            tenants.add(policy::built_in(which)).await;
+        }
+        tenants
+    }
+
+    async fn add(&self, policy: Policy) {
+        let (engine, id) = (&self.state.engine, id(&policy.name));
+        let scope = engine.scope_for(&id);
+        engine.open_networks_of(&engine.tenants.get(&id).unwrap()).await.unwrap();
+        let request = ImportRequest { repository: "box".to_owned(), ..ImportRequest::default() };
+        engine.image_import(&scope, &request, Box::pin(std::io::Cursor::new(tar(&[])))).await.unwrap();
+        let create = json!({"Image": "box", "Cmd": ["sh", "-c", "sleep 1000"], "HostConfig": {"Memory": 1 << 30, "PidsLimit": 10}});
+        let (status, answer) = self.ask(&policy.name, "POST", "/containers/create?name=web", &create).await;
+        assert_eq!(status, 201, "{answer}");
+        let (status, answer) = self.ask(&policy.name, "POST", "/containers/web/start", &Value::Null).await;
+        assert_eq!(status, 204, "{answer}");
+        engine.tenants.get(&id).unwrap().obeys(policy.into());
+    }
+
+    async fn ask(&self, policy: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        self.ask_text(policy, method, path, text).await
+    }
+
+    async fn ask_text(&self, policy: &str, method: &str, path: &str, body: String) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        send_as(&self.state, &id(policy), request.body(Body::from(body)).unwrap()).await
+    }
+
+    /// That `trusted` does not refuse and `ci` does, by `rule`.
+    async fn check(&self, rule: &str, method: &str, path: &str, body: &str) {
+        let (status, answer) = self.ask_text("trusted", method, path, body.to_owned()).await;
+        assert!((200..300).contains(&status), "trusted, {rule}: {method} {path} {body}: {status} {answer}");
+        let (status, answer) = self.ask_text("ci", method, path, body.to_owned()).await;
+        let text = answer["message"].as_str().unwrap_or_default();
+        let expected = format!("refused by the policy ci, rule {rule}: ");
+        assert!(status == 403 && text.starts_with(&expected), "ci, {rule}: {method} {path} {body}: {status} {answer}");
+        assert!(text.contains(&format!("{rule} ")) && text.ends_with("would allow it"), "{text}");
+    }
+}
+
+fn id(policy: &str) -> TenantId {
+    format!("job-{policy}").parse().unwrap()
+}
+
+fn versions() -> impl Iterator<Item = String> {
+    (24..).map(|minor| format!("1.{minor}")).take_while(|text| *text != ApiVersion::NEWEST.to_string())
+}
+
+#[tokio::test]
+async fn defaults_pass_every_policy_in_every_version() {
+    for cgroup in [CgroupVersion::V1, CgroupVersion::V2] {
+        let tenants = Tenants::new(cgroup).await;
+        for version in versions().chain([ApiVersion::NEWEST.to_string()]) {
+            for which in BuiltIn::ALL {
+                let path = format!("/v{version}/containers/create");
+                let (status, answer) =
+                    tenants.ask(which.as_str(), "POST", &path, &json!({"Image": "box", "Cmd": ["x"]})).await;
+                assert_eq!(status, 201, "{which:?}, version {version}, {cgroup:?}: {answer}");
+                let id = answer["Id"].as_str().unwrap();
+                let (_, shown) =
+                    tenants.ask(which.as_str(), "GET", &format!("/containers/{id}/json"), &Value::Null).await;
+                assert_eq!(shown["HostConfig"]["CgroupnsMode"], "private", "{which:?}, version {version}, {cgroup:?}");
+                let (status, _) =
+                    tenants.ask(which.as_str(), "DELETE", &format!("/containers/{id}"), &Value::Null).await;
+                assert_eq!(status, 204);
+            }
+        }
+    }
+}
+
+/// What clients send that ask for nothing.
+#[tokio::test]
+async fn what_means_nothing_passes() {
+    let tenants = Tenants::new(CgroupVersion::V1).await;
+    let host_config = json!({
+        "Privileged": false, "CapAdd": [], "CapDrop": ["ALL"], "Devices": [], "SecurityOpt": ["no-new-privileges"],
+        "OomScoreAdj": 0, "OomKillDisable": false, "PidMode": "", "IpcMode": "private", "UTSMode": "", "UsernsMode": "",
+        "CgroupnsMode": "private", "Binds": ["cache:/cache", "/anonymous"], "Mounts": [{"Type": "tmpfs", "Target": "/t"}],
+        "ShmSize": 1 << 20, "ExtraHosts": ["a:host-gateway"], "LogConfig": {"Type": "json-file"}, "Runtime": "",
+        "CgroupParent": "", "MaskedPaths": null, "ReadonlyPaths": null, "NetworkMode": "bridge", "RestartPolicy": {"Name": "always"},
+    });
+    for which in BuiltIn::ALL {
+        let create = json!({"Image": "box", "Cmd": ["x"], "HostConfig": host_config});
+        let (status, answer) = tenants.ask(which.as_str(), "POST", "/containers/create", &create).await;
+        assert_eq!(status, 201, "{which:?}: {answer}");
+    }
+    let of_agents = [
+        json!({"NetworkMode": "host"}),
+        json!({"Binds": ["/var/run/docker.sock:/var/run/docker.sock"]}),
+        json!({"CapDrop": ["ALL"], "CapAdd": ["CHOWN", "CAP_SETUID", "net_bind_service"]}),
+        json!({"PublishAllPorts": true, "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}),
+        json!({"Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"}, "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}]}),
+        json!({"NetworkMode": "container:web"}),
+    ];
+    // The socket is the job's own only where there is one.
+    let socket = tempfile::NamedTempFile::new().unwrap();
+    tenants.state.engine.tenant_listens_at(&id("ci"), socket.path().to_owned()).unwrap();
+    for host_config in of_agents {
+        let create = json!({"Image": "box", "Cmd": ["x"], "HostConfig": host_config});
+        let (status, answer) = tenants.ask("ci", "POST", "/containers/create", &create).await;
+        assert_eq!(status, 201, "{create}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn dangers_of_containers_are_refused_by_their_rules() {
+    let tenants = Tenants::new(CgroupVersion::V2).await;
+    let rows = [
+        ("privileged", json!({"Privileged": true})),
+        ("capabilities", json!({"CapAdd": ["SYS_ADMIN"]})),
+        ("capabilities", json!({"CapAdd": ["CHOWN", "cap_sys_ptrace"]})),
+        ("capabilities", json!({"CapAdd": ["ALL"]})),
+        (
+            "devices",
+            json!({"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/x", "CgroupPermissions": "r"}]}),
+        ),
+        ("device-rules", json!({"DeviceCgroupRules": ["a *:* rwm"]})),
+        ("namespaces", json!({"PidMode": "host"})),
+        ("namespaces", json!({"IpcMode": "host"})),
+        ("namespaces", json!({"UTSMode": "host"})),
+        ("namespaces", json!({"UsernsMode": "host"})),
+        ("namespaces", json!({"CgroupnsMode": "host"})),
+        ("security-opt", json!({"SecurityOpt": ["seccomp=unconfined"]})),
+        ("security-opt", json!({"SecurityOpt": ["seccomp:unconfined"]})),
+        ("security-opt", json!({"SecurityOpt": ["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"]})),
+        ("security-opt", json!({"SecurityOpt": ["no-new-privileges=false"]})),
+        ("security-opt", json!({"SecurityOpt": ["no-new-privileges:F"]})),
+        ("security-opt", json!({"SecurityOpt": ["writable-cgroups=true"]})),
+        ("system-paths", json!({"MaskedPaths": [], "ReadonlyPaths": []})),
+        ("system-paths", json!({"MaskedPaths": ["/proc/kcore"]})),
+        ("binds", json!({"Binds": ["/:/m"]})),
+        ("binds", json!({"Binds": ["/etc:/m:ro"]})),
+        ("binds", json!({"Binds": ["/tmp/../:/m"]})),
+        ("binds", json!({"Mounts": [{"Type": "bind", "Source": "/", "Target": "/m"}]})),
+        (
+            "propagation",
+            json!({"Mounts": [{"Type": "bind", "Source": "/var/run/docker.sock", "Target": "/m",
+            "BindOptions": {"Propagation": "rshared"}}]}),
+        ),
+        (
+            "volume-mounts",
+            json!({"Mounts": [{"Type": "volume", "Target": "/m", "VolumeOptions": {"DriverConfig":
+            {"Name": "local", "Options": {"type": "none", "o": "bind", "device": "/"}}}}]}),
+        ),
+        (
+            "sysctls",
+            json!({"IpcMode": "private", "Sysctls": {"kernel.shm_rmid_forced": "1", "kernel.domainname": "x"}}),
+        ),
+        ("annotations", json!({"Annotations": {"run.oci.handler": "krun"}})),
+        ("oom-score-adj", json!({"OomScoreAdj": -500})),
+        ("oom-kill-disable", json!({"Memory": 1 << 30, "OomKillDisable": true})),
+    ];
+    let socket = tempfile::NamedTempFile::new().unwrap();
+    for which in ["ci", "trusted"] {
+        tenants.state.engine.tenant_listens_at(&id(which), socket.path().to_owned()).unwrap();
+    }
+    for (rule, host_config) in rows {
+        let create = json!({"Image": "box", "Cmd": ["x"], "HostConfig": host_config}).to_string();
+        tenants.check(rule, "POST", "/containers/create", &create).await;
+        tenants.check(rule, "POST", "/v1.48/containers/create", &create).await;
+    }
+    let old = json!({"Image": "box", "Cmd": ["x"], "HostConfig": {"Privileged": true}}).to_string();
+    tenants.check("privileged", "POST", "/v1.24/containers/create", &old).await;
+}
+
+/// Keys are read as Go reads them: whatever their case, and the last of several counts.
+#[tokio::test]
+async fn spelling_hides_nothing() {
+    let tenants = Tenants::new(CgroupVersion::V2).await;
+    for host_config in [
+        r#"{"privileged":true}"#,
+        r#"{"PRIVILEGED":true}"#,
+        r#"{"Privileged":false,"privileged":true}"#,
+        r#"{"Privileged":false,"Privileged":true}"#,
+        r#"{"Privileg\u0065d":true}"#,
+    ] {
+        let body = format!(r#"{{"Image":"box","Cmd":["x"],"HostConfig":{host_config}}}"#);
+        tenants.check("privileged", "POST", "/containers/create", &body).await;
+        let body = format!(r#"{{"Image":"box","Cmd":["x"],"HostConfig":{{}},"hostconfig":{host_config}}}"#);
+        tenants.check("privileged", "POST", "/containers/create", &body).await;
+    }
+    let (status, _) = tenants.ask("ci", "POST", "//containers//create", &json!({})).await;
+    assert_eq!(status, 301, "a path is cleaned before it is a call");
+}
+
+#[tokio::test]
+async fn dangers_of_other_calls_are_refused_by_their_rules() {
+    let tenants = Tenants::new(CgroupVersion::V2).await;
+    let rows = [
+        ("exec-privileged", "/containers/web/exec", json!({"Cmd": ["x"], "Privileged": true})),
+        ("update", "/containers/web/update", json!({"Memory": 1i64 << 31, "MemorySwap": -1})),
+        ("update", "/containers/web/update", json!({"PidsLimit": -1})),
+        (
+            "volume-mounts",
+            "/volumes/create",
+            json!({"Name": "bb", "DriverOpts": {"type": "none", "o": "ro,rbind", "device": "/"}}),
+        ),
+        (
+            "volume-mounts",
+            "/volumes/create",
+            json!({"Name": "dd", "DriverOpts": {"type": "ext4", "device": "/dev/loop0"}}),
+        ),
+        (
+            "volume-mounts",
+            "/volumes/create",
+            json!({"Name": "nn", "DriverOpts": {"type": "nfs", "o": "addr=1.2.3.4", "device": ":/"}}),
+        ),
+        (
+            "volume-mounts",
+            "/volumes/create",
+            json!({"Name": "tt", "DriverOpts": {"type": "tmpfs", "o": "bind", "device": "/"}}),
+        ),
+        (
+            "network-options",
+            "/networks/create",
+            json!({"Name": "n", "Options": {"com.docker.network.bridge.name": "br7"}}),
+        ),
+    ];
+    for (rule, path, body) in rows {
+        tenants.check(rule, "POST", path, &body.to_string()).await;
+    }
+    for (path, body) in [
+        ("/containers/web/update", json!({"Memory": 1 << 23, "MemorySwap": 1 << 24, "PidsLimit": 5, "CpuQuota": 1000})),
+        ("/volumes/create", json!({"Name": "mm", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}})),
+        ("/networks/create", json!({"Name": "m", "Options": {"com.docker.network.driver.mtu": "1400"}})),
+        ("/containers/web/exec", json!({"Cmd": ["x"]})),
+    ] {
+        let (status, answer) = tenants.ask("ci", "POST", path, &body).await;
+        assert!((200..300).contains(&status), "{path} {body}: {status} {answer}");
+    }
+}
+
+#[tokio::test]
+async fn builds_and_registries_are_judged_before_anything_is_done() {
+    let tenants = Tenants::new(CgroupVersion::V2).await;
+    let text = "registries = [\"*\", \"!evil.test\"]\npull = [\"docker.io/library/*\"]\npush = false\nload = false\ncalls = [\"*\", \"!ContainerKill\"]\n";
+    tenants.add(policy::parse("own", text).unwrap()).await;
+    let refused = async |policy: &str, rule: &str, path: &str, body: Value| {
+        let (status, answer) = tenants.ask(policy, "POST", path, &body).await;
+        let text = answer["message"].as_str().unwrap_or_default();
+        let expected = format!("refused by the policy {policy}, rule {rule}: ");
+        assert!(status == 403 && text.starts_with(&expected), "{policy} {path}: {status} {answer}");
+    };
+    refused("ci", "build-host-network", "/build?networkmode=host", Value::Null).await;
+    refused(
+        "strict",
+        "ulimits",
+        "/build?ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Hard%22%3A9999999%7D%5D",
+        Value::Null,
+    )
+    .await;
+    refused("strict", "load", "/images/load", Value::Null).await;
+    refused("strict", "push", "/images/reg.test/box/push", Value::Null).await;
+    refused("own", "registries", "/images/create?fromImage=evil.test/box", Value::Null).await;
+    refused("own", "registries", "/auth", json!({"serveraddress": "https://evil.test/v2/"})).await;
+    refused("own", "pull", "/images/create?fromImage=someone/box", Value::Null).await;
+    refused("own", "load", "/images/create?fromSrc=-", Value::Null).await;
+    refused("own", "calls", "/containers/web/kill", Value::Null).await;
+    refused("own", "calls", "/v1.24/containers/web/kill", Value::Null).await;
+}

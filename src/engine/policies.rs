@@ -1,0 +1,53 @@
+//! Which policy a job gets: one that is built in, one of the daemon's folder, or one that comes with the request.
+
+use std::{fs, io};
+
+use crate::{
+    engine::{Engine, config::EngineConfig},
+    model::{
+        Error, Result, job,
+        policy::{BuiltIn, Policy, PolicyRef},
+    },
+    policy,
+};
+
+/// No file of a policy is longer.
+const LIMIT: u64 = 64 * 1024;
+
+impl Engine {
+    /// The policy that is named or given; without, that of jobs.
+    pub(crate) fn find_policy(&self, wanted: Option<&PolicyRef>) -> Result<Policy> {
+        match wanted {
+            None => default_policy(&self.config),
+            Some(PolicyRef::Named(name)) => named(&self.config, name),
+            Some(PolicyRef::Text { name, toml }) => policy::parse(name, toml),
+        }
+    }
+}
+
+/// The policy of jobs that are given none.
+pub(crate) fn default_policy(config: &EngineConfig) -> Result<Policy> {
+    match config.job_policy.as_str() {
+        "" => Ok(policy::built_in(BuiltIn::Ci)),
+        name => named(config, name),
+    }
+}
+
+fn named(config: &EngineConfig, name: &str) -> Result<Policy> {
+    if let Some(built_in) = BuiltIn::named(name) {
+        return Ok(policy::built_in(built_in));
+    }
+    let unknown = || Error::invalid(format!("no such policy: {name}"));
+    // A name is no path.
+    job::check_name(name).map_err(|_| unknown())?;
+    let folder = config.policy_dir.as_ref().ok_or_else(unknown)?;
+    let path = folder.join(format!("{name}.toml"));
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => unknown(),
+        _ => Error::system(format!("reading {}: {error}", path.display())).with_source(error),
+    };
+    if fs::metadata(&path).map_err(unreadable)?.len() > LIMIT {
+        return Err(Error::invalid(format!("{} is longer than {LIMIT} bytes", path.display())));
+    }
+    policy::parse(name, &fs::read_to_string(&path).map_err(unreadable)?)
+}

@@ -1,0 +1,91 @@
+//! Tests of policies as files. What the built-in ones let through is asked through the API (`api::tests::policy`).
+
+use super::*;
+
+#[test]
+fn built_in_policies_have_every_rule() {
+    for which in BuiltIn::ALL {
+        let policy = built_in(which);
+        let missing: Vec<_> = Key::ALL.iter().filter(|key| !policy.rules.contains_key(key)).collect();
+        assert!(missing.is_empty(), "{} lacks {missing:?}", policy.name);
+    }
+    assert!(trusted().rules.values().all(|rule| *rule == Rule::All(true)));
+}
+
+#[test]
+fn what_is_no_rule_is_an_error_that_names_the_line() {
+    let table = [
+        (
+            "privileged = true\nprivilegd = true\n",
+            "policy x: line 2: unknown key privilegd: expected base or one of privileged",
+        ),
+        ("# a\n\nbase = \"none\"\n", "policy x: line 3: base is"),
+        ("devices = [\n  \"/dev/fuse\",\n  \"fuse\",\n]\n", "policy x: line 3: devices: \"fuse\": expected a path"),
+        ("privileged = [\"yes\"]\n", "policy x: line 1: privileged: \"yes\": this rule is true or false"),
+        ("update = \"memory\"\n", "policy x: line 1: update: expected true, false or a list"),
+        ("ulimits = [1]\n", "policy x: line 1: ulimits: entries are strings"),
+        ("privileged = \n", "line 1"),
+    ];
+    for (text, expected) in table {
+        let error = parse("x", text).unwrap_err();
+        assert!(error.message().contains(expected), "{}", error.message());
+    }
+}
+
+#[test]
+fn a_file_has_the_rules_of_its_base_but_for_its_own() {
+    let policy = parse(
+        "x",
+        "privileged = true\ncapabilities = [\"...\", \"SYS_PTRACE\"]\nregistries = [\"...\", \"!evil.test\"]",
+    )
+    .unwrap();
+    assert_eq!((policy.base, &policy.rules[&Key::Devices]), (BuiltIn::Ci, &Rule::All(false)));
+    assert_eq!(policy.rules[&Key::Privileged], Rule::All(true));
+    let word = |key, word: &str| Demand { key, value: Value::Word(word.to_owned()) };
+    for (demand, expected) in [
+        (word(Key::Capabilities, "SYS_PTRACE"), true),
+        (word(Key::Capabilities, "CHOWN"), true),
+        (word(Key::Capabilities, "SYS_ADMIN"), false),
+        (word(Key::Registries, "docker.io"), true),
+        (word(Key::Registries, "evil.test"), false),
+    ] {
+        assert_eq!(allows(&policy, &demand), expected, "{demand:?}");
+    }
+    let alone = parse("x", "base = \"strict\"\ncapabilities = [\"SYS_PTRACE\"]").unwrap();
+    assert!(!allows(&alone, &word(Key::Capabilities, "CHOWN")));
+}
+
+#[test]
+fn what_is_shown_is_what_is_read() {
+    for which in BuiltIn::ALL {
+        let policy = built_in(which);
+        assert_eq!(parse(&policy.name, &to_toml(&policy)).unwrap(), policy);
+        assert_eq!(parse(&policy.name, &format!("base = \"{}\"", policy.name)).unwrap(), policy);
+    }
+}
+
+#[test]
+fn what_is_stored_stays_when_rules_come() {
+    let policy = parse("x", "base = \"trusted\"\nprivileged = false").unwrap();
+    let mut stored: Policy = serde_json::from_str(&serde_json::to_string(&policy).unwrap()).unwrap();
+    assert_eq!(stored, policy);
+    stored.rules.remove(&Key::Binds);
+    let bind = Demand { key: Key::Binds, value: Value::Path { path: "/".to_owned(), read_only: true } };
+    assert!(!allows(&stored, &bind), "what a policy has no rule for, it does not allow");
+    assert_eq!(completed(stored), policy);
+}
+
+/// `docs/policy.md` tells every rule, and its examples are policies.
+#[test]
+fn the_documents_examples_are_policies() {
+    let text = include_str!("../../docs/policy.md");
+    let examples: Vec<&str> =
+        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        parse("example", example).unwrap();
+    }
+    for key in Key::ALL {
+        assert!(text.contains(&format!("\n| `{key}` |")), "{key} is not told");
+    }
+}
