@@ -10,7 +10,7 @@ use prost::Message;
 use prost_types::Any;
 use tracing::{info, warn};
 
-pub(super) use self::words::as_of_runc;
+pub(super) use self::words::{as_of_runc, without_path};
 use self::{
     probe::ReadOnly,
     program::{find, is_static, version_of},

@@ -4,28 +4,27 @@ use std::error::Error as _;
 
 use containerd_client::tonic::{Code, Status, transport};
 
-use super::limits::is_over_limit;
+use super::{limits::is_over_limit, runtimes::without_path};
 use crate::model::{Error, ErrorKind};
 
 /// Keeps containerd's text, since clients search in the OCI runtime's words that it passes on
 /// ("executable file not found in $PATH", "no such file or directory").
 pub(crate) fn from_status(status: Status) -> Error {
+    if is_over_limit(&status) {
+        return Error::containerd_is_silent();
+    }
     let kind = kind_of(&status);
     let message = match kind {
-        // Go's words, as dockerd passes them on.
-        ErrorKind::Unavailable if is_over_limit(&status) => {
-            "containerd does not answer: context deadline exceeded".to_owned()
-        }
         ErrorKind::Unavailable => format!("containerd is not available: {}", chain_of(&status)),
         // containerd ends its texts with the class of the error, which newer dockerds leave out.
-        _ => status.message().strip_suffix(": unknown").unwrap_or(status.message()).to_owned(),
+        _ => without_path(status.message().strip_suffix(": unknown").unwrap_or(status.message())),
     };
     // The status says the same again in Rust's words, and clients see the chain at the end of a stream.
     Error::new(kind, message)
 }
 
 fn kind_of(status: &Status) -> ErrorKind {
-    if is_over_limit(status) || is_lost_connection(status) {
+    if is_lost_connection(status) {
         return ErrorKind::Unavailable;
     }
     match status.code() {

@@ -412,6 +412,26 @@ impl Error {
         Self::invalid(format!("path concatenation escapes the base directory, base: {volume}, subpath: {subpath}"))
     }
 
+    /// 500: a configuration names another tar than its manifest's layer holds.
+    pub fn layer_holds_another_tar(layer: &str, diff_id: &str) -> Self {
+        Self::system(format!(
+            "layers from manifest don't match image configuration: layer {layer} does not hold {diff_id}"
+        ))
+    }
+
+    /// 500: sockets for so many published ports would leave no descriptors for anything else.
+    pub fn too_many_published_ports(ports: usize, sockets: u64, held: u64, room: u64) -> Self {
+        Self::system(format!(
+            "cannot publish {ports} ports: they take {sockets} sockets, and published ports may hold {room}, of which \
+             {held} are taken (half of the daemon's limit of open files)"
+        ))
+    }
+
+    /// 503, in Go's words: containerd is there and says nothing.
+    pub fn containerd_is_silent() -> Self {
+        Self::unavailable("containerd does not answer: context deadline exceeded")
+    }
+
     /// 503 of all that needs a swarm.
     pub fn not_a_swarm_manager() -> Self {
         Self::unavailable(

@@ -19,6 +19,20 @@ pub(in crate::containerd) fn as_of_runc(error: Error, program: &str) -> Error {
     }
 }
 
+/// What containerd says after the name of an OCI runtime that failed.
+const FAILED: &str = " did not terminate ";
+
+/// The text with a runtime's path as dockerd names it: we name runtimes to containerd by their paths, dockerd its `runc` by the name.
+pub(in crate::containerd) fn without_path(text: &str) -> String {
+    let Some(end) = text.find(FAILED) else { return text.to_owned() };
+    let start = text[..end].rfind(char::is_whitespace).map_or(0, |space| space + 1);
+    match text[start..end].rsplit_once('/') {
+        None => text.to_owned(),
+        Some((_, "crun")) => format!("{}runc{}", &text[..start], &text[end..]),
+        Some((_, name)) => format!("{}{name}{}", &text[..start], &text[end..]),
+    }
+}
+
 fn reworded(text: &str, program: &str) -> Option<String> {
     let (start, lead) = LEADS.iter().find_map(|(start, lead)| Some((text.find(start)? + start.len(), lead)))?;
     let (what, errno) = text[start..].rsplit_once(": ")?;
@@ -86,6 +100,19 @@ mod tests {
         let error = as_of_runc(Error::system(format!("{CREATE}{words}")), program);
         let lead = format!("{CREATE}runc create failed: unable to start container process: ");
         error.message().strip_prefix(&lead).unwrap_or_else(|| panic!("{}", error.message())).to_owned()
+    }
+
+    #[test]
+    fn a_runtime_that_fails_is_named_without_its_path() {
+        let said =
+            |runtime: &str| without_path(&format!("{runtime} did not terminate successfully: exit status 1: a /b c"));
+        let told = "runc did not terminate successfully: exit status 1: a /b c";
+        for runtime in ["runc", "/usr/sbin/runc", "/opt/a b/runc", "/usr/bin/crun"] {
+            assert!(said(runtime).ends_with(told), "{runtime}: {}", said(runtime));
+        }
+        assert_eq!(said("updating: /usr/sbin/runc"), format!("updating: {told}"));
+        assert_eq!(said("/usr/bin/runsc"), told.replace("runc", "runsc"));
+        assert_eq!(without_path("exec: /bin/x: not found"), "exec: /bin/x: not found");
     }
 
     /// Both sides as crun 1.8 and 1.21, and runc 1.1, say it of the same request.
