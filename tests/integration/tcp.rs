@@ -97,6 +97,38 @@ fn talk(daemon: &Daemon, address: &'static str, request: &str) -> String {
     answer
 }
 
+/// A client that reads only when it has sent all, of a process that reads nothing: it is not cut off by a reset.
+fn check_unread_input(daemon: &Daemon, address: &'static str, container: &str) {
+    let post = |path: &str, headers: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n\r\n{body}"
+        )
+    };
+    let command = json!({
+        "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Cmd": ["sh", "-c", "echo out; exit 7"],
+    });
+    let made = talk(
+        daemon,
+        address,
+        &post(&format!("/containers/{container}/exec"), "Connection: close", &command.to_string()),
+    );
+    let id = made.split("\"Id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("{made}"));
+    let mut stream = connect(daemon, address);
+    let upgrade = "Connection: Upgrade\r\nUpgrade: tcp";
+    stream.write_all(post(&format!("/exec/{id}/start"), upgrade, "{}").as_bytes()).unwrap();
+    for _ in 0..16 {
+        stream.write_all(&vec![0; 1 << 20]).expect("what nobody reads is taken");
+    }
+    let mut output = Vec::new();
+    stream.read_to_end(&mut output).expect("an end, not a reset");
+    let output = String::from_utf8_lossy(&output).into_owned();
+    assert!(output.starts_with("HTTP/1.1 101 ") && output.ends_with("out\n"), "{output:?}");
+    let exec =
+        talk(daemon, address, &format!("GET /exec/{id}/json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+    assert!(exec.contains("\"ExitCode\":7"), "{exec}");
+}
+
 /// docker CLI's ways to take a connection over, each with an input that ends before the output does.
 fn check_streams(daemon: &Daemon, host: &str, certificates: Option<&Path>) {
     let docker = |arguments: &[&str]| {
@@ -118,7 +150,13 @@ fn check_streams(daemon: &Daemon, host: &str, certificates: Option<&Path>) {
     for _ in 0..5 {
         let exec = with_input(&mut docker(&["exec", "-i", "there", "sh", "-c", "echo out; exit 7"]), &much);
         assert_eq!((exec.status.code(), text(&exec).as_str()), (Some(7), "out\n"));
+        let run = ["run", "--rm", "-i", "--network=none", "box", "sh", "-c", "echo out; exit 7"];
+        let run = with_input(&mut docker(&run), &much);
+        assert_eq!((run.status.code(), text(&run).as_str()), (Some(7), "out\n"));
     }
+    let refused = with_input(&mut docker(&["run", "--rm", "-i", "--network=none", "box", "/nope"]), &much);
+    assert_eq!(refused.status.code(), Some(127), "{}", text(&refused));
+    assert!(text(&refused).contains("no such file or directory"), "{}", text(&refused));
     // script gives the CLI a terminal.
     let line = "docker exec -it there sh -c 'test -t 0 && echo terminal; exit 5'";
     let mut terminal = Command::new("nsenter");
@@ -164,6 +202,9 @@ async fn plain_tcp_is_served_with_a_warning() {
     daemon.import_box().await;
     tokio::task::block_in_place(|| {
         check_streams(&daemon, "tcp://127.0.0.1:4444", None);
+        for _ in 0..5 {
+            check_unread_input(&daemon, "127.0.0.1:4444", "there");
+        }
         let request = "OPTIONS /containers/json HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\
                        Access-Control-Request-Method: POST\r\nConnection: close\r\n\r\n";
         let preflight = talk(&daemon, "127.0.0.1:4445", request).to_lowercase();
