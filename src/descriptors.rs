@@ -34,6 +34,11 @@ pub fn give_back(command: &mut Command) {
     unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, inherited)?)) };
 }
 
+/// How many published ports may hold: the other half is for what clients and containers need to go on.
+pub fn for_ports() -> u64 {
+    getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit / 2)
+}
+
 /// Whether hardly any descriptor is left: the kernel gives the lowest free number, so a high one tells.
 pub fn are_scarce(newest: impl AsFd) -> bool {
     let number = u64::try_from(newest.as_fd().as_raw_fd()).unwrap_or(0);

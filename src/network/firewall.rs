@@ -135,7 +135,11 @@ impl Firewall {
 
     /// Takes published ports back.
     pub fn remove_mappings(&mut self, mappings: &[Mapping]) -> io::Result<()> {
-        self.change(|wanted| wanted.mappings.retain(|mapping| !mappings.contains(mapping)))
+        self.change(|wanted| {
+            for mapping in mappings {
+                wanted.mappings.remove(mapping);
+            }
+        })
     }
 
     /// Walls a job in, and lets it out with the machine's address.

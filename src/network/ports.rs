@@ -2,21 +2,30 @@
 //! daemons meet the same refusal as with dockerd; the proxy then serves what the kernel does not redirect.
 
 use std::{
-    collections::BTreeSet,
+    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::model::{
-    Error, Result,
-    network::{Port, PortRequest, Protocol, PublishedPort},
+use crate::{
+    descriptors,
+    model::{
+        Error, Result,
+        network::{Port, PortRequest, Protocol, PublishedPort},
+    },
 };
 
 const EPHEMERAL: (u16, u16) = (32768, 60999);
+
+/// Sockets that all hosts of this process hold: descriptors are the process's.
+static HELD: AtomicU64 = AtomicU64::new(0);
 
 /// The host ports of one daemon.
 #[derive(Default)]
@@ -26,7 +35,8 @@ pub struct Ports {
 
 #[derive(Default)]
 struct State {
-    taken: BTreeSet<(Protocol, SocketAddr)>,
+    /// By protocol and number, since one container may publish ten thousands.
+    taken: HashMap<(Protocol, u16), Vec<IpAddr>>,
     last_ephemeral: Option<u16>,
 }
 
@@ -58,13 +68,23 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.ports.state.lock().unwrap_or_else(PoisonError::into_inner).taken.remove(&self.key);
+        let (protocol, host) = self.key;
+        let mut state = self.ports.lock();
+        if let Some(addresses) = state.taken.get_mut(&(protocol, host.port())) {
+            addresses.retain(|address| *address != host.ip());
+            if addresses.is_empty() {
+                state.taken.remove(&(protocol, host.port()));
+            }
+        }
+        HELD.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Ports {
     /// Reserves a host port for every request, all or none. `default` is where requests without an address go.
     pub fn reserve(self: &Arc<Self>, requests: &[PortRequest], default: Option<IpAddr>) -> Result<Vec<Reservation>> {
+        let sockets = requests.iter().map(|request| host_addresses(request.host_ip.or(default)).count()).sum();
+        check_room(requests.len(), sockets, HELD.load(Ordering::Relaxed), descriptors::for_ports())?;
         let mut reservations = Vec::new();
         for request in requests {
             reservations.extend(self.reserve_one(request, default)?);
@@ -121,14 +141,15 @@ impl Ports {
     }
 
     fn note(self: &Arc<Self>, key: (Protocol, SocketAddr)) -> Result<Lease, Refused> {
-        let mut state = self.lock();
         let (protocol, host) = key;
-        let clashes = |(other, taken): &(Protocol, SocketAddr)| *other == protocol && overlap(*taken, host);
-        if state.taken.iter().any(clashes) {
+        let mut state = self.lock();
+        let addresses = state.taken.entry((protocol, host.port())).or_default();
+        if addresses.iter().any(|taken| overlap(*taken, host.ip())) {
             let text = format!("Bind for {}:{} failed: port is already allocated", host.ip(), host.port());
             return Err(Refused { next_may_do: true, error: Error::system(text) });
         }
-        state.taken.insert(key);
+        addresses.push(host.ip());
+        HELD.fetch_add(1, Ordering::Relaxed);
         Ok(Lease { ports: self.clone(), key })
     }
 
@@ -155,6 +176,21 @@ struct HostAddresses {
     second: Option<IpAddr>,
 }
 
+impl HostAddresses {
+    fn count(&self) -> u64 {
+        1 + u64::from(self.second.is_some())
+    }
+}
+
+/// Each port at each address is a socket as long as the container runs. Without descriptors nobody is served any more, and the
+/// one that takes them would learn it only at its last port.
+fn check_room(ports: usize, sockets: u64, held: u64, room: u64) -> Result<()> {
+    match held.saturating_add(sockets) > room {
+        true => Err(Error::too_many_published_ports(ports, sockets, held, room)),
+        false => Ok(()),
+    }
+}
+
 /// Without an address a port is published on both families.
 fn host_addresses(wanted: Option<IpAddr>) -> HostAddresses {
     match wanted {
@@ -163,10 +199,8 @@ fn host_addresses(wanted: Option<IpAddr>) -> HostAddresses {
     }
 }
 
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    one.port() == other.port()
-        && one.is_ipv4() == other.is_ipv4()
-        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && (one == other || one.is_unspecified() || other.is_unspecified())
 }
 
 fn ephemeral_range() -> (u16, u16) {
@@ -242,6 +276,30 @@ mod tests {
         assert_eq!(error.message(), format!("Bind for 127.0.0.1:{number} failed: port is already allocated"));
         drop(held);
         assert!(ports.reserve(&[request("127.0.0.1", Some((number, number)))], None).is_ok());
+    }
+
+    #[test]
+    fn more_ports_than_there_are_descriptors_for_are_refused_before_any_is_bound() {
+        assert!(check_room(10, 20, 80, 100).is_ok());
+        let error = check_room(10, 20, 81, 100).unwrap_err();
+        assert_eq!(
+            error.message(),
+            "cannot publish 10 ports: they take 20 sockets, and published ports may hold 100, of which 81 are taken \
+             (half of the daemon's limit of open files)"
+        );
+    }
+
+    #[test]
+    fn addresses_of_one_number_are_told_apart() {
+        let ports = Arc::new(Ports::default());
+        let held = ports.reserve(&[request("127.0.0.1", None)], None).unwrap();
+        let number = held[0].published.host_port;
+        let beside = ports.reserve(&[request("127.0.0.2", Some((number, number)))], None).unwrap();
+        assert!(ports.reserve(&[request("0.0.0.0", Some((number, number)))], None).is_err(), "it includes both");
+        drop(held);
+        assert!(ports.reserve(&[request("127.0.0.2", Some((number, number)))], None).is_err(), "it is still held");
+        drop(beside);
+        assert!(ports.lock().taken.is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -62,5 +62,36 @@ async fn client_is_told_that_descriptors_are_scarce() {
     while client.get("/_ping").await.status != 200 {
         assert!(Instant::now() < deadline, "the daemon does not recover");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Publishes `ports` from `first` on, each at its own number.
+fn published(first: u32, ports: u32) -> Value {
+    let numbers = || (first..first + ports).map(|number| format!("{number}/tcp"));
+    let bound: serde_json::Map<String, Value> =
+        numbers().zip(first..).map(|(port, number)| (port, json!([{ "HostPort": number.to_string() }]))).collect();
+    let exposed: serde_json::Map<String, Value> = numbers().map(|port| (port, json!({}))).collect();
+    json!({ "ExposedPorts": exposed, "HostConfig": { "PortBindings": bound, "NetworkMode": "bridge" } })
+}
+
+#[tokio::test]
+async fn ports_leave_descriptors_for_everything_else() {
+    let daemon = Daemon::start_under(&["prlimit", "--nofile=2000:2000"], &[]).await;
+    daemon.import_box().await;
+    let many = daemon.create("many", "sleep 1000", published(20_000, 20_000)).await;
+    let refusal = daemon.client().post(&format!("/containers/{many}/start"), Value::Null).await;
+    assert_eq!(refusal.status, 500, "{}", refusal.text());
+    assert!(refusal.message().contains("cannot publish 20000 ports: they take 40000 sockets"), "{}", refusal.text());
+    // What fits is carried, and given back.
+    for _ in 0..2 {
+        let some = daemon.create("some", "sleep 1000", published(20_000, 400)).await;
+        daemon.launch(&some).await;
+        let more = daemon.create("more", "sleep 1000", published(30_000, 400)).await;
+        let refusal = daemon.client().post(&format!("/containers/{more}/start"), Value::Null).await;
+        assert!(refusal.message().contains("of which 800 are taken"), "{}", refusal.text());
+        assert_eq!(daemon.run("fine", "echo fine", published(40_000, 1)).await, (0, "fine\n".to_owned()));
+        daemon.remove("fine").await;
+        daemon.remove("some").await;
+        daemon.remove("more").await;
     }
 }
