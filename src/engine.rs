@@ -96,6 +96,7 @@ impl Engine {
         let networks = NetworkStore::open(&config.data_root)?;
         let volumes = VolumeStore::open(&config.data_root)?;
         let jobs = JobStore::open(&config.data_root)?;
+        let backends = Backends { images: Arc::new(images::Remembering::new(backends.images.clone())), ..backends };
         let images = images::ImageStore::new(&config, backends.images.clone())?;
         let engine = Self(Arc::new(Inner {
             images,

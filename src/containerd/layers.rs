@@ -69,10 +69,7 @@ async fn apply(client: &Client, layer: &Layer<'_>, mounts: Vec<types::Mount>) ->
     let answer = answer.map_err(|error| error.context(format!("failed to register layer {}", layer.blob.digest)))?;
     let applied = answer.into_inner().applied.map(|applied| applied.digest).unwrap_or_default();
     if applied != layer.diff_id.as_str() {
-        return Err(Error::system(format!(
-            "layers from manifest don't match image configuration: layer {} holds {applied}, not {}",
-            layer.blob.digest, layer.diff_id
-        )));
+        return Err(Error::layer_holds_another_tar(layer.blob.digest.as_str(), layer.diff_id.as_str()));
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod history;
 mod import;
 mod inspect;
 mod keep;
+mod known;
 mod list;
 mod load;
 mod look_up;
@@ -21,6 +22,7 @@ pub mod progress;
 pub(crate) mod prune;
 mod pull;
 mod push;
+mod reach;
 mod save;
 mod tag;
 mod tree;
@@ -28,10 +30,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex as StdMutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::Semaphore;
 
@@ -41,11 +40,13 @@ pub use delete::{DeleteOptions, Deleted};
 pub use history::HistoryLine;
 pub use import::ImportRequest;
 pub use inspect::{ImageDetails, ManifestSummary};
+pub(crate) use known::Remembering;
 pub use list::{ImageSummary, ListOptions};
 pub use load::{Body, LoadOptions};
 pub use prune::Pruned;
 pub use pull::PullRequest;
 pub use push::PushRequest;
+pub(crate) use reach::Held;
 pub use save::ArchiveReader;
 pub(crate) use tag::new_name;
 
@@ -53,7 +54,10 @@ pub use crate::registry::{Inspected, SearchResult};
 use crate::{
     backend::images::ImageBackend,
     engine::{config::EngineConfig, locks::KeyedLocks, tenants::Scope},
-    model::{ErrorKind, Result, id::TenantId},
+    model::{
+        ErrorKind, Result,
+        id::{ContainerId, TenantId},
+    },
     registry::{Registry, RegistryConfig},
 };
 
@@ -73,8 +77,8 @@ pub struct ImageStore {
     pulls: pull::Pulls,
     /// Taken by whoever lets go of what is kept for other jobs.
     trimming: tokio::sync::Mutex<()>,
-    /// How many images a tenant had when that was last asked.
-    counts: StdMutex<HashMap<TenantId, usize>>,
+    /// For questions whose answers are only shown.
+    patience: known::Patience,
 }
 
 impl ImageStore {
@@ -99,29 +103,37 @@ impl ImageStore {
             downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             pulls: pull::Pulls::default(),
             trimming: tokio::sync::Mutex::default(),
-            counts: StdMutex::default(),
+            patience: known::Patience::default(),
         }
     }
 
-    /// How many images a tenant has; the last known number while containerd does not answer.
+    /// How many images a tenant has.
     pub(crate) async fn count(&self, scope: &Scope) -> Result<usize> {
-        let listed = self.backend.list_images(scope.tenant()).await;
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        match listed {
-            Ok(images) => {
-                let digests: HashSet<_> = images.into_iter().map(|image| image.target.digest).collect();
-                counts.insert(scope.tenant().clone(), digests.len());
-                Ok(digests.len())
-            }
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                Ok(counts.get(scope.tenant()).copied().unwrap_or(0))
-            }
-            Err(error) => Err(error),
+        let images = self.backend.list_images(scope.tenant()).await?;
+        let digests: HashSet<_> = images.into_iter().map(|image| image.target.digest).collect();
+        Ok(digests.len())
+    }
+
+    /// Bytes of a layer's snapshot; 0 if it is not unpacked.
+    pub(crate) async fn snapshot_size(&self, chain_id: &str) -> u64 {
+        self.patience.size(chain_id, self.backend.snapshot_size(chain_id)).await
+    }
+
+    /// Whether a layer is unpacked. To look up its size is the cheapest way to ask without a lease.
+    pub(crate) async fn is_unpacked(&self, chain_id: &str) -> Result<bool> {
+        match self.patience.ask(self.backend.snapshot_size(chain_id)).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+            size => Ok(size.is_ok()),
         }
     }
 
-    /// Forgets what is known of a tenant that is gone.
-    pub(crate) fn forget_tenant(&self, tenant: &TenantId) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    /// Bytes that a container has written, which `measuring` finds out.
+    pub(crate) async fn written_size(
+        &self,
+        container: &ContainerId,
+        measuring: impl Future<Output = Result<u64>>,
+    ) -> Result<u64> {
+        let any_question = async { self.backend.get_image(&TenantId::of_cache(), "").await.map(drop) };
+        self.patience.latest_size(container.as_str(), any_question, measuring).await
     }
 }

@@ -159,6 +159,11 @@ impl Session {
         read_limited(answer, &Method::GET, &self.url(&path)?, limit).await
     }
 
+    /// Whether the repository says that it has a blob.
+    pub async fn has(&self, blob: &Descriptor) -> bool {
+        self.request(Method::HEAD, &self.blob_path(blob), HeaderMap::new()).await.is_ok()
+    }
+
     /// Sends a signed request. When the registry refuses our token, or had not asked for one before, once more.
     pub(super) async fn request(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Response, Failure> {
         let url = self.url(path)?;

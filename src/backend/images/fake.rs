@@ -214,7 +214,7 @@ impl ImageBackend for FakeImages {
         let tar = unpacked(bytes)?;
         check_tar(&tar).map_err(|error| error.context(format!("failed to register layer {}", layer.digest)))?;
         if Digest::of(&tar) != *expected_diff_id {
-            return Err(Error::system("layers from manifest don't match image configuration"));
+            return Err(Error::layer_holds_another_tar(layer.digest.as_str(), expected_diff_id.as_str()));
         }
         let size = tar.len() as u64;
         state.snapshots.insert(chain_id.to_owned(), (parent.to_owned(), size));

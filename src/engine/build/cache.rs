@@ -52,7 +52,7 @@ impl Cache {
         for name in &request.cache_from {
             // dockerd passes over what is not here.
             let Ok(found) = engine.images.find(scope.tenant(), name).await else { continue };
-            let tree = engine.images.tree(&found.target).await?;
+            let tree = engine.images.tree(&found).await?;
             if let Some((variant, content)) = tree.choose(request.platform.as_ref()) {
                 cache.sources.push(Arc::new(BaseImage {
                     target: found.target.clone(),
@@ -128,7 +128,7 @@ impl Builder<'_> {
         {
             return Ok(None);
         }
-        let tree = images.tree(&record.target).await?;
+        let tree = images.whole_tree(&record.target).await?;
         let content = tree.choose(None).map(|(_, content)| content.clone());
         Ok(content.map(|content| {
             let target = record.target.clone();

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     backend::images::NewLayer,
+    engine::images::Held,
     model::{
         Result,
         image::{
@@ -78,11 +79,11 @@ impl Builder<'_> {
         let images = &self.engine.images;
         images.forget_tree(image.id());
         if names.is_empty() {
-            images.keep_nameless(self.scope.tenant(), &image.target).await?;
+            images.keep_nameless(self.scope.tenant(), &image.target, Held::default()).await?;
         }
         self.output.say(format!("Successfully built {}\n", short(image.id()))).await;
         for name in names {
-            images.point(self.scope.tenant(), name, &image.target).await?;
+            images.point(self.scope.tenant(), name, &image.target, Held::default()).await?;
             let (id, name) = (image.id().as_str(), name.familiar());
             self.engine.image_event(self.scope, "tag", id, &name, indexmap::IndexMap::new());
             self.output.say(format!("Successfully tagged {name}\n")).await;

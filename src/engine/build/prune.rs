@@ -126,12 +126,12 @@ impl Engine {
 
     /// Bytes of the step's own layer; 0 if it made none.
     async fn step_size(&self, record: &ImageRecord) -> u64 {
-        let Ok(tree) = self.images.tree(&record.target).await else { return 0 };
+        let Ok(tree) = self.images.known_whole_tree(&record.target).await else { return 0 };
         let Some((_, content)) = tree.choose(None) else { return 0 };
         if content.document.history.last().is_none_or(|entry| entry.empty_layer) {
             return 0;
         }
-        self.images.backend.snapshot_size(&content.top_chain()).await.unwrap_or_default()
+        self.images.snapshot_size(&content.top_chain()).await
     }
 }
 

@@ -68,7 +68,7 @@ impl Builder<'_> {
         let found = images.find(self.scope.tenant(), name).await?;
         // The lease keeps it, also if its name goes meanwhile.
         images.backend.write_blob(self.lease, &found.target).await?;
-        let tree = images.tree(&found.target).await?;
+        let tree = images.tree(&found).await?;
         let chosen = tree.choose(platform).ok_or_else(|| Error::no_such_image(name));
         let (variant, content) = chosen?;
         Ok(Arc::new(BaseImage {

@@ -70,7 +70,7 @@ impl Engine {
 
     /// Measures what a container takes on disk.
     pub async fn container_size(&self, record: &ContainerRecord) -> Result<ContainerSize> {
-        let writable = self.backends.runtime.usage(&record.id).await?;
+        let writable = self.images.written_size(&record.id, self.backends.runtime.usage(&record.id)).await?;
         let image = self.image_size(record).await.unwrap_or_default();
         Ok(ContainerSize { writable, whole: writable + image })
     }

@@ -76,7 +76,7 @@ impl Engine {
 
     /// What is taken together with one more; `None` if that cannot be read any more.
     async fn with_sizes(&self, kept: &SizesByName, record: &ImageRecord) -> Option<SizesByName> {
-        let tree = self.images.tree(&record.target).await.ok()?;
+        let tree = self.images.whole_tree(&record.target).await.ok()?;
         let mut with_it = SizesByName(kept.0.clone());
         self.images.add_sizes(&tree, &mut with_it).await;
         Some(with_it)

@@ -9,7 +9,7 @@ use crate::{
     engine::{
         Engine,
         container::Container,
-        images::{ImageStore, tree::Content},
+        images::{ImageStore, reach::Held, tree::Content},
         tenants::Scope,
     },
     model::{
@@ -143,7 +143,7 @@ impl Engine {
         let record = container.record();
         let config = config(&record.config, request)?;
         let target = Descriptor { platform: None, ..record.image_manifest.clone() };
-        let tree = self.images.tree(&target).await?;
+        let tree = self.images.whole_tree(&target).await?;
         let base = tree.available().next().map(|(_, content)| content);
         let base = base.ok_or_else(|| Error::no_such_image(record.image_id.as_str()))?;
         let layer = self.images.backend.store_changes(lease, container.id()).await?;
@@ -159,11 +159,11 @@ impl Engine {
 
     async fn name_commit(&self, scope: &Scope, target: &Descriptor, name: Option<&Reference>) -> Result<()> {
         let id = target.digest.as_str();
-        self.images.keep_nameless(scope.tenant(), target).await?;
-        self.image_event(scope, "create", id, id, self.images.labels(target).await);
+        self.images.keep_nameless(scope.tenant(), target, Held::default()).await?;
+        self.image_event(scope, "create", id, id, self.images.whole_tree(target).await?.labels());
         if let Some(name) = name {
-            self.images.point(scope.tenant(), name, target).await?;
-            self.image_event(scope, "tag", id, &name.familiar(), self.images.labels(target).await);
+            self.images.point(scope.tenant(), name, target, Held::default()).await?;
+            self.image_event(scope, "tag", id, &name.familiar(), self.images.whole_tree(target).await?.labels());
         }
         Ok(())
     }

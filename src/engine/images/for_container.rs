@@ -20,13 +20,12 @@ impl Engine {
         platform: Option<&Platform>,
     ) -> Result<ImageForContainer> {
         let found = self.images.find(scope.tenant(), reference).await?;
-        let tree = self.images.tree(&found.target).await?;
+        let tree = self.images.tree(&found).await?;
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(reference, &wanted()));
         let (variant, content) = chosen?;
         let chain_id = content.top_chain();
-        // Looking up its size is the cheapest way to ask for a snapshot without a lease.
-        if !chain_id.is_empty() && self.images.backend.snapshot_size(&chain_id).await.is_err() {
+        if !chain_id.is_empty() && !self.images.is_unpacked(&chain_id).await? {
             let lease = self.images.backend.lease().await?;
             let unpacked = self.images.unpack(&lease, &content.manifest, &content.document).await;
             let pinned = match unpacked {

@@ -41,7 +41,7 @@ impl Engine {
         platform: Option<&Platform>,
     ) -> Result<Vec<HistoryLine>> {
         let found = self.images.find(scope.tenant(), image).await?;
-        let tree = self.images.tree(&found.target).await?;
+        let tree = self.images.tree(&found).await?;
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(image, &wanted()));
         let (_, content) = chosen?;
@@ -50,7 +50,7 @@ impl Engine {
         for entry in &content.document.history {
             let chain = if entry.empty_layer { None } else { chains.next() };
             let size = match chain {
-                Some(chain) => self.images.backend.snapshot_size(&chain).await.unwrap_or_default(),
+                Some(chain) => self.images.snapshot_size(&chain).await,
                 None => 0,
             };
             lines.push(line(entry, size));
@@ -70,7 +70,7 @@ impl Engine {
             let Some(parent) = &tree.parent else { break };
             // It may have been removed since.
             if let Ok(parent) = self.images.find(scope.tenant(), parent.as_str()).await {
-                let tree = self.images.tree(&parent.target).await?;
+                let tree = self.images.tree(&parent).await?;
                 image = Some((parent, tree));
             }
         }

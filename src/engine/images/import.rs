@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backend::images::{BlobWriter, Lease},
     dockerfile::changes,
-    engine::{Engine, tenants::Scope},
+    engine::{Engine, images::reach::Held, tenants::Scope},
     model::{
         Error, Result,
         error::Context,
@@ -90,10 +90,10 @@ impl Engine {
         self.images.pin_manifest(&target, &manifest, &document).await?;
         match name {
             Some(name) => {
-                self.images.point(scope.tenant(), name, &target).await?;
+                self.images.point(scope.tenant(), name, &target, Held::default()).await?;
                 self.image_event(scope, "tag", target.digest.as_str(), &name.familiar(), indexmap::IndexMap::new());
             }
-            None => self.images.keep_nameless(scope.tenant(), &target).await?,
+            None => self.images.keep_nameless(scope.tenant(), &target, Held::default()).await?,
         }
         let labels = document.config.labels.unwrap_or_default();
         self.image_event(scope, "import", target.digest.as_str(), target.digest.as_str(), labels);

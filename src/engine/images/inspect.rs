@@ -70,7 +70,7 @@ impl Engine {
         manifests: bool,
     ) -> Result<ImageDetails> {
         let found = self.images.find(scope.tenant(), image).await?;
-        let tree = self.images.tree(&found.target).await?;
+        let tree = self.images.tree(&found).await?;
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(image, &wanted()));
         let (variant, content) = chosen?;
@@ -91,7 +91,7 @@ impl Engine {
     /// Bytes that a container's image takes unpacked; 0 if the image is gone.
     pub(crate) async fn image_size(&self, record: &ContainerRecord) -> Result<u64> {
         let target = Descriptor { platform: None, ..record.image_manifest.clone() };
-        let Ok(tree) = self.images.tree(&target).await else { return Ok(0) };
+        let Ok(tree) = self.images.known_whole_tree(&target).await else { return Ok(0) };
         match tree.available().next() {
             Some((_, content)) => Ok(self.images.unpacked_size(content).await),
             None => Ok(0),
@@ -130,7 +130,7 @@ impl crate::engine::images::ImageStore {
     pub(crate) async fn unpacked_size(&self, content: &Content) -> u64 {
         let mut size = 0;
         for chain in content.document.chain_ids() {
-            size += self.backend.snapshot_size(&chain).await.unwrap_or_default();
+            size += self.snapshot_size(&chain).await;
         }
         size
     }

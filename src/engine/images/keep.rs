@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     backend::images::{ImageRecord, Lease},
-    engine::images::ImageStore,
+    engine::images::{ImageStore, reach::Held},
     model::{
         Error, Result,
         id::TenantId,
@@ -74,12 +74,7 @@ impl ImageStore {
         Ok(())
     }
 
-    /// An index pins the manifests that it names; those that are not here do not matter.
-    pub(crate) async fn pin_index(&self, descriptor: &Descriptor, index: &Index) -> Result<()> {
-        self.pin_entries(descriptor, index, |_| true).await
-    }
-
-    /// As [`Self::pin_index`], of some of its manifests.
+    /// An index pins some of the manifests that it names: those that came with it. Others may be here for somebody else.
     pub(crate) async fn pin_entries(
         &self,
         descriptor: &Descriptor,
@@ -135,17 +130,28 @@ impl ImageStore {
     ) -> Result<bool> {
         let _lock = self.locks.lock(chain_id).await;
         if self.backend.has_snapshot(lease, chain_id).await? {
-            return Ok(false);
+            return match self.holds_tar(layer, diff_id).await? {
+                true => Ok(false),
+                false => Err(Error::layer_holds_another_tar(layer.digest.as_str(), diff_id.as_str())),
+            };
         }
         self.backend.unpack_layer(lease, layer, parent, chain_id, diff_id).await?;
+        self.remember_tar(layer, diff_id).await?;
         Ok(true)
     }
 
-    /// Points a tenant's name at an image. The image that had the name before, and has no other, stays without a
-    /// name (dangling), as dockerd has it. Returns whether anything changed.
-    pub(crate) async fn point(&self, tenant: &TenantId, name: &Reference, target: &Descriptor) -> Result<bool> {
+    /// Points a tenant's name at an image, of which it has the documents `held` besides those that its other names note. The image that
+    /// had the name before, and has no other, stays without a name (dangling), as dockerd has it. Returns whether it moved.
+    pub(crate) async fn point(
+        &self,
+        tenant: &TenantId,
+        name: &Reference,
+        target: &Descriptor,
+        held: Held,
+    ) -> Result<bool> {
         let _lock = self.names.lock().await;
         let name = name.to_string();
+        let labels = self.hold(tenant, target, held).await?;
         let before = self.backend.get_image(tenant, &name).await?;
         if before.as_ref().is_some_and(|before| before.target.digest == target.digest) {
             return Ok(false);
@@ -154,23 +160,42 @@ impl ImageStore {
             let others = self.backend.list_images(tenant).await?;
             let same = |record: &&ImageRecord| record.target.digest == before.target.digest;
             if others.iter().filter(same).count() == 1 {
-                self.backend.put_image(&record(tenant, before.target.digest.as_str(), &before.target)).await?;
+                let name = before.target.digest.to_string();
+                self.backend.put_image(&ImageRecord { name, ..before }).await?;
             }
         }
-        self.backend.put_image(&record(tenant, &name, target)).await?;
+        self.backend.put_image(&ImageRecord { labels, ..record(tenant, &name, target) }).await?;
         // An image that had lost its name has one again.
         self.backend.delete_image(tenant, target.digest.as_str(), false).await?;
         Ok(true)
     }
 
     /// Keeps an image that has no name, unless it has one.
-    pub(crate) async fn keep_nameless(&self, tenant: &TenantId, target: &Descriptor) -> Result<()> {
+    pub(crate) async fn keep_nameless(&self, tenant: &TenantId, target: &Descriptor, held: Held) -> Result<()> {
         let _lock = self.names.lock().await;
+        let labels = self.hold(tenant, target, held).await?;
         let records = self.backend.list_images(tenant).await?;
         if records.iter().any(|record| record.target.digest == target.digest) {
             return Ok(());
         }
-        self.backend.put_image(&record(tenant, target.digest.as_str(), target)).await
+        self.backend.put_image(&ImageRecord { labels, ..record(tenant, target.digest.as_str(), target) }).await
+    }
+
+    /// Notes at each name of an image what the tenant has of it, and answers that as labels. A name that goes takes nothing away.
+    async fn hold(&self, tenant: &TenantId, target: &Descriptor, held: Held) -> Result<HashMap<String, String>> {
+        if !media_type::is_index(&target.media_type) {
+            return Ok(HashMap::new());
+        }
+        let mut names = self.backend.list_images(tenant).await?;
+        names.retain(|record| record.target.digest == target.digest);
+        // Where all that is here is the tenant's, by a name of an older daemon, it stays so.
+        let labels = Held::of(&names).map(|known| known.and(held).labels()).unwrap_or_default();
+        for record in names {
+            if record.labels != labels {
+                self.backend.put_image(&ImageRecord { labels: labels.clone(), ..record }).await?;
+            }
+        }
+        Ok(labels)
     }
 }
 

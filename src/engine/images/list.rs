@@ -1,5 +1,7 @@
 //! `GET /images/json`.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 
 use crate::{
@@ -14,9 +16,9 @@ use crate::{
         tenants::Scope,
     },
     model::{
-        Error, Result,
+        Error, ErrorKind, Result,
         filters::Filters,
-        image::Descriptor,
+        image::{Descriptor, documents::ImageDocument},
         reference::{Digest, Reference},
         time::Timestamp,
     },
@@ -75,18 +77,24 @@ impl Engine {
             images.append(&mut steps);
         }
         let family = match images.iter().any(|image| image.references().is_empty()) {
-            true => self.images.family(scope).await?,
+            true => known(self.images.family(scope).await)?.unwrap_or_default(),
             false => Family::default(),
         };
         let span = self.time_span(&images, &options.filters).await?;
         let mut chains = ChainUse::default();
         let mut list = Vec::new();
         for found in images {
-            let tree = self.images.tree(&found.target).await?;
+            let (tree, document) = match known(self.images.known_tree(&found).await)? {
+                Some(tree) => {
+                    let Some((_, content)) = tree.choose(None) else { continue };
+                    let document = content.document.clone();
+                    (tree, document)
+                }
+                None => (Arc::new(Tree::unread(&found.target)), unread(&found)),
+            };
             chains.count(&tree);
-            let Some((_, content)) = tree.choose(None) else { continue };
-            let created = content.document.created.unwrap_or_default();
-            let labels = content.document.config.labels.clone();
+            let created = document.created.unwrap_or_default();
+            let labels = document.config.labels.clone();
             let label = |key: &str| labels.as_ref()?.get(key).map(String::as_str);
             let is_nameless = found.references().is_empty();
             let is_step = is_nameless && family.is_parent(found.id());
@@ -98,7 +106,7 @@ impl Engine {
                 continue;
             }
             let Some(found) = with_matching_names(found, &options.filters) else { continue };
-            list.push((self.summary(scope, &found, &tree, options).await?, tree));
+            list.push((self.summary(scope, &found, &tree, document, options).await?, tree));
         }
         if options.shared_size {
             for (summary, tree) in &mut list {
@@ -110,8 +118,14 @@ impl Engine {
         Ok(list)
     }
 
-    async fn summary(&self, scope: &Scope, found: &Found, tree: &Tree, options: &ListOptions) -> Result<ImageSummary> {
-        let document = tree.choose(None).map(|(_, content)| content.document.clone()).unwrap_or_default();
+    async fn summary(
+        &self,
+        scope: &Scope,
+        found: &Found,
+        tree: &Tree,
+        document: ImageDocument,
+        options: &ListOptions,
+    ) -> Result<ImageSummary> {
         let mut size = 0;
         for (variant, content) in tree.available() {
             size += content.size() + variant.descriptor.size + self.images.unpacked_size(content).await;
@@ -143,7 +157,7 @@ impl Engine {
         let mut size = 0;
         for (_, content) in tree.available() {
             for chain in content.document.chain_ids().iter().filter(|chain| chains.is_shared(chain)) {
-                size += self.images.backend.snapshot_size(chain).await.unwrap_or_default();
+                size += self.images.snapshot_size(chain).await;
             }
         }
         size
@@ -168,10 +182,24 @@ impl Engine {
 
     async fn created(&self, images: &[Found], name: &str) -> Result<Timestamp> {
         let found = find_in(images.to_vec(), name)?;
-        let tree = self.images.tree(&found.target).await?;
+        let tree = self.images.tree(&found).await?;
         let (_, content) = tree.choose(None).ok_or_else(|| Error::no_such_image(name))?;
         Ok(content.document.created.unwrap_or_default())
     }
+}
+
+/// `None` where containerd does not answer: the list shows what is known.
+fn known<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// What stands for the configuration of an image that cannot be read now.
+fn unread(found: &Found) -> ImageDocument {
+    let created = found.records.iter().map(|record| record.created).min();
+    ImageDocument { created, ..ImageDocument::default() }
 }
 
 /// `before`, `since` and `until`, both ends left out.

@@ -19,7 +19,7 @@ use crate::{
     backend::images::Lease,
     engine::{
         Engine,
-        images::{progress::Message, tree::Walk},
+        images::{progress::Message, reach::Held, tree::Walk},
         tenants::Scope,
     },
     model::{
@@ -60,7 +60,7 @@ struct Loaded {
 
 /// Which blobs count as loaded; `None` where the documents were put together from the archive's files, so that they name
 /// no others.
-type Held = Option<HashSet<Digest>>;
+type InArchive = Option<HashSet<Digest>>;
 
 /// Where messages go.
 type Messages = mpsc::Sender<Result<Message>>;
@@ -147,7 +147,7 @@ impl Engine {
         &self,
         scope: &Scope,
         image: &Loaded,
-        held: &Held,
+        held: &InArchive,
         options: &LoadOptions,
         lease: &Lease,
         messages: &Messages,
@@ -178,13 +178,15 @@ impl Engine {
                 let _client_left = messages.send(Ok(message)).await;
             }
         }
+        let indexes = tree.indexes.iter().map(|index| index.digest.clone());
+        let own: Held = wanted.into_iter().chain(indexes).collect();
         for name in &image.names {
-            self.images.point(scope.tenant(), name, &image.target).await?;
+            self.images.point(scope.tenant(), name, &image.target, own.clone()).await?;
             let line = format!("Loaded image: {}\n", name.familiar());
             let _client_left = messages.send(Ok(Message::stream(line))).await;
         }
         if image.names.is_empty() {
-            self.images.keep_nameless(scope.tenant(), &image.target).await?;
+            self.images.keep_nameless(scope.tenant(), &image.target, own).await?;
             let line = format!("Loaded image ID: {}\n", image.target.digest);
             let _client_left = messages.send(Ok(Message::stream(line))).await;
         }

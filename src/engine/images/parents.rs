@@ -40,7 +40,7 @@ impl ImageStore {
     async fn family_of(&self, images: &[Found]) -> Result<Family> {
         let mut family = Family::default();
         for image in images {
-            if let Some(parent) = &self.tree(&image.target).await?.parent {
+            if let Some(parent) = &self.whole_tree(&image.target).await?.parent {
                 family.0.entry(parent.clone()).or_default().insert(image.id().clone());
             }
         }
@@ -63,7 +63,7 @@ impl Engine {
         let all: HashMap<&Digest, &Found> = all.iter().map(|found| (found.id(), found)).collect();
         let mut deleted = Vec::new();
         let mut child = image.id().clone();
-        let mut next = self.images.tree(&image.target).await?.parent.clone();
+        let mut next = self.images.whole_tree(&image.target).await?.parent.clone();
         while let Some(parent) = next.take() {
             family.take_away(&child, &parent);
             let Some(found) = all.get(&parent) else { break };
@@ -71,7 +71,7 @@ impl Engine {
             if is_named || family.is_parent(&parent) || !self.containers_of(scope, &parent).is_empty() {
                 break;
             }
-            next = self.images.tree(&found.target).await?.parent.clone();
+            next = self.images.whole_tree(&found.target).await?.parent.clone();
             for record in &found.records {
                 self.images.backend.delete_image(&record.tenant, &record.name, false).await?;
             }
@@ -84,7 +84,7 @@ impl Engine {
 
     /// An image goes, and what it was made on stays: a build's step becomes an image without a name.
     pub(super) async fn keep_parent(&self, scope: &Scope, image: &Found) -> Result<()> {
-        let Some(parent) = self.images.tree(&image.target).await?.parent.clone() else { return Ok(()) };
+        let Some(parent) = self.images.whole_tree(&image.target).await?.parent.clone() else { return Ok(()) };
         let all = self.images.all_with_steps(scope).await?;
         match all.iter().find(|found| *found.id() == parent) {
             Some(step) if step.records.iter().all(|record| record.tenant != *scope.tenant()) => {

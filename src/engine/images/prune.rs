@@ -48,12 +48,12 @@ impl Engine {
         let _lock = self.images.names.lock().await;
         let mut before = Vec::new();
         for found in self.images.all_with_steps(scope).await? {
-            let tree = self.images.tree(&found.target).await?;
+            let tree = self.images.tree(&found).await?;
             before.push((found, tree));
         }
         let mut pruned = Pruned::default();
         for found in self.images.all(scope.tenant()).await? {
-            let tree = self.images.tree(&found.target).await?;
+            let tree = self.images.tree(&found).await?;
             // What went before may have taken it along, or have been the last that was made on it.
             let is_here = self.images.backend.get_image(scope.tenant(), &found.records[0].name).await?.is_some();
             if is_here && self.is_pruned(scope, &found, &tree, filters, dangling, until) {
@@ -128,7 +128,7 @@ impl crate::engine::images::ImageStore {
             }
             let chains: HashSet<String> = document.chain_ids().into_iter().collect();
             for chain in chains {
-                let size = self.backend.snapshot_size(&chain).await.unwrap_or_default();
+                let size = self.snapshot_size(&chain).await;
                 sizes.0.insert(format!("snapshot {chain}"), size);
             }
         }

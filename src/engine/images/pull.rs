@@ -9,7 +9,13 @@ use std::sync::Arc;
 pub use job::Pulls;
 
 use self::job::{Job, JobKey};
-use super::{load::ProgressStream, look_up::short, progress::Message, tag::pull_name};
+use super::{
+    load::ProgressStream,
+    look_up::short,
+    progress::Message,
+    reach::{Held, Reach},
+    tag::pull_name,
+};
 use crate::{
     backend::images::Lease,
     engine::{Engine, tenants::Scope},
@@ -23,7 +29,7 @@ use crate::{
         registry_auth::RegistryAuth,
     },
     policy::Asked,
-    registry::{Resolved, Session},
+    registry::Resolved,
 };
 
 /// What to pull.
@@ -105,6 +111,8 @@ struct Content {
     brought: bool,
     /// What it is for.
     platform: Platform,
+    /// Its labels.
+    labels: indexmap::IndexMap<String, String>,
 }
 
 impl Pull<'_> {
@@ -150,7 +158,7 @@ impl Pull<'_> {
         let have = |digest: &crate::model::reference::Digest| known.clone().filter(|target| target.digest == *digest);
         let resolved = images.registry.resolve(reference, &self.request.auth, &have).await?;
         let Resolved { session, target, fetched } = resolved;
-        let session = Arc::new(session);
+        let reach = Arc::new(Reach::new(self.engine, self.scope.tenant(), session));
         let id = match (reference.tag(), reference.digest()) {
             (Some(tag), None) => tag.to_owned(),
             _ => reference.familiar(),
@@ -164,28 +172,24 @@ impl Pull<'_> {
             }
             None => images.read_document(&target).await?,
         };
-        let Content { brought, platform } = if media_type::is_index(&target.media_type) {
+        let mut held = Held::default();
+        let Content { brought, platform, labels } = if media_type::is_index(&target.media_type) {
             let index = Index::parse(&bytes)?;
             let entry = self.choose(&index)?;
-            let manifest = self.manifest(&session, entry).await?;
-            images.pin_index(&target, &index).await?;
-            self.content(&session, entry, &manifest).await?
+            let manifest = self.manifest(&reach, entry).await?;
+            images.pin_entries(&target, &index, |other| other.digest == entry.digest).await?;
+            held = Held::from_iter([entry.digest.clone()]);
+            self.content(&reach, entry, &manifest).await?
         } else if media_type::is_manifest(&target.media_type) {
-            self.content(&session, &target, &Manifest::parse(&bytes)?).await?
+            self.content(&reach, &target, &Manifest::parse(&bytes)?).await?
         } else {
             return Err(unsupported(reference, &target.media_type));
         };
         images.forget_tree(&target.digest);
-        let moved = images.point(self.scope.tenant(), reference, &target).await?;
+        let moved = images.point(self.scope.tenant(), reference, &target, held).await?;
         self.engine.keep_for_other_jobs(self.scope, &target, brought).await;
         self.say(Message::status(format!("Digest: {}", target.digest)));
-        self.engine.image_event(
-            self.scope,
-            "pull",
-            &reference.familiar(),
-            &reference.familiar_name(),
-            images.labels(&target).await,
-        );
+        self.engine.image_event(self.scope, "pull", &reference.familiar(), &reference.familiar_name(), labels);
         let strange =
             |platform: &Platform| self.request.platform.as_ref().is_some_and(|wanted| !platform.satisfies(wanted));
         Ok(Pulled { news: brought || moved, stranger: Some(platform).filter(strange) })
@@ -198,55 +202,51 @@ impl Pull<'_> {
     }
 
     /// The manifest of an index's entry, from here if it is here.
-    async fn manifest(&self, session: &Session, entry: &Descriptor) -> Result<Manifest> {
+    async fn manifest(&self, reach: &Reach, entry: &Descriptor) -> Result<Manifest> {
         let images = &self.engine.images;
-        if images.backend.blob_info(&entry.digest).await?.is_some()
-            && images.backend.write_blob(self.lease, entry).await?.is_none()
-        {
+        if reach.has(entry).await? && images.backend.write_blob(self.lease, entry).await?.is_none() {
             return Manifest::parse(&images.read_document(entry).await?);
         }
-        let fetched = session.manifest(entry).await?;
+        let fetched = reach.session.manifest(entry).await?;
         images.store_document(self.lease, entry, &fetched.bytes).await?;
+        images.remember_source(entry, reach.session.reference()).await?;
         Manifest::parse(&fetched.bytes)
     }
 
     /// Configuration and layers of one manifest.
-    async fn content(&self, session: &Arc<Session>, descriptor: &Descriptor, manifest: &Manifest) -> Result<Content> {
+    async fn content(&self, reach: &Arc<Reach>, descriptor: &Descriptor, manifest: &Manifest) -> Result<Content> {
         if !media_type::is_image_config(&manifest.config.media_type) {
             return Err(Error::system(format!(
                 "Encountered remote \"{}\"(unknown) when fetching",
                 manifest.config.media_type
             )));
         }
-        let document = self.document(session, &manifest.config).await?;
+        let document = self.document(reach, &manifest.config).await?;
         super::keep::check_layer_count(manifest, &document)?;
-        let brought = self.layers(session, manifest, &document).await?;
+        let brought = self.layers(reach, manifest, &document).await?;
         self.engine.images.pin_manifest(descriptor, manifest, &document).await?;
-        Ok(Content { brought, platform: document.platform })
+        let labels = document.config.labels.unwrap_or_default();
+        Ok(Content { brought, platform: document.platform, labels })
     }
 
-    async fn document(&self, session: &Session, config: &Descriptor) -> Result<ImageDocument> {
+    async fn document(&self, reach: &Reach, config: &Descriptor) -> Result<ImageDocument> {
         let images = &self.engine.images;
-        if images.backend.blob_info(&config.digest).await?.is_some()
-            && images.backend.write_blob(self.lease, config).await?.is_none()
-        {
+        if reach.has(config).await? && images.backend.write_blob(self.lease, config).await?.is_none() {
             return ImageDocument::parse(&images.read_document(config).await?);
         }
         let limit = usize::try_from(super::tree::DOCUMENT_LIMIT).unwrap_or(usize::MAX);
-        let bytes = session.small_blob(config, limit).await?;
+        let bytes = reach.session.small_blob(config, limit).await?;
         let document = ImageDocument::parse(&bytes)?;
         images.store_document(self.lease, config, &bytes).await?;
+        images.remember_source(config, reach.session.reference()).await?;
         Ok(document)
     }
 }
 
-impl super::ImageStore {
-    /// Labels of an image, for events; none if it cannot be read.
-    pub(super) async fn labels(&self, target: &Descriptor) -> indexmap::IndexMap<String, String> {
-        let tree = self.tree(target).await;
-        let labels =
-            tree.ok().and_then(|tree| tree.choose(None).map(|(_, content)| content.document.config.labels.clone()));
-        labels.flatten().unwrap_or_default()
+impl super::tree::Tree {
+    /// Labels of an image, for events.
+    pub(super) fn labels(&self) -> indexmap::IndexMap<String, String> {
+        self.choose(None).and_then(|(_, content)| content.document.config.labels.clone()).unwrap_or_default()
     }
 }
 

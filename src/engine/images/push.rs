@@ -16,7 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     load::ProgressStream,
-    look_up::{reference_of, short},
+    look_up::{Found, reference_of, short},
     progress::Message,
 };
 use crate::{
@@ -110,24 +110,25 @@ impl Push<'_> {
             return Err(Error::invalid("cannot push a digest reference"));
         }
         let images = self.wanted(reference).await?;
-        for (name, target) in &images {
-            self.push(name, target).await?;
+        let mut labels = None;
+        for (name, found) in &images {
+            let tree = self.engine.images.tree(found).await?;
+            self.push(name, &tree).await?;
+            labels.get_or_insert_with(|| tree.labels());
         }
-        let labels = match images.first() {
-            Some((_, target)) => self.engine.images.labels(target).await,
-            None => indexmap::IndexMap::new(),
-        };
+        let labels = labels.unwrap_or_default();
         let (full, name) = (reference.familiar(), reference.familiar_name());
         self.engine.image_event(self.scope, "push", &full, &name, labels);
         Ok(())
     }
 
     /// The tags that are meant, with what they point at.
-    async fn wanted(&self, reference: &Reference) -> Result<Vec<(Reference, Descriptor)>> {
-        let records = self.engine.images.backend.list_images(self.scope.tenant()).await?;
-        let tagged = records.iter().filter_map(|record| Some((reference_of(record)?, record.target.clone())));
+    async fn wanted(&self, reference: &Reference) -> Result<Vec<(Reference, Found)>> {
+        let images = self.engine.images.all(self.scope.tenant()).await?;
+        let named =
+            images.iter().flat_map(|found| found.references().into_iter().map(move |name| (name, found.clone())));
         let mut all: Vec<_> =
-            tagged.filter(|(name, _)| name.name() == reference.name() && name.tag().is_some()).collect();
+            named.filter(|(name, _)| name.name() == reference.name() && name.tag().is_some()).collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         if all.is_empty() {
             return Err(Error::no_local_tag(&reference.familiar_name()));
@@ -142,9 +143,9 @@ impl Push<'_> {
         }
     }
 
-    async fn push(&self, name: &Reference, target: &Descriptor) -> Result<()> {
-        let tree = self.engine.images.tree(target).await?;
-        let (root, variants) = self.choose(name, &tree).await?;
+    async fn push(&self, name: &Reference, tree: &Tree) -> Result<()> {
+        let target = &tree.target;
+        let (root, variants) = self.choose(name, tree).await?;
         let mut sources = self.sources(name, &variants).await?;
         let mounts: Vec<String> = {
             let mut all: Vec<String> = sources.values().flatten().cloned().collect();
@@ -319,7 +320,8 @@ fn bytes(
     chunks.boxed()
 }
 
-fn repositories(info: &BlobInfo, registry: &str) -> Vec<String> {
+/// Repositories of a registry that are known to have a blob.
+pub(super) fn repositories(info: &BlobInfo, registry: &str) -> Vec<String> {
     let label = info.labels.get(&format!("{SOURCE}{registry}"));
     label.map(|label| label.split(',').map(str::to_owned).collect()).unwrap_or_default()
 }

@@ -56,7 +56,7 @@ impl Engine {
         let mut saved: Vec<Saved> = Vec::new();
         for name in images {
             for (found, names) in self.found_for_save(scope, name).await? {
-                let tree = self.images.tree(&found.target).await?;
+                let tree = self.images.tree(&found).await?;
                 if let Err(missing) = tree.choose_all(platforms) {
                     return Err(Error::platform_not_provided(name, &missing.to_string()));
                 }
@@ -119,7 +119,7 @@ struct ArchiveWriter<'a, W> {
 
 impl<W: AsyncWrite + Send + Unpin> ArchiveWriter<'_, W> {
     async fn write(&mut self, images: &[Saved], platforms: &[Platform]) -> Result<()> {
-        let blobs = self.blobs(images, platforms).await?;
+        let blobs = blobs(images, platforms);
         let folders: BTreeSet<&str> =
             blobs.keys().filter_map(|digest| digest.as_str().split_once(':')).map(|(algorithm, _)| algorithm).collect();
         self.folder("blobs/").await?;
@@ -134,39 +134,6 @@ impl<W: AsyncWrite + Send + Unpin> ArchiveWriter<'_, W> {
         self.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).await?;
         self.raw(&[0; 2 * BLOCK as usize]).await?;
         self.out.shutdown().await.map_err(|error| client_left(&error))
-    }
-
-    /// All blobs that are here, with their sizes.
-    async fn blobs(&self, images: &[Saved], platforms: &[Platform]) -> Result<BTreeMap<Digest, u64>> {
-        let mut blobs = BTreeMap::new();
-        for image in images {
-            let chosen = image.tree.choose_all(platforms).unwrap_or_default();
-            let is_chosen = |variant: &Variant| {
-                chosen.iter().any(|(known, _)| known.descriptor.digest == variant.descriptor.digest)
-            };
-            self.documents(&image.tree.target, &mut blobs).await?;
-            for (variant, content) in image.tree.available() {
-                if !platforms.is_empty() && !is_chosen(variant) {
-                    continue;
-                }
-                let parts = content.manifest.layers.iter().chain([&content.manifest.config, &variant.descriptor]);
-                blobs.extend(parts.map(|part| (part.digest.clone(), part.size)));
-            }
-        }
-        Ok(blobs)
-    }
-
-    /// The target, and indexes within it.
-    async fn documents(&self, target: &Descriptor, blobs: &mut BTreeMap<Digest, u64>) -> Result<()> {
-        let Some(info) = self.engine.images.backend.blob_info(&target.digest).await? else { return Ok(()) };
-        blobs.insert(target.digest.clone(), info.size);
-        if media_type::is_index(&target.media_type) {
-            let index = Index::parse(&self.engine.images.read_document(target).await?)?;
-            for entry in index.manifests.iter().filter(|entry| media_type::is_index(&entry.media_type)) {
-                Box::pin(self.documents(entry, blobs)).await?;
-            }
-        }
-        Ok(())
     }
 
     async fn folder(&mut self, path: &str) -> Result<()> {
@@ -213,6 +180,26 @@ impl<W: AsyncWrite + Send + Unpin> ArchiveWriter<'_, W> {
     async fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).await.map_err(|error| client_left(&error))
     }
+}
+
+/// All blobs that are here, with their sizes.
+fn blobs(images: &[Saved], platforms: &[Platform]) -> BTreeMap<Digest, u64> {
+    let mut blobs = BTreeMap::new();
+    for image in images {
+        let chosen = image.tree.choose_all(platforms).unwrap_or_default();
+        let is_chosen =
+            |variant: &Variant| chosen.iter().any(|(known, _)| known.descriptor.digest == variant.descriptor.digest);
+        let documents = image.tree.indexes.iter().chain([&image.tree.target]);
+        blobs.extend(documents.map(|document| (document.digest.clone(), document.size)));
+        for (variant, content) in image.tree.available() {
+            if !platforms.is_empty() && !is_chosen(variant) {
+                continue;
+            }
+            let parts = content.manifest.layers.iter().chain([&content.manifest.config, &variant.descriptor]);
+            blobs.extend(parts.map(|part| (part.digest.clone(), part.size)));
+        }
+    }
+    blobs
 }
 
 fn client_left(error: &std::io::Error) -> Error {

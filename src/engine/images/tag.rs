@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 use crate::{
-    engine::{Engine, tenants::Scope},
+    engine::{Engine, images::reach::Held, tenants::Scope},
     model::{
         Error, Result,
         event::EventType,
@@ -16,7 +16,7 @@ impl Engine {
     pub async fn image_tag(&self, scope: &Scope, image: &str, repository: &str, tag: &str) -> Result<()> {
         let name = new_name(repository, tag)?;
         let found = self.images.find(scope.tenant(), image).await?;
-        self.images.point(scope.tenant(), &name, &found.target).await?;
+        self.images.point(scope.tenant(), &name, &found.target, Held::default()).await?;
         self.image_event(scope, "tag", found.id().as_str(), &name.familiar(), IndexMap::new());
         Ok(())
     }

@@ -5,6 +5,7 @@ mod commits;
 mod names;
 mod pulls;
 mod pushes;
+mod reach;
 
 use std::time::Duration;
 

@@ -3,13 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::io::AsyncReadExt;
 
 use crate::{
     backend::images::ImageBackend,
-    engine::images::{ImageStore, keep::PARENT},
+    engine::images::{ImageStore, keep::PARENT, look_up::Found},
     model::{
         Error, Result,
         image::{
@@ -24,6 +25,9 @@ use crate::{
 /// Documents larger than this are refused: they are held in memory.
 pub const DOCUMENT_LIMIT: u64 = limits::DOCUMENT as u64;
 
+/// Within which time a document comes.
+const DOCUMENT_TIME: Duration = Duration::from_secs(30);
+
 /// Trees that are kept for the next look-up.
 const CACHED: usize = 512;
 
@@ -34,6 +38,8 @@ pub struct Variant {
     pub descriptor: Descriptor,
     /// Where it runs.
     pub platform: Platform,
+    /// The index that names it, or itself.
+    pub within: Digest,
     /// Its documents; `None` while it is not here (another platform of an index).
     pub content: Option<Content>,
 }
@@ -68,9 +74,16 @@ pub struct Tree {
     pub parent: Option<Digest>,
     /// The platforms, attestations left out.
     pub variants: Vec<Variant>,
+    /// Indexes below the target that are here.
+    pub indexes: Vec<Descriptor>,
 }
 
 impl Tree {
+    /// One of which nothing could be read.
+    pub(crate) fn unread(target: &Descriptor) -> Self {
+        Self { target: target.clone(), parent: None, variants: Vec::new(), indexes: Vec::new() }
+    }
+
     /// Bytes of the documents that it was read from.
     fn weight(&self) -> u64 {
         let of = |(variant, content): (&Variant, &Content)| variant.descriptor.size + content.manifest.config.size;
@@ -131,6 +144,13 @@ impl Walk {
     }
 }
 
+/// What an index leads to.
+#[derive(Default)]
+struct Below {
+    variants: Vec<Variant>,
+    indexes: Vec<Descriptor>,
+}
+
 /// Trees that were read lately.
 #[derive(Default)]
 pub struct Trees(Mutex<HashMap<Digest, Arc<Tree>>>);
@@ -155,14 +175,32 @@ impl Trees {
 }
 
 impl ImageStore {
-    /// Reads what is here of an image.
-    pub(crate) async fn tree(&self, target: &Descriptor) -> Result<Arc<Tree>> {
+    /// What a tenant has of an image that it found.
+    pub(crate) async fn tree(&self, found: &Found) -> Result<Arc<Tree>> {
+        Ok(self.whole_tree(&found.target).await?.seen_with(found.held().as_ref()))
+    }
+
+    /// Reads all that is here of an image, whoever brought it: for manifests, which lead nowhere else, and for what no tenant sees.
+    pub(crate) async fn whole_tree(&self, target: &Descriptor) -> Result<Arc<Tree>> {
         if let Some(tree) = self.trees.get(&target.digest) {
             return Ok(tree);
         }
         let tree = Arc::new(self.tree_of(target, None).await?);
         self.trees.put(tree.clone());
         Ok(tree)
+    }
+
+    /// As [`Self::tree`] for what is only shown: of a containerd that does not answer little is expected.
+    pub(crate) async fn known_tree(&self, found: &Found) -> Result<Arc<Tree>> {
+        Ok(self.known_whole_tree(&found.target).await?.seen_with(found.held().as_ref()))
+    }
+
+    /// As [`Self::whole_tree`], likewise.
+    pub(crate) async fn known_whole_tree(&self, target: &Descriptor) -> Result<Arc<Tree>> {
+        match self.trees.get(&target.digest) {
+            Some(tree) => Ok(tree),
+            None => self.patience.ask(self.whole_tree(target)).await,
+        }
     }
 
     /// Whether a blob is here and, where only some count, one of these.
@@ -178,17 +216,19 @@ impl ImageStore {
 
     /// Reads what is here of an image; with `held`, as if there were no other blobs than these.
     pub(crate) async fn tree_of(&self, target: &Descriptor, held: Option<&HashSet<Digest>>) -> Result<Tree> {
-        let (mut variants, mut walk) = (Vec::new(), Walk::default());
+        let (mut below, mut walk) = (Below::default(), Walk::default());
         if media_type::is_index(&target.media_type) {
-            self.read_index(target, held, 0, &mut variants, &mut walk).await?;
+            self.read_index(target, held, 0, &mut below, &mut walk).await?;
         } else {
             let content = self.read_content(target, held, &mut walk).await?;
             let platform = content.as_ref().map(|content| content.document.platform.clone()).unwrap_or_default();
-            variants.push(Variant { descriptor: target.clone(), platform, content });
+            let within = target.digest.clone();
+            below.variants.push(Variant { descriptor: target.clone(), platform, within, content });
         }
+        let Below { variants, indexes } = below;
         let labels = self.backend.blob_info(&target.digest).await?.map(|info| info.labels).unwrap_or_default();
         let parent = labels.get(PARENT).and_then(|parent| parent.parse().ok());
-        Ok(Tree { target: target.clone(), parent, variants })
+        Ok(Tree { target: target.clone(), parent, variants, indexes })
     }
 
     /// Indexes may hold indexes (`docker load` of an OCI layout); nobody nests them deeper than a few.
@@ -197,7 +237,7 @@ impl ImageStore {
         descriptor: &Descriptor,
         held: Option<&HashSet<Digest>>,
         depth: usize,
-        variants: &mut Vec<Variant>,
+        below: &mut Below,
         walk: &mut Walk,
     ) -> Result<()> {
         let index = Index::parse(&self.read_document(descriptor).await?)?;
@@ -205,14 +245,16 @@ impl ImageStore {
             let is_new = walk.enter(entry)?;
             if media_type::is_index(&entry.media_type) {
                 if is_new && depth + 1 < limits::INDEX_DEPTH && self.is_here(&entry.digest, held).await? {
-                    Box::pin(self.read_index(entry, held, depth + 1, variants, walk)).await?;
+                    below.indexes.push(entry.clone());
+                    Box::pin(self.read_index(entry, held, depth + 1, below, walk)).await?;
                 }
                 continue;
             }
             let content = self.read_content(entry, held, walk).await?;
             let own = || content.as_ref().map(|content| content.document.platform.clone());
             let platform = entry.platform.clone().or_else(own).unwrap_or_default();
-            variants.push(Variant { descriptor: entry.clone(), platform, content });
+            let within = descriptor.digest.clone();
+            below.variants.push(Variant { descriptor: entry.clone(), platform, within, content });
         }
         Ok(())
     }
@@ -245,9 +287,14 @@ impl ImageStore {
 
 async fn read_document(backend: &dyn ImageBackend, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let reading = || format!("reading {}", descriptor.digest);
-    let reader = backend.read_blob(&descriptor.digest, 0).await?;
     let mut bytes = Vec::new();
-    let read = reader.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes).await;
+    let read_all = async {
+        let reader = backend.read_blob(&descriptor.digest, 0).await?;
+        Ok(reader.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes).await)
+    };
+    // Streams of containerd have no limit of their own.
+    let read = tokio::time::timeout(DOCUMENT_TIME, read_all).await;
+    let read = read.unwrap_or_else(|_| Err(Error::containerd_is_silent()))?;
     read.map_err(|error| Error::system(format!("{}: {error}", reading())).with_source(error))?;
     if bytes.len() as u64 > DOCUMENT_LIMIT {
         return Err(Error::system(format!("{}: larger than {DOCUMENT_LIMIT} bytes", reading())));

@@ -140,7 +140,6 @@ impl Engine {
         for record in images.list_images(&steps).await? {
             images.delete_image(&steps, &record.name, false).await?;
         }
-        self.images.forget_tenant(tenant);
         self.collect_garbage_soon();
         Ok(())
     }

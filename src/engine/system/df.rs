@@ -101,9 +101,11 @@ impl Engine {
         let options = ListOptions { shared_size: true, ..ListOptions::default() };
         let images = self.image_list(scope, &options).await?;
         let mut sizes = SizesByName::default();
-        for image in &images {
-            let tree = self.images.tree(&image.descriptor).await?;
-            self.images.add_sizes(&tree, &mut sizes).await;
+        for found in self.images.all(scope.tenant()).await? {
+            let is_listed = images.iter().any(|image| image.id == *found.id());
+            if is_listed && let Ok(tree) = self.images.known_tree(&found).await {
+                self.images.add_sizes(&tree, &mut sizes).await;
+            }
         }
         let records: Vec<_> = self.containers.list(scope.tenant()).iter().map(|container| container.record()).collect();
         let users = |image: &ImageSummary| records.iter().filter(|record| record.image_id == image.id).count();

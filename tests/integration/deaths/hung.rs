@@ -37,6 +37,7 @@ async fn a_hung_containerd_makes_nobody_wait_for_ever() {
         daemon.launch(&id).await;
     }
     assert_eq!(daemon.client().get("/info").await.json()["Images"], json!(1));
+    let known = daemon.client().get("/v1.41/system/df").await.json();
     let pid = daemon.inspect("killed").await["State"]["Pid"].as_i64().expect("a number");
     let hung = Hung::of(&daemon);
     let client = daemon.client();
@@ -45,7 +46,7 @@ async fn a_hung_containerd_makes_nobody_wait_for_ever() {
         tokio::join!(
             client.get("/info"),
             client.get("/images/json"),
-            client.get("/system/df"),
+            client.get("/v1.41/system/df"),
             daemon.try_create("new", "true", Value::Null),
             client.get("/containers/other/top"),
             client.post("/containers/killed/kill", Value::Null),
@@ -60,7 +61,14 @@ async fn a_hung_containerd_makes_nobody_wait_for_ever() {
     eprintln!("all were answered after {:?}", started.elapsed());
     assert_eq!((info.status, info.json()["Images"].clone()), (200, json!(1)), "{}", info.text());
     assert_eq!((again.status, list.status), (304, 200), "what needs no containerd is as ever");
-    for (verb, answer) in [("images", images), ("df", df), ("create", created), ("top", top)] {
+    assert_eq!(images.status, 200, "{}", images.text());
+    assert_eq!(images.json()[0]["RepoTags"], known["Images"][0]["RepoTags"], "what is known is shown");
+    assert_eq!(df.status, 200, "{}", df.text());
+    for part in ["LayersSize", "Images"] {
+        assert_eq!(df.json()[part], known[part], "{part} as it was known");
+    }
+    assert_eq!(df.json()["Containers"].as_array().expect("a list").len(), 4);
+    for (verb, answer) in [("create", created), ("top", top)] {
         assert_eq!(answer.status, 503, "{verb}: {}", answer.text());
         assert!(answer.message().contains("context deadline exceeded"), "{verb}: {}", answer.text());
     }

@@ -13,7 +13,13 @@ use tokio::{sync::oneshot, task::JoinSet};
 use super::{Pull, job::Job, layer_id};
 use crate::{
     backend::images::{BlobWriter, Lease},
-    engine::{Engine, images::progress::Message},
+    engine::{
+        Engine,
+        images::{
+            progress::Message,
+            reach::{Proof, Reach},
+        },
+    },
     model::{
         Error, Result,
         image::{
@@ -22,7 +28,7 @@ use crate::{
         },
         reference::Digest,
     },
-    registry::{BlobSink, Progress, Session},
+    registry::{BlobSink, Progress},
 };
 
 /// How often a download reports; dockerd's interval.
@@ -32,12 +38,12 @@ impl Pull<'_> {
     /// Fetches and unpacks what is missing. Whether anything was.
     pub(super) async fn layers(
         &self,
-        session: &Arc<Session>,
+        reach: &Arc<Reach>,
         manifest: &Manifest,
         document: &ImageDocument,
     ) -> Result<bool> {
         let chains = document.chain_ids();
-        let here = self.layers_here(manifest, &chains).await?;
+        let here = self.layers_here(reach, manifest, document).await?;
         if here.iter().all(|here| *here) {
             return Ok(false);
         }
@@ -53,7 +59,7 @@ impl Pull<'_> {
             let download = Download {
                 engine: self.engine.clone(),
                 lease: self.lease.clone(),
-                session: session.clone(),
+                reach: reach.clone(),
                 layer: layer.clone(),
                 job: self.job.clone(),
             };
@@ -70,15 +76,17 @@ impl Pull<'_> {
         Ok(true)
     }
 
-    /// Which layers are fetched and unpacked; the lease keeps them from now on.
-    async fn layers_here(&self, manifest: &Manifest, chains: &[String]) -> Result<Vec<bool>> {
-        let backend = &self.engine.images.backend;
+    /// Which layers are fetched and unpacked, and may be taken; the lease keeps them from now on.
+    async fn layers_here(&self, reach: &Reach, manifest: &Manifest, document: &ImageDocument) -> Result<Vec<bool>> {
+        let images = &self.engine.images;
+        let (chains, diff_ids) = (document.chain_ids(), &document.rootfs.diff_ids);
         let mut here = Vec::with_capacity(chains.len());
-        for (layer, chain) in manifest.layers.iter().zip(chains) {
+        for (n, layer) in manifest.layers.iter().enumerate() {
             here.push(
-                backend.blob_info(&layer.digest).await?.is_some()
-                    && backend.write_blob(self.lease, layer).await?.is_none()
-                    && backend.has_snapshot(self.lease, chain).await?,
+                reach.has(layer).await?
+                    && images.backend.write_blob(self.lease, layer).await?.is_none()
+                    && images.backend.has_snapshot(self.lease, &chains[n]).await?
+                    && images.holds_tar(layer, &diff_ids[n]).await?,
             );
         }
         Ok(here)
@@ -99,7 +107,7 @@ impl Pull<'_> {
 struct Download {
     engine: Engine,
     lease: Lease,
-    session: Arc<Session>,
+    reach: Arc<Reach>,
     layer: Descriptor,
     job: Arc<Job>,
 }
@@ -117,14 +125,29 @@ impl Download {
                 slot.map_err(|closed| Error::system("downloads are over").with_source(closed))?
             }
         };
-        if let Some(writer) = images.backend.write_blob(&self.lease, &self.layer).await? {
-            let mut sink = Sink(writer);
-            self.session.download(&self.layer, &mut sink, &mut self.reporter()).await?;
-            self.say("Verifying Checksum");
-            sink.0.commit(HashMap::new()).await?;
+        let is_proven = self.reach.has(&self.layer).await?;
+        match images.backend.write_blob(&self.lease, &self.layer).await? {
+            Some(writer) => {
+                let mut sink = Sink(writer);
+                self.fetch(&mut sink).await?;
+                sink.0.commit(HashMap::new()).await?;
+            }
+            None if is_proven => {}
+            // Somebody else's: the registry has to show that it has it.
+            None => {
+                let mut proof = Proof::new();
+                self.fetch(&mut proof).await?;
+                proof.finish(&self.layer)?;
+            }
         }
-        images.remember_source(&self.layer, self.session.reference()).await?;
+        images.remember_source(&self.layer, self.reach.session.reference()).await?;
         self.say("Download complete");
+        Ok(())
+    }
+
+    async fn fetch(&self, sink: &mut dyn BlobSink) -> Result<()> {
+        self.reach.session.download(&self.layer, sink, &mut self.reporter()).await?;
+        self.say("Verifying Checksum");
         Ok(())
     }
 

@@ -55,7 +55,7 @@ async fn committed_image_has_a_layer_and_a_step_more_and_knows_its_parent() {
     assert_eq!((&details.id, details.parent.as_ref()), (&image, Some(&sample.target.digest)));
     assert_eq!((details.document.rootfs.diff_ids.len(), details.document.author.as_str()), (2, "me"));
     assert!(world.engine.image_for_container(&world.engine.default_scope(), "made:1", None).await.is_ok());
-    let tree = world.engine.images.tree(&details.descriptor).await.unwrap();
+    let tree = world.engine.images.whole_tree(&details.descriptor).await.unwrap();
     let kinds: Vec<_> =
         tree.available().flat_map(|(_, content)| &content.manifest.layers).map(|l| &l.media_type).collect();
     assert_eq!(kinds, [media_type::OCI_LAYER_GZIP, media_type::OCI_LAYER_GZIP]);
