@@ -145,9 +145,12 @@ impl Runtime for Containerd {
     }
 
     async fn tidy(&self) {
-        // Pipes of a task that a killed daemon was about to make belong to nobody.
-        if self.list_tasks().await.is_ok_and(|tasks| tasks.is_empty()) {
-            let _not_there = std::fs::remove_dir_all(self.exec_root().join("io"));
+        if let Ok(tasks) = self.list_tasks().await {
+            tasks::end_forgotten(self, &tasks).await;
+            // Pipes of a task that a killed daemon was about to make belong to nobody.
+            if tasks.is_empty() {
+                let _not_there = std::fs::remove_dir_all(self.exec_root().join("io"));
+            }
         }
         let _not_there = std::fs::remove_dir_all(self.exec_root().join(io::UNREAD));
         self.remove_empty_remains();

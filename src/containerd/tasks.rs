@@ -458,6 +458,16 @@ pub(super) async fn list_begun(containerd: &Containerd) -> Result<HashSet<Contai
     Ok(begun)
 }
 
+/// Ends shims of which containerd knows nothing: one that died while it deleted a task does not find its shim again.
+pub(super) async fn end_forgotten(containerd: &Containerd, known: &[FoundTask]) {
+    let begun = list_begun(containerd).await.unwrap_or_default();
+    for id in begun.iter().filter(|id| known.iter().all(|task| task.id != **id)) {
+        if let Err(error) = end_begun(containerd, id).await {
+            tracing::warn!("ending what is left of container {id}: {}", error.chain());
+        }
+    }
+}
+
 /// Ends the task of a container, and what goes on without one.
 pub(super) async fn end_begun(containerd: &Containerd, id: &ContainerId) -> Result<()> {
     let ended = end_found(containerd, id).await;

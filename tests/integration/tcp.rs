@@ -200,10 +200,12 @@ async fn plain_tcp_is_served_with_a_warning() {
     ])
     .await;
     daemon.import_box().await;
+    let kept = daemon.create("kept", "sleep 1000", Value::Null).await;
+    daemon.launch(&kept).await;
     tokio::task::block_in_place(|| {
         check_streams(&daemon, "tcp://127.0.0.1:4444", None);
         for _ in 0..5 {
-            check_unread_input(&daemon, "127.0.0.1:4444", "there");
+            check_unread_input(&daemon, "127.0.0.1:4444", &kept);
         }
         let request = "OPTIONS /containers/json HTTP/1.1\r\nHost: x\r\nOrigin: http://evil\r\n\
                        Access-Control-Request-Method: POST\r\nConnection: close\r\n\r\n";

@@ -51,6 +51,8 @@ struct KnownNames {
     of: HashMap<TenantId, Names>,
     /// Grows with each change: a list that was asked for before it may not know of it.
     changes: u64,
+    /// Until then containerd is not waited for again.
+    silent_until: Option<Instant>,
 }
 
 impl KnownNames {
@@ -70,6 +72,10 @@ impl Remembering {
 
     fn names(&self) -> MutexGuard<'_, KnownNames> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.names().silent_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn known(&self, tenant: &TenantId) -> Option<Vec<ImageRecord>> {
@@ -101,10 +107,14 @@ impl ImageBackend for Remembering {
         let asked_at = self.names().changes;
         let listing = self.store.list_images(tenant);
         let listed = match self.known(tenant) {
+            Some(known) if self.is_silent() => return Ok(known),
             Some(known) => match tokio::time::timeout(LIST_PATIENCE, listing).await {
                 Ok(Err(error)) if error.kind() == ErrorKind::Unavailable => return Ok(known),
                 Ok(listed) => listed?,
-                Err(_) => return Ok(known),
+                Err(_) => {
+                    self.names().silent_until = Some(Instant::now() + SILENCE);
+                    return Ok(known);
+                }
             },
             None => listing.await?,
         };

@@ -86,3 +86,34 @@ async fn a_hung_containerd_makes_nobody_wait_for_ever() {
     daemon.remove("removed").await;
     assert_eq!(daemon.run("after", "echo fine", Value::Null).await, (0, "fine\n".to_owned()));
 }
+
+/// Something that says of itself that it is the shim of a container, of which containerd knows nothing.
+struct ForgottenShim(std::process::Child);
+
+impl ForgottenShim {
+    fn of(daemon: &Daemon) -> Self {
+        use std::os::unix::process::CommandExt;
+        let address = daemon.folder().join("run/containerd/containerd.sock");
+        let mut shim = std::process::Command::new("/bin/sh");
+        shim.arg0("containerd-shim-runc-v2").args(["-c", "sleep 1000 & wait", "-namespace", "ringer", "-id"]);
+        let shim = shim.arg("0123456789abcdef".repeat(4)).arg("-address").arg(address);
+        Self(shim.spawn().expect("there is a shell"))
+    }
+}
+
+impl Drop for ForgottenShim {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+/// As after a containerd that died while it deleted a task.
+#[tokio::test]
+async fn a_shim_that_containerd_has_forgotten_ends_with_the_daemon() {
+    let mut daemon = Daemon::with_box().await;
+    assert_eq!(daemon.run("fine", "true", Value::Null).await.0, 0);
+    let mut forgotten = ForgottenShim::of(&daemon);
+    assert!(daemon.end().success());
+    assert!(forgotten.0.try_wait().expect("a child can be asked").is_some(), "the shim is still there");
+}
