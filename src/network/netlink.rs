@@ -31,6 +31,8 @@ pub const APPEND: u16 = 0x800;
 pub const DUMP: u16 = 0x300;
 
 const HEADER: usize = 16;
+/// Bytes of a socket's buffers; the kernel takes twice as much, for what it keeps beside them.
+const BUFFER: usize = 1 << 20;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const NESTED: u16 = 0x8000;
@@ -109,6 +111,14 @@ impl Message {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
+    /// The same, of which only a failure is told.
+    #[must_use]
+    pub fn without_ack(mut self) -> Self {
+        let flags = u16::from_ne_bytes([self.bytes[6], self.bytes[7]]) & !ACK;
+        self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self
+    }
+
     /// Whether the kernel was asked to acknowledge this message.
     fn wants_ack(&self) -> bool {
         u16::from_ne_bytes([self.bytes[6], self.bytes[7]]) & ACK != 0
@@ -164,9 +174,8 @@ impl Socket {
     fn open(protocol: Option<Protocol>) -> io::Result<Self> {
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        // A large transaction of rules does not fit into the default buffer; a refusal only limits its size.
-        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&fd, 1 << 20);
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&fd, 1 << 20);
+        // A refusal only limits how much is dumped at once.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&fd, BUFFER);
         // The kernel answers at once; a limit keeps a thread from waiting for an answer that was dropped.
         rustix::net::sockopt::set_socket_timeout(&fd, Timeout::Recv, Some(Duration::from_secs(10)))?;
         Ok(Self { fd, sequence: 0 })
@@ -188,6 +197,8 @@ impl Socket {
             self.sequence = self.sequence.wrapping_add(1);
             bytes.extend(message.finish(self.sequence));
         }
+        // A transaction is one datagram, however large. A refusal only limits its size.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&self.fd, bytes.len().max(BUFFER));
         self.send(&bytes).map_err(|error| (0, error))?;
         self.collect_acks(first, waiting)
     }

@@ -220,7 +220,10 @@ impl<'a> Transaction<'a> {
         }
         let frame = |kind| Message::new(kind, 0).fixed(&[0, 0, (SUBSYSTEM >> 8) as u8, SUBSYSTEM as u8]);
         let mut batch = vec![frame(BATCH_BEGIN)];
-        batch.extend(self.messages);
+        let last = self.messages.len() - 1;
+        // A failure is told of each message, asked or not; acknowledgements of thousands would not fit into the socket.
+        let quiet = |(n, message): (usize, Message)| if n == last { message } else { message.without_ack() };
+        batch.extend(self.messages.into_iter().enumerate().map(quiet));
         batch.push(frame(BATCH_END));
         Socket::netfilter()?.batch(batch).map_err(|(_, error)| error)
     }

@@ -95,3 +95,17 @@ async fn ports_leave_descriptors_for_everything_else() {
         daemon.remove("more").await;
     }
 }
+
+/// One transaction of the firewall, whose acknowledgements must fit into a socket.
+#[tokio::test]
+async fn thousands_of_ports_are_published_together() {
+    let daemon = Daemon::with_box().await;
+    let id = daemon.create("many", "sleep 1000", published(20_000, 3_000)).await;
+    daemon.launch(&id).await;
+    let shown = daemon.inspect("many").await["NetworkSettings"]["Ports"].as_object().map(serde_json::Map::len);
+    assert_eq!(shown, Some(3_000));
+    daemon.remove("many").await;
+    let again = daemon.create("again", "sleep 1000", published(20_000, 1)).await;
+    daemon.launch(&again).await;
+    daemon.remove("again").await;
+}
