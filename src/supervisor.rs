@@ -5,11 +5,13 @@
 //! launch, `record` what is stored of it before anything is made, `runner` the container of a runner.
 
 pub mod balance;
+mod choice;
 pub mod forge;
 pub mod images;
 mod launch;
 mod log;
 mod pool;
+mod programs;
 pub mod record;
 mod runner;
 pub mod secret;
@@ -17,6 +19,7 @@ pub mod settings;
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,8 +34,8 @@ use tracing::{info, warn};
 use self::{
     launch::Launch,
     pool::Pool,
+    programs::Programs,
     record::LaunchRecord,
-    runner::Programs,
     settings::{Login, Settings},
 };
 use crate::{
@@ -60,7 +63,7 @@ struct Shared {
     pub settings: Settings,
     /// Launches on disk.
     pub records: Arc<RecordFolder>,
-    /// Where which image has a runner's program.
+    /// The programs of runners, as images have them.
     pub programs: Programs,
     /// Loops and launches.
     pub tasks: TaskTracker,
@@ -102,14 +105,19 @@ impl Supervisor {
     /// Takes up what an earlier life left below `data_root`. Nothing is launched before [`Self::start`].
     pub fn open(settings: Settings, engine: Engine, data_root: &Path) -> Result<Self> {
         let logs = data_root.join("runner-logs");
-        fs::create_dir_all(&logs).context(format!("making {}", logs.display()))?;
+        let programs = data_root.join("runner-programs");
+        // Credentials of runners are in there.
+        for folder in [&logs, &programs, &data_root.join("launches")] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.context(format!("making {}", folder.display()))?;
+        }
         let records = Arc::new(RecordFolder::open(data_root, "launches")?);
         let left = records.read::<LaunchRecord>()?.into_iter();
         let launches = left.map(|record| Launch::of_earlier_life(record, &records)).collect();
         let shared = Arc::new(Shared {
             engine,
             records,
-            programs: Programs::default(),
+            programs: Programs::new(programs),
             tasks: TaskTracker::new(),
             launches: Mutex::new(launches),
             logs,

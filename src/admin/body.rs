@@ -133,8 +133,8 @@ pub struct LaunchAnswer {
     pub job: Option<String>,
     /// Where people see it at the forge.
     pub url: Option<String>,
-    /// The image of a job that names none.
-    pub image: String,
+    /// The image of a job that names none, once it is chosen.
+    pub image: Option<String>,
     /// `preparing`, `waiting`, `running`, `ending` or `ended`.
     pub state: String,
     /// How it ended.

@@ -69,7 +69,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         repository: None,
         job: None,
         url: None,
-        image: "a".to_owned(),
+        image: None,
         state: "ended".to_owned(),
         outcome: None,
         begun: Timestamp::zero(),

@@ -99,7 +99,7 @@ fn row(launch: &LaunchAnswer) -> [String; 7] {
         launch.forge.clone(),
         or_none(&launch.repository),
         or_none(&launch.job),
-        launch.image.clone(),
+        or_none(&launch.image),
         age(launch.begun),
         state,
     ]

@@ -10,12 +10,12 @@ use ringer::{
     model::{Error, Result, error::Context},
     supervisor::{
         images::Images,
-        settings::{Login, Settings},
+        settings::{Kind, Login, Settings},
     },
 };
 use serde::Deserialize;
 
-use self::{forges::GiteaSection, many::Many, secrets::Told};
+use self::{forges::ActSection, many::Many, secrets::Told};
 use super::{Config, ServeOptions};
 use crate::cli::values::Bytes;
 
@@ -26,7 +26,8 @@ struct RunFile {
     daemon: ServeOptions,
     runner: RunnerSection,
     registry: Many<RegistrySection>,
-    gitea: Many<GiteaSection>,
+    forgejo: Many<ActSection>,
+    gitea: Many<ActSection>,
 }
 
 /// `[runner]`: of all forges.
@@ -89,8 +90,10 @@ impl RunFile {
         for registry in &self.registry.0 {
             settings.registries.insert(registry.host.clone(), registry.login()?);
         }
-        for (number, section) in self.gitea.0.iter().enumerate() {
-            settings.forges.push(section.settings(number, &images)?);
+        for (kind, sections) in [(Kind::Forgejo, &self.forgejo), (Kind::Gitea, &self.gitea)] {
+            for (number, section) in sections.0.iter().enumerate() {
+                settings.forges.push(section.settings(kind, number, &images)?);
+            }
         }
         if settings.forges.is_empty() {
             return Err(Error::invalid("no forge is configured: a section such as [gitea] is needed"));
@@ -158,6 +161,14 @@ mod tests {
         assert_eq!(forge.images.of_repository("any/my-go-project"), Some("ghcr.io/org/go:1"));
         assert_eq!(forge.images.job.as_deref(), Some("gitea/runner-images:ubuntu-24.04"));
         assert!(!format!("{settings:?}").contains("abc"), "no secret is printed");
+    }
+
+    #[test]
+    fn every_kind_of_forge_has_a_section() {
+        for kind in ["forgejo", "gitea"] {
+            let settings = settings(&MISSION.replace("[gitea]", &format!("[{kind}]"))).unwrap();
+            assert_eq!(settings.forges[0].kind.word(), kind);
+        }
     }
 
     #[test]

@@ -6,18 +6,26 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 /// What a runner takes, and what a job needs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Class {
     /// The labels that a runner has, or a job asks for.
     pub labels: BTreeSet<String>,
     /// The one repository whose jobs a runner can take; for a job, the one that its runner has to be limited to.
     pub repository: Option<String>,
+    /// The one job that a runner can take, where the forge lets us choose.
+    #[serde(default)]
+    pub handle: Option<String>,
 }
 
 impl Class {
+    /// The class of whatever is launched in the same way.
+    pub fn without_handle(&self) -> Self {
+        Self { handle: None, ..self.clone() }
+    }
+
     /// Whether a runner of this class may be handed a job of that one.
     fn takes(&self, job: &Self) -> bool {
-        self.labels.is_superset(&job.labels) && self.repository == job.repository
+        self.labels.is_superset(&job.labels) && self.repository == job.repository && self.handle == job.handle
     }
 }
 
@@ -41,7 +49,7 @@ mod tests {
     use super::*;
 
     fn class(labels: &[&str]) -> Class {
-        Class { labels: labels.iter().map(|&label| label.to_owned()).collect(), repository: None }
+        Class { labels: labels.iter().map(|&label| label.to_owned()).collect(), ..Class::default() }
     }
 
     fn of(repository: &str, labels: &[&str]) -> Class {

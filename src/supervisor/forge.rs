@@ -1,7 +1,10 @@
 //! What a forge is to the supervisor. A new one is a file in here and a line in [`connect`].
 
+mod connect;
+mod forgejo;
 mod gitea;
 mod http;
+mod scope;
 
 use std::sync::Arc;
 
@@ -22,6 +25,19 @@ pub struct QueuedJob {
     pub job: ForgeJob,
     /// The labels that it asks for.
     pub labels: Vec<String>,
+    /// By which a runner can be told to take this one and no other, where the forge has that.
+    pub handle: Option<String>,
+}
+
+/// A job that a runner has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningJob {
+    /// The job.
+    pub job: ForgeJob,
+    /// The name of its runner, where the forge tells.
+    pub runner: Option<String>,
+    /// Its handle, where the forge has that.
+    pub handle: Option<String>,
 }
 
 /// What one look at a forge saw.
@@ -29,8 +45,8 @@ pub struct QueuedJob {
 pub struct Look {
     /// Jobs that wait for a runner, oldest first.
     pub queued: Vec<QueuedJob>,
-    /// Jobs that run, with the names of their runners.
-    pub running: Vec<(String, ForgeJob)>,
+    /// Jobs that run.
+    pub running: Vec<RunningJob>,
     /// Of the registrations that were asked for, those that are there.
     pub registered: Vec<Registration>,
 }
@@ -74,8 +90,28 @@ pub struct Order<'a> {
     pub name: &'a str,
     /// What it takes.
     pub class: &'a Class,
-    /// The image of jobs that name none.
-    pub job_image: &'a str,
+    /// Where the steps of a job run whose workflow names no image.
+    pub steps: Steps<'a>,
+}
+
+/// Where steps run.
+#[derive(Clone, Copy, Debug)]
+pub enum Steps<'a> {
+    /// In a container of this image.
+    In(&'a str),
+    /// Beside the runner.
+    Here,
+}
+
+impl Order<'_> {
+    /// The labels as runners of the act family read them: `NAME:docker://IMAGE` or `NAME:host`.
+    fn labels_with_steps(&self) -> Vec<String> {
+        let of = |label: &String| match self.steps {
+            Steps::In(image) => format!("{label}:docker://{image}"),
+            Steps::Here => format!("{label}:host"),
+        };
+        self.class.labels.iter().map(of).collect()
+    }
 }
 
 /// A forge. Every call is bounded in time and in what it reads.
@@ -99,6 +135,9 @@ pub trait Forge: Send + Sync + 'static {
     /// The job that a runner was given, when no look has seen it running.
     async fn work_of(&self, registration: &Registration) -> Result<Option<ForgeJob>>;
 
+    /// Says of a job that has not ended that it has failed, in the name of its runner, which cannot any more.
+    async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()>;
+
     /// How a job has ended, in the forge's word; `None` if it has not.
     async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>>;
 
@@ -118,6 +157,7 @@ pub trait Forge: Send + Sync + 'static {
 /// The forge that is configured. Nothing is asked of it yet.
 pub fn connect(settings: &ForgeSettings) -> Result<Arc<dyn Forge>> {
     Ok(match settings.kind {
+        Kind::Forgejo => Arc::new(forgejo::Forgejo::new(settings)?),
         Kind::Gitea => Arc::new(gitea::Gitea::new(settings)?),
     })
 }

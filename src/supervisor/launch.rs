@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Shared,
-    forge::{Minted, Order},
+    Shared, choice,
+    forge::{Minted, Order, Steps},
     log,
     pool::Pool,
     record::{ForgeJob, LaunchRecord, Registration, Stage},
     runner::Runner,
+    settings::Mode,
 };
 use crate::{
     engine::{jobs::JobView, records::RecordFolder},
@@ -154,14 +155,15 @@ impl Launch {
     async fn go(&self, pool: &Arc<Pool>) -> Result<String> {
         let job = self.make_job(pool).await.context("making its job")?;
         let runner = Runner::of(&pool.shared, &job.record.id)?;
-        let image = pool.runner_image();
-        runner.pull(&image, pool.shared.settings.login_for(&image)).await.context(format!("pulling {image}"))?;
-        let program = runner.find_program(&image, pool.forge.programs()).await?;
-        self.change(|record| record.times.pulled = Some(Timestamp::now()));
-        let minted = self.mint(pool).await.context("registering its runner")?;
-        let record = self.record();
-        let plan = pool.forge.plan(&self.order(&record, &pool.runner_name(&record.name)), &minted);
-        runner.create(&image, program, plan).await.context("making its runner")?;
+        let chosen = choice::choose(pool, &runner, self.record().class.repository.as_deref()).await?;
+        self.change(|record| {
+            record.job_image = Some(chosen.job.clone());
+            record.times.pulled = Some(Timestamp::now());
+        });
+        let minted = self.mint(pool, &chosen.job).await.context("registering its runner")?;
+        let (record, name) = (self.record(), pool.runner_name(&self.record().name));
+        let plan = pool.forge.plan(&order(pool, &record, &name, &chosen.job), &minted);
+        runner.create(&chosen.making(pool.settings.mode), plan).await.context("making its runner")?;
         runner.start().await.context("starting its runner")?;
         let log = runner.log()?;
         self.change(|record| {
@@ -196,20 +198,17 @@ impl Launch {
         Ok(job)
     }
 
-    fn order<'a>(&self, record: &'a LaunchRecord, name: &'a str) -> Order<'a> {
-        Order { name, class: &record.class, job_image: &record.job_image }
-    }
-
     /// Goes on when the launch is told to end: what the forge has made must be known.
-    async fn mint(&self, pool: &Arc<Pool>) -> Result<Minted> {
-        let (pool, record) = (pool.clone(), self.record());
+    async fn mint(&self, pool: &Arc<Pool>, job_image: &str) -> Result<Minted> {
+        let (pool, record, job_image) = (pool.clone(), self.record(), job_image.to_owned());
         let minting = tokio::spawn(async move {
             let name = pool.runner_name(&record.name);
-            pool.forge.mint(&Order { name: &name, class: &record.class, job_image: &record.job_image }).await
+            pool.forge.mint(&order(&pool, &record, &name, &job_image)).await
         });
         let minted = minting.await.map_err(|panic| Error::system("minting failed").with_source(panic))??;
         self.change(|record| {
             record.registration = Some(minted.registration.clone());
+            record.credential = Some(minted.credential.clone());
             record.times.minted = Some(Timestamp::now());
         });
         Ok(minted)
@@ -260,6 +259,7 @@ impl Launch {
                 return;
             }
         }
+        self.give_up(pool, &why).await;
         for attempt in 0.. {
             match self.deregister(pool).await {
                 Ok(()) => break,
@@ -277,6 +277,7 @@ impl Launch {
     fn has_ended(&self, words: String) {
         self.change(|record| {
             record.stage = Stage::Ended(words);
+            record.credential = None;
             record.times.ended = Some(Timestamp::now());
         });
     }
@@ -288,6 +289,20 @@ impl Launch {
         match shared.engine.job_delete(reference).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other.map(drop),
+        }
+    }
+
+    /// A job of which its runner has not said how it ended has failed: the forge would wait for minutes.
+    async fn give_up(&self, pool: &Pool, why: &str) {
+        let record = self.record();
+        let (Some(job), Some(credential)) = (&record.work, &record.credential) else { return };
+        let given_up = match pool.forge.conclusion(job).await {
+            Ok(None) => pool.forge.give_up(job, credential, why).await,
+            Ok(Some(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = given_up {
+            warn!(launch = record.name, "telling the forge that {} has failed: {}", job.name, error.chain());
         }
     }
 
@@ -311,6 +326,14 @@ impl Launch {
             Err(error) => format!("{why}; the forge does not say how the job ended: {}", error.chain()),
         }
     }
+}
+
+fn order<'a>(pool: &Pool, record: &'a LaunchRecord, name: &'a str, job_image: &'a str) -> Order<'a> {
+    let steps = match pool.settings.mode {
+        Mode::Socket => Steps::In(job_image),
+        Mode::Single { .. } => Steps::Here,
+    };
+    Order { name, class: &record.class, steps }
 }
 
 fn pause(attempt: usize) -> u64 {

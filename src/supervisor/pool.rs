@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::{
     Shared,
     balance::{self, Class},
-    forge::{self, Forge, Look, QueuedJob},
+    forge::{self, Forge, Look, QueuedJob, RunningJob},
     launch::Launch,
     record::{LaunchRecord, Registration, Stage},
     settings::ForgeSettings,
@@ -42,6 +43,7 @@ pub struct Pool {
     /// Its API.
     pub forge: Arc<dyn Forge>,
     holds: Mutex<BTreeMap<Class, Hold>>,
+    wake: Notify,
     told: Mutex<Told>,
 }
 
@@ -76,7 +78,14 @@ impl Pool {
     /// That of a forge that is configured.
     pub fn new(shared: Arc<Shared>, settings: ForgeSettings) -> Result<Arc<Self>> {
         let forge = forge::connect(&settings)?;
-        Ok(Arc::new(Self { shared, settings, forge, holds: Mutex::default(), told: Mutex::default() }))
+        Ok(Arc::new(Self {
+            shared,
+            settings,
+            forge,
+            holds: Mutex::default(),
+            wake: Notify::new(),
+            told: Mutex::default(),
+        }))
     }
 
     /// Its launches of which something is there.
@@ -94,12 +103,6 @@ impl Pool {
     /// What the forge lists a launch's runner by.
     pub fn runner_name(&self, launch: &str) -> String {
         format!("{}{launch}", self.shared.prefix())
-    }
-
-    /// The image with the runner's program.
-    pub fn runner_image(&self) -> String {
-        let images = &self.settings.images;
-        images.runner.clone().unwrap_or_else(|| self.forge.runner_image().to_owned())
     }
 
     /// The forge's own addresses: a job reaches them although they may be this machine's.
@@ -126,9 +129,12 @@ impl Pool {
             let looked = self.look(&mut is_greeted).await;
             let next = if looked.is_ok() { PAUSE } else { retry };
             retry = if looked.is_ok() { RETRIES.0 } else { (retry * 2).min(RETRIES.1) };
+            let looked_well = looked.is_ok();
             self.tell(looked.err());
-            if !self.shared.pause(next).await {
-                return;
+            // A launch that has ended makes room for the next.
+            tokio::select! {
+                goes_on = self.shared.pause(next) => if !goes_on { return },
+                () = self.wake.notified(), if looked_well => {}
             }
         }
     }
@@ -144,7 +150,7 @@ impl Pool {
         let registered: Vec<Registration> =
             live.iter().filter_map(|launch| launch.record().registration.clone()).collect();
         let seen = self.forge.look(&registered).await?;
-        self.follow(&live, &seen);
+        self.follow(&live, &seen).await;
         self.launch_missing(seen.queued)
     }
 
@@ -162,14 +168,33 @@ impl Pool {
         Ok(())
     }
 
-    fn follow(&self, live: &[Arc<Launch>], seen: &Look) {
+    async fn follow(&self, live: &[Arc<Launch>], seen: &Look) {
         for launch in live {
             let record = launch.record();
             let Some(registration) = &record.registration else { continue };
-            if let Some((_, job)) = seen.running.iter().find(|(runner, _)| *runner == registration.name) {
-                launch.is_assigned(job);
+            let is_its = |running: &&RunningJob| {
+                let is_handled = running.handle.is_some() && running.handle == record.class.handle;
+                is_handled || running.runner.as_deref() == Some(&registration.name)
+            };
+            if let Some(running) = seen.running.iter().find(is_its) {
+                launch.is_assigned(&running.job);
             }
-            launch.is_listed(seen.registered.contains(registration));
+            let is_listed = seen.registered.contains(registration);
+            launch.is_listed(is_listed);
+            if !is_listed {
+                self.end_if_cancelled(launch).await;
+            }
+        }
+    }
+
+    /// A runner that has ended its job reports it and ends by itself; one whose job was cancelled is told nothing.
+    async fn end_if_cancelled(&self, launch: &Launch) {
+        let Some(job) = launch.record().work.clone() else { return };
+        // What cannot be asked now is found out by the time that is left.
+        if let Ok(Some(conclusion)) = self.forge.conclusion(&job).await
+            && conclusion == "cancelled"
+        {
+            launch.tell_to_end("the job was cancelled at the forge");
         }
     }
 
@@ -222,11 +247,15 @@ impl Pool {
     /// Where images depend on the repository, no runner may be given another one's job.
     fn class_of(&self, job: &QueuedJob) -> Class {
         let depends = !self.settings.images.of_repositories.is_empty() || self.settings.repositories.is_some();
-        Class { labels: job.labels.iter().cloned().collect(), repository: depends.then(|| job.job.repository.clone()) }
+        Class {
+            labels: job.labels.iter().cloned().collect(),
+            repository: depends.then(|| job.job.repository.clone()),
+            handle: job.handle.clone(),
+        }
     }
 
     fn is_held(&self, class: &Class) -> bool {
-        lock(&self.holds).get(class).is_some_and(|hold| hold.until > Instant::now())
+        lock(&self.holds).get(&class.without_handle()).is_some_and(|hold| hold.until > Instant::now())
     }
 
     fn has_room(&self) -> bool {
@@ -235,10 +264,8 @@ impl Pool {
 
     fn launch(self: &Arc<Self>, class: Class) -> Result<()> {
         let name = format!("{}-{}", self.settings.name, &ContainerId::random().short()[..8]);
-        let images = &self.settings.images;
-        let (job_image, _) = images.of_job(class.repository.as_deref(), false, self.forge.job_image());
         info!(launch = name, "launching {name} for {}", class.labels.iter().cloned().collect::<Vec<_>>().join(", "));
-        let record = LaunchRecord::new(name, self.settings.name.clone(), class, job_image, self.settings.limits);
+        let record = LaunchRecord::new(name, self.settings.name.clone(), class, self.settings.limits);
         let launch = Launch::new(record, &self.shared.records)?;
         self.shared.add(launch.clone());
         self.shared.tasks.spawn(launch.run(self.clone()));
@@ -248,9 +275,9 @@ impl Pool {
     /// A launch has come to its end: the next of its class waits if it failed.
     pub fn has_ended(&self, launch: &Launch, is_failure: bool) {
         let record = launch.record();
-        let mut holds = lock(&self.holds);
+        let (mut holds, class) = (lock(&self.holds), record.class.without_handle());
         if is_failure {
-            let failures = holds.get(&record.class).map_or(0, |hold| hold.failures) + 1;
+            let failures = holds.get(&class).map_or(0, |hold| hold.failures) + 1;
             let pause = (HOLDS.0 * 2u32.saturating_pow(failures.min(16) - 1)).min(HOLDS.1);
             if failures > 1 {
                 error!(
@@ -259,12 +286,13 @@ impl Pool {
                     pause.as_secs()
                 );
             }
-            holds.insert(record.class.clone(), Hold { failures, until: Instant::now() + pause });
+            holds.insert(class, Hold { failures, until: Instant::now() + pause });
         } else if record.work.is_some() {
-            holds.remove(&record.class);
+            holds.remove(&class);
         }
         drop(holds);
         self.shared.forget_old();
+        self.wake.notify_one();
     }
 
     /// Ends what waits for a job; what runs goes on.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::balance::Class;
+use super::{balance::Class, secret::Secret};
 use crate::model::{id::TenantId, job::JobLimits, record::Record, time::Timestamp};
 
 /// One launch: a job of the engine with one runner.
@@ -14,14 +14,17 @@ pub struct LaunchRecord {
     pub forge: String,
     /// What its runner takes.
     pub class: Class,
-    /// The image of jobs that name none.
-    pub job_image: String,
+    /// The image of jobs that name none, once it is chosen.
+    pub job_image: Option<String>,
     /// What its job may use.
     pub limits: JobLimits,
     /// The job of the engine, once it is made.
     pub tenant: Option<TenantId>,
     /// What the forge knows the runner by, once it does.
     pub registration: Option<Registration>,
+    /// By which the forge knows its runner: what it cannot say any more is said with it.
+    #[serde(default)]
+    pub credential: Option<Secret>,
     /// What the forge gave it to do.
     pub work: Option<ForgeJob>,
     /// How far it is.
@@ -50,6 +53,9 @@ pub struct Registration {
 pub struct ForgeJob {
     /// The forge's number of it.
     pub id: i64,
+    /// Forgejo's number of what a runner does for it.
+    #[serde(default)]
+    pub task: Option<i64>,
     /// `owner/name`.
     pub repository: String,
     /// What the workflow calls it.
@@ -95,7 +101,7 @@ pub struct Times {
 
 impl LaunchRecord {
     /// One that is decided on.
-    pub fn new(name: String, forge: String, class: Class, job_image: String, limits: JobLimits) -> Self {
+    pub fn new(name: String, forge: String, class: Class, limits: JobLimits) -> Self {
         let times = Times {
             begun: Timestamp::now(),
             made: None,
@@ -109,10 +115,11 @@ impl LaunchRecord {
             name,
             forge,
             class,
-            job_image,
+            job_image: None,
             limits,
             tenant: None,
             registration: None,
+            credential: None,
             work: None,
             stage: Stage::Preparing,
             times,

@@ -1,7 +1,7 @@
 //! The container of a runner: in its job's host, limits and lease, and in a tenant beside it, so that nothing that is done through
 //! the job's socket sees it.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -25,7 +25,7 @@ use crate::{
     },
     logs::{LogStream, ReadOptions},
     model::{
-        Error, ErrorKind, Result,
+        Error, Result,
         container::{Config, ContainerCreateRequest, HostConfig, LogConfig},
         id::TenantId,
         reference::Reference,
@@ -40,22 +40,30 @@ const SOCKET: &str = "/var/run/docker.sock";
 const NAME: &str = "runner";
 const PROBE: &str = "probe";
 
+/// What the container of a runner is made of.
+pub struct Making<'a> {
+    /// The image.
+    pub image: &'a str,
+    /// The runner's program in there.
+    pub program: &'a str,
+    /// What is put there for it, if the image has no such program.
+    pub given: Option<&'a Path>,
+    /// Whether it gets the job's socket.
+    pub socket: bool,
+}
+
 /// One runner. It must be dropped before its job can end.
 pub struct Runner {
     engine: Engine,
     scope: Scope,
-    programs: Programs,
 }
-
-/// Where which image has a runner's program, by the image's id.
-pub type Programs = std::sync::Arc<std::sync::Mutex<BTreeMap<String, Option<&'static str>>>>;
 
 impl Runner {
     /// That of a job.
     pub fn of(shared: &Shared, job: &TenantId) -> Result<Self> {
-        let (engine, programs) = (shared.engine.clone(), shared.programs.clone());
+        let engine = shared.engine.clone();
         let scope = engine.scope_of(&job.of_runner())?;
-        Ok(Self { engine, scope, programs })
+        Ok(Self { engine, scope })
     }
 
     /// Pulls its image. Layers that an earlier one pulled are there.
@@ -74,58 +82,42 @@ impl Runner {
         Ok(())
     }
 
-    /// Looks into the image for the first of these programs that is there.
-    pub async fn find_program(&self, image: &str, programs: &'static [&'static str]) -> Result<&'static str> {
-        let id = self.engine.image_for_container(&self.scope, image, None).await?.id.to_string();
-        let known = self.lock_programs().get(&id).copied();
-        let found = match known {
-            Some(found) => found,
-            None => {
-                let found = self.look_for(image, programs).await?;
-                self.lock_programs().insert(id, found);
-                found
-            }
-        };
-        let tried = || programs.join(", ");
-        found.ok_or_else(|| Error::invalid(format!("image {image} holds no runner: none of {} is there", tried())))
+    /// The id of an image that was pulled.
+    pub async fn image_id(&self, image: &str) -> Result<String> {
+        Ok(self.engine.image_for_container(&self.scope, image, None).await?.id.to_string())
     }
 
-    fn lock_programs(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Option<&'static str>>> {
-        self.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    async fn look_for(&self, image: &str, programs: &'static [&'static str]) -> Result<Option<&'static str>> {
+    /// Makes a container of the image that is looked into and never started, and takes it away again.
+    pub async fn with_probe<T>(
+        &self,
+        image: &str,
+        look: impl AsyncFnOnce(&Engine, &Scope, &str) -> Result<T>,
+    ) -> Result<T> {
         let config = Config { image: image.to_owned(), cmd: Some(vec!["true".to_owned()]), ..Config::default() };
         self.make(PROBE, config, HostConfig::default()).await?;
-        let mut found = Ok(None);
-        for program in programs {
-            match self.engine.container_archive_info(&self.scope, PROBE, program).await {
-                Ok(_) => found = Ok(Some(*program)),
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => found = Err(error),
-            }
-            break;
-        }
+        let seen = look(&self.engine, &self.scope, PROBE).await;
         let options = DeleteOptions { force: true, volumes: true };
         self.engine.container_delete(&self.scope, PROBE, options).await?;
-        found
+        seen
     }
 
-    /// Makes its container, with the job's socket and the files of its plan.
-    pub async fn create(&self, image: &str, program: &str, plan: Plan) -> Result<()> {
+    /// Makes its container, with the files of its plan.
+    pub async fn create(&self, making: &Making<'_>, plan: Plan) -> Result<()> {
         let socket = self.scope.socket().ok_or_else(|| Error::system("the job has no socket"))?;
         let config = Config {
-            image: image.to_owned(),
-            entrypoint: Some(vec![program.to_owned()]),
+            image: making.image.to_owned(),
+            entrypoint: Some(vec![making.program.to_owned()]),
             cmd: Some(plan.arguments),
             env: Some(plan.env),
             ..Config::default()
         };
+        let given = making.given.map(|path| format!("{}:{}:ro", path.display(), making.program));
+        let bound = making.socket.then(|| format!("{}:{SOCKET}", socket.display()));
         let log_options =
             [("max-size", "32m"), ("max-file", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
         let host_config = HostConfig {
             network_mode: "host".into(),
-            binds: Some(vec![format!("{}:{SOCKET}", socket.display())]),
+            binds: Some(given.into_iter().chain(bound).collect()),
             log_config: LogConfig { kind: "json-file".to_owned(), config: log_options.into_iter().collect() },
             ..HostConfig::default()
         };

@@ -34,6 +34,8 @@ pub struct Login {
 /// Which software a forge is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Forgejo.
+    Forgejo,
     /// Gitea.
     Gitea,
 }
@@ -42,9 +44,23 @@ impl Kind {
     /// The section's name in the configuration.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Forgejo => "forgejo",
             Self::Gitea => "gitea",
         }
     }
+}
+
+/// Where the steps of a job run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// In containers that the runner makes through the job's socket.
+    #[default]
+    Socket,
+    /// In the job image, beside the runner, whose program is put there.
+    Single {
+        /// Whether there is a Docker socket for the steps.
+        docker: bool,
+    },
 }
 
 /// One forge.
@@ -60,6 +76,8 @@ pub struct ForgeSettings {
     pub token: Secret,
     /// The organisation or user whose jobs run; all of the server if none.
     pub owner: Option<String>,
+    /// Where steps run.
+    pub mode: Mode,
     /// What a workflow's `runs-on` may ask for.
     pub labels: BTreeSet<String>,
     /// Jobs at once.

@@ -21,6 +21,7 @@ mod jobs;
 mod layers;
 mod network;
 mod races;
+mod supervisor;
 mod support;
 mod system;
 mod tcp;

@@ -12,7 +12,7 @@ use ringer::{
     model::{Error, Result, error::Context, job::JobLimits},
     supervisor::{
         images::Images,
-        settings::{ForgeSettings, Kind},
+        settings::{ForgeSettings, Kind, Mode},
     },
 };
 use serde::Deserialize;
@@ -32,16 +32,18 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(3 * 3600);
 /// Longest name of a forge: it is a part of names at the forge and of links.
 const NAME_LENGTH: usize = 40;
 
-/// `[gitea]`.
+/// `[forgejo]`, `[gitea]`: forges whose runners are of the act family.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct GiteaSection {
+pub struct ActSection {
     name: Option<String>,
     instance_url: String,
     token: Option<String>,
     token_file: Option<PathBuf>,
     token_env: Option<String>,
     owner: Option<String>,
+    mode: Word,
+    docker: bool,
     job_image: Option<String>,
     runner_image: Option<String>,
     labels: Option<Vec<String>>,
@@ -55,10 +57,9 @@ pub struct GiteaSection {
     repositories: Option<Vec<String>>,
 }
 
-impl GiteaSection {
+impl ActSection {
     /// What the supervisor is told. `number` is which of its kind it is.
-    pub fn settings(&self, number: usize, common: &Images) -> Result<ForgeSettings> {
-        let kind = Kind::Gitea;
+    pub fn settings(&self, kind: Kind, number: usize, common: &Images) -> Result<ForgeSettings> {
         let first = if number == 0 { kind.word().to_owned() } else { format!("{}-{}", kind.word(), number + 1) };
         let name = self.name.clone().unwrap_or(first);
         check_name(&name)?;
@@ -81,6 +82,7 @@ impl GiteaSection {
             url: check_url(&self.instance_url).map_err(wrong)?,
             token: told.read(&section, "token")?,
             owner: self.owner.clone(),
+            mode: self.mode().map_err(wrong)?,
             labels,
             concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             limits: JobLimits {
@@ -95,6 +97,27 @@ impl GiteaSection {
             images: Images { runner: self.runner_image.clone(), job: self.job_image.clone(), ..common.clone() },
             name,
         })
+    }
+}
+
+/// `mode`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    #[default]
+    Socket,
+    Single,
+}
+
+impl ActSection {
+    fn mode(&self) -> Result<Mode> {
+        match self.mode {
+            Word::Single => Ok(Mode::Single { docker: self.docker }),
+            Word::Socket if self.docker => Err(Error::invalid(
+                "docker is for mode = \"single\": with the other the runner has a socket, and gives it to jobs",
+            )),
+            Word::Socket => Ok(Mode::Socket),
+        }
     }
 }
 

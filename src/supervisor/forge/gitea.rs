@@ -8,12 +8,13 @@ mod answers;
 use async_trait::async_trait;
 use http::Method;
 use serde_json::json;
-use tokio::sync::OnceCell;
 
-use self::answers::{Jobs, Registered, Runners, Token, User, Version};
+use self::answers::{Identity, Jobs, Registered, Runners, Tasks, Token, Version};
 use super::{
-    FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob,
-    http::{Api, Refusal},
+    FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
+    connect::{RunnerIdentity, fail_task},
+    http::{Api, Refusal, segments},
+    scope::Scope,
 };
 use crate::{
     model::{Error, Result},
@@ -30,6 +31,9 @@ const PAGE: usize = 50;
 /// Pages that are read: of a longer queue the rest comes when its head is done.
 const PAGES: usize = 40;
 
+/// Pages that are looked through for a job that has ended already.
+const NEWEST: usize = 4;
+
 /// The first version with a list of jobs.
 const SINCE: (u64, u64) = (1, 25);
 
@@ -37,10 +41,8 @@ const SINCE: (u64, u64) = (1, 25);
 pub struct Gitea {
     api: Api,
     url: String,
-    owner: Option<String>,
     job_timeout: u64,
-    /// Where in the API the jobs are that we run; found at the first greeting.
-    scope: OnceCell<String>,
+    scope: Scope,
 }
 
 impl Gitea {
@@ -49,48 +51,13 @@ impl Gitea {
         Ok(Self {
             api: Api::new(settings)?,
             url: settings.url.clone(),
-            owner: settings.owner.clone(),
             job_timeout: settings.job_timeout.as_secs(),
-            scope: OnceCell::new(),
+            scope: Scope::new(settings),
         })
     }
 
     async fn scope(&self) -> Result<&str> {
-        self.scope.get_or_try_init(|| self.find_scope()).await.map(String::as_str)
-    }
-
-    async fn find_scope(&self) -> Result<String> {
-        let user: User = self.api.get("api/v1/user").await.map_err(|refusal| self.token_refused(refusal))?;
-        match &self.owner {
-            None if user.is_admin => Ok("admin".to_owned()),
-            None => Ok("user".to_owned()),
-            Some(owner) if owner.eq_ignore_ascii_case(&user.login) => Ok("user".to_owned()),
-            Some(owner) => {
-                let path = format!("api/v1/orgs/{}", segment(owner));
-                match self.api.get::<serde_json::Value>(&path).await {
-                    Ok(_) => Ok(format!("orgs/{}", segment(owner))),
-                    Err(refusal) if refusal.status == Some(http::StatusCode::NOT_FOUND) => {
-                        Err(Error::invalid(format!(
-                            "owner {owner:?} is no organisation at {}, and the token is not that user's but {}'s",
-                            self.url, user.login
-                        )))
-                    }
-                    Err(refusal) => Err(refusal.into()),
-                }
-            }
-        }
-    }
-
-    fn token_refused(&self, refusal: Refusal) -> Error {
-        match refusal.status {
-            Some(http::StatusCode::UNAUTHORIZED) => Error::forbidden(format!(
-                "{} does not take the token: it has to be an access token with the scopes read:user, write:admin (or \
-                 write:organization with an owner) and write:repository",
-                self.url
-            ))
-            .with_source(Error::from(refusal)),
-            _ => refusal.into(),
-        }
+        self.scope.get(&self.api).await
     }
 
     /// Pages of a list, until one is not full.
@@ -155,6 +122,8 @@ fn is_missing(refusal: &Refusal) -> bool {
 #[async_trait]
 impl Forge for Gitea {
     async fn greet(&self) -> Result<String> {
+        // Asked first: of a wrong token every answer is 401.
+        let scope = self.scope().await?;
         let version = self.api.get::<Version>("api/v1/version").await?.version;
         if answers::number(&version).is_some_and(|number| number < SINCE) {
             return Err(Error::invalid(format!(
@@ -162,7 +131,6 @@ impl Forge for Gitea {
                 self.url, SINCE.0, SINCE.1
             )));
         }
-        let scope = self.scope().await?;
         Ok(format!(
             "{} is Gitea {version}: its list of jobs ({scope}) is asked, and each runner gets an ephemeral registration",
             self.url
@@ -187,8 +155,8 @@ impl Forge for Gitea {
             let (status, runner, labels) = (job.status.clone(), job.runner_name.clone(), job.labels.clone());
             let Some(job) = job.into_job() else { continue };
             match status.as_str() {
-                "queued" => look.queued.push(QueuedJob { job, labels: labels.unwrap_or_default() }),
-                "in_progress" => look.running.push((runner.unwrap_or_default(), job)),
+                "queued" => look.queued.push(QueuedJob { job, labels: labels.unwrap_or_default(), handle: None }),
+                "in_progress" => look.running.push(RunningJob { job, runner, handle: None }),
                 _ => {}
             }
         }
@@ -203,7 +171,7 @@ impl Forge for Gitea {
 
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
         let scope = match &order.class.repository {
-            Some(repository) => format!("repos/{}", repository.split('/').map(segment).collect::<Vec<_>>().join("/")),
+            Some(repository) => format!("repos/{}", segments(repository)),
             None => self.scope().await?.to_owned(),
         };
         let token = self.registration_token(&scope).await?;
@@ -218,8 +186,6 @@ impl Forge for Gitea {
         let registered: Registered = self.api.call(Method::POST, path, Some(&body)).await?;
         let runner = registered.runner;
         let id = runner.id.parse().map_err(|_| Error::system(format!("the runner's number is none: {}", runner.id)))?;
-        let labels: Vec<String> =
-            order.class.labels.iter().map(|label| format!("{label}:docker://{}", order.job_image)).collect();
         let file = json!({
             "WARNING": "made by ringer for one job",
             "id": id,
@@ -227,7 +193,7 @@ impl Forge for Gitea {
             "name": order.name,
             "token": runner.token,
             "address": self.url,
-            "labels": labels,
+            "labels": order.labels_with_steps(),
             "ephemeral": true,
         });
         Ok(Minted {
@@ -241,17 +207,42 @@ impl Forge for Gitea {
         Ok(self.api.delete(&path).await?)
     }
 
-    /// Among the jobs that were there last.
+    /// Among the newest jobs, which stand on the last pages.
     async fn work_of(&self, registration: &Registration) -> Result<Option<ForgeJob>> {
         let path = format!("api/v1/{}/actions/jobs?limit={PAGE}", self.scope().await?);
-        let newest: Jobs = self.api.get(&path).await?;
-        let is_its = |job: &answers::Job| job.runner_name.as_deref() == Some(&registration.name);
-        Ok(newest.jobs.into_iter().find(is_its).and_then(answers::Job::into_job))
+        let first: Jobs = self.api.get(&path).await?;
+        let last = first.total_count.div_ceil(PAGE).max(1);
+        for page in (1..=last).rev().take(NEWEST) {
+            let found: Jobs = self.api.get(&format!("{path}&page={page}")).await?;
+            let is_its = |job: &answers::Job| job.runner_name.as_deref() == Some(&registration.name);
+            if let Some(job) = found.jobs.into_iter().find(is_its) {
+                return Ok(job.into_job());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Its task is one of those of that name that run: the server knows whose they are.
+    async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()> {
+        let identity: Identity = serde_json::from_str(credential.reveal())
+            .map_err(|error| Error::system("reading a runner's credential").with_source(error))?;
+        let runner = RunnerIdentity { uuid: &identity.uuid, token: &identity.token };
+        let path = format!("api/v1/repos/{}/actions/tasks?limit={PAGE}", segments(&job.repository));
+        let tasks: Tasks = self.api.get(&path).await?;
+        let mut refused = None;
+        for task in tasks.workflow_runs.unwrap_or_default() {
+            if task.name == job.name && task.status == "running" {
+                match fail_task(&self.api, &runner, task.id, why).await {
+                    Ok(()) => return Ok(()),
+                    Err(refusal) => refused = Some(refusal),
+                }
+            }
+        }
+        refused.map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
     async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
-        let repository: Vec<String> = job.repository.split('/').map(segment).collect();
-        let path = format!("api/v1/repos/{}/actions/jobs/{}", repository.join("/"), job.id);
+        let path = format!("api/v1/repos/{}/actions/jobs/{}", segments(&job.repository), job.id);
         let job: answers::Job = self.api.get(&path).await?;
         Ok(job.conclusion.filter(|conclusion| !conclusion.is_empty()))
     }
@@ -295,12 +286,4 @@ impl Forge for Gitea {
     fn job_image(&self) -> &'static str {
         "docker.io/gitea/runner-images:ubuntu-24.04"
     }
-}
-
-/// A name as a part of a path.
-fn segment(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    let escaped =
-        name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
-    escaped.collect()
 }

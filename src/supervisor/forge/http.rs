@@ -80,10 +80,25 @@ impl Api {
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, Refusal> {
         let bytes = self.send(&method, path, body).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let text: String = String::from_utf8_lossy(&bytes).chars().take(QUOTED).collect();
-            self.refused(&method, path, None, &format!("the answer is not what was expected ({error}): {text}"))
+        self.read(&method, path, &bytes)
+    }
+
+    fn read<T: DeserializeOwned>(&self, method: &Method, path: &str, bytes: &[u8]) -> Result<T, Refusal> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            let text: String = String::from_utf8_lossy(bytes).chars().take(QUOTED).collect();
+            self.refused(method, path, None, &format!("the answer is not what was expected ({error}): {text}"))
         })
+    }
+
+    /// A `POST` with further headers.
+    pub async fn post_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+        headers: &[(&str, &str)],
+    ) -> Result<T, Refusal> {
+        let bytes = self.send_with(&Method::POST, path, Some(body), headers).await?;
+        self.read(&Method::POST, path, &bytes)
     }
 
     /// A call without a body.
@@ -105,9 +120,22 @@ impl Api {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<Bytes, Refusal> {
+        self.send_with(method, path, body, &[]).await
+    }
+
+    async fn send_with(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+        headers: &[(&str, &str)],
+    ) -> Result<Bytes, Refusal> {
         let mut request = self.client.request(method.clone(), format!("{}/{path}", self.url));
         request = request.header(http::header::AUTHORIZATION, format!("token {}", self.token.reveal()));
         request = request.header(http::header::ACCEPT, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -158,4 +186,12 @@ fn said(bytes: &[u8]) -> String {
     let text = message.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), ToOwned::to_owned);
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().take(QUOTED).collect()
+}
+
+/// A name, or several with slashes between them, as a part of a path.
+pub fn segments(names: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/');
+    let escaped =
+        names.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    escaped.collect()
 }

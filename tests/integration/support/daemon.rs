@@ -29,9 +29,9 @@ pub struct Daemon {
     folder: tempfile::TempDir,
     process: Child,
     client: Client,
-    /// What starts it, if anything does, and its flags: the same at every start.
+    /// What starts it, if anything does, and the verb with its flags: the same at every start.
     under: Vec<String>,
-    flags: Vec<String>,
+    words: Vec<String>,
 }
 
 impl Daemon {
@@ -52,7 +52,18 @@ impl Daemon {
 
     /// Starts one by a program that takes a command: `prlimit`, say.
     pub async fn start_under(program: &[&str], flags: &[&str]) -> Self {
-        let mut daemon = Self::spawn(Self::folder_of_its_own(), program, flags);
+        let mut daemon = Self::spawn(Self::folder_of_its_own(), program, &[&["serve"], flags].concat());
+        daemon.wait_until_it_answers().await;
+        daemon
+    }
+
+    /// Starts one that launches runners, by `ringer run` with this configuration, at such a place.
+    pub async fn launching(place: &Place, config: &str) -> Self {
+        let folder = Self::folder_of_its_own();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, config).expect("a file in our folder");
+        let config = format!("--config={}", path.display());
+        let mut daemon = Self::spawn(folder, &place.entry().each_ref().map(String::as_str), &["run", &config]);
         daemon.wait_until_it_answers().await;
         daemon
     }
@@ -64,7 +75,7 @@ impl Daemon {
 
     /// Starts one in a folder that was prepared.
     pub async fn start_in(folder: tempfile::TempDir, flags: &[&str]) -> Self {
-        let mut daemon = Self::spawn(folder, &[], flags);
+        let mut daemon = Self::spawn(folder, &[], &[&["serve"], flags].concat());
         daemon.wait_until_it_answers().await;
         daemon
     }
@@ -78,26 +89,26 @@ impl Daemon {
         Self::start_in(folder, &[&format!("--containerd={address}"), "--containerd-namespace=ringer"]).await
     }
 
-    fn spawn(folder: tempfile::TempDir, under: &[&str], flags: &[&str]) -> Self {
+    fn spawn(folder: tempfile::TempDir, under: &[&str], words: &[&str]) -> Self {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let (under, flags) = (owned(under), owned(flags));
-        let process = Self::program(folder.path(), &under, &flags);
+        let (under, words) = (owned(under), owned(words));
+        let process = Self::program(folder.path(), &under, &words);
         let client = Client::new(folder.path().join("docker.sock"));
-        Self { folder, process, client, under, flags }
+        Self { folder, process, client, under, words }
     }
 
-    fn program(folder: &Path, under: &[String], flags: &[String]) -> Child {
+    fn program(folder: &Path, under: &[String], words: &[String]) -> Child {
         let path = |name: &str| folder.join(name);
         let log = fs::File::options().create(true).append(true).open(path("log")).expect("a log file");
         Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
             .args(under)
-            .args([env!("CARGO_BIN_EXE_ringer"), "serve"])
+            .arg(env!("CARGO_BIN_EXE_ringer"))
+            .args(words)
             .arg(format!("--host=unix://{}", path("docker.sock").display()))
             .arg(format!("--data-root={}", path("data").display()))
             .arg(format!("--exec-root={}", path("run").display()))
             .arg("--debug")
-            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file again"))
             .stderr(log)
@@ -171,7 +182,7 @@ impl Daemon {
 
     /// Starts the program again on the same folders, after `kill`.
     pub async fn restart(&mut self) {
-        self.process = Self::program(self.folder.path(), &self.under, &self.flags);
+        self.process = Self::program(self.folder.path(), &self.under, &self.words);
         self.wait_until_it_answers().await;
     }
 

@@ -2,6 +2,7 @@
 //! goes with the guards.
 
 mod config;
+mod images;
 mod runner;
 
 use std::{
@@ -17,7 +18,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
-pub use self::runner::Runner;
+pub use self::{images::Images, runner::Runner};
 use super::{
     daemon::http::{Answer, Client},
     place::{self, Place},
@@ -91,7 +92,6 @@ impl Gitea {
     }
 
     /// A token of [`USER`] that may do everything.
-    #[allow(dead_code, reason = "for the supervisor's suites")]
     pub fn token(&self) -> &str {
         &self.token
     }

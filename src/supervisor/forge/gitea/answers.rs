@@ -10,19 +10,13 @@ pub struct Version {
     pub version: String,
 }
 
-/// `GET /user`.
-#[derive(Deserialize)]
-pub struct User {
-    pub login: String,
-    #[serde(default)]
-    pub is_admin: bool,
-}
-
 /// `GET …/actions/jobs`.
 #[derive(Deserialize)]
 pub struct Jobs {
     #[serde(default, deserialize_with = "null_is_empty")]
     pub jobs: Vec<Job>,
+    #[serde(default)]
+    pub total_count: usize,
 }
 
 /// One of them.
@@ -47,7 +41,7 @@ impl Job {
         let (_, path) = self.url.split_once("/repos/")?;
         let mut parts = path.split('/');
         let repository = format!("{}/{}", parts.next()?, parts.next()?);
-        Some(ForgeJob { id: self.id, repository, name: self.name, url: self.html_url.unwrap_or(self.url) })
+        Some(ForgeJob { id: self.id, task: None, repository, name: self.name, url: self.html_url.unwrap_or(self.url) })
     }
 }
 
@@ -83,6 +77,29 @@ pub struct NewRunner {
     pub id: String,
     pub uuid: String,
     pub token: String,
+}
+
+/// What is read of a runner's own file.
+#[derive(Deserialize)]
+pub struct Identity {
+    pub uuid: String,
+    pub token: String,
+}
+
+/// `GET /repos/…/actions/tasks`.
+#[derive(Deserialize)]
+pub struct Tasks {
+    pub workflow_runs: Option<Vec<Task>>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub struct Task {
+    pub id: i64,
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub status: String,
 }
 
 fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {

@@ -1,0 +1,111 @@
+//! The programs of upstream runners: found by looking into images, and taken out of them for jobs whose own image has none.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::TryStreamExt;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::runner::Runner;
+use crate::{
+    model::{ErrorKind, Result, error::Context},
+    work::blocking,
+};
+
+/// The longest program that is taken out of an image.
+const LONGEST: u64 = 1 << 30;
+
+/// What is known of programs in images. Clones share it.
+#[derive(Clone)]
+pub struct Programs(Arc<Inner>);
+
+struct Inner {
+    folder: PathBuf,
+    /// Where which image has its program, by the image's id.
+    known: Mutex<BTreeMap<String, Option<&'static str>>>,
+    taking: tokio::sync::Mutex<()>,
+}
+
+impl Programs {
+    /// What is taken out is kept in `folder`.
+    pub fn new(folder: PathBuf) -> Self {
+        Self(Arc::new(Inner { folder, known: Mutex::default(), taking: tokio::sync::Mutex::default() }))
+    }
+
+    /// The first of these programs that is in an image that was pulled.
+    pub async fn find(
+        &self,
+        runner: &Runner,
+        image: &str,
+        candidates: &'static [&'static str],
+    ) -> Result<Option<&'static str>> {
+        let id = runner.image_id(image).await?;
+        let known = self.known().get(&id).copied();
+        if let Some(found) = known {
+            return Ok(found);
+        }
+        let found = runner
+            .with_probe(image, async |engine, scope, probe| {
+                for program in candidates {
+                    match engine.container_archive_info(scope, probe, program).await {
+                        Ok(_) => return Ok(Some(*program)),
+                        Err(error) if error.kind() == ErrorKind::NotFound => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(None)
+            })
+            .await?;
+        self.known().insert(id, found);
+        Ok(found)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Option<&'static str>>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A program of an image as a file of the machine, taken out once per image.
+    pub async fn take(&self, runner: &Runner, image: &str, program: &str) -> Result<PathBuf> {
+        let _one_at_a_time = self.0.taking.lock().await;
+        let id = runner.image_id(image).await?;
+        let path = self.0.folder.join(id.trim_start_matches("sha256:"));
+        if path.exists() {
+            return Ok(path);
+        }
+        let doing = || format!("taking {program} out of {image}");
+        let taken = path.clone();
+        let take = async |engine: &crate::engine::Engine, scope: &crate::engine::tenants::Scope, probe: &str| {
+            let (_, archive) = engine.container_archive(scope, probe, program).await?;
+            let reader = StreamReader::new(archive.map_err(io::Error::other));
+            // The bridge has to know the runtime before it is in a thread without one.
+            let reader = SyncIoBridge::new(Box::pin(reader));
+            blocking(move || unpack(reader, &taken).context("unpacking")).await
+        };
+        runner.with_probe(image, take).await.map_err(|error| error.context(doing()))?;
+        Ok(path)
+    }
+}
+
+/// The one file of an archive. It is there whole or not at all.
+fn unpack(archive: impl Read, path: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(archive);
+    let mut entries = archive.entries()?;
+    let entry = entries.next().ok_or_else(|| io::Error::other("the archive is empty"))??;
+    if !entry.header().entry_type().is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let half = path.with_extension("part");
+    let mut file = fs::File::create(&half)?;
+    if io::copy(&mut entry.take(LONGEST + 1), &mut file)? > LONGEST {
+        return Err(io::Error::other(format!("it is longer than {LONGEST} bytes")));
+    }
+    fs::set_permissions(&half, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&half, path)?;
+    Ok(())
+}

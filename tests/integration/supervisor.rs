@@ -1,0 +1,239 @@
+//! `ringer run` on the real Gitea, with a stand-in for its runner: from a push to green, and what happens when somebody cancels, dies or is
+//! wrong.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    daemon::Daemon,
+    forge::{Gitea, Images, USER},
+};
+
+/// For whatever a job waits for on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+const WORKFLOW: &str = ".gitea/workflows/ci.yml";
+
+/// Ten jobs that all make the same things, and would get in each other's way on one socket.
+const TEN: &str = r#"
+on: push
+defaults: {run: {shell: sh}}
+jobs:
+  one-of:
+    runs-on: lab
+    strategy: {matrix: {number: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}}
+    steps:
+      - run: test -S /var/run/docker.sock
+      - run: wget -qO- "$GITHUB_SERVER_URL/api/v1/version"
+"#;
+
+const LONG: &str = r#"
+on: push
+defaults: {run: {shell: sh}}
+jobs:
+  long:
+    runs-on: lab
+    steps:
+      - run: echo begun; sleep 1000
+"#;
+
+/// Says in which image it is, and whether there is Docker.
+const LOOK: &str = r#"
+on: push
+defaults: {run: {shell: sh}}
+jobs:
+  look:
+    runs-on: lab
+    steps:
+      - run: test -x /opt/ringer-program && echo "beside the runner"; test -S /var/run/docker.sock || echo "no docker"
+"#;
+
+/// The forge, what its runners are made of, and the daemon that launches them.
+struct Lab {
+    daemon: Daemon,
+    images: Images,
+    gitea: Gitea,
+}
+
+impl Lab {
+    /// `None` where a part is absent, which CI does not let pass. `more` is added to the forge's section.
+    async fn start(more: &str) -> Option<Self> {
+        let gitea = Gitea::start().await?;
+        let images = Images::start(gitea.place()).await?;
+        let daemon = Daemon::launching(gitea.place(), &config(&gitea, gitea.token(), &images, more)).await;
+        Some(Self { daemon, images, gitea })
+    }
+
+    fn launches(&self) -> Vec<Value> {
+        let output = self.daemon.ringer(&["jobs", "--all", "--json"]).output().expect("ringer runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("launches as JSON")
+    }
+
+    /// Waits until the launches are as they should be.
+    async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let launches = self.launches();
+            if is_so(&launches) {
+                return launches;
+            }
+            assert!(Instant::now() < deadline, "not {what}: {launches:#?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn until_all_ended(&self, count: usize) -> Vec<Value> {
+        let is_so =
+            |launches: &[Value]| launches.len() >= count && launches.iter().all(|launch| launch["state"] == "ended");
+        self.until("all ended", is_so).await
+    }
+
+    /// Nothing of any job is left, here or at the forge.
+    async fn is_clean(&self) {
+        assert_eq!(self.gitea.runners().await, Vec::<Value>::new());
+        let jobs = self.daemon.ringer(&["job", "ls", "--json"]).output().expect("ringer runs").stdout;
+        assert_eq!(serde_json::from_slice::<Value>(&jobs).expect("JSON"), json!([]));
+        let left = |folder: &str| fs::read_dir(self.daemon.folder().join(folder)).map_or(0, Iterator::count);
+        assert_eq!((left("data/tenants"), left("run/jobs"), left("run/hosts")), (0, 0, 0), "folders of jobs");
+    }
+}
+
+fn config(gitea: &Gitea, token: &str, images: &Images, more: &str) -> String {
+    let (url, runner, job) = (gitea.url(), images.runner(), images.job());
+    format!(
+        "[gitea]\ninstance_url = '{url}'\ntoken = '{token}'\nlabels = ['lab']\nrunner_image = '{runner}'\njob_image = '{job}'\n{more}\n"
+    )
+}
+
+#[tokio::test]
+async fn ten_jobs_turn_green_in_ten_runners_and_nothing_is_left() {
+    let Some(lab) = Lab::start("memory = '1g'").await else { return };
+    let commit = lab.gitea.repository("ten", &[(WORKFLOW, TEN)]).await;
+    let jobs = lab.gitea.until_jobs("ten", &commit, 10, "success").await;
+    let runners: BTreeSet<&str> = jobs.iter().filter_map(|job| job["runner_name"].as_str()).collect();
+    assert_eq!(runners.len(), 10, "a fresh one each: {runners:?}");
+    let launches = lab.until_all_ended(10).await;
+    assert!(launches.iter().all(|launch| launch["outcome"] == "success"), "{launches:#?}");
+    assert!(launches.iter().all(|launch| launch["repository"] == "ci/ten"), "{launches:#?}");
+    lab.is_clean().await;
+
+    let name = launches[0]["name"].as_str().expect("a name");
+    let log = lab.daemon.ringer(&["logs", name]).output().expect("ringer runs").stdout;
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.contains("has ended: RESULT_SUCCESS"), "the runner's log outlives it: {log}");
+    assert!(!lab.daemon.log().contains(lab.gitea.token()) && !log.contains(lab.gitea.token()), "the token is in a log");
+}
+
+#[tokio::test]
+async fn a_cancel_ends_the_job_within_a_minute() {
+    let Some(lab) = Lab::start("").await else { return };
+    let commit = lab.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
+    let jobs = lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
+    lab.until("running", |launches| launches[0]["state"] == "running").await;
+    lab.gitea.cancel("long", &jobs[0]).await;
+    let cancelled = Instant::now();
+    let launches = lab.until_all_ended(1).await;
+    assert!(cancelled.elapsed() < Duration::from_secs(60));
+    assert_eq!(launches[0]["outcome"], "cancelled");
+    lab.is_clean().await;
+}
+
+#[tokio::test]
+async fn a_killed_daemon_leaves_nothing_behind_when_it_is_back() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let commit = lab.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
+    lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
+    lab.until("running", |launches| launches[0]["state"] == "running").await;
+    lab.daemon.kill();
+    lab.daemon.restart().await;
+    lab.until_all_ended(1).await;
+    lab.gitea.until_jobs("long", &commit, 1, "failure").await;
+    lab.is_clean().await;
+
+    let quick = LONG.replace("sleep 1000", "true");
+    let commit = lab.gitea.commit("long", &[(WORKFLOW, &quick)]).await;
+    lab.gitea.until_jobs("long", &commit, 1, "success").await;
+    lab.until_all_ended(2).await;
+    lab.is_clean().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_stopped_fails_its_jobs_and_says_why() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let commit = lab.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
+    lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
+    lab.until("running", |launches| launches[0]["state"] == "running").await;
+    assert!(lab.daemon.end().success());
+    let jobs = lab.gitea.until_jobs("long", &commit, 1, "failure").await;
+    let log = lab.gitea.job_log("long", &jobs[0]).await;
+    assert!(log.contains("ringer: the daemon is shutting down"), "people are told why: {log}");
+    assert_eq!(lab.gitea.runners().await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn steps_run_beside_the_runner_in_an_image_that_has_none() {
+    let Some(lab) = Lab::start("mode = 'single'").await else { return };
+    let commit = lab.gitea.repository("look", &[(WORKFLOW, LOOK)]).await;
+    let jobs = lab.gitea.until_jobs("look", &commit, 1, "success").await;
+    let log = lab.gitea.job_log("look", &jobs[0]).await;
+    assert!(log.contains("Z beside the runner") && log.contains("Z no docker"), "{log}");
+    lab.until_all_ended(1).await;
+    lab.is_clean().await;
+}
+
+#[tokio::test]
+async fn a_repositorys_image_is_its_own_and_its_runner_takes_no_other_job() {
+    let Some(gitea) = Gitea::start().await else { return };
+    let Some(images) = Images::start(gitea.place()).await else { return };
+    let own = format!("[runner.repo_images]\nown = '{}'\n", images.runner());
+    let text = format!("{}{own}", config(&gitea, gitea.token(), &images, ""));
+    let daemon = Daemon::launching(gitea.place(), &text).await;
+    let lab = Lab { daemon, images, gitea };
+    for (repository, image) in [("own", lab.images.runner()), ("other", lab.images.job())] {
+        let commit = lab.gitea.repository(repository, &[(WORKFLOW, LOOK)]).await;
+        lab.gitea.until_jobs(repository, &commit, 1, "success").await;
+        let launches = lab.until_all_ended(1).await;
+        let launch = launches.last().expect("it was launched");
+        assert_eq!((&launch["image"], &launch["repository"]), (&json!(image), &json!(format!("{USER}/{repository}"))));
+    }
+    lab.is_clean().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
+    let Some(gitea) = Gitea::start().await else { return };
+    let Some(images) = Images::start(gitea.place()).await else { return };
+    let section = |name: &str, text: String| text.replacen("[gitea]\n", &format!("[[gitea]]\nname = '{name}'\n"), 1);
+    let bad = section("bad", config(&gitea, "0123456789012345678901234567890123456789", &images, ""));
+    let empty = config(&gitea, gitea.token(), &images, "").replace(&images.runner(), &images.job());
+    let empty = section("empty", empty.replace("'lab'", "'empty'"));
+    let good = section("good", config(&gitea, gitea.token(), &images, ""));
+    let daemon = Daemon::launching(gitea.place(), &format!("{bad}{empty}{good}")).await;
+    let lab = Lab { daemon, images, gitea };
+
+    let nobodys = LONG.replace("runs-on: lab", "runs-on: nobody");
+    lab.gitea.repository("nobodys", &[(WORKFLOW, &nobodys)]).await;
+    let empty = LONG.replace("runs-on: lab", "runs-on: empty");
+    lab.gitea.repository("empty", &[(WORKFLOW, &empty)]).await;
+    let quick = LONG.replace("sleep 1000", "true");
+    let commit = lab.gitea.repository("quick", &[(WORKFLOW, &quick)]).await;
+    lab.gitea.until_jobs("quick", &commit, 1, "success").await;
+
+    let is_failed = |launch: &Value| launch["forge"] == "empty" && launch["state"] == "ended";
+    let launches = lab.until("failed", |launches| launches.iter().any(is_failed)).await;
+    let failed = launches.iter().find(|launch| is_failed(launch)).expect("it is there");
+    let words = failed["outcome"].as_str().unwrap_or_default();
+    assert!(words.contains("holds no runner"), "{words}");
+    let output = lab.daemon.ringer(&["jobs"]).output().expect("ringer runs").stdout;
+    let told = String::from_utf8_lossy(&output).into_owned();
+    assert!(told.contains("bad: ") && told.contains("does not take the token"), "{told}");
+    let log = lab.daemon.log();
+    assert_eq!(log.matches("does not take the token").count(), 1, "said once");
+    assert!(log.contains("no runner here has the label nobody"), "{log}");
+}

@@ -1,0 +1,66 @@
+//! Debian's registry, with the images that the supervisor's runners and jobs are made of.
+
+use std::{
+    fs,
+    process::{Child, Stdio},
+    time::Instant,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{LIMIT, Place, part};
+
+/// A registry at a place. It ends with its guard.
+pub struct Images {
+    folder: tempfile::TempDir,
+    server: Child,
+    address: String,
+}
+
+impl Images {
+    /// Starts one with the runner's image and a small one for jobs; `None` where the runner is absent, which CI does not let pass.
+    pub async fn start(place: &Place) -> Option<Self> {
+        part("RINGER_TEST_GITEA_RUNNER")?;
+        let folder = tempfile::Builder::new().prefix("registry-").tempdir().expect("a folder");
+        let log = fs::File::create(folder.path().join("output")).expect("a log file");
+        let server = place
+            .command(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/registry"))
+            .arg(folder.path())
+            .args(["busybox", "runner"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file again"))
+            .stderr(log)
+            .spawn()
+            .expect("nsenter is there");
+        let mut images = Self { folder, server, address: String::new() };
+        let deadline = Instant::now() + LIMIT;
+        while images.address.is_empty() {
+            let ended = images.server.try_wait().expect("a child can be waited for");
+            let output = || fs::read_to_string(images.folder.path().join("output")).unwrap_or_default();
+            assert!(ended.is_none() && Instant::now() < deadline, "no registry: {}", output());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let address = fs::read_to_string(images.folder.path().join("address")).unwrap_or_default();
+            address.trim().clone_into(&mut images.address);
+        }
+        Some(images)
+    }
+
+    /// The image of Gitea's runner.
+    pub fn runner(&self) -> String {
+        format!("{}/ringer/gitea-runner", self.address)
+    }
+
+    /// An image for jobs.
+    pub fn job(&self) -> String {
+        format!("{}/busybox", self.address)
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
+        // TERM: the script ends the server itself.
+        let _ended_already = pid.map(|pid| kill_process(pid, Signal::TERM));
+        let _reaped_already = self.server.wait();
+    }
+}
