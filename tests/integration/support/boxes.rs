@@ -1,5 +1,7 @@
 //! An image of Debian's static busybox, and short ways to run containers of it.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -67,6 +69,27 @@ impl Client {
         let answer = self.whole(request).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(!answer.text().contains("errorDetail"), "{}", answer.text());
+    }
+
+    /// Gives it an image of `images/make`, by the name of its file; false where that is absent, which CI does not let pass.
+    pub async fn load_image(&self, name: &str) -> bool {
+        let archive =
+            std::env::var_os("RINGER_TEST_IMAGES").map(|folder| Path::new(&folder).join(format!("{name}.tar")));
+        let Some(archive) = archive.filter(|archive| archive.exists()) else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "absent in CI: RINGER_TEST_IMAGES names no folder with {name}.tar"
+            );
+            eprintln!("absent: RINGER_TEST_IMAGES names no folder with {name}.tar");
+            return false;
+        };
+        let request = Request::post("/images/load?quiet=1")
+            .header("content-type", "application/x-tar")
+            .body(Full::from(std::fs::read(archive).expect("an archive")))
+            .expect("a constant request");
+        let answer = self.whole(request).await;
+        assert!(answer.status == 200 && answer.text().contains("Loaded image"), "{}", answer.text());
+        true
     }
 
     /// Makes a container that runs `script` in a shell; `extra` is laid over the body. Returns its id.

@@ -108,17 +108,34 @@ impl Gitea {
 
     /// Makes a repository of [`USER`] whose first commit has these files; the commit.
     pub async fn repository(&self, name: &str, files: &[(&str, &str)]) -> String {
-        let body = json!({"name": name, "default_branch": "main", "auto_init": true});
-        let answer = self.client.post("/api/v1/user/repos", body).await;
-        assert_eq!(answer.status, 201, "{}", answer.text());
+        self.new_repository("/user/repos", name).await;
         self.commit(name, files).await
     }
 
-    /// Commits these files, new or changed; the commit.
+    /// Commits these files, new or changed, to a repository of [`USER`]; the commit.
     pub async fn commit(&self, repository: &str, files: &[(&str, &str)]) -> String {
+        self.commit_to(&format!("{USER}/{repository}"), files).await
+    }
+
+    /// Makes `uses: actions/checkout@v4` work, in images with git and node.
+    pub async fn add_checkout(&self) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("forges/checkout");
+        let file = |name: &str| fs::read_to_string(folder.join(name)).expect("a file of this repository");
+        self.post("/orgs", json!({"username": "actions"})).await;
+        self.new_repository("/orgs/actions/repos", "checkout").await;
+        let files = [("action.yml", file("action.yml")), ("index.js", file("index.js"))];
+        self.commit_to("actions/checkout", &files.each_ref().map(|(path, text)| (*path, text.as_str()))).await;
+        self.post("/repos/actions/checkout/tags", json!({"tag_name": "v4", "target": "main"})).await;
+    }
+
+    async fn new_repository(&self, path: &str, name: &str) {
+        self.post(path, json!({"name": name, "default_branch": "main", "auto_init": true})).await;
+    }
+
+    async fn commit_to(&self, repository: &str, files: &[(&str, &str)]) -> String {
         let mut changes = Vec::new();
         for (path, text) in files {
-            let there = self.client.get(&format!("/api/v1/repos/{USER}/{repository}/contents/{path}")).await;
+            let there = self.client.get(&format!("/api/v1/repos/{repository}/contents/{path}")).await;
             let mut change = json!({"path": path, "content": BASE64_STANDARD.encode(text), "operation": "create"});
             if there.status == 200 {
                 change["operation"] = "update".into();
@@ -127,9 +144,8 @@ impl Gitea {
             changes.push(change);
         }
         let body = json!({"branch": "main", "message": "a change", "files": changes});
-        let answer = self.client.post(&format!("/api/v1/repos/{USER}/{repository}/contents"), body).await;
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        answer.json()["commit"]["sha"].as_str().expect("a commit").to_owned()
+        let made = self.post(&format!("/repos/{repository}/contents"), body).await;
+        made["commit"]["sha"].as_str().expect("a commit").to_owned()
     }
 
     /// The jobs of a commit, oldest first, as its API describes them.
@@ -216,6 +232,13 @@ impl Gitea {
     pub async fn get(&self, path: &str) -> Value {
         let answer = self.client.get(&format!("/api/v1{path}")).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// `POST` that makes something, below `/api/v1`.
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let answer = self.client.post(&format!("/api/v1{path}"), body).await;
+        assert_eq!(answer.status, 201, "{path}: {}", answer.text());
         answer.json()
     }
 
