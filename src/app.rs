@@ -9,7 +9,10 @@ use std::sync::Arc;
 use ringer::{
     admin::{self, AdminState},
     api::{self, ApiState},
-    edge::server::{Access, ListenAddress, Listener, Listening, Server, Tls},
+    edge::{
+        audit::Audit,
+        server::{Access, ListenAddress, Listener, Listening, Server, Tls},
+    },
     engine::Engine,
     model::{Error, Result, error::Context, id::TenantId},
     supervisor::{Supervisor, settings::Settings},
@@ -106,10 +109,11 @@ async fn listen(
     let server = Arc::new(Server::new()?.allowing_hosts(&config.allowed_hosts));
     let engine = state.engine.clone();
     let router = api::router(state);
-    engine.serve_jobs(Arc::new(JobDoors::new(server.clone(), router.clone()))).await;
-    let of_default = || api::for_tenant(&router, TenantId::default_tenant());
+    let audit = Audit::open(&config.audit_log).context(format!("opening {}", config.audit_log.display()))?;
+    engine.serve_jobs(Arc::new(JobDoors::new(&server, router.clone(), audit.clone()))).await;
+    let of_default = || audit.of(api::for_tenant(&router, TenantId::default_tenant()), None);
     let mut listening: Vec<_> = listeners.into_iter().map(|listener| server.listen(listener, of_default())).collect();
-    listening.push(server.listen(admin, admin::api(AdminState { engine, supervisor })));
+    listening.push(server.listen(admin, audit.of(admin::api(AdminState { engine, supervisor }), None)));
     Ok((server, listening))
 }
 

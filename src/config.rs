@@ -105,6 +105,9 @@ pub struct ServeOptions {
     /// Folder of policies that jobs name, NAME.toml each
     #[arg(long, value_name = "PATH")]
     pub policy_dir: Option<PathBuf>,
+    /// File of who changed what, rotated there [default: DATA_ROOT/audit.log]
+    #[arg(long, value_name = "PATH")]
+    pub audit_log: Option<PathBuf>,
     /// Room for images that are kept for jobs to come, such as 20g [default: 20g]
     #[arg(long, value_name = "BYTES")]
     pub cache_max_bytes: Option<Bytes>,
@@ -227,6 +230,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Names by which pages in browsers may use the tcp hosts without TLS.
     pub allowed_hosts: Vec<String>,
+    /// Where it is written down who changed what.
+    pub audit_log: PathBuf,
     /// Where the admin API is.
     pub admin_socket: PathBuf,
     /// File for our process number.
@@ -304,6 +309,7 @@ impl ServeOptions {
             job_deny: list(self.job_deny, file.job_deny),
             job_policy: self.job_policy.or(file.job_policy),
             policy_dir: self.policy_dir.or(file.policy_dir),
+            audit_log: self.audit_log.or(file.audit_log),
             cache_max_bytes: self.cache_max_bytes.or(file.cache_max_bytes),
             cache_max_age: self.cache_max_age.or(file.cache_max_age),
             init: self.init.or(file.init),
@@ -356,6 +362,7 @@ impl ServeOptions {
             group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
             tls,
             allowed_hosts: self.allowed_host,
+            audit_log: self.audit_log.unwrap_or_else(|| data_root.join("audit.log")),
             admin_socket: admin_socket(self.admin_host, &exec_root)?,
             pidfile: self.pidfile.unwrap_or_else(|| exec_root.join("ringer.pid")),
             containerd,

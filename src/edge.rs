@@ -1,9 +1,11 @@
 //! Level 3: sockets, connections and routes of any HTTP API of ours; knows none.
 //!
 //! `server` owns listeners and connections, `route` finds a request's handler in a table, `extract` says who asks and
-//! about what, `takeover` gives a connection away from HTTP, and `error` maps failures to statuses.
+//! about what, `takeover` gives a connection away from HTTP, `error` maps failures to statuses, and `audit` writes down
+//! who changed what.
 
 pub mod answer;
+pub mod audit;
 pub mod error;
 pub mod extract;
 pub mod route;

@@ -159,6 +159,11 @@ pub fn refusals(policy: &Policy, asked: Asked<'_>) -> Vec<Error> {
     demands::of(asked).into_iter().filter(denied).map(refusal).collect()
 }
 
+/// Whether a rule allows everything.
+pub fn allows_all(policy: &Policy, key: Key) -> bool {
+    policy.rules.get(&key) == Some(&Rule::All(true))
+}
+
 /// Whether a policy allows it. What it has no rule for, it does not.
 fn allows(policy: &Policy, demand: &Demand) -> bool {
     match policy.rules.get(&demand.key) {

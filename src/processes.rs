@@ -21,7 +21,10 @@ const MAX_PID_NAMESPACES: usize = 33;
 
 /// A process, by its folder below `/proc`: once it has ended there is nothing in that, whoever has the number.
 #[derive(Debug)]
-pub struct Process(OwnedFd);
+pub struct Process {
+    folder: OwnedFd,
+    number: u32,
+}
 
 /// Which namespace: two processes with the same see the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +37,12 @@ pub struct RootFolder(u64, u32, u32, u64);
 impl Process {
     /// Ourselves.
     pub fn own() -> io::Result<Self> {
-        Self::open("self")
+        Self::open("self", std::process::id())
     }
 
     /// The process that has this number now.
     pub fn numbered(pid: u32) -> io::Result<Self> {
-        Self::open(&pid.to_string())
+        Self::open(&pid.to_string(), pid)
     }
 
     /// The process of a pidfd. `NotFound` if it has ended.
@@ -53,15 +56,20 @@ impl Process {
         if asked[0].revents().is_empty() { Ok(process) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
-    fn open(name: &str) -> io::Result<Self> {
+    fn open(name: &str, number: u32) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::open(format!("/proc/{name}"), flags, Mode::empty())?))
+        Ok(Self { folder: rustix::fs::open(format!("/proc/{name}"), flags, Mode::empty())?, number })
+    }
+
+    /// The number that it has, or had.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// Its root, as a descriptor.
     pub fn root(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.0, c"root", flags, Mode::empty())?)
+        Ok(rustix::fs::openat(&self.folder, c"root", flags, Mode::empty())?)
     }
 
     /// Which root that is.
@@ -73,7 +81,7 @@ impl Process {
 
     /// A descriptor of the mounts that it sees.
     pub fn mounts(&self) -> io::Result<OwnedFd> {
-        Ok(rustix::fs::openat(&self.0, c"ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+        Ok(rustix::fs::openat(&self.folder, c"ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// Which mounts it sees.
@@ -84,7 +92,7 @@ impl Process {
     /// The pid namespaces that it is in, its own first, as far up as we see.
     pub fn pid_namespaces(&self) -> io::Result<Vec<Namespace>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let mut open = rustix::fs::openat(&self.0, c"ns/pid", flags, Mode::empty())?;
+        let mut open = rustix::fs::openat(&self.folder, c"ns/pid", flags, Mode::empty())?;
         let mut found = vec![namespace(open.as_fd())?];
         while found.len() < MAX_PID_NAMESPACES {
             let Some(parent) = parent_of(open.as_fd()) else { break };
@@ -96,7 +104,7 @@ impl Process {
 
     /// Its places in the trees of cgroups, as we see these.
     pub fn cgroups(&self) -> io::Result<Vec<String>> {
-        let file = rustix::fs::openat(&self.0, c"cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = rustix::fs::openat(&self.folder, c"cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let mut text = String::new();
         File::from(file).read_to_string(&mut text)?;
         // `4:memory:/path`

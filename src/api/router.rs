@@ -60,7 +60,7 @@ impl Router {
         request.extensions_mut().insert(version);
         let mut response = match self.permit(route, &request) {
             Ok(()) => self.table.call(route, name, request).await,
-            Err(refusal) => refusal.into_response(),
+            Err(refusal) => route::called(route, name, refusal.into_response()),
         };
         self.add_headers(&mut response);
         response

@@ -8,7 +8,10 @@ use std::{
 use async_trait::async_trait;
 use ringer::{
     api::{self, router::Router},
-    edge::server::{Access, Listener, Listening, Server},
+    edge::{
+        audit::Audit,
+        server::{Access, Listener, Listening, Server},
+    },
     engine::jobs::{Door, Doors},
     model::{Error, Result, job::JobRecord},
 };
@@ -18,12 +21,13 @@ pub struct JobDoors {
     /// Not held: the engine has us, and the server's handlers have the engine.
     server: Weak<Server>,
     router: Router,
+    audit: Arc<Audit>,
 }
 
 impl JobDoors {
     /// On `server`, with Docker's API.
-    pub fn new(server: Arc<Server>, router: Router) -> Self {
-        Self { server: Arc::downgrade(&server), router }
+    pub fn new(server: &Arc<Server>, router: Router, audit: Arc<Audit>) -> Self {
+        Self { server: Arc::downgrade(server), router, audit }
     }
 }
 
@@ -32,7 +36,8 @@ impl Doors for JobDoors {
         let server = self.server.upgrade().ok_or_else(|| Error::unavailable("the daemon is shutting down"))?;
         // Who may come through is said by the folder: users of the job's containers have other numbers.
         let listener = Listener::unix(socket, Access::Everybody)?;
-        Ok(Box::new(JobDoor(server.listen(listener, api::for_tenant(&self.router, job.id.clone())))))
+        let api = api::for_tenant(&self.router, job.id.clone());
+        Ok(Box::new(JobDoor(server.listen(listener, self.audit.of(api, Some(job.id.clone()))))))
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use super::audit::Made;
 use crate::model::Error;
 
 /// A JSON body with Go's newline at its end; 200 unless it stands in a tuple with another status:
@@ -26,7 +27,16 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// 201 with a JSON body.
+/// 201 with a JSON body, by whose id or name the audit log calls what was made.
 pub fn created<T: Serialize>(body: T) -> Response {
-    (StatusCode::CREATED, Json(body)).into_response()
+    let body = match serde_json::to_value(body) {
+        Ok(body) => body,
+        Err(error) => return Error::system("encoding the answer").with_source(error).into_response(),
+    };
+    let made = ["Id", "Name", "id"].iter().find_map(|key| body[key].as_str()).map(|name| Made(name.to_owned()));
+    let mut response = (StatusCode::CREATED, Json(body)).into_response();
+    if let Some(made) = made {
+        response.extensions_mut().insert(made);
+    }
+    response
 }

@@ -7,6 +7,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use super::audit::Refused;
 use crate::model::{Error, ErrorKind};
 
 /// The status of a kind.
@@ -52,7 +53,11 @@ impl IntoResponse for Error {
         } else {
             tracing::debug!("request refused: {}", self.chain());
         }
-        message(status, self.message())
+        let mut response = message(status, self.message());
+        if let Some(rule) = self.refused_by() {
+            response.extensions_mut().insert(Refused(rule));
+        }
+        response
     }
 }
 

@@ -11,7 +11,7 @@ use axum::{
 use futures_util::FutureExt;
 use http::{Method, Request, StatusCode};
 
-use super::{error, extract::PathName};
+use super::{audit::Called, error, extract::PathName};
 use crate::model::Error;
 
 /// An answer that is being made.
@@ -90,17 +90,25 @@ impl<S: Clone + Send + Sync + 'static> Table<S> {
     /// Answers a request of `route`; a panic of the handler is a 500.
     pub async fn call(&self, route: &Route<S>, name: &str, mut request: Request<Body>) -> Response {
         let Some(handler) = &route.handler else {
-            return Error::call_not_implemented(route.method.as_str(), route.path).into_response();
+            let refusal = Error::call_not_implemented(route.method.as_str(), route.path);
+            return called(route, name, refusal.into_response());
         };
         if !name.is_empty() {
             request.extensions_mut().insert(PathName(name.to_owned()));
         }
         let answer = AssertUnwindSafe(async { handler(request, self.state.clone()).await });
-        answer.catch_unwind().await.unwrap_or_else(|_| {
+        let response = answer.catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(operation = route.operation, "the handler of {} panicked", route.operation);
             error::message(StatusCode::INTERNAL_SERVER_ERROR, &format!("ringer failed in {}", route.operation))
-        })
+        });
+        called(route, name, response)
     }
+}
+
+/// An answer that says which call it is one to.
+pub fn called<S>(route: &Route<S>, name: &str, mut response: Response) -> Response {
+    response.extensions_mut().insert(Called { operation: route.operation, object: name.to_owned() });
+    response
 }
 
 /// The path with its percent escapes resolved; `None` if they are not well-formed or not UTF-8.

@@ -147,6 +147,11 @@ impl Scope {
         self.tenant.socket()
     }
 
+    /// What the tenant's clients may do.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.tenant.policy()
+    }
+
     /// 403 if the tenant's policy does not allow what is asked.
     pub(crate) fn permit(&self, asked: Asked<'_>) -> Result<()> {
         self.tenant.permit(asked)

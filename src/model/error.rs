@@ -465,6 +465,13 @@ impl Error {
         self.refused_by
     }
 
+    /// 400: a bind of a client that may bind some paths only is of a path, not of where links lead from there.
+    pub fn bind_source_has_link(path: &str) -> Self {
+        Self::invalid(format!(
+            "bind source path has a link on its way, which this job's policy does not let it follow: {path}"
+        ))
+    }
+
     /// 409 of a second prune of the same kind.
     pub fn prune_is_running() -> Self {
         Self::conflict("a prune operation is already running")

@@ -120,6 +120,12 @@ pub const MESSAGE: usize = 16 << 10;
 /// Bytes of a stranger's name or word that is shown in an error's text.
 pub const SHOWN: usize = 1 << 10;
 
+/// Bytes of a file of the audit log before another one is begun.
+pub const AUDIT_FILE: u64 = 16 << 20;
+
+/// Files of it that are kept.
+pub const AUDIT_FILES: u64 = 5;
+
 /// Adds up what a configuration or a stage's arguments hold.
 pub fn configuration(sizes: impl IntoIterator<Item = usize>) -> Result<()> {
     match sizes.into_iter().sum::<usize>() > CONFIGURATION {

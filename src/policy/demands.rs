@@ -159,7 +159,7 @@ impl Demands {
         let point = &mount.point;
         match point.kind {
             MountKind::Bind => {
-                if point.root == SourceRoot::Machine {
+                if matches!(point.root, SourceRoot::Machine | SourceRoot::Exact) {
                     // What is mounted below stays writable where it is said so.
                     let read_only = !point.rw && point.read_only_depth != ReadOnlyDepth::Shallow;
                     self.path(Key::Binds, &point.source, read_only);

@@ -9,7 +9,8 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, StatVfsMountFlags},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags},
+    io::Errno,
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
@@ -70,14 +71,42 @@ impl SeenPath {
             };
             copy().context(format!("copying the mount of {}", self.path))
         })?;
-        hold(tree.as_fd(), place).context(format!("mounting {} at {}", self.path, place.display()))?;
+        self.mount(tree.as_fd(), place)?;
+        let held = rustix::fs::fstatvfs(tree.as_fd()).context(format!("looking at the mount of {}", self.path))?;
+        Ok(held.f_flag.contains(StatVfsMountFlags::RDONLY))
+    }
+}
+
+impl SeenPath {
+    /// An `O_PATH` descriptor of it on the machine. A link on the way is an error, so is one at its end: who may bind a folder could put one
+    /// there that leads out of it. Nothing is made.
+    pub fn open_exactly(&self) -> Result<OwnedFd> {
+        let path = &self.path;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links).map_err(|error| match error {
+            Errno::NOENT | Errno::NOTDIR => Error::bind_source_missing(path).with_source(io::Error::from(error)),
+            Errno::LOOP => Error::bind_source_has_link(path),
+            error => Error::invalid(format!("bind source path cannot be opened: {path}: {}", io::Error::from(error))),
+        })
+    }
+
+    /// Mounts it at `place`, as [`Self::open_exactly`] finds it. [`unmount_and_remove`] undoes it.
+    pub fn hold_exactly(&self, place: &Path) -> Result<()> {
+        unmount_and_remove(place)?;
+        let file = self.open_exactly()?;
+        let tree = tree_of(file.as_fd(), self.recursive).context(format!("copying the mount of {}", self.path))?;
+        self.mount(tree.as_fd(), place)
+    }
+
+    fn mount(&self, tree: BorrowedFd<'_>, place: &Path) -> Result<()> {
+        hold(tree, place).context(format!("mounting {} at {}", self.path, place.display()))?;
         if !self.shared {
             // What is unmounted here must not be unmounted there as well.
             let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
             rustix::mount::mount_change(place, slave).context(format!("mounting {}", self.path))?;
         }
-        let held = rustix::fs::fstatvfs(tree.as_fd()).context(format!("looking at the mount of {}", self.path))?;
-        Ok(held.f_flag.contains(StatVfsMountFlags::RDONLY))
+        Ok(())
     }
 }
 

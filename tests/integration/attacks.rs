@@ -288,6 +288,48 @@ async fn neither_an_edited_file_nor_a_restart_changes_a_jobs_policy() {
     }
 }
 
+/// Who may bind a folder of the machine may put links into it; they lead nowhere, also if they come between create and start.
+#[tokio::test]
+async fn a_link_below_an_allowed_folder_leads_nowhere() {
+    let field = Field::new().await;
+    let allowed = tempfile::tempdir().unwrap();
+    let folder = allowed.path().canonicalize().unwrap();
+    let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    fs::create_dir(path("sub")).unwrap();
+    fs::write(path("sub/file"), "allowed").unwrap();
+    std::os::unix::fs::symlink(field.machine(), path("out")).unwrap();
+    let policy = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(policy.path(), format!("binds = [{:?}]\n", folder.to_str().unwrap())).unwrap();
+    let job = Job::with_box(&field.daemon, &["--policy", policy.path().to_str().unwrap()]).await;
+    let bind = |source: &str| json!({"HostConfig": {"Binds": [format!("{source}:/m")]}});
+
+    let (code, output) = job.client.run("allowed", "cat /m/file; echo new >/m/new", bind(&path("sub"))).await;
+    assert_eq!((code, output.as_str()), (0, "allowed"));
+    assert_eq!(fs::read_to_string(path("sub/new")).unwrap(), "new\n");
+
+    let (_, output) = field.naive.client.run("naive", "cat /m/secret", bind(&path("out"))).await;
+    assert!(output.contains(SECRET), "{output}");
+    let mut body = bind(&path("out"));
+    body["Image"] = json!("box");
+    body["Cmd"] = json!(["true"]);
+    let answer = job.client.post("/containers/create", body.clone()).await;
+    assert!(answer.status == 400 && answer.message().contains("has a link on its way"), "{}", answer.text());
+    // What is not allowed is not said to be there or not.
+    for source in [path("../none"), field.machine().to_owned()] {
+        body["HostConfig"] = json!({"Mounts": [{"Type": "bind", "Source": source, "Target": "/m"}]});
+        let answer = job.client.post("/containers/create", body.clone()).await;
+        assert!(answer.status == 403 && answer.message().contains("rule binds"), "{}", answer.text());
+    }
+
+    let swapped = job.client.create("swapped", "cat /m/secret", bind(&path("sub"))).await;
+    fs::rename(path("sub"), path("was")).unwrap();
+    std::os::unix::fs::symlink(field.machine(), path("sub")).unwrap();
+    let started = job.client.post(&format!("/containers/{swapped}/start"), Value::Null).await;
+    assert!(started.status == 400 && started.message().contains("has a link on its way"), "{}", started.text());
+    job.remove(&field.daemon);
+    field.end().await;
+}
+
 /// `ringer policy` without a daemon.
 #[test]
 fn policies_are_checked_shown_and_explained() {

@@ -3,6 +3,7 @@
 //! namespace, and none changes what belongs to the whole process (its environment, its limits) or counts what is the machine's.
 
 mod attacks;
+mod audit;
 mod bombs;
 mod build;
 mod buildkit;

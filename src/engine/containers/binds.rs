@@ -9,7 +9,9 @@ use crate::{
         container::{ContainerRecord, MountKind, MountPoint, SourceRoot},
         error::Context,
         id::ContainerId,
+        policy::Key,
     },
+    policy,
     rootfs::SeenPath,
     work::blocking,
 };
@@ -32,6 +34,11 @@ impl Engine {
             return Ok(());
         }
         match seat {
+            // Whether a path is there is no business of a client that may not bind it.
+            Seat::Machine if !policy::allows_all(&scope.policy(), Key::Binds) => {
+                point.root = SourceRoot::Exact;
+                spare_daemon_mounts(point, &self.config.data_root)
+            }
             Seat::Machine => self.resolve_bind_of_machine(point),
             Seat::Container(container) => {
                 point.root = SourceRoot::Container(container.clone());

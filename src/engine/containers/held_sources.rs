@@ -31,6 +31,7 @@ enum Held<'p> {
     PartOfVolume,
     PathIn(&'p ContainerId),
     OwnSocket,
+    ExactPath,
 }
 
 impl Held<'_> {
@@ -39,6 +40,7 @@ impl Held<'_> {
             (MountKind::Volume, _) if !point.subpath.is_empty() => Some(Held::PartOfVolume),
             (MountKind::Bind, SourceRoot::Container(container)) => Some(Held::PathIn(container)),
             (MountKind::Bind, SourceRoot::Socket) => Some(Held::OwnSocket),
+            (MountKind::Bind, SourceRoot::Exact) => Some(Held::ExactPath),
             _ => None,
         }
     }
@@ -71,6 +73,10 @@ impl Engine {
                     blocking(move || rootfs::hold_part(Path::new(&volume), &subpath, &place)).await?;
                 }
                 Some(Held::OwnSocket) => self.hold_own_socket(&record.tenant, place.clone()).await?,
+                Some(Held::ExactPath) => {
+                    let (path, place) = (super::binds::seen_path(point), place.clone());
+                    blocking(move || path.hold_exactly(&place)).await?;
+                }
                 Some(Held::PathIn(container)) => match self.hold_path_in(&container.clone(), point, &place).await {
                     Err(error) if when_gone == WhenGone::LeaveOut => debug!("{}", error.chain()),
                     held => held?,

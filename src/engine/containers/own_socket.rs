@@ -40,7 +40,7 @@ impl Engine {
         let is_bound = |point: &MountPoint| match &point.root {
             SourceRoot::Socket => point.destination == source,
             SourceRoot::Machine => point.destination == source && Path::new(&point.source) == socket,
-            SourceRoot::Container(_) => false,
+            SourceRoot::Container(_) | SourceRoot::Exact => false,
         };
         if self.containers.find(container).is_some_and(|other| other.record().mounts.iter().any(is_bound)) {
             return Ok(true);

@@ -145,7 +145,7 @@ impl Engine {
         let starts = |id: &ContainerId| starting.iter().any(|other| other.id() == id);
         let named_in = record.mounts.iter().any(|point| match &point.root {
             SourceRoot::Container(id) => starts(id),
-            SourceRoot::Machine | SourceRoot::Socket => false,
+            SourceRoot::Machine | SourceRoot::Exact | SourceRoot::Socket => false,
         });
         let is_starting =
             |name: String| self.containers.get(&record.tenant, &name).is_ok_and(|needed| starts(needed.id()));

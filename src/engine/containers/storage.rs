@@ -98,6 +98,10 @@ impl Engine {
     ) -> Result<()> {
         let mut point = wanted.point;
         match point.kind {
+            MountKind::Bind if point.root == SourceRoot::Exact && !wanted.is_inherited => {
+                let path = super::binds::seen_path(&point);
+                blocking(move || path.open_exactly().map(drop)).await?;
+            }
             MountKind::Bind | MountKind::Tmpfs => {}
             MountKind::Image => self.resolve_image(scope, container, &mut point).await?,
             MountKind::Volume => {

@@ -48,6 +48,9 @@ pub enum SourceRoot {
     /// The machine's.
     #[default]
     Machine,
+    /// The machine's, by the way that it is written: no link is followed, and it is looked for when it is bound. So are the
+    /// binds of clients that may not bind every path.
+    Exact,
     /// A container's: its client named the path as it sees it there.
     Container(ContainerId),
     /// None's: it is the tenant's own socket, by whatever path the client named it.

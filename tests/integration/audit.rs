@@ -1,0 +1,93 @@
+//! The audit log: a line for each call that changes something, and no secret in any.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::{
+    jobs::Job,
+    support::daemon::{Daemon, http::Client},
+};
+
+/// For a thread of the daemon to write what was done.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What stands in whatever a client sends and is nobody's business.
+const SECRET: &str = "hunter2-planted";
+
+fn lines(daemon: &Daemon) -> Vec<Value> {
+    let text = fs::read_to_string(daemon.folder().join("data/audit.log")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+/// The first line of an operation that `fits`.
+async fn line(daemon: &Daemon, operation: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let lines = lines(daemon);
+        if let Some(line) = lines.iter().find(|line| line["operation"] == operation && fits(line)) {
+            return line.clone();
+        }
+        assert!(Instant::now() < deadline, "no line of {operation} in {lines:#?}\n{}", daemon.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Plants secrets wherever a client sends some.
+async fn plant(client: &Client) {
+    use base64::{Engine, engine::general_purpose::URL_SAFE};
+    let auth = URL_SAFE.encode(format!(r#"{{"username":"me","password":"{SECRET}","serveraddress":"127.0.0.1:1"}}"#));
+    let paths = [
+        format!("/images/create?fromImage=127.0.0.1%3A1%2Fme%2Fbox&tag={SECRET}"),
+        format!("/images/create?fromImage=me%3A{SECRET}%40127.0.0.1%3A1%2Fbox"),
+        "/images/127.0.0.1:1/box/push".to_owned(),
+        format!(
+            "/build?remote=http%3A%2F%2Fme%3A{SECRET}%40127.0.0.1%3A1%2Fx&buildargs=%7B%22TOKEN%22%3A%22{SECRET}%22%7D"
+        ),
+    ];
+    for path in paths {
+        let request = Request::post(&path).header("X-Registry-Auth", &auth).header("X-Registry-Config", &auth);
+        client.whole(request.body(Full::new(Bytes::new())).unwrap()).await;
+    }
+    client.post("/auth", json!({"username": "me", "password": SECRET, "serveraddress": "127.0.0.1:1"})).await;
+    client.post("/containers/web/exec", json!({"Cmd": ["echo", SECRET], "Env": [format!("TOKEN={SECRET}")]})).await;
+}
+
+#[tokio::test]
+async fn changes_are_written_down_without_secrets() {
+    let daemon = Daemon::start().await;
+    let job = Job::with_box(&daemon, &["--name", "build-17"]).await;
+    let environment = json!({"Env": [format!("TOKEN={SECRET}")], "Labels": {"token": SECRET}});
+    let id = job.client.create("web", "sleep 1000", environment).await;
+    job.client.launch(&id).await;
+    let refused = json!({"Image": "box", "Cmd": ["true"], "HostConfig": {"Privileged": true}, "Env": [SECRET]});
+    assert_eq!(job.client.post("/containers/create", refused).await.status, 403);
+    plant(&job.client).await;
+    assert_eq!(job.client.get("/containers/json").await.status, 200);
+    job.client.remove("web").await;
+    job.remove(&daemon);
+
+    let of_job = |line: &Value| line["job"] == job.id();
+    let made = line(&daemon, "JobCreate", |_| true).await;
+    assert_eq!((&made["job"], &made["object"], &made["status"]), (&Value::Null, &json!(job.id()), &json!(201)));
+    let made = line(&daemon, "ContainerCreate", |line| of_job(line) && line["verdict"] == "allowed").await;
+    assert_eq!((&made["object"], &made["status"], &made["rule"]), (&json!("web"), &json!(201), &Value::Null));
+    assert_eq!((&made["peer"]["pid"], &made["peer"]["uid"]), (&json!(std::process::id()), &json!(0)));
+    assert!(made["ms"].is_u64() && made["time"].is_string() && made["peer"]["container"].is_null(), "{made}");
+    let refused = line(&daemon, "ContainerCreate", |line| line["verdict"] == "refused").await;
+    assert_eq!((&refused["status"], &refused["rule"]), (&json!(403), &json!("privileged")));
+    line(&daemon, "ContainerStart", |line| line["object"] == *id && line["status"] == 204).await;
+    line(&daemon, "ContainerDelete", of_job).await;
+    line(&daemon, "JobDelete", |line| line["object"] == job.id()).await;
+    let all = lines(&daemon);
+    assert!(all.iter().all(|line| line["operation"] != "ContainerList"), "reading changes nothing");
+    let text = fs::read_to_string(daemon.folder().join("data/audit.log")).unwrap();
+    assert!(!text.contains(SECRET), "{text}");
+    assert!(text.contains("127.0.0.1:1/me/box") && all.iter().any(|line| line["operation"] == "ImageBuild"), "{text}");
+}
