@@ -10,6 +10,7 @@ use ringer::{
     model::{Error, Result, error::Context},
     supervisor::{
         images::Images,
+        secret::Secret,
         settings::{Kind, Login, Settings},
     },
 };
@@ -59,7 +60,7 @@ struct OsImages {
 struct RegistrySection {
     host: String,
     username: String,
-    password: Option<String>,
+    password: Option<Secret>,
     password_file: Option<std::path::PathBuf>,
     password_env: Option<String>,
 }

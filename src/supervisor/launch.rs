@@ -46,6 +46,14 @@ pub struct Launch {
     missing: std::sync::Mutex<Option<Instant>>,
 }
 
+/// How a runner came to its end.
+enum Ended {
+    /// With this exit code.
+    ByItself(i64),
+    /// It has to be ended.
+    OutOfTime(String),
+}
+
 impl fmt::Debug for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Launch").field(&self.record().name).finish()
@@ -83,13 +91,15 @@ impl Launch {
 
     /// The forge has given its runner a job.
     pub fn is_assigned(&self, job: &ForgeJob) {
-        if self.record().stage != Stage::Waiting {
+        if self.record().work.is_some() {
             return;
         }
         info!(launch = self.record().name, "{} has job {} of {}", self.record().name, job.name, job.repository);
         self.change(|record| {
             record.work = Some(job.clone());
-            record.stage = Stage::Running;
+            if record.stage == Stage::Waiting {
+                record.stage = Stage::Running;
+            }
             record.times.assigned = Some(Timestamp::now());
         });
     }
@@ -119,7 +129,7 @@ impl Launch {
         });
     }
 
-    /// Carries it out to its end. Answers whether its runner was given a job.
+    /// Carries it out to its end.
     pub async fn run(self: Arc<Self>, pool: Arc<Pool>) {
         let ended = {
             let going = std::pin::pin!(self.go(&pool));
@@ -171,13 +181,17 @@ impl Launch {
             record.times.started = Some(Timestamp::now());
         });
         let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log));
-        let code = self.watch(pool, &runner).await?;
+        let ended = self.watch(pool, &runner).await?;
         let _all_of_it = tokio::time::timeout(Duration::from_secs(10), logged).await;
         self.note_work(pool).await;
-        Ok(match &self.record().work {
-            Some(_) => format!("the runner has ended with exit code {code}"),
-            None => format!("the runner has ended with exit code {code} and has had no job"),
-        })
+        match (ended, &self.record().work) {
+            (Ended::OutOfTime(why), _) => Ok(why),
+            (Ended::ByItself(code), Some(_)) => Ok(format!("the runner has ended with exit code {code}")),
+            // The next of its kind would end in the same way.
+            (Ended::ByItself(code), None) => Err(Error::unavailable(format!(
+                "the runner has ended with exit code {code} and has had no job: its log tells why"
+            ))),
+        }
     }
 
     async fn make_job(&self, pool: &Pool) -> Result<JobView> {
@@ -214,14 +228,14 @@ impl Launch {
         Ok(minted)
     }
 
-    /// Until the runner has ended. It has its time to get a job, and then the job's.
-    async fn watch(&self, pool: &Pool, runner: &Runner) -> Result<i64> {
+    /// Until the runner has ended, or its time to get a job, and then the job's, is up.
+    async fn watch(&self, pool: &Pool, runner: &Runner) -> Result<Ended> {
         let ended = std::pin::pin!(runner.ended());
         let limit = std::pin::pin!(self.out_of_time(pool));
-        match select(ended, limit).await {
-            Either::Left((code, _)) => code,
-            Either::Right((why, _)) => Err(Error::unavailable(why)),
-        }
+        Ok(match select(ended, limit).await {
+            Either::Left((code, _)) => Ended::ByItself(code?),
+            Either::Right((why, _)) => Ended::OutOfTime(why),
+        })
     }
 
     async fn out_of_time(&self, pool: &Pool) -> String {
@@ -259,6 +273,8 @@ impl Launch {
                 return;
             }
         }
+        // It may have been given a job in the moment in which it was told to end.
+        self.note_work(pool).await;
         self.give_up(pool, &why).await;
         for attempt in 0.. {
             match self.deregister(pool).await {

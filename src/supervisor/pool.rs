@@ -15,7 +15,7 @@ use super::{
     balance::{self, Class},
     forge::{self, Forge, Look, QueuedJob, RunningJob},
     launch::Launch,
-    record::{LaunchRecord, Registration, Stage},
+    record::{LaunchRecord, Registration},
     settings::ForgeSettings,
 };
 use crate::model::{
@@ -295,10 +295,10 @@ impl Pool {
         self.wake.notify_one();
     }
 
-    /// Ends what waits for a job; what runs goes on.
+    /// Ends what has no job yet; what runs goes on.
     pub fn end_idle(&self, why: &str) {
         for launch in self.live() {
-            if launch.record().stage == Stage::Waiting {
+            if launch.record().is_to_come() {
                 launch.tell_to_end(why);
             }
         }

@@ -89,8 +89,7 @@ impl Lab {
     }
 
     async fn until_all_ended(&self, count: usize) -> Vec<Value> {
-        let is_so =
-            |launches: &[Value]| launches.len() >= count && launches.iter().all(|launch| launch["state"] == "ended");
+        let is_so = |launches: &[Value]| launches.len() >= count && launches.iter().all(is_ended);
         self.until("all ended", is_so).await
     }
 
@@ -206,6 +205,34 @@ async fn a_repositorys_image_is_its_own_and_its_runner_takes_no_other_job() {
 }
 
 #[tokio::test]
+async fn a_runner_that_dies_at_its_start_is_not_launched_again_and_again() {
+    let Some(gitea) = Gitea::start().await else { return };
+    let Some(images) = Images::start(gitea.place()).await else { return };
+    let text = config(&gitea, gitea.token(), &images, "").replace(&images.runner(), &images.dead_runner());
+    let daemon = Daemon::launching(gitea.place(), &text).await;
+    let lab = Lab { daemon, images, gitea };
+    lab.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
+    let launches =
+        lab.until("three times", |launches| launches.iter().filter(|launch| is_ended(launch)).count() >= 3).await;
+    let words = launches[0]["outcome"].as_str().unwrap_or_default();
+    assert!(words.contains("has had no job"), "{words}");
+    let begun = |launch: &Value| launch["begun"].as_str().expect("a time").to_owned();
+    let pause = |pair: &[Value]| seconds_between(&begun(&pair[0]), &begun(&pair[1]));
+    let pauses: Vec<i64> = launches[..3].windows(2).map(pause).collect();
+    assert!(pauses[0] >= 5 && pauses[1] >= 10, "longer and longer: {pauses:?}");
+    assert!(lab.daemon.log().contains("launches in a row have failed"));
+}
+
+fn is_ended(launch: &Value) -> bool {
+    launch["state"] == "ended"
+}
+
+fn seconds_between(first: &str, second: &str) -> i64 {
+    let read = |text: &str| chrono::DateTime::parse_from_rfc3339(text).expect("a time");
+    (read(second) - read(first)).num_seconds()
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     let Some(gitea) = Gitea::start().await else { return };
     let Some(images) = Images::start(gitea.place()).await else { return };
@@ -225,7 +252,7 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     let commit = lab.gitea.repository("quick", &[(WORKFLOW, &quick)]).await;
     lab.gitea.until_jobs("quick", &commit, 1, "success").await;
 
-    let is_failed = |launch: &Value| launch["forge"] == "empty" && launch["state"] == "ended";
+    let is_failed = |launch: &Value| launch["forge"] == "empty" && is_ended(launch);
     let launches = lab.until("failed", |launches| launches.iter().any(is_failed)).await;
     let failed = launches.iter().find(|launch| is_failed(launch)).expect("it is there");
     let words = failed["outcome"].as_str().unwrap_or_default();

@@ -12,6 +12,7 @@ use ringer::{
     model::{Error, Result, error::Context, job::JobLimits},
     supervisor::{
         images::Images,
+        secret::Secret,
         settings::{ForgeSettings, Kind, Mode},
     },
 };
@@ -38,7 +39,7 @@ const NAME_LENGTH: usize = 40;
 pub struct ActSection {
     name: Option<String>,
     instance_url: String,
-    token: Option<String>,
+    token: Option<Secret>,
     token_file: Option<PathBuf>,
     token_env: Option<String>,
     owner: Option<String>,

@@ -13,7 +13,7 @@ const LONGEST: u64 = 64 << 10;
 /// The three keys of a secret, of which one is set.
 pub struct Told<'a> {
     /// `KEY`.
-    pub value: &'a Option<String>,
+    pub value: &'a Option<Secret>,
     /// `KEY_file`.
     pub file: &'a Option<PathBuf>,
     /// `KEY_env`.
@@ -30,10 +30,12 @@ impl Told<'_> {
                 if fs::metadata(file).context(context())?.len() > LONGEST {
                     return Err(Error::invalid(format!("{}: longer than {LONGEST} bytes", context())));
                 }
-                fs::read_to_string(file).context(context())?
+                Secret::new(fs::read_to_string(file).context(context())?)
             }
-            (None, None, Some(name)) => env::var(name)
-                .map_err(|_| Error::invalid(format!("{key}_env of {section}: the variable {name} is not set")))?,
+            (None, None, Some(name)) => Secret::new(
+                env::var(name)
+                    .map_err(|_| Error::invalid(format!("{key}_env of {section}: the variable {name} is not set")))?,
+            ),
             (None, None, None) => {
                 return Err(Error::invalid(format!("{section}: {key}, {key}_file or {key}_env is missing")));
             }
@@ -43,7 +45,6 @@ impl Told<'_> {
                 )));
             }
         };
-        let secret = Secret::new(secret);
         if secret.reveal().is_empty() {
             return Err(Error::invalid(format!("{section}: {key} is empty")));
         }

@@ -26,7 +26,7 @@ impl Images {
         let server = place
             .command(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/registry"))
             .arg(folder.path())
-            .args(["busybox", "runner"])
+            .args(["busybox", "runner", "dead-runner"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file again"))
             .stderr(log)
@@ -48,6 +48,11 @@ impl Images {
     /// The image of Gitea's runner.
     pub fn runner(&self) -> String {
         format!("{}/ringer/gitea-runner", self.address)
+    }
+
+    /// One whose program ends as soon as it is started.
+    pub fn dead_runner(&self) -> String {
+        format!("{}/ringer/dead-runner", self.address)
     }
 
     /// An image for jobs.
