@@ -46,11 +46,13 @@ impl Engine {
     async fn remove_job(&self, job: &Job, report: &mut JobReport) -> Result<()> {
         let tenant = self.tenant_of(job).await?;
         let runner = self.tenants.get(&job.id().of_runner())?;
+        // The runner goes before its socket does: it would take that for the failure of its job, and tell the forge so. What is its
+        // is not the job's, and is not counted.
         runner.close();
+        let without_runner = self.remove_things_of(&runner, &mut JobReport::default()).await;
         tenant.close();
         job.close_door().await;
-        // What is the runner's is not the job's, and is not counted.
-        self.remove_things_of(&runner, &mut JobReport::default()).await?;
+        without_runner?;
         self.remove_things_of(&tenant, report).await?;
         self.backends.runtime.remove_parent(tenant.id()).await?;
         let socket = self.job_folder(job);
