@@ -159,7 +159,10 @@ async fn exec_start_says_how() {
         stream.read_to_end(&mut bytes).await.unwrap();
         String::from_utf8(bytes).unwrap()
     };
-    let size = json!({"Cmd": ["busybox", "stty", "size"], "Tty": true, "AttachStdout": true, "ConsoleSize": [30, 100]});
+    // crun sets the size from outside, when the process may run already.
+    let until_it_has_one = "until busybox stty size 2>/dev/null; do sleep 0.05; done";
+    let size =
+        json!({"Cmd": ["sh", "-c", until_it_has_one], "Tty": true, "AttachStdout": true, "ConsoleSize": [30, 100]});
     let exec = make(size.clone()).await;
     assert_eq!(read(&exec, json!({"Tty": true})).await, "30 100\r\n");
     let exec = make(size).await;
