@@ -4,7 +4,7 @@ mod connect;
 mod forgejo;
 mod gitea;
 mod http;
-mod scope;
+mod server;
 
 use std::sync::Arc;
 

@@ -14,12 +14,12 @@ use async_trait::async_trait;
 use http::Method;
 use serde_json::json;
 
-use self::answers::{Job, Registered, Repository, Runner, Runners, Tasks, Version};
+use self::answers::{Job, Registered, Repository, Version};
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
     connect::{RunnerIdentity, fail_task},
-    http::{Api, Refusal, segments},
-    scope::Scope,
+    http::Refusal,
+    server::Server,
 };
 use crate::{
     model::{Error, Result},
@@ -30,16 +30,9 @@ use crate::{
     },
 };
 
-/// Entries of a list that are asked for at once, and pages that are read.
-const PAGE: usize = 50;
-const PAGES: usize = 40;
-
 /// A server.
 pub struct Forgejo {
-    api: Api,
-    url: String,
-    job_timeout: u64,
-    scope: Scope,
+    server: Server,
     /// Names of repositories by their number, which is all that the list of jobs says.
     names: Mutex<BTreeMap<i64, String>>,
 }
@@ -47,17 +40,7 @@ pub struct Forgejo {
 impl Forgejo {
     /// The one that is configured.
     pub fn new(settings: &ForgeSettings) -> Result<Self> {
-        Ok(Self {
-            api: Api::new(settings)?,
-            url: settings.url.clone(),
-            job_timeout: settings.job_timeout.as_secs(),
-            scope: Scope::new(settings),
-            names: Mutex::default(),
-        })
-    }
-
-    async fn scope(&self) -> Result<&str> {
-        self.scope.get(&self.api).await
+        Ok(Self { server: Server::new(settings)?, names: Mutex::default() })
     }
 
     async fn repository(&self, id: i64) -> Result<String> {
@@ -65,41 +48,27 @@ impl Forgejo {
         if let Some(name) = known {
             return Ok(name);
         }
-        let name = self.api.get::<Repository>(&format!("api/v1/repositories/{id}")).await?.full_name;
+        let name = self.server.api.get::<Repository>(&format!("api/v1/repositories/{id}")).await?.full_name;
         self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(id, name.clone());
         Ok(name)
     }
 
     async fn forge_job(&self, job: &Job) -> Result<ForgeJob> {
         let repository = self.repository(job.repo_id).await?;
-        let url = format!("{}/{repository}/actions/runs/{}", self.url, job.run_id);
+        let url = format!("{}/{repository}/actions/runs/{}", self.server.url, job.run_id);
         Ok(ForgeJob { id: job.id, task: job.task_id, repository, name: job.name.clone(), url })
-    }
-
-    async fn runners(&self, scope: &str) -> Result<Vec<Runner>> {
-        let mut runners = Vec::new();
-        for page in 1..=PAGES {
-            let path = format!("api/v1/{scope}/actions/runners?limit={PAGE}&page={page}");
-            let found = self.api.get::<Runners>(&path).await?.0;
-            let count = found.len();
-            runners.extend(found);
-            if count < PAGE {
-                break;
-            }
-        }
-        Ok(runners)
     }
 
     fn no_list(&self, refusal: Refusal) -> Error {
         match refusal.status {
             Some(http::StatusCode::NOT_FOUND) => Error::invalid(format!(
                 "{} has no list of jobs at the token's scope: Forgejo 15 or later is needed",
-                self.url
+                self.server.url
             ))
             .with_source(Error::from(refusal)),
             Some(http::StatusCode::FORBIDDEN) => Error::forbidden(format!(
                 "the token may not see the jobs at {}: it needs the scope write:admin, or write:organization with an owner",
-                self.url
+                self.server.url
             ))
             .with_source(Error::from(refusal)),
             _ => refusal.into(),
@@ -107,8 +76,8 @@ impl Forgejo {
     }
 
     async fn waiting_and_running(&self) -> Result<Vec<Job>> {
-        let path = format!("api/v1/{}/actions/runners/jobs", self.scope().await?);
-        let jobs: Option<Vec<Job>> = self.api.get(&path).await.map_err(|refusal| self.no_list(refusal))?;
+        let path = format!("api/v1/{}/actions/runners/jobs", self.server.scope().await?);
+        let jobs: Option<Vec<Job>> = self.server.api.get(&path).await.map_err(|refusal| self.no_list(refusal))?;
         Ok(jobs.unwrap_or_default())
     }
 }
@@ -117,18 +86,18 @@ impl Forgejo {
 impl Forge for Forgejo {
     async fn greet(&self) -> Result<String> {
         let version =
-            self.api.get::<Version>("api/forgejo/v1/version").await.map_err(|refusal| match refusal.status {
+            self.server.api.get::<Version>("api/forgejo/v1/version").await.map_err(|refusal| match refusal.status {
                 Some(http::StatusCode::NOT_FOUND) => {
-                    Error::invalid(format!("{} is no Forgejo: is it a [gitea]?", self.url))
+                    Error::invalid(format!("{} is no Forgejo: is it a [gitea]?", self.server.url))
                 }
                 _ => refusal.into(),
             })?;
         self.waiting_and_running().await?;
         Ok(format!(
             "{} is Forgejo {}: its list of jobs ({}) is asked, and each job gets a runner that is registered for it alone",
-            self.url,
+            self.server.url,
             version.version,
-            self.scope().await?
+            self.server.scope().await?
         ))
     }
 
@@ -146,42 +115,27 @@ impl Forge for Forgejo {
                 _ => {}
             }
         }
-        let mut scopes: Vec<&str> = registrations.iter().map(|registration| registration.scope.as_str()).collect();
-        scopes.sort_unstable();
-        scopes.dedup();
-        for scope in scopes {
-            let there = self.runners(scope).await?;
-            let is_there = |registration: &&Registration| {
-                registration.scope == scope && there.iter().any(|runner| runner.id == registration.id)
-            };
-            look.registered.extend(registrations.iter().filter(is_there).cloned());
-        }
+        look.registered = self.server.registered(registrations).await?;
         Ok(look)
     }
 
     async fn registrations(&self, prefix: &str) -> Result<Vec<Registration>> {
-        let scope = self.scope().await?.to_owned();
-        let runners = self.runners(&scope).await?.into_iter().filter(|runner| runner.name.starts_with(prefix));
-        Ok(runners.map(|runner| Registration { id: runner.id, name: runner.name, scope: scope.clone() }).collect())
+        self.server.registrations(prefix).await
     }
 
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
-        let scope = match &order.class.repository {
-            Some(repository) => format!("repos/{}", segments(repository)),
-            None => self.scope().await?.to_owned(),
-        };
+        let scope = self.server.scope_of(order.class).await?;
         let body = json!({"name": order.name, "description": "made by ringer for one job", "ephemeral": true});
         let path = format!("api/v1/{scope}/actions/runners");
         let made: Registered =
-            self.api.call(Method::POST, &path, Some(&body)).await.map_err(|refusal| self.no_list(refusal))?;
+            self.server.api.call(Method::POST, &path, Some(&body)).await.map_err(|refusal| self.no_list(refusal))?;
         let registration = Registration { id: made.id, name: order.name.to_owned(), scope };
         // Two lines: the runner reads them from two places.
         Ok(Minted { registration, credential: Secret::new(format!("{}\n{}", made.uuid, made.token)) })
     }
 
     async fn deregister(&self, registration: &Registration) -> Result<()> {
-        let path = format!("api/v1/{}/actions/runners/{}", registration.scope, registration.id);
-        Ok(self.api.delete(&path).await?)
+        self.server.deregister(registration).await
     }
 
     /// A job has its handle, so it is known from the launch on.
@@ -192,15 +146,13 @@ impl Forge for Forgejo {
     async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()> {
         let Some(task) = job.task else { return Ok(()) };
         let (uuid, token) = credential.reveal().split_once('\n').unwrap_or_default();
-        Ok(fail_task(&self.api, &RunnerIdentity { uuid, token }, task, why).await?)
+        Ok(fail_task(&self.server.api, &RunnerIdentity { uuid, token }, task, why).await?)
     }
 
     /// By the repository's list of tasks: that of jobs forgets what has ended.
     async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
         let Some(task) = job.task else { return Ok(None) };
-        let path = format!("api/v1/repos/{}/actions/tasks?limit={PAGE}", segments(&job.repository));
-        let tasks: Tasks = self.api.get(&path).await?;
-        let found = tasks.workflow_runs.unwrap_or_default().into_iter().find(|found| found.id == task);
+        let found = self.server.tasks(&job.repository).await?.into_iter().find(|found| found.id == task);
         Ok(found.map(|task| task.status).filter(|status| !matches!(status.as_str(), "running" | "waiting" | "blocked")))
     }
 
@@ -211,7 +163,7 @@ impl Forge for Forgejo {
             "log": {"level": "info"},
             "runner": {
                 "capacity": 1,
-                "timeout": format!("{}s", self.job_timeout),
+                "timeout": format!("{}s", self.server.job_timeout),
                 "fetch_interval": "1s",
             },
             "container": {
@@ -227,7 +179,7 @@ impl Forge for Forgejo {
             "one-job",
             "--wait",
             "--url",
-            &self.url,
+            &self.server.url,
             "--uuid",
             uuid,
             "--token-url",

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use http::Method;
 use serde_json::json;
 
-use self::answers::{Identity, Jobs, Registered, Runners, Tasks, Token, Version};
+use self::answers::{Identity, Jobs, Registered, Token, Version};
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
     connect::{RunnerIdentity, fail_task},
-    http::{Api, Refusal, segments},
-    scope::Scope,
+    http::{Refusal, segments},
+    server::{PAGE, Server},
 };
 use crate::{
     model::{Error, Result},
@@ -25,12 +25,6 @@ use crate::{
     },
 };
 
-/// Entries that are asked for at once: Gitea gives no more.
-const PAGE: usize = 50;
-
-/// Pages that are read: of a longer queue the rest comes when its head is done.
-const PAGES: usize = 40;
-
 /// Pages that are looked through for a job that has ended already.
 const NEWEST: usize = 4;
 
@@ -38,42 +32,17 @@ const NEWEST: usize = 4;
 const SINCE: (u64, u64) = (1, 25);
 
 /// A server.
-pub struct Gitea {
-    api: Api,
-    url: String,
-    job_timeout: u64,
-    scope: Scope,
-}
+pub struct Gitea(Server);
 
 impl Gitea {
     /// The one that is configured.
     pub fn new(settings: &ForgeSettings) -> Result<Self> {
-        Ok(Self {
-            api: Api::new(settings)?,
-            url: settings.url.clone(),
-            job_timeout: settings.job_timeout.as_secs(),
-            scope: Scope::new(settings),
-        })
+        Server::new(settings).map(Self)
     }
 
-    async fn scope(&self) -> Result<&str> {
-        self.scope.get(&self.api).await
-    }
-
-    /// Pages of a list, until one is not full.
-    async fn jobs(&self, scope: &str) -> Result<Vec<answers::Job>> {
-        let mut jobs = Vec::new();
-        for page in 1..=PAGES {
-            let query = format!("status=queued&status=in_progress&limit={PAGE}&page={page}");
-            let path = format!("api/v1/{scope}/actions/jobs?{query}");
-            let found: Jobs = self.api.get(&path).await.map_err(|refusal| self.no_jobs(refusal))?;
-            let count = found.jobs.len();
-            jobs.extend(found.jobs);
-            if count < PAGE {
-                break;
-            }
-        }
-        Ok(jobs)
+    async fn queued_and_running(&self) -> Result<Vec<answers::Job>> {
+        let path = format!("api/v1/{}/actions/jobs?status=queued&status=in_progress&", self.0.scope().await?);
+        self.0.pages(&path, |found: Jobs| found.jobs).await.map_err(|refusal| self.no_jobs(refusal))
     }
 
     fn no_jobs(&self, refusal: Refusal) -> Error {
@@ -81,35 +50,19 @@ impl Gitea {
             Some(http::StatusCode::FORBIDDEN) => Error::forbidden(format!(
                 "the token may not see the jobs at {}: it needs the scope read:admin, read:organization or \
                  read:repository, whichever its list is in",
-                self.url
+                self.0.url
             ))
             .with_source(Error::from(refusal)),
             _ => refusal.into(),
         }
     }
 
-    async fn runners(&self, scope: &str) -> Result<Vec<Registration>> {
-        let mut runners = Vec::new();
-        for page in 1..=PAGES {
-            let path = format!("api/v1/{scope}/actions/runners?limit={PAGE}&page={page}");
-            let found: Runners = self.api.get(&path).await?;
-            let count = found.runners.len();
-            let registration =
-                |runner: answers::Runner| Registration { id: runner.id, name: runner.name, scope: scope.to_owned() };
-            runners.extend(found.runners.into_iter().map(registration));
-            if count < PAGE {
-                break;
-            }
-        }
-        Ok(runners)
-    }
-
     /// Servers before 1.26 also gave it for a GET, those before 1.24 for nothing else.
     async fn registration_token(&self, scope: &str) -> Result<Secret> {
         let path = format!("api/v1/{scope}/actions/runners/registration-token");
-        match self.api.call::<Token>(Method::POST, &path, None::<&()>).await {
+        match self.0.api.call::<Token>(Method::POST, &path, None::<&()>).await {
             Ok(token) => Ok(Secret::new(token.token)),
-            Err(refusal) if is_missing(&refusal) => Ok(Secret::new(self.api.get::<Token>(&path).await?.token)),
+            Err(refusal) if is_missing(&refusal) => Ok(Secret::new(self.0.api.get::<Token>(&path).await?.token)),
             Err(refusal) => Err(refusal.into()),
         }
     }
@@ -123,34 +76,24 @@ fn is_missing(refusal: &Refusal) -> bool {
 impl Forge for Gitea {
     async fn greet(&self) -> Result<String> {
         // Asked first: of a wrong token every answer is 401.
-        let scope = self.scope().await?;
-        let version = self.api.get::<Version>("api/v1/version").await?.version;
+        let scope = self.0.scope().await?;
+        let version = self.0.api.get::<Version>("api/v1/version").await?.version;
         if answers::number(&version).is_some_and(|number| number < SINCE) {
             return Err(Error::invalid(format!(
                 "{} is Gitea {version}: its list of jobs is needed, which is there from {}.{} on",
-                self.url, SINCE.0, SINCE.1
+                self.0.url, SINCE.0, SINCE.1
             )));
         }
         Ok(format!(
             "{} is Gitea {version}: its list of jobs ({scope}) is asked, and each runner gets an ephemeral registration",
-            self.url
+            self.0.url
         ))
     }
 
     async fn look(&self, registrations: &[Registration]) -> Result<Look> {
-        let mut jobs = self.jobs(self.scope().await?).await?;
+        let mut jobs = self.queued_and_running().await?;
         jobs.sort_by_key(|job| job.id);
-        let mut scopes: Vec<&str> = registrations.iter().map(|registration| registration.scope.as_str()).collect();
-        scopes.sort_unstable();
-        scopes.dedup();
-        let mut there = Vec::new();
-        for scope in scopes {
-            there.extend(self.runners(scope).await?);
-        }
-        let mut look = Look {
-            registered: registrations.iter().filter(|registration| there.contains(registration)).cloned().collect(),
-            ..Look::default()
-        };
+        let mut look = Look { registered: self.0.registered(registrations).await?, ..Look::default() };
         for job in jobs {
             let (status, runner, labels) = (job.status.clone(), job.runner_name.clone(), job.labels.clone());
             let Some(job) = job.into_job() else { continue };
@@ -164,16 +107,11 @@ impl Forge for Gitea {
     }
 
     async fn registrations(&self, prefix: &str) -> Result<Vec<Registration>> {
-        let mut runners = self.runners(self.scope().await?).await?;
-        runners.retain(|runner| runner.name.starts_with(prefix));
-        Ok(runners)
+        self.0.registrations(prefix).await
     }
 
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
-        let scope = match &order.class.repository {
-            Some(repository) => format!("repos/{}", segments(repository)),
-            None => self.scope().await?.to_owned(),
-        };
+        let scope = self.0.scope_of(order.class).await?;
         let token = self.registration_token(&scope).await?;
         let body = json!({
             "name": order.name,
@@ -183,7 +121,7 @@ impl Forge for Gitea {
             "ephemeral": true,
         });
         let path = "api/actions/runner.v1.RunnerService/Register";
-        let registered: Registered = self.api.call(Method::POST, path, Some(&body)).await?;
+        let registered: Registered = self.0.api.call(Method::POST, path, Some(&body)).await?;
         let runner = registered.runner;
         let id = runner.id.parse().map_err(|_| Error::system(format!("the runner's number is none: {}", runner.id)))?;
         let file = json!({
@@ -192,7 +130,7 @@ impl Forge for Gitea {
             "uuid": runner.uuid,
             "name": order.name,
             "token": runner.token,
-            "address": self.url,
+            "address": self.0.url,
             "labels": order.labels_with_steps(),
             "ephemeral": true,
         });
@@ -203,17 +141,16 @@ impl Forge for Gitea {
     }
 
     async fn deregister(&self, registration: &Registration) -> Result<()> {
-        let path = format!("api/v1/{}/actions/runners/{}", registration.scope, registration.id);
-        Ok(self.api.delete(&path).await?)
+        self.0.deregister(registration).await
     }
 
     /// Among the newest jobs, which stand on the last pages.
     async fn work_of(&self, registration: &Registration) -> Result<Option<ForgeJob>> {
-        let path = format!("api/v1/{}/actions/jobs?limit={PAGE}", self.scope().await?);
-        let first: Jobs = self.api.get(&path).await?;
+        let path = format!("api/v1/{}/actions/jobs?limit={PAGE}", self.0.scope().await?);
+        let first: Jobs = self.0.api.get(&path).await?;
         let last = first.total_count.div_ceil(PAGE).max(1);
         for page in (1..=last).rev().take(NEWEST) {
-            let found: Jobs = self.api.get(&format!("{path}&page={page}")).await?;
+            let found: Jobs = self.0.api.get(&format!("{path}&page={page}")).await?;
             let is_its = |job: &answers::Job| job.runner_name.as_deref() == Some(&registration.name);
             if let Some(job) = found.jobs.into_iter().find(is_its) {
                 return Ok(job.into_job());
@@ -227,12 +164,10 @@ impl Forge for Gitea {
         let identity: Identity = serde_json::from_str(credential.reveal())
             .map_err(|error| Error::system("reading a runner's credential").with_source(error))?;
         let runner = RunnerIdentity { uuid: &identity.uuid, token: &identity.token };
-        let path = format!("api/v1/repos/{}/actions/tasks?limit={PAGE}", segments(&job.repository));
-        let tasks: Tasks = self.api.get(&path).await?;
         let mut refused = None;
-        for task in tasks.workflow_runs.unwrap_or_default() {
+        for task in self.0.tasks(&job.repository).await? {
             if task.name == job.name && task.status == "running" {
-                match fail_task(&self.api, &runner, task.id, why).await {
+                match fail_task(&self.0.api, &runner, task.id, why).await {
                     Ok(()) => return Ok(()),
                     Err(refusal) => refused = Some(refusal),
                 }
@@ -243,7 +178,7 @@ impl Forge for Gitea {
 
     async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
         let path = format!("api/v1/repos/{}/actions/jobs/{}", segments(&job.repository), job.id);
-        let job: answers::Job = self.api.get(&path).await?;
+        let job: answers::Job = self.0.api.get(&path).await?;
         Ok(job.conclusion.filter(|conclusion| !conclusion.is_empty()))
     }
 
@@ -254,7 +189,7 @@ impl Forge for Gitea {
             "runner": {
                 "file": format!("{FOLDER}/runner.json"),
                 "capacity": 1,
-                "timeout": format!("{}s", self.job_timeout),
+                "timeout": format!("{}s", self.0.job_timeout),
                 "shutdown_timeout": "0s",
                 "fetch_interval": "1s",
             },

@@ -79,7 +79,7 @@ impl Api {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, Refusal> {
-        let bytes = self.send(&method, path, body).await?;
+        let bytes = self.send(&method, path, body, &[]).await?;
         self.read(&method, path, &bytes)
     }
 
@@ -97,7 +97,7 @@ impl Api {
         body: &(impl Serialize + Sync),
         headers: &[(&str, &str)],
     ) -> Result<T, Refusal> {
-        let bytes = self.send_with(&Method::POST, path, Some(body), headers).await?;
+        let bytes = self.send(&Method::POST, path, Some(body), headers).await?;
         self.read(&Method::POST, path, &bytes)
     }
 
@@ -108,22 +108,13 @@ impl Api {
 
     /// A call that removes something; it being gone is no error.
     pub async fn delete(&self, path: &str) -> Result<(), Refusal> {
-        match self.send(&Method::DELETE, path, None::<&()>).await {
+        match self.send(&Method::DELETE, path, None::<&()>, &[]).await {
             Err(refusal) if refusal.status == Some(StatusCode::NOT_FOUND) => Ok(()),
             other => other.map(drop),
         }
     }
 
     async fn send(
-        &self,
-        method: &Method,
-        path: &str,
-        body: Option<&(impl Serialize + Sync)>,
-    ) -> Result<Bytes, Refusal> {
-        self.send_with(method, path, body, &[]).await
-    }
-
-    async fn send_with(
         &self,
         method: &Method,
         path: &str,

@@ -45,20 +45,6 @@ impl Job {
     }
 }
 
-/// `GET …/actions/runners`.
-#[derive(Deserialize)]
-pub struct Runners {
-    #[serde(default, deserialize_with = "null_is_empty")]
-    pub runners: Vec<Runner>,
-}
-
-/// One of them.
-#[derive(Deserialize)]
-pub struct Runner {
-    pub id: i64,
-    pub name: String,
-}
-
 /// `…/actions/runners/registration-token`.
 #[derive(Deserialize)]
 pub struct Token {
@@ -84,22 +70,6 @@ pub struct NewRunner {
 pub struct Identity {
     pub uuid: String,
     pub token: String,
-}
-
-/// `GET /repos/…/actions/tasks`.
-#[derive(Deserialize)]
-pub struct Tasks {
-    pub workflow_runs: Option<Vec<Task>>,
-}
-
-/// One of them.
-#[derive(Deserialize)]
-pub struct Task {
-    pub id: i64,
-    #[serde(default)]
-    pub name: String,
-    #[serde(default)]
-    pub status: String,
 }
 
 fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
