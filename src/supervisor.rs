@@ -40,7 +40,7 @@ use self::{
 };
 use crate::{
     engine::{Engine, records::RecordFolder},
-    model::{Error, Result, error::Context, id::ContainerId, reference::Reference},
+    model::{Error, Result, error::Context, reference::Reference},
 };
 
 /// Of launches that have ended, those that are remembered with their logs.
@@ -69,8 +69,6 @@ struct Shared {
     pub tasks: TaskTracker,
     launches: Mutex<Vec<Arc<Launch>>>,
     logs: PathBuf,
-    /// Told from other supervisors of the same forge by this.
-    instance: String,
     stop: CancellationToken,
     draining: AtomicBool,
 }
@@ -91,6 +89,12 @@ pub struct ForgeView {
     pub url: String,
     /// Why nothing is launched, if so.
     pub trouble: Option<String>,
+}
+
+/// The log of a runner.
+pub struct RunnerLog {
+    path: PathBuf,
+    launch: Arc<Launch>,
 }
 
 impl Settings {
@@ -121,7 +125,6 @@ impl Supervisor {
             tasks: TaskTracker::new(),
             launches: Mutex::new(launches),
             logs,
-            instance: instance(data_root)?,
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
             settings,
@@ -167,11 +170,6 @@ impl Supervisor {
         }
     }
 
-    /// Whether it is draining.
-    pub fn is_draining(&self) -> bool {
-        self.0.shared.is_draining()
-    }
-
     /// All launches that are remembered, oldest first.
     pub fn launches(&self) -> Vec<LaunchView> {
         let launches = self.0.shared.launches();
@@ -190,23 +188,35 @@ impl Supervisor {
         self.0.pools.iter().map(view).collect()
     }
 
-    /// Where the log of a launch's runner is, and whether it may still grow. A launch is named by its name or a unique beginning of it.
-    pub fn log_of(&self, launch: &str) -> Result<(PathBuf, bool)> {
-        let launches = self.launches();
-        let mut matching = launches.iter().filter(|view| view.record.name == launch);
-        let found = matching.next().or_else(|| {
-            let mut beginning = launches.iter().filter(|view| view.record.name.starts_with(launch));
+    /// The log of a launch's runner. A launch is named by its name or a unique beginning of it.
+    pub fn log_of(&self, launch: &str) -> Result<RunnerLog> {
+        let launches = self.0.shared.launches();
+        let found = launches.iter().find(|found| found.record().name == launch).or_else(|| {
+            let mut beginning = launches.iter().filter(|found| found.record().name.starts_with(launch));
             beginning.next().filter(|_| !launch.is_empty() && beginning.next().is_none())
         });
-        let record = &found.ok_or_else(|| Error::not_found(format!("no such job: {launch}")))?.record;
-        Ok((self.0.shared.log_path(&record.name), record.is_live()))
+        let launch = found.ok_or_else(|| Error::not_found(format!("no such job: {launch}")))?;
+        Ok(RunnerLog { path: self.0.shared.log_path(&launch.record().name), launch: launch.clone() })
+    }
+}
+
+impl RunnerLog {
+    /// Where it is, once there is one.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether more may come.
+    pub fn goes_on(&self) -> bool {
+        self.launch.record().is_live()
     }
 }
 
 impl Shared {
-    /// What the names of our registrations begin with.
+    /// What the names of our registrations begin with: other supervisors of the same forge have another one.
     pub fn prefix(&self) -> String {
-        format!("ringer-{}-", self.instance)
+        let instance: String = self.engine.id.as_str().chars().take(8).collect();
+        format!("ringer-{instance}-")
     }
 
     /// Where the log of a launch's runner is kept.
@@ -273,20 +283,5 @@ impl Shared {
             }
             false
         });
-    }
-}
-
-/// Made once per data root.
-fn instance(data_root: &Path) -> Result<String> {
-    let path = data_root.join("supervisor");
-    let context = || format!("reading {}", path.display());
-    match fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::system(context()).with_source(error)),
-        _ => {
-            let made = ContainerId::random().short()[..8].to_owned();
-            fs::write(&path, &made).context(format!("writing {}", path.display()))?;
-            Ok(made)
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! `/launches`, `/forges` and `/drain`: what the supervisor does.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Body,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     edge::{answer::Json, extract::Path},
     model::{Error, Result},
-    supervisor::Supervisor,
+    supervisor::{RunnerLog, Supervisor},
 };
 
 /// Of a log, what is read at once.
@@ -66,9 +66,7 @@ pub(super) async fn log(
     query: Result<Query<LogQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response> {
     let Query(LogQuery { follow }) = query.map_err(|error| Error::invalid(error.body_text()))?;
-    let supervisor = state.supervisor()?.clone();
-    let (path, _) = supervisor.log_of(&launch)?;
-    let reader = Reader { supervisor, launch, path, file: None, follow };
+    let reader = Reader { log: state.supervisor()?.log_of(&launch)?, file: None, follow };
     let pieces = stream::try_unfold(reader, |mut reader| async move {
         Ok::<_, std::io::Error>(reader.next().await?.map(|piece| (piece, reader)))
     });
@@ -78,9 +76,7 @@ pub(super) async fn log(
 }
 
 struct Reader {
-    supervisor: Supervisor,
-    launch: String,
-    path: PathBuf,
+    log: RunnerLog,
     file: Option<File>,
     follow: bool,
 }
@@ -90,9 +86,9 @@ impl Reader {
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         loop {
             // Asked before the file is read: what it says last must not be missed.
-            let goes_on = self.follow && self.supervisor.log_of(&self.launch).is_ok_and(|(_, live)| live);
+            let goes_on = self.follow && self.log.goes_on();
             if self.file.is_none() {
-                self.file = match File::open(&self.path).await {
+                self.file = match File::open(self.log.path()).await {
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
                     other => Some(other?),
                 };

@@ -38,23 +38,22 @@ impl Chosen {
 pub async fn choose(pool: &Pool, runner: &Runner, repository: Option<&str>) -> Result<Chosen> {
     let (images, forge) = (&pool.settings.images, &pool.forge);
     let of_default = match (&images.runner, &images.default) {
-        (None, Some(default)) => look_into(pool, runner, default).await?,
+        (None, Some(default)) => look_into(pool, runner, default).await?.map(|program| (default.clone(), program)),
         _ => None,
     };
-    let (image, program) = match (of_default, &images.default) {
-        (Some(program), Some(default)) => (default.clone(), program),
-        _ => {
+    let (job, _) = images.of_job(repository, of_default.is_some(), forge.job_image());
+    let (image, program) = match of_default {
+        Some(found) => found,
+        None => {
             let image = images.runner.clone().unwrap_or_else(|| forge.runner_image().to_owned());
             let program = look_into(pool, runner, &image).await?;
             let none = || {
                 let tried = forge.programs().join(", ");
                 Error::invalid(format!("image {image} holds no runner: none of {tried} is there"))
             };
-            let program = program.ok_or_else(none)?;
-            (image, program)
+            (image.clone(), program.ok_or_else(none)?)
         }
     };
-    let (job, _) = images.of_job(repository, of_default.is_some(), forge.job_image());
     let taken = match pool.settings.mode {
         Mode::Socket => None,
         Mode::Single { .. } => {

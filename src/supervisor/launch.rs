@@ -16,7 +16,7 @@ use super::{
     forge::{Minted, Order, Steps},
     log,
     pool::Pool,
-    record::{ForgeJob, LaunchRecord, Registration, Stage},
+    record::{ForgeJob, LaunchRecord, Stage},
     runner::Runner,
     settings::Mode,
 };
@@ -264,30 +264,37 @@ impl Launch {
     async fn clean_up(&self, pool: &Pool, why: String) {
         self.change(|record| record.stage = Stage::Ending(why.clone()));
         let name = self.record().name.clone();
-        for attempt in 0.. {
-            match self.remove_job(&pool.shared).await {
-                Ok(()) => break,
-                Err(error) => warn!(launch = name, "removing job {name}, to be tried again: {}", error.chain()),
-            }
-            if !pool.shared.pause(Duration::from_secs(pause(attempt))).await {
+        let mut pauses = pauses_between_tries();
+        while let Err(error) = self.remove_job(&pool.shared).await {
+            if !self.may_try_again(pool, &mut pauses, "removing its job", &error).await {
                 return;
             }
         }
         // It may have been given a job in the moment in which it was told to end.
         self.note_work(pool).await;
-        self.give_up(pool, &why).await;
-        for attempt in 0.. {
-            match self.deregister(pool).await {
-                Ok(()) => break,
-                Err(error) => warn!(launch = name, "deregistering {name}, to be tried again: {}", error.chain()),
-            }
-            if !pool.shared.pause(Duration::from_secs(pause(attempt))).await {
+        let words = self.conclude(pool, why).await;
+        let mut pauses = pauses_between_tries();
+        while let Err(error) = self.deregister(pool).await {
+            if !self.may_try_again(pool, &mut pauses, "deregistering its runner", &error).await {
                 return;
             }
         }
-        let words = self.conclusion(pool, why).await;
         info!(launch = name, "{name} has ended: {words}");
         self.has_ended(words);
+    }
+
+    /// Waits before the next try; `false` if the supervisor stops before.
+    async fn may_try_again(
+        &self,
+        pool: &Pool,
+        pauses: &mut (impl Iterator<Item = u64> + Send),
+        doing: &str,
+        error: &Error,
+    ) -> bool {
+        let name = &self.record().name;
+        warn!(launch = name, "{doing}, of {name}, to be tried again: {}", error.chain());
+        let seconds = pauses.next().expect("there is always a next");
+        pool.shared.pause(Duration::from_secs(seconds)).await
     }
 
     fn has_ended(&self, words: String) {
@@ -308,35 +315,28 @@ impl Launch {
         }
     }
 
-    /// A job of which its runner has not said how it ended has failed: the forge would wait for minutes.
-    async fn give_up(&self, pool: &Pool, why: &str) {
-        let record = self.record();
-        let (Some(job), Some(credential)) = (&record.work, &record.credential) else { return };
-        let given_up = match pool.forge.conclusion(job).await {
-            Ok(None) => pool.forge.give_up(job, credential, why).await,
-            Ok(Some(_)) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = given_up {
-            warn!(launch = record.name, "telling the forge that {} has failed: {}", job.name, error.chain());
-        }
-    }
-
     async fn deregister(&self, pool: &Pool) -> Result<()> {
-        match self.registration() {
-            Some(registration) => pool.forge.deregister(&registration).await,
+        match &self.record().registration {
+            Some(registration) => pool.forge.deregister(registration).await,
             None => Ok(()),
         }
     }
 
-    fn registration(&self) -> Option<Registration> {
-        self.record().registration.clone()
-    }
-
-    /// The forge's word if there is one: exit codes of runners say nothing.
-    async fn conclusion(&self, pool: &Pool, why: String) -> String {
-        let Some(job) = self.record().work.clone() else { return why };
-        match pool.forge.conclusion(&job).await {
+    /// The forge's word of how the job has ended, if there is one: exit codes of runners say nothing. A job of which its runner has not
+    /// said it has failed: the forge would wait for minutes.
+    async fn conclude(&self, pool: &Pool, why: String) -> String {
+        let record = self.record();
+        let Some(job) = &record.work else { return why };
+        let mut conclusion = pool.forge.conclusion(job).await;
+        if let (Ok(None), Some(credential)) = (&conclusion, &record.credential) {
+            match pool.forge.give_up(job, credential, &why).await {
+                Ok(()) => conclusion = pool.forge.conclusion(job).await,
+                Err(error) => {
+                    warn!(launch = record.name, "telling the forge that {} has failed: {}", job.name, error.chain());
+                }
+            }
+        }
+        match conclusion {
             Ok(Some(conclusion)) => conclusion,
             Ok(None) => format!("{why}; the forge says of the job that it still runs"),
             Err(error) => format!("{why}; the forge does not say how the job ended: {}", error.chain()),
@@ -352,6 +352,6 @@ fn order<'a>(pool: &Pool, record: &'a LaunchRecord, name: &'a str, job_image: &'
     Order { name, class: &record.class, steps }
 }
 
-fn pause(attempt: usize) -> u64 {
-    PAUSES[attempt.min(PAUSES.len() - 1)]
+fn pauses_between_tries() -> impl Iterator<Item = u64> + Send {
+    PAUSES.into_iter().chain(std::iter::repeat(PAUSES[PAUSES.len() - 1]))
 }
