@@ -9,7 +9,7 @@ use crate::{
     jobs::Job,
     support::{
         daemon::Daemon,
-        forge::{Gitea, Runner},
+        forge::{Gitea, LONG, Runner, WORKFLOW},
     },
 };
 
@@ -35,16 +35,6 @@ jobs:
       - run: test "${{ needs.first.outputs.word }} ${{ needs.first.result }}" = "good success"
 "#;
 
-const LONG: &str = r#"
-on: push
-defaults: {run: {shell: sh}}
-jobs:
-  long:
-    runs-on: lab
-    steps:
-      - run: echo begun; sleep 1000
-"#;
-
 const CHECKOUT: &str = r#"
 on: push
 jobs:
@@ -54,8 +44,6 @@ jobs:
       - uses: actions/checkout@v4
       - run: test "$(cat folder/file)" = "of the commit" && test "$(git rev-parse HEAD)" = "$GITHUB_SHA"
 "#;
-
-const WORKFLOW: &str = ".gitea/workflows/ci.yml";
 
 /// A daemon beside the forge, whose jobs may reach it.
 async fn daemon_beside(gitea: &Gitea) -> Daemon {

@@ -11,13 +11,11 @@ use serde_json::{Value, json};
 
 use crate::support::{
     daemon::Daemon,
-    forge::{Gitea, Images, USER},
+    forge::{Gitea, Images, LONG, USER, WORKFLOW},
 };
 
 /// For whatever a job waits for on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
-
-const WORKFLOW: &str = ".gitea/workflows/ci.yml";
 
 /// Ten jobs that all make the same things, and would get in each other's way on one socket.
 const TEN: &str = r#"
@@ -30,16 +28,6 @@ jobs:
     steps:
       - run: test -S /var/run/docker.sock
       - run: wget -qO- "$GITHUB_SERVER_URL/api/v1/version"
-"#;
-
-const LONG: &str = r#"
-on: push
-defaults: {run: {shell: sh}}
-jobs:
-  long:
-    runs-on: lab
-    steps:
-      - run: echo begun; sleep 1000
 "#;
 
 /// Says in which image it is, and whether there is Docker.
@@ -67,6 +55,14 @@ impl Lab {
         let images = Images::start(gitea.place()).await?;
         let daemon = Daemon::launching(gitea.place(), &config(&gitea, gitea.token(), &images, more)).await;
         Some(Self { daemon, images, gitea })
+    }
+
+    /// Pushes a job that does not end, and waits until it runs; the commit and the forge's job.
+    async fn run_long_job(&self) -> (String, Value) {
+        let commit = self.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
+        let mut jobs = self.gitea.until_jobs("long", &commit, 1, "in_progress").await;
+        self.until("running", |launches| launches[0]["state"] == "running").await;
+        (commit, jobs.remove(0))
     }
 
     fn launches(&self) -> Vec<Value> {
@@ -132,10 +128,8 @@ async fn ten_jobs_turn_green_in_ten_runners_and_nothing_is_left() {
 #[tokio::test]
 async fn a_cancel_ends_the_job_within_a_minute() {
     let Some(lab) = Lab::start("").await else { return };
-    let commit = lab.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
-    let jobs = lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
-    lab.until("running", |launches| launches[0]["state"] == "running").await;
-    lab.gitea.cancel("long", &jobs[0]).await;
+    let (_, job) = lab.run_long_job().await;
+    lab.gitea.cancel("long", &job).await;
     let cancelled = Instant::now();
     let launches = lab.until_all_ended(1).await;
     assert!(cancelled.elapsed() < Duration::from_secs(60));
@@ -146,9 +140,7 @@ async fn a_cancel_ends_the_job_within_a_minute() {
 #[tokio::test]
 async fn a_killed_daemon_leaves_nothing_behind_when_it_is_back() {
     let Some(mut lab) = Lab::start("").await else { return };
-    let commit = lab.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
-    lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
-    lab.until("running", |launches| launches[0]["state"] == "running").await;
+    let (commit, _) = lab.run_long_job().await;
     lab.daemon.kill();
     lab.daemon.restart().await;
     lab.until_all_ended(1).await;
@@ -165,9 +157,7 @@ async fn a_killed_daemon_leaves_nothing_behind_when_it_is_back() {
 #[tokio::test]
 async fn a_daemon_that_is_stopped_fails_its_jobs_and_says_why() {
     let Some(mut lab) = Lab::start("").await else { return };
-    let commit = lab.gitea.repository("long", &[(WORKFLOW, LONG)]).await;
-    lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
-    lab.until("running", |launches| launches[0]["state"] == "running").await;
+    let (commit, _) = lab.run_long_job().await;
     assert!(lab.daemon.end().success());
     let jobs = lab.gitea.until_jobs("long", &commit, 1, "failure").await;
     let log = lab.gitea.job_log("long", &jobs[0]).await;

@@ -24,6 +24,20 @@ use super::{
     place::{self, Place},
 };
 
+/// Where its workflows are.
+pub const WORKFLOW: &str = ".gitea/workflows/ci.yml";
+
+/// One job that does not end by itself.
+pub const LONG: &str = r#"
+on: push
+defaults: {run: {shell: sh}}
+jobs:
+  long:
+    runs-on: lab
+    steps:
+      - run: echo begun; sleep 1000
+"#;
+
 /// Its port, at [`place::ADDRESS`].
 pub const PORT: u16 = 3000;
 
