@@ -1,30 +1,27 @@
 //! Images as mounts, for real.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
-use crate::support::{boxes::IMAGE, daemon::Daemon};
+use crate::support::{
+    boxes::{self, IMAGE},
+    daemon::Daemon,
+    images::wait_until,
+};
 
 fn mounted(subpath: &str) -> Value {
     let mount = json!({"Type": "image", "Source": "box", "Target": "/m", "ImageOptions": {"Subpath": subpath}});
     json!({"HostConfig": {"Mounts": [mount]}})
 }
 
-/// Mounts of images in the namespace that the daemon shares with us.
+/// Mounts of images.
 fn count(daemon: &Daemon) -> usize {
     let needle = format!("{}/run/containers/", daemon.folder().display());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mounts.lines().filter(|line| line.contains(&needle) && line.contains("/image-")).count()
+    boxes::mounted(&[&needle, "/image-"]).len()
 }
 
 /// What an ended run has left goes behind the API's first answers.
 async fn until_none(daemon: &Daemon) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while count(daemon) > 0 {
-        assert!(Instant::now() < deadline, "an image stays mounted");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_until(async || count(daemon) == 0).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::client::Caller;
-use crate::support::{daemon::Daemon, images::wait_until};
+use crate::support::{boxes, daemon::Daemon};
 
 fn none() -> Value {
     json!({})
@@ -12,9 +12,7 @@ fn none() -> Value {
 /// Waits until no source of a bind is held any more: an end is answered before its mounts are released.
 pub async fn none_is_held(daemon: &Daemon) {
     let needle = format!("{}/run/containers/", daemon.folder().display());
-    // In the namespace that the daemon shares with us.
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    wait_until(async || !mounts().lines().any(|line| line.contains(&needle) && line.contains("/bind-"))).await;
+    boxes::until_unmounted(&[&needle, "/bind-"]).await;
 }
 
 #[tokio::test]

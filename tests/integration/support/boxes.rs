@@ -8,9 +8,12 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-use super::daemon::{
-    Daemon,
-    http::{Answer, Client},
+use super::{
+    daemon::{
+        Daemon,
+        http::{Answer, Client},
+    },
+    images::wait_until,
 };
 
 /// The image's name on every test daemon.
@@ -185,4 +188,16 @@ fn merge(base: &mut Value, over: Value) {
         (_, Value::Null) => {}
         (base, over) => *base = over,
     }
+}
+
+/// What is mounted in the namespace that daemons share with us, by words that its line has.
+pub fn mounted(words: &[&str]) -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("our own mounts");
+    let names = |line: &&str| words.iter().all(|word| line.contains(word));
+    mounts.lines().filter(names).map(str::to_owned).collect()
+}
+
+/// Waits until nothing of the kind is mounted: what an ended run had goes behind the first answers of its end.
+pub async fn until_unmounted(words: &[&str]) {
+    wait_until(async || mounted(words).is_empty()).await;
 }
