@@ -20,6 +20,7 @@ type daemon struct {
 	config *config
 	forge  server
 	labels []label
+	kind   kind
 	// What the server last said of its tasks: it looks for one only if that is no longer so.
 	tasksVersion atomic.Int64
 }
@@ -43,7 +44,7 @@ func runDaemon(ctx context.Context, config *config, once bool, labelList string)
 		}
 	}
 
-	d := &daemon{config: config, forge: connectTo(me.Address, me), labels: labels}
+	d := &daemon{config: config, forge: connectTo(me.Address, me), labels: labels, kind: gitea}
 	declared, err := d.forge.Declare(ctx, connect.NewRequest(&runnerv1.DeclareRequest{Version: version, Labels: names(labels)}))
 	if err != nil {
 		return fmt.Errorf("fail to invoke Declare: %w", err)

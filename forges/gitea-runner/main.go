@@ -1,9 +1,12 @@
 // A stand-in for Gitea's runner, which no package registry serves: the command line, files and manners of `gitea-runner` 3,
 // the server's protocol from Gitea's own definition of it, and the engine that the real one is made of. It lacks what
 // does not show to a server or a Docker socket: the cache server, metrics, log files, services of other systems.
+// Its `one-job` stands in for that of `forgejo-runner` 13, whose engine is a fork of the same and whose protocol is this one and a
+// call more.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -16,6 +19,9 @@ const version = "stand-in"
 func main() {
 	if err := command().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", err)
+		if errors.Is(err, errNoTask) {
+			os.Exit(2)
+		}
 		os.Exit(1)
 	}
 }
@@ -70,6 +76,28 @@ func command() *cobra.Command {
 	run.Flags().BoolVar(&once, "once", false, "end after one task")
 	run.Flags().StringVar(&labels, "labels", "", "labels, with commas between, instead of those in the runner's file")
 
-	root.AddCommand(add, run)
+	one := oneJob{}
+	single := &cobra.Command{
+		Use:   "one-job",
+		Short: "Fetch one task of a Forgejo and carry it out",
+		Args:  cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			config, err := readConfig(file)
+			if err != nil {
+				return err
+			}
+			return one.run(command.Context(), config)
+		},
+	}
+	flags = single.Flags()
+	flags.BoolVarP(&one.wait, "wait", "w", false, "wait until there is a task")
+	flags.StringVar(&one.handle, "handle", "", "take the job with this handle and no other")
+	flags.StringVar(&one.url, "url", "", "the server's address")
+	flags.StringVar(&one.uuid, "uuid", "", "what the server knows the runner by")
+	flags.StringVar(&one.tokenURL, "token-url", "", "where the runner's token is: file:PATH")
+	flags.StringArrayVar(&one.labels, "label", nil, "a label; may be given more than once")
+	flags.DurationVar(&one.interval, "fetch-interval", 0, "how often to ask for a task, instead of what the configuration says")
+
+	root.AddCommand(add, run, single)
 	return root
 }

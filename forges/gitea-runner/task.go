@@ -99,7 +99,7 @@ func (d *daemon) engine(task *runnerv1.Task) (*runner.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if token := task.GetSecrets()["GITEA_TOKEN"]; token != "" {
+	if token := task.GetSecrets()[d.kind.upper+"_TOKEN"]; token != "" {
 		preset.Token = token
 	}
 	event, err := json.Marshal(preset.Event)
@@ -116,7 +116,7 @@ func (d *daemon) engine(task *runnerv1.Task) (*runner.Config, error) {
 		ActionCacheDir:        filepath.Join(home, ".cache", "act"),
 		ForcePull:             d.config.Container.ForcePull,
 		LogOutput:             true,
-		Env:                   d.environment(field("server_url"), field("gitea_runtime_token")),
+		Env:                   d.environment(field("server_url"), field(d.kind.lower+"_runtime_token")),
 		Secrets:               task.GetSecrets(),
 		Vars:                  task.GetVars(),
 		GitHubInstance:        strings.TrimSuffix(field("server_url"), "/"),
@@ -124,13 +124,13 @@ func (d *daemon) engine(task *runnerv1.Task) (*runner.Config, error) {
 		NoSkipCheckout:        true,
 		PresetGitHubContext:   preset,
 		EventJSON:             string(event),
-		ContainerNamePrefix:   fmt.Sprintf("GITEA-ACTIONS-TASK-%d", task.GetId()),
+		ContainerNamePrefix:   fmt.Sprintf("%s-ACTIONS-TASK-%d", d.kind.upper, task.GetId()),
 		ContainerMaxLifetime:  d.config.Runner.Timeout + time.Minute,
 		ContainerNetworkMode:  container.NetworkMode(d.config.Container.Network),
 		ContainerOptions:      d.config.Container.Options,
 		ContainerDaemonSocket: d.config.Container.DockerHost,
 		Privileged:            d.config.Container.Privileged,
-		DefaultActionInstance: field("gitea_default_actions_url"),
+		DefaultActionInstance: field(d.kind.lower + "_default_actions_url"),
 		PlatformPicker: func(runsOn []string) string {
 			return platform(d.labels, runsOn, d.config.Runner.DefaultImage)
 		},
@@ -142,11 +142,11 @@ func (d *daemon) engine(task *runnerv1.Task) (*runner.Config, error) {
 func (d *daemon) environment(address, token string) map[string]string {
 	address = strings.TrimSuffix(address, "/")
 	found := map[string]string{
-		"GITEA_ACTIONS":                "true",
-		"GITEA_ACTIONS_RUNNER_VERSION": version,
-		"ACTIONS_RUNTIME_URL":          address + "/api/actions_pipeline/",
-		"ACTIONS_RUNTIME_TOKEN":        token,
-		"ACTIONS_RESULTS_URL":          address,
+		d.kind.upper + "_ACTIONS":                "true",
+		d.kind.upper + "_ACTIONS_RUNNER_VERSION": version,
+		"ACTIONS_RUNTIME_URL":                    address + "/api/actions_pipeline/",
+		"ACTIONS_RUNTIME_TOKEN":                  token,
+		"ACTIONS_RESULTS_URL":                    address,
 	}
 	for name, value := range d.config.Runner.Envs {
 		found[name] = value

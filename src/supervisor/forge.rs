@@ -132,8 +132,8 @@ pub trait Forge: Send + Sync + 'static {
     /// Takes a registration back; one that is gone already is no error.
     async fn deregister(&self, registration: &Registration) -> Result<()>;
 
-    /// The job that a runner was given, when no look has seen it running.
-    async fn work_of(&self, registration: &Registration) -> Result<Option<ForgeJob>>;
+    /// The job that a runner was given, when no look has seen it running; `meant_for` is the one that it was made for, if it was.
+    async fn work_of(&self, registration: &Registration, meant_for: Option<&ForgeJob>) -> Result<Option<ForgeJob>>;
 
     /// Says of a job that has not ended that it has failed, in the name of its runner, which cannot any more.
     async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()>;

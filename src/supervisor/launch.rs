@@ -253,7 +253,7 @@ impl Launch {
     async fn note_work(&self, pool: &Pool) {
         let record = self.record();
         let (None, Some(registration)) = (&record.work, &record.registration) else { return };
-        match pool.forge.work_of(registration).await {
+        match pool.forge.work_of(registration, record.meant_for.as_ref()).await {
             Ok(Some(job)) => self.is_assigned(&job),
             Ok(None) => {}
             Err(error) => warn!(launch = record.name, "asking what {} has done: {}", record.name, error.chain()),

@@ -1,7 +1,7 @@
 //! The runners of one forge: looks at its queue, launches what is missing, and follows what is there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use super::{
     balance::{self, Class},
     forge::{self, Forge, Look, QueuedJob, RunningJob},
     launch::Launch,
-    record::{LaunchRecord, Registration},
+    record::{ForgeJob, LaunchRecord, Registration},
     settings::ForgeSettings,
 };
 use crate::model::{
@@ -199,6 +199,8 @@ impl Pool {
     }
 
     fn launch_missing(self: &Arc<Self>, queued: Vec<QueuedJob>) -> Result<()> {
+        let by_handle: HashMap<String, ForgeJob> =
+            queued.iter().filter_map(|queued| Some((queued.handle.clone()?, queued.job.clone()))).collect();
         let (served, unserved) = self.sort_out(queued);
         self.tell_unserved(unserved);
         if self.shared.is_draining() {
@@ -218,7 +220,8 @@ impl Pool {
             if !self.has_room() {
                 break;
             }
-            self.launch(class)?;
+            let meant_for = class.handle.as_ref().and_then(|handle| by_handle.get(handle)).cloned();
+            self.launch(class, meant_for)?;
         }
         Ok(())
     }
@@ -262,10 +265,13 @@ impl Pool {
         self.live().len() < self.settings.concurrency && self.shared.has_room(self.settings.limits.memory)
     }
 
-    fn launch(self: &Arc<Self>, class: Class) -> Result<()> {
+    fn launch(self: &Arc<Self>, class: Class, meant_for: Option<ForgeJob>) -> Result<()> {
         let name = format!("{}-{}", self.settings.name, &ContainerId::random().short()[..8]);
         info!(launch = name, "launching {name} for {}", class.labels.iter().cloned().collect::<Vec<_>>().join(", "));
-        let record = LaunchRecord::new(name, self.settings.name.clone(), class, self.settings.limits);
+        let record = LaunchRecord {
+            meant_for,
+            ..LaunchRecord::new(name, self.settings.name.clone(), class, self.settings.limits)
+        };
         let launch = Launch::new(record, &self.shared.records)?;
         self.shared.add(launch.clone());
         self.shared.tasks.spawn(launch.run(self.clone()));

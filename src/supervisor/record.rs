@@ -25,6 +25,9 @@ pub struct LaunchRecord {
     /// By which the forge knows its runner: what it cannot say any more is said with it.
     #[serde(default)]
     pub credential: Option<Secret>,
+    /// The job that its runner can take and no other, where the forge lets us choose.
+    #[serde(default)]
+    pub meant_for: Option<ForgeJob>,
     /// What the forge gave it to do.
     pub work: Option<ForgeJob>,
     /// How far it is.
@@ -53,6 +56,9 @@ pub struct Registration {
 pub struct ForgeJob {
     /// The forge's number of it.
     pub id: i64,
+    /// Forgejo's number of the workflow's run that it is part of.
+    #[serde(default)]
+    pub run: Option<i64>,
     /// Forgejo's number of what a runner does for it.
     #[serde(default)]
     pub task: Option<i64>,
@@ -120,6 +126,7 @@ impl LaunchRecord {
             tenant: None,
             registration: None,
             credential: None,
+            meant_for: None,
             work: None,
             stage: Stage::Preparing,
             times,

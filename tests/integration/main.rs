@@ -23,6 +23,7 @@ mod layers;
 mod network;
 mod races;
 mod supervisor;
+mod supervisor_forgejo;
 mod support;
 mod system;
 mod tcp;

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     time::{Duration, Instant},
 };
 
@@ -12,10 +11,8 @@ use serde_json::{Value, json};
 use crate::support::{
     daemon::Daemon,
     forge::{Gitea, Images, LONG, USER, WORKFLOW},
+    launches::{self, is_ended},
 };
-
-/// For whatever a job waits for on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// Ten jobs that all make the same things, and would get in each other's way on one socket.
 const TEN: &str = r#"
@@ -65,37 +62,18 @@ impl Lab {
         (commit, jobs.remove(0))
     }
 
-    fn launches(&self) -> Vec<Value> {
-        let output = self.daemon.ringer(&["jobs", "--all", "--json"]).output().expect("ringer runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("launches as JSON")
-    }
-
-    /// Waits until the launches are as they should be.
     async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let launches = self.launches();
-            if is_so(&launches) {
-                return launches;
-            }
-            assert!(Instant::now() < deadline, "not {what}: {launches:#?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        launches::until(&self.daemon, what, is_so).await
     }
 
     async fn until_all_ended(&self, count: usize) -> Vec<Value> {
-        let is_so = |launches: &[Value]| launches.len() >= count && launches.iter().all(is_ended);
-        self.until("all ended", is_so).await
+        launches::until_all_ended(&self.daemon, count).await
     }
 
     /// Nothing of any job is left, here or at the forge.
     async fn is_clean(&self) {
         assert_eq!(self.gitea.runners().await, Vec::<Value>::new());
-        let jobs = self.daemon.ringer(&["job", "ls", "--json"]).output().expect("ringer runs").stdout;
-        assert_eq!(serde_json::from_slice::<Value>(&jobs).expect("JSON"), json!([]));
-        let left = |folder: &str| fs::read_dir(self.daemon.folder().join(folder)).map_or(0, Iterator::count);
-        assert_eq!((left("data/tenants"), left("run/jobs"), left("run/hosts")), (0, 0, 0), "folders of jobs");
+        launches::none_is_left(&self.daemon);
     }
 }
 
@@ -118,9 +96,7 @@ async fn ten_jobs_turn_green_in_ten_runners_and_nothing_is_left() {
     assert!(launches.iter().all(|launch| launch["repository"] == "ci/ten"), "{launches:#?}");
     lab.is_clean().await;
 
-    let name = launches[0]["name"].as_str().expect("a name");
-    let log = lab.daemon.ringer(&["logs", name]).output().expect("ringer runs").stdout;
-    let log = String::from_utf8_lossy(&log);
+    let log = launches::log_of(&lab.daemon, &launches[0]);
     assert!(log.contains("has ended: RESULT_SUCCESS"), "the runner's log outlives it: {log}");
     assert!(!lab.daemon.log().contains(lab.gitea.token()) && !log.contains(lab.gitea.token()), "the token is in a log");
 }
@@ -211,10 +187,6 @@ async fn a_runner_that_dies_at_its_start_is_not_launched_again_and_again() {
     let pauses: Vec<i64> = launches[..3].windows(2).map(pause).collect();
     assert!(pauses[0] >= 5 && pauses[1] >= 10, "longer and longer: {pauses:?}");
     assert!(lab.daemon.log().contains("launches in a row have failed"));
-}
-
-fn is_ended(launch: &Value) -> bool {
-    launch["state"] == "ended"
 }
 
 fn seconds_between(first: &str, second: &str) -> i64 {

@@ -3,7 +3,9 @@
 pub mod boxes;
 pub mod daemon;
 pub mod forge;
+pub mod forgejo;
 pub mod images;
+pub mod launches;
 pub mod place;
 pub mod registry;
 pub mod runtime;

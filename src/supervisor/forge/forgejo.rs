@@ -11,14 +11,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::json;
 
-use self::answers::{Job, Registered, Repository, Version};
+use self::answers::{Job, Registered, Repository, Run, Version};
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
     connect::{RunnerIdentity, fail_task},
-    http::Refusal,
+    http::{Refusal, segments},
     server::Server,
 };
 use crate::{
@@ -30,43 +30,94 @@ use crate::{
     },
 };
 
+/// What is remembered of names: more than a server has jobs at once.
+const REMEMBERED: usize = 4096;
+
+/// What the server was asked once.
+#[derive(Default)]
+struct Known(Mutex<BTreeMap<i64, String>>);
+
+impl Known {
+    fn get(&self, number: i64) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    fn learn(&self, number: i64, text: &str) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(number, text.to_owned());
+    }
+}
+
 /// A server.
 pub struct Forgejo {
     server: Server,
     /// Names of repositories by their number, which is all that the list of jobs says.
-    names: Mutex<BTreeMap<i64, String>>,
+    names: Known,
+    /// Where people see runs, by their number.
+    pages: Known,
 }
 
 impl Forgejo {
     /// The one that is configured.
     pub fn new(settings: &ForgeSettings) -> Result<Self> {
-        Ok(Self { server: Server::new(settings)?, names: Mutex::default() })
+        Ok(Self { server: Server::new(settings)?, names: Known::default(), pages: Known::default() })
     }
 
     async fn repository(&self, id: i64) -> Result<String> {
-        let known = self.names.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        if let Some(name) = known {
+        if let Some(name) = self.names.get(id) {
             return Ok(name);
         }
         let name = self.server.api.get::<Repository>(&format!("api/v1/repositories/{id}")).await?.full_name;
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(id, name.clone());
+        self.names.learn(id, &name);
         Ok(name)
+    }
+
+    /// The page of a run has another number than the run; a repository that is not shown to us has the list of its runs.
+    async fn page_of(&self, repository: &str, run: i64) -> Result<String> {
+        if let Some(page) = self.pages.get(run) {
+            return Ok(page);
+        }
+        let path = format!("api/v1/repos/{}/actions/runs/{run}", segments(repository));
+        let page = match self.server.api.get::<Run>(&path).await {
+            Ok(run) => run.html_url,
+            Err(refusal) if matches!(refusal.status, Some(StatusCode::NOT_FOUND | StatusCode::FORBIDDEN)) => {
+                format!("{}/{repository}/actions", self.server.url)
+            }
+            Err(refusal) => return Err(refusal.into()),
+        };
+        self.pages.learn(run, &page);
+        Ok(page)
     }
 
     async fn forge_job(&self, job: &Job) -> Result<ForgeJob> {
         let repository = self.repository(job.repo_id).await?;
-        let url = format!("{}/{repository}/actions/runs/{}", self.server.url, job.run_id);
-        Ok(ForgeJob { id: job.id, task: job.task_id, repository, name: job.name.clone(), url })
+        let url = self.page_of(&repository, job.run_id).await?;
+        let task = Some(job.task_id).filter(|task| *task != 0);
+        Ok(ForgeJob { id: job.id, run: Some(job.run_id), task, repository, name: job.name.clone(), url })
+    }
+
+    /// A job as it is now, also if it has ended: the list of those that wait or run forgets it then. `None` where it is not shown.
+    async fn job_now(&self, job: &ForgeJob) -> Result<Option<Job>> {
+        let Some(run) = job.run else { return Ok(None) };
+        let path = format!("api/v1/repos/{}/actions/runs/{run}/jobs", segments(&job.repository));
+        match self.server.api.get::<Option<Vec<Job>>>(&path).await {
+            Ok(jobs) => Ok(jobs.into_iter().flatten().find(|now| now.id == job.id)),
+            Err(refusal) if refusal.status == Some(StatusCode::NOT_FOUND) => Ok(None),
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     fn no_list(&self, refusal: Refusal) -> Error {
         match refusal.status {
-            Some(http::StatusCode::NOT_FOUND) => Error::invalid(format!(
+            Some(StatusCode::NOT_FOUND) => Error::invalid(format!(
                 "{} has no list of jobs at the token's scope: Forgejo 15 or later is needed",
                 self.server.url
             ))
             .with_source(Error::from(refusal)),
-            Some(http::StatusCode::FORBIDDEN) => Error::forbidden(format!(
+            Some(StatusCode::FORBIDDEN) => Error::forbidden(format!(
                 "the token may not see the jobs at {}: it needs the scope write:admin, or write:organization with an owner",
                 self.server.url
             ))
@@ -87,7 +138,7 @@ impl Forge for Forgejo {
     async fn greet(&self) -> Result<String> {
         let version =
             self.server.api.get::<Version>("api/forgejo/v1/version").await.map_err(|refusal| match refusal.status {
-                Some(http::StatusCode::NOT_FOUND) => {
+                Some(StatusCode::NOT_FOUND) => {
                     Error::invalid(format!("{} is no Forgejo: is it a [gitea]?", self.server.url))
                 }
                 _ => refusal.into(),
@@ -138,9 +189,11 @@ impl Forge for Forgejo {
         self.server.deregister(registration).await
     }
 
-    /// A job has its handle, so it is known from the launch on.
-    async fn work_of(&self, _: &Registration) -> Result<Option<ForgeJob>> {
-        Ok(None)
+    /// Its runner can take one job and no other: it has had it if that waits no more.
+    async fn work_of(&self, _: &Registration, meant_for: Option<&ForgeJob>) -> Result<Option<ForgeJob>> {
+        let Some(job) = meant_for else { return Ok(None) };
+        let now = self.job_now(job).await?.filter(|now| now.task_id != 0);
+        Ok(now.map(|now| ForgeJob { task: Some(now.task_id), ..job.clone() }))
     }
 
     async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()> {
@@ -149,11 +202,17 @@ impl Forge for Forgejo {
         Ok(fail_task(&self.server.api, &RunnerIdentity { uuid, token }, task, why).await?)
     }
 
-    /// By the repository's list of tasks: that of jobs forgets what has ended.
+    /// By the list of the run's jobs, or where the server has none by the repository's list of tasks.
     async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
-        let Some(task) = job.task else { return Ok(None) };
-        let found = self.server.tasks(&job.repository).await?.into_iter().find(|found| found.id == task);
-        Ok(found.map(|task| task.status).filter(|status| !matches!(status.as_str(), "running" | "waiting" | "blocked")))
+        let status = match (self.job_now(job).await?, job.task) {
+            (Some(now), _) => Some(now.status),
+            (None, Some(task)) => {
+                let tasks = self.server.tasks(&job.repository).await?;
+                tasks.into_iter().find(|found| found.id == task).map(|task| task.status)
+            }
+            (None, None) => None,
+        };
+        Ok(status.filter(|status| !matches!(status.as_str(), "running" | "waiting" | "blocked")))
     }
 
     /// Configuration files are YAML, of which JSON is a part.

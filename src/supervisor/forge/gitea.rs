@@ -145,7 +145,7 @@ impl Forge for Gitea {
     }
 
     /// Among the newest jobs, which stand on the last pages.
-    async fn work_of(&self, registration: &Registration) -> Result<Option<ForgeJob>> {
+    async fn work_of(&self, registration: &Registration, _: Option<&ForgeJob>) -> Result<Option<ForgeJob>> {
         let path = format!("api/v1/{}/actions/jobs?limit={PAGE}", self.0.scope().await?);
         let first: Jobs = self.0.api.get(&path).await?;
         let last = first.total_count.div_ceil(PAGE).max(1);

@@ -14,7 +14,7 @@ pub struct Repository {
     pub full_name: String,
 }
 
-/// One of `GET …/actions/runners/jobs`.
+/// One of `GET …/actions/runners/jobs`, which waits or runs, or of `GET …/actions/runs/{run}/jobs`.
 #[derive(Deserialize)]
 pub struct Job {
     pub id: i64,
@@ -25,7 +25,9 @@ pub struct Job {
     #[serde(default)]
     pub name: String,
     pub runs_on: Option<Vec<String>>,
-    pub task_id: Option<i64>,
+    /// 0 of one that no runner has yet.
+    #[serde(default)]
+    pub task_id: i64,
     pub status: String,
 }
 
@@ -35,4 +37,10 @@ pub struct Registered {
     pub id: i64,
     pub uuid: String,
     pub token: String,
+}
+
+/// `GET /repos/{owner}/{repo}/actions/runs/{run}`.
+#[derive(Deserialize)]
+pub struct Run {
+    pub html_url: String,
 }

@@ -41,7 +41,14 @@ impl Job {
         let (_, path) = self.url.split_once("/repos/")?;
         let mut parts = path.split('/');
         let repository = format!("{}/{}", parts.next()?, parts.next()?);
-        Some(ForgeJob { id: self.id, task: None, repository, name: self.name, url: self.html_url.unwrap_or(self.url) })
+        Some(ForgeJob {
+            id: self.id,
+            run: None,
+            task: None,
+            repository,
+            name: self.name,
+            url: self.html_url.unwrap_or(self.url),
+        })
     }
 }
 

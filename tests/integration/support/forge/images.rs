@@ -18,15 +18,25 @@ pub struct Images {
 }
 
 impl Images {
-    /// Starts one with the runner's image and a small one for jobs; `None` where the runner is absent, which CI does not let pass.
+    /// Starts one with the image of Gitea's runner and a small one for jobs; `None` where the runner is absent, which CI does not let pass.
     pub async fn start(place: &Place) -> Option<Self> {
         part("RINGER_TEST_GITEA_RUNNER")?;
+        Some(Self::of(place, &["busybox", "runner", "dead-runner"]).await)
+    }
+
+    /// The same with the image of Forgejo's runner.
+    pub async fn with_forgejo_runner(place: &Place) -> Option<Self> {
+        part("RINGER_TEST_GITEA_RUNNER")?;
+        Some(Self::of(place, &["busybox", "forgejo-runner"]).await)
+    }
+
+    async fn of(place: &Place, names: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("registry-").tempdir().expect("a folder");
         let log = fs::File::create(folder.path().join("output")).expect("a log file");
         let server = place
             .command(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/registry"))
             .arg(folder.path())
-            .args(["busybox", "runner", "dead-runner"])
+            .args(names)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file again"))
             .stderr(log)
@@ -42,12 +52,17 @@ impl Images {
             let address = fs::read_to_string(images.folder.path().join("address")).unwrap_or_default();
             address.trim().clone_into(&mut images.address);
         }
-        Some(images)
+        images
     }
 
     /// The image of Gitea's runner.
     pub fn runner(&self) -> String {
         format!("{}/ringer/gitea-runner", self.address)
+    }
+
+    /// The image of Forgejo's runner.
+    pub fn forgejo_runner(&self) -> String {
+        format!("{}/ringer/forgejo-runner", self.address)
     }
 
     /// One whose program ends as soon as it is started.

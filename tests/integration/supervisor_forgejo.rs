@@ -1,0 +1,193 @@
+//! `ringer run` on a stand-in of Forgejo 15, with a stand-in of its runner: each job gets the runner that was registered for it.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    daemon::Daemon,
+    forge::Images,
+    forgejo::{Forgejo, NARROW_TOKEN, TOKEN},
+    launches,
+};
+
+/// A job that does not end by itself.
+const LONG: &str = "echo begun; sleep 1000";
+
+/// The forge, what its runners are made of, and the daemon that launches them.
+struct Lab {
+    daemon: Daemon,
+    images: Images,
+    forgejo: Forgejo,
+}
+
+impl Lab {
+    /// `None` where a part is absent, which CI does not let pass. `more` is added to the forge's section.
+    async fn start(more: &str) -> Option<Self> {
+        let forgejo = Forgejo::start();
+        let images = Images::with_forgejo_runner(forgejo.place()).await?;
+        let daemon = Daemon::launching(forgejo.place(), &config(&forgejo, TOKEN, &images, more)).await;
+        Some(Self { daemon, images, forgejo })
+    }
+
+    /// Waits until a job runs.
+    async fn run_long_job(&self) -> i64 {
+        let job = self.forgejo.push("long", "long", &["lab"], LONG);
+        self.forgejo.until(job, "running").await;
+        launches::until(&self.daemon, "running", |launches| launches[0]["state"] == "running").await;
+        job
+    }
+
+    fn is_clean(&self) {
+        assert_eq!(self.forgejo.runners(), Vec::<String>::new());
+        launches::none_is_left(&self.daemon);
+    }
+}
+
+fn config(forgejo: &Forgejo, token: &str, images: &Images, more: &str) -> String {
+    let (url, runner, job) = (forgejo.url(), images.forgejo_runner(), images.job());
+    format!(
+        "[forgejo]\ninstance_url = '{url}'\ntoken = '{token}'\nlabels = ['lab', 'big']\nrunner_image = '{runner}'\njob_image = '{job}'\n{more}\n"
+    )
+}
+
+#[tokio::test]
+async fn each_job_gets_the_runner_that_was_made_for_it() {
+    let Some(lab) = Lab::start("").await else { return };
+    let script = |number: usize| format!("test -S /var/run/docker.sock && echo this is {number}");
+    let jobs: Vec<i64> =
+        (0..6).map(|number| lab.forgejo.push("six", &format!("job-{number}"), &["lab"], &script(number))).collect();
+    // Covered only by both labels.
+    let both = lab.forgejo.push("other", "both", &["lab", "big"], "echo both");
+    for (number, job) in jobs.iter().enumerate() {
+        let log = lab.forgejo.until(*job, "success").await;
+        assert!(log.contains(&format!("this is {number}")), "{log}");
+    }
+    assert!(lab.forgejo.until(both, "success").await.contains("both"));
+    let runners: BTreeSet<String> = jobs.iter().chain([&both]).map(|job| lab.forgejo.runner_of(*job)).collect();
+    assert_eq!(runners.len(), 7, "a fresh one each: {runners:?}");
+    let ended = launches::until_all_ended(&lab.daemon, 7).await;
+    assert!(ended.iter().all(|launch| launch["outcome"] == "success"), "{ended:#?}");
+    let repositories: BTreeSet<&str> = ended.iter().filter_map(|launch| launch["repository"].as_str()).collect();
+    assert_eq!(repositories, ["ci/other", "ci/six"].into());
+    let page = format!("{}/ci/other/actions/runs/{both}", lab.forgejo.url());
+    assert!(ended.iter().any(|launch| launch["url"] == page), "the page that people can open: {ended:#?}");
+    lab.is_clean();
+    let log = launches::log_of(&lab.daemon, &ended[0]);
+    assert!(log.contains("has ended: RESULT_SUCCESS"), "the runner's log outlives it: {log}");
+    assert!(!lab.daemon.log().contains(TOKEN) && !log.contains(TOKEN), "the token is in a log");
+}
+
+#[tokio::test]
+async fn a_cancel_ends_the_job_within_a_minute() {
+    let Some(lab) = Lab::start("").await else { return };
+    let job = lab.run_long_job().await;
+    lab.forgejo.cancel(job);
+    let cancelled = Instant::now();
+    let ended = launches::until_all_ended(&lab.daemon, 1).await;
+    assert!(cancelled.elapsed() < Duration::from_secs(60));
+    assert_eq!(ended[0]["outcome"], "cancelled");
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_killed_daemon_leaves_nothing_behind_when_it_is_back() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let job = lab.run_long_job().await;
+    lab.daemon.kill();
+    lab.daemon.restart().await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    lab.forgejo.until(job, "failure").await;
+    let quick = lab.forgejo.push("long", "quick", &["lab"], "true");
+    lab.forgejo.until(quick, "success").await;
+    launches::until_all_ended(&lab.daemon, 2).await;
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_stopped_fails_its_jobs_and_says_why() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let job = lab.run_long_job().await;
+    assert!(lab.daemon.end().success());
+    let log = lab.forgejo.until(job, "failure").await;
+    assert!(log.contains("ringer: the daemon is shutting down"), "people are told why: {log}");
+    assert_eq!(lab.forgejo.runners(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_forge_that_is_away_is_picked_up_again() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let first = lab.forgejo.push("away", "first", &["lab"], "true");
+    lab.forgejo.until(first, "success").await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    let daemon = &lab.daemon;
+    lab.forgejo
+        .be_away(async {
+            let is_told = || {
+                daemon
+                    .ringer(&["jobs"])
+                    .output()
+                    .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("forgejo: "))
+            };
+            let deadline = Instant::now() + launches::LIMIT;
+            while !is_told() {
+                assert!(Instant::now() < deadline, "nobody is told: {}", daemon.log());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+        .await;
+    // Refusals of every kind, at what a launch asks: none is the end.
+    for (part, status) in
+        [("/actions/runners/jobs", 502), ("/actions/runners", 500), ("/repositories/", 503), ("/actions/runners", 429)]
+    {
+        lab.forgejo.fail(part, status, 1);
+    }
+    let second = lab.forgejo.push("away", "second", &["lab"], "true");
+    lab.forgejo.until(second, "success").await;
+    launches::until(&lab.daemon, "a success", |launches| {
+        launches.last().is_some_and(|launch| launch["outcome"] == "success")
+    })
+    .await;
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_is_told_with_the_scope_it_needs() {
+    let forgejo = Forgejo::start();
+    let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };
+    let section = |name: &str, token: &str| {
+        config(&forgejo, token, &images, "").replacen("[forgejo]\n", &format!("[[forgejo]]\nname = '{name}'\n"), 1)
+    };
+    let text = [section("narrow", NARROW_TOKEN), section("wrong", "no-such-token"), section("good", TOKEN)].concat();
+    let daemon = Daemon::launching(forgejo.place(), &text).await;
+    let lab = Lab { daemon, images, forgejo };
+    let job = lab.forgejo.push("quick", "quick", &["lab"], "true");
+    lab.forgejo.until(job, "success").await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    let told =
+        String::from_utf8_lossy(&lab.daemon.ringer(&["jobs"]).output().expect("ringer runs").stdout).into_owned();
+    assert!(told.contains("narrow: ") && told.contains("it needs the scope write:admin"), "{told}");
+    assert!(told.contains("wrong: ") && told.contains("does not take the token"), "{told}");
+    let asked = lab.forgejo.count_of("GET /api/v1/user");
+    assert!(asked < 30, "refusals make no tight loop: {asked}");
+}
+
+#[tokio::test]
+async fn a_repositorys_image_is_its_own() {
+    let forgejo = Forgejo::start();
+    let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };
+    let own = format!("[runner.repo_images]\nown = '{}'\n", images.forgejo_runner());
+    let daemon = Daemon::launching(forgejo.place(), &format!("{}{own}", config(&forgejo, TOKEN, &images, ""))).await;
+    let lab = Lab { daemon, images, forgejo };
+    for (repository, image) in [("own", lab.images.forgejo_runner()), ("other", lab.images.job())] {
+        let job = lab.forgejo.push(repository, "look", &["lab"], "true");
+        lab.forgejo.until(job, "success").await;
+        let ended = launches::until_all_ended(&lab.daemon, 1).await;
+        let launch = ended.iter().find(|launch| launch["repository"] == json!(format!("ci/{repository}")));
+        assert_eq!(launch.map(|launch: &Value| &launch["image"]), Some(&json!(image)), "{ended:#?}");
+    }
+    lab.is_clean();
+}
