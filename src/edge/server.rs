@@ -6,6 +6,7 @@ mod browser;
 mod hangup;
 mod listen;
 mod peer;
+mod preface;
 mod refuse;
 mod tls;
 mod unread;
@@ -43,7 +44,7 @@ use self::{
 use super::{
     error,
     route::Answer,
-    takeover::{Taken, Takeover},
+    takeover::{self, Taken, Takeover},
 };
 use crate::{
     descriptors,
@@ -52,6 +53,9 @@ use crate::{
 
 /// A client must send the head of its request within this.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where clients ask for HTTP/2.
+const UPGRADE: &str = "/grpc";
 
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -222,7 +226,15 @@ impl Worker {
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tag: Tag) {
+        let begun = tokio::select! {
+            begun = tokio::time::timeout(HEAD_TIMEOUT, preface::begin(stream)) => begun,
+            () = self.stop.cancelled() => return,
+        };
+        let Ok(Ok((stream, is_http2))) = begun else { return };
         let api = self.api;
+        if is_http2 {
+            return serve_http2(api.as_ref(), stream, &tag).await;
+        }
         let (takes, mut taken) = mpsc::channel(1);
         let service = service_fn(move |request: Request<Incoming>| {
             let (api, takes) = (api.clone(), takes.clone());
@@ -265,6 +277,16 @@ impl Worker {
         if let Err(error) = ended {
             tracing::debug!(%error, "connection ended: {error}");
         }
+    }
+}
+
+/// A client that speaks HTTP/2 at once is where one that asks for it comes to by [`UPGRADE`].
+async fn serve_http2(api: &dyn Api, stream: impl takeover::Stream + 'static, tag: &Tag) {
+    let upgrade =
+        Request::post(UPGRADE).header(header::UPGRADE, "h2c").body(Body::empty()).expect("a constant request");
+    match Taken::unless(api.answer(tag.put_on(upgrade)).await) {
+        Ok(answer) => tracing::debug!(status = %answer.status(), "a client speaks HTTP/2, which nothing here does"),
+        Err(taken) => taken.pass_on(stream),
     }
 }
 

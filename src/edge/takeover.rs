@@ -84,6 +84,12 @@ impl Taken {
         }
     }
 
+    /// Hands the connection over without a head.
+    pub fn pass_on(self, stream: impl Stream + 'static) {
+        // Nobody takes it when the daemon ends.
+        drop(self.taker.send(Connection { stream: Some(Box::new(stream)), read: Bytes::new() }));
+    }
+
     /// Sends the head and hands the connection over. `read` are the bytes behind the request that were read with it.
     pub async fn hand_over(self, mut stream: impl Stream + 'static, read: Bytes) {
         match stream.write_all(&self.head).await {
