@@ -41,6 +41,7 @@ pub use self::containers::create::create_request;
 use self::router::Router;
 pub use crate::edge::answer;
 use crate::{
+    buildkit::BuildKit,
     edge::{route::Answer, server::Api},
     engine::Engine,
     model::id::TenantId,
@@ -51,6 +52,8 @@ use crate::{
 pub struct ApiState {
     /// The verbs.
     pub engine: Engine,
+    /// Who builds with BuildKit, if it is here.
+    pub buildkit: Option<Arc<BuildKit>>,
     /// Tasks that outlive their request: hijacked streams. Shutdown waits for them, with a limit.
     pub tasks: TaskTracker,
 }
@@ -58,7 +61,14 @@ pub struct ApiState {
 impl ApiState {
     /// The state of a daemon whose verbs are `engine`'s.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, tasks: TaskTracker::new() }
+        Self { engine, buildkit: None, tasks: TaskTracker::new() }
+    }
+
+    /// With BuildKit.
+    #[must_use]
+    pub fn building_with(mut self, buildkit: Option<Arc<BuildKit>>) -> Self {
+        self.buildkit = buildkit;
+        self
     }
 }
 

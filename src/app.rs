@@ -60,7 +60,7 @@ async fn serve_with(
     signals: &mut Signals,
 ) -> Result<()> {
     let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
-    let state = ApiState::new(engine.clone());
+    let state = ApiState::new(engine.clone()).building_with(adapters.buildkit());
     let begun = async {
         let supervisor = forges.map(|forges| Supervisor::open(forges, engine.clone(), &config.engine.data_root));
         let supervisor = supervisor.transpose()?;
@@ -124,7 +124,12 @@ async fn stop(server: &Server, state: &ApiState, engine: &Engine, supervisor: Op
         supervisor.stop().await;
     }
     state.tasks.close();
-    tokio::join!(server.drain(), engine.shutdown(), state.tasks.wait());
+    let builders = async {
+        if let Some(buildkit) = &state.buildkit {
+            buildkit.stop().await;
+        }
+    };
+    tokio::join!(server.drain(), builders, engine.shutdown(), state.tasks.wait());
 }
 
 /// Without systemd there is nobody to tell.

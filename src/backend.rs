@@ -2,6 +2,7 @@
 //!
 //! Each trait has a fake for unit tests and one contract suite that the fake and the real adapter both pass.
 
+pub mod builds;
 pub mod images;
 pub mod network;
 pub mod runtime;

@@ -69,6 +69,9 @@ pub struct ServeOptions {
     /// Socket of a running containerd; without it, ringer runs one of its own
     #[arg(long, value_name = "ADDRESS")]
     pub containerd: Option<PathBuf>,
+    /// The program buildkitd, by which BuildKit builds [default: buildkitd in PATH or beside ringer, if it is there]
+    #[arg(long, value_name = "PATH")]
+    pub buildkitd: Option<PathBuf>,
     /// Namespace within containerd [default: ringer]
     #[arg(long, value_name = "NAME")]
     pub containerd_namespace: Option<String>,
@@ -238,6 +241,8 @@ pub struct Config {
     pub pidfile: PathBuf,
     /// A running containerd's socket; `None` for one of our own.
     pub containerd: Option<PathBuf>,
+    /// buildkitd, as it was named.
+    pub buildkitd: Option<PathBuf>,
     /// Namespace within containerd.
     pub containerd_namespace: String,
     /// How long stopping may take.
@@ -297,6 +302,7 @@ impl ServeOptions {
             allowed_host: list(self.allowed_host, file.allowed_host),
             admin_host: self.admin_host.or(file.admin_host),
             containerd: self.containerd.or(file.containerd),
+            buildkitd: self.buildkitd.or(file.buildkitd),
             containerd_namespace: self.containerd_namespace.or(file.containerd_namespace),
             default_runtime: self.default_runtime.or(file.default_runtime),
             insecure_registry: list(self.insecure_registry, file.insecure_registry),
@@ -366,6 +372,7 @@ impl ServeOptions {
             admin_socket: admin_socket(self.admin_host, &exec_root)?,
             pidfile: self.pidfile.unwrap_or_else(|| exec_root.join("ringer.pid")),
             containerd,
+            buildkitd: self.buildkitd,
             containerd_namespace: namespace,
             shutdown_timeout: Duration::from_secs(self.shutdown_timeout.unwrap_or(15)),
             log_level: if debug { LogLevel::Debug } else { self.log_level.unwrap_or_default() },

@@ -37,7 +37,7 @@ use self::{
     runtimes::Runtimes,
 };
 use crate::{
-    backend::runtime::RuntimeInfo,
+    backend::{builds::BuildPlace, runtime::RuntimeInfo},
     model::{Result, error::Context, id::ContainerId},
 };
 
@@ -143,6 +143,19 @@ impl Containerd {
     /// any work begins.
     pub async fn end_leases_of_the_dead(&self) -> Result<()> {
         leases::end_those_of_the_dead(self.client()).await
+    }
+
+    /// What a builder beside the engine is told of containerd and of the runtime.
+    pub fn build_place(&self) -> Result<BuildPlace> {
+        let shim = self.runtimes().shim_of("")?;
+        let (address, namespace, _) = self.place();
+        Ok(BuildPlace {
+            address,
+            namespace,
+            snapshotter: self.snapshotter_name().to_owned(),
+            shim: shim.name,
+            shim_options: shim.options.map(|options| (options.type_url, options.value)),
+        })
     }
 
     /// The gRPC clients.

@@ -6,13 +6,14 @@
 //! | Level | Modules |
 //! |---|---|
 //! | 3 | `api`, `admin`; below them `edge` and `supervisor` |
-//! | 2 | `engine`; `containerd`, `network` |
+//! | 2 | `engine`; `buildkit`, `containerd`, `network` |
 //! | 1 | `backend`, `work`, `descriptors`, `processes`, `oci`, `logs`, `dns`, `dockerfile`, `policy`, `registry`, `rootfs` |
 //! | 0 | `model` |
 
 pub mod admin;
 pub mod api;
 pub mod backend;
+pub mod buildkit;
 pub mod containerd;
 pub mod descriptors;
 pub mod dns;

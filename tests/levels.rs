@@ -34,7 +34,7 @@ const FLOORS: [&[&str]; 8] = [
 const ROOMS: [(&str, &[&str]); 5] = [
     ("axum", &["admin", "api", "edge"]),
     // containerd: only to tell a broken connection from an answer, by the type of the error below tonic's.
-    ("hyper", &["api", "containerd", "edge"]),
+    ("hyper", &["api", "buildkit", "containerd", "edge"]),
     ("bollard_stubs", &["api"]),
     ("containerd_client", &["containerd", "buildkit"]),
     ("tonic", &["containerd", "buildkit"]),

@@ -74,7 +74,7 @@ impl BuildQuery {
     fn refuse(&self) -> Result<(), Error> {
         match self.version.as_str() {
             "" | "1" => {}
-            "2" => return Err(Error::no_buildkit()),
+            "2" => return Err(Error::no_old_buildkit()),
             other => return Err(Error::invalid(format!("invalid version {other:?}"))),
         }
         if !self.securityopt.is_empty() {
@@ -87,7 +87,7 @@ impl BuildQuery {
             return Err(Error::invalid(format!("unsupported isolation: {:?}", self.isolation)));
         }
         if !matches!(self.outputs.as_str(), "" | "null" | "[]") {
-            return Err(Error::no_buildkit().context("build outputs"));
+            return Err(Error::no_old_buildkit().context("build outputs"));
         }
         Ok(())
     }

@@ -1,7 +1,5 @@
-//! BuildKit's two doors, `/grpc` and `/session`. There is no BuildKit yet, and that is said behind the doors: a client that
-//! is not let in (buildx) makes itself a builder, which is a privileged container whose images never arrive.
-
-use std::{convert::Infallible, time::Duration};
+//! BuildKit's two doors, `/grpc` and `/session`. What is behind them is `buildkit`'s; where there is none that is said there too: a
+//! client that is not let in (buildx) makes itself a builder, which is a privileged container whose images never arrive.
 
 use axum::{
     Extension,
@@ -10,48 +8,61 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, Request, StatusCode, header};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
 use super::{ApiState, router::Bare};
 use crate::{
+    buildkit,
     edge::takeover::{Connection, Takeover},
-    model::{Error, Result},
+    engine::tenants::Scope,
+    model::{Error, Result, id::TenantId},
 };
-
-/// The longest that a connection lives. Every call is answered at once, and a client that wants more comes again.
-const LIFE: Duration = Duration::from_secs(60);
-
-/// Calls of one connection at once, and resets of calls that were not looked at yet.
-const CALLS: u32 = 16;
-
-/// Headers of one call.
-const HEADERS_BYTES: u32 = 16 << 10;
-
-/// What may come for a call before it must wait, and for all calls of a connection: nothing of it is read.
-const WINDOW_BYTES: u32 = 64 << 10;
 
 /// What a session may send to nobody.
 const SESSION_BYTES: u64 = 1 << 20;
 
-/// gRPC's number for what is not there: a client does not try again.
-const UNIMPLEMENTED: &str = "12";
-
-/// `POST /grpc`: HTTP/2 on the connection, and one answer to every call.
-pub async fn grpc(State(api): State<ApiState>, mut request: Request<Body>) -> Result<Response> {
+/// `POST /grpc`: the connection becomes HTTP/2 with gRPC in it.
+pub async fn grpc(State(api): State<ApiState>, scope: Scope, mut request: Request<Body>) -> Result<Response> {
     // A 500 in dockerd too.
     let takeover = upgrade(&mut request).map_err(Error::system)?;
-    Ok(switch(&api, takeover, serve_calls))
+    let state = api.clone();
+    Ok(switch(&api, takeover, |connection| async move {
+        let tenant = scope.tenant().clone();
+        match builder(&state, &tenant) {
+            Ok(builder) => builder.serve_calls(&tenant, state.engine.build_images(&tenant), connection).await,
+            Err(why) => buildkit::refuse(connection, why).await,
+        }
+    }))
 }
 
-/// `POST /session`: here the client would serve, and is never called. It leaves when its build has failed.
-pub async fn session(State(api): State<ApiState>, mut request: Request<Body>) -> Result<Response> {
+/// `POST /session`: the connection becomes one on which the client serves, and is called.
+pub async fn session(State(api): State<ApiState>, scope: Scope, mut request: Request<Body>) -> Result<Response> {
     let takeover = upgrade(&mut request).map_err(Error::invalid)?;
+    let state = api.clone();
     Ok(switch(&api, takeover, |connection| async move {
-        let mut sent = connection.take(SESSION_BYTES);
-        let _client_left = tokio::io::copy(&mut sent, &mut tokio::io::sink()).await;
+        let tenant = scope.tenant().clone();
+        match builder(&state, &tenant) {
+            Ok(builder) => {
+                let images = state.engine.build_images(&tenant);
+                builder.serve_session(&tenant, images, request.headers(), connection).await;
+            }
+            // Its client leaves when its build has failed.
+            Err(_) => {
+                let mut sent = connection.take(SESSION_BYTES);
+                let _client_left = tokio::io::copy(&mut sent, &mut tokio::io::sink()).await;
+            }
+        }
     }))
+}
+
+/// Who builds for a tenant, or why nobody does.
+fn builder<'a>(api: &'a ApiState, tenant: &TenantId) -> Result<&'a buildkit::BuildKit> {
+    let builder = api.buildkit.as_deref().ok_or_else(Error::no_buildkit)?;
+    // Its steps are in the network of the machine.
+    match *tenant == TenantId::default_tenant() {
+        true => Ok(builder),
+        false => Err(Error::no_buildkit_for_jobs()),
+    }
 }
 
 /// What the client asked for, or why it gets nothing, in dockerd's words.
@@ -65,7 +76,7 @@ fn upgrade(request: &mut Request<Body>) -> Result<Takeover, String> {
     }
 }
 
-/// Answers 101 and serves the connection on a tracked task, until the client goes or its time is over.
+/// Answers 101 and serves the connection on a tracked task, until the client goes.
 fn switch<S, F>(api: &ApiState, takeover: Takeover, serve: S) -> Response
 where
     S: FnOnce(Connection) -> F + Send + 'static,
@@ -77,39 +88,8 @@ where
     let gone = takeover.client_gone();
     takeover.answer(&api.tasks, head, move |connection| async move {
         tokio::select! {
-            _ = tokio::time::timeout(LIFE, serve(connection)) => {}
+            () = serve(connection) => {}
             () = gone.0.cancelled() => {}
         }
     })
-}
-
-async fn serve_calls(connection: Connection) {
-    let served = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(CALLS)
-        .max_pending_accept_reset_streams(Some(CALLS as usize))
-        .max_header_list_size(HEADERS_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .serve_connection(
-            TokioIo::new(connection),
-            service_fn(async |call: Request<Incoming>| Ok::<_, Infallible>(refusal(call.uri().path()))),
-        )
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "connection of a BuildKit client ended: {error}");
-    }
-}
-
-/// The status of a call, in headers alone: gRPC's short form of an error.
-fn refusal(call: &str) -> http::Response<Body> {
-    let error = Error::no_buildkit();
-    tracing::debug!("{call} refused: {}", error.message());
-    let message = HeaderValue::from_str(error.message()).expect("the text is plain ASCII");
-    let mut response = http::Response::new(Body::empty());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static(UNIMPLEMENTED));
-    headers.insert("grpc-message", message);
-    response
 }

@@ -40,8 +40,8 @@ pub async fn system_ping_head() -> Response {
     ping("")
 }
 
-/// Version negotiation of every Go client reads these headers. `Builder-Version` 1 sends `docker build` to the
-/// classic builder, since there is no BuildKit here yet.
+/// Version negotiation of every Go client reads these headers. `Builder-Version` 1 sends `docker build` of CLI up to 22 to the
+/// classic builder: they would come to BuildKit by `version=2` of `/build`, which is not carried out. Newer ones do not ask.
 fn ping(body: &'static str) -> Response {
     let headers = [
         (HeaderName::from_static("builder-version"), HeaderValue::from_static("1")),

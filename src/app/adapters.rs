@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ringer::{
+    buildkit::{self, BuildKit},
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::Backends,
     model::{Error, Result},
@@ -15,6 +16,7 @@ use crate::config::{Config, NAME as DEFAULT_INSTANCE};
 pub struct Adapters {
     child: Option<Child>,
     backends: Backends,
+    buildkit: Option<Arc<BuildKit>>,
 }
 
 impl Adapters {
@@ -25,7 +27,7 @@ impl Adapters {
             None => Some(Child::spawn(ChildOptions::new(&config.engine.data_root, &config.engine.exec_root)).await?),
         };
         match connect(config, child.as_ref()).await {
-            Ok(backends) => Ok(Self { child, backends }),
+            Ok((backends, buildkit)) => Ok(Self { child, backends, buildkit }),
             Err(error) => {
                 stop(child).await;
                 Err(error)
@@ -36,6 +38,11 @@ impl Adapters {
     /// What the engine gets.
     pub fn backends(&self) -> Backends {
         self.backends.clone()
+    }
+
+    /// Who builds with BuildKit, if it is here.
+    pub fn buildkit(&self) -> Option<Arc<BuildKit>> {
+        self.buildkit.clone()
     }
 
     /// Takes our rules out of the kernel and stops our own containerd; one that was named goes on.
@@ -58,7 +65,7 @@ fn cgroup_parent(instance: &str) -> String {
     if instance == DEFAULT_INSTANCE { format!("/{instance}") } else { format!("/{DEFAULT_INSTANCE}-{instance}") }
 }
 
-async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
+async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Option<Arc<BuildKit>>)> {
     let address = match (&config.containerd, child) {
         (Some(address), _) => address,
         (None, Some(child)) => child.address(),
@@ -73,5 +80,21 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<Backends> {
     let containerd = Arc::new(Containerd::connect(options).await?);
     containerd.end_leases_of_the_dead().await?;
     let network = LinuxHosts::open(&config.engine.instance, &config.engine.exec_root, &config.job_networks).await?;
-    Ok(Backends { runtime: containerd.clone(), images: containerd, network: Arc::new(network) })
+    let buildkit = builder(config, &containerd)?;
+    Ok((Backends { runtime: containerd.clone(), images: containerd, network: Arc::new(network) }, buildkit))
+}
+
+/// BuildKit, if its program is here. It is started when somebody builds.
+fn builder(config: &Config, containerd: &Arc<Containerd>) -> Result<Option<Arc<BuildKit>>> {
+    let Some(program) = buildkit::find(config.buildkitd.as_deref())? else { return Ok(None) };
+    tracing::info!("builds with {}", program.display());
+    let options = buildkit::Options {
+        program,
+        data_root: config.engine.data_root.clone(),
+        exec_root: config.engine.exec_root.clone(),
+        place: containerd.build_place()?,
+        mirrors: config.engine.registry_mirrors.clone(),
+        insecure: config.engine.insecure_registries.clone(),
+    };
+    Ok(Some(Arc::new(BuildKit::new(options, containerd.clone()))))
 }

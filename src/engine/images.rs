@@ -4,6 +4,7 @@
 //! and the labels that pin content and snapshots.
 
 mod auth;
+mod built;
 mod cache;
 pub(crate) mod commit;
 mod delete;

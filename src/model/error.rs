@@ -480,7 +480,24 @@ impl Error {
     /// Whatever is asked of BuildKit. Plain ASCII without a percent sign: it is also said in a gRPC header.
     pub fn no_buildkit() -> Self {
         Self::not_implemented(
-            "ringer has no BuildKit yet: set DOCKER_BUILDKIT=0, with which `docker build` uses the classic builder",
+            "this machine has no BuildKit: install buildkitd, or name it to ringer with --buildkitd, or set \
+             DOCKER_BUILDKIT=0, with which `docker build` uses the classic builder",
+        )
+    }
+
+    /// The same of a job, which BuildKit does not reach yet.
+    pub fn no_buildkit_for_jobs() -> Self {
+        Self::not_implemented(
+            "jobs have no BuildKit yet, since its build steps would run outside of a job's network and limits: set \
+             DOCKER_BUILDKIT=0, with which `docker build` uses the classic builder",
+        )
+    }
+
+    /// BuildKit by the way in that docker CLI up to 22 takes.
+    pub fn no_old_buildkit() -> Self {
+        Self::not_implemented(
+            "builds of version 2 are not carried out: use docker CLI 23 or newer with buildx, or set DOCKER_BUILDKIT=0, \
+             with which `docker build` uses the classic builder",
         )
     }
 

@@ -1,76 +1,165 @@
-//! What clients of BuildKit are told, since there is none yet. A client that is not let in makes itself a builder.
+//! BuildKit: what its clients are told where there is none, and with the real buildkitd what they get. A client that is not let in
+//! makes itself a builder.
 
-use std::time::Duration;
+mod deaths;
+mod wire;
 
-use bytes::Bytes;
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioExecutor;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::daemon::Daemon;
+use crate::support::{
+    builder::{Builder, Buildx, said},
+    daemon::Daemon,
+};
 
 /// Nothing here takes this long.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Waits until something is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not so after {} s: {what}", LIMIT.as_secs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_says_that_there_is_no_buildkit() {
-    let daemon = Daemon::start().await;
-    for path in ["/grpc", "/v1.41/grpc"] {
-        let (head, stream) = daemon.client().upgrade(path, "h2c", Value::Null).await;
-        assert_eq!(head.headers()["upgrade"], "h2c");
-        let (mut calls, connection) = http2::handshake(TokioExecutor::new(), stream.into_inner()).await.unwrap();
-        tokio::spawn(connection);
-        for call in
-            ["Control/Info", "Control/ListWorkers", "Control/Solve", "frontend.LLBBridge/Ping", "Control/Session"]
-        {
-            // Longer than what the daemon lets in: the answer does not wait for its end.
-            let request = Request::post(format!("http://localhost/moby.buildkit.v1.{call}"))
-                .header("content-type", "application/grpc")
-                .header("te", "trailers")
-                .body(Full::new(Bytes::from(vec![0; 1 << 20])))
-                .unwrap();
-            let answer = tokio::time::timeout(LIMIT, calls.send_request(request)).await.expect("an answer").unwrap();
-            assert_eq!(
-                (answer.status(), answer.headers()["content-type"].to_str().unwrap()),
-                (http::StatusCode::OK, "application/grpc")
-            );
-            assert_eq!(answer.headers()["grpc-status"], "12");
-            let text = answer.headers()["grpc-message"].to_str().unwrap();
-            assert!(text.contains("ringer has no BuildKit yet") && text.contains("DOCKER_BUILDKIT=0"), "{text}");
-            assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+async fn the_cli_is_told_what_to_install_and_makes_itself_no_builder() {
+    let Some(cli) = Buildx::new() else { return };
+    let daemon = Daemon::with_box().await;
+    let context = cli.context("context", &[("Dockerfile", "FROM box\nRUN echo built > /built\n")]);
+    let context = context.to_str().unwrap();
+    let build = said(&mut cli.docker(&daemon.host(), &["build", "-t", "x", context]));
+    assert!(!build.succeeded && build.text.contains("install buildkitd"), "{}", build.text);
+    assert_eq!(daemon.get("/containers/json?all=1").await.json(), serde_json::json!([]));
+    let classic = said(cli.docker(&daemon.host(), &["build", "-t", "x", context]).env("DOCKER_BUILDKIT", "0"));
+    assert!(classic.succeeded, "{}", classic.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_built_is_an_image_as_any_other() {
+    let Some(builder) = Builder::start().await else { return };
+    let dockerfile = "FROM box\nENV GREETING=hello\nCOPY file /file\nRUN echo $GREETING > /made\nCMD cat /file /made\n";
+    let build = builder.build(&["-t", "x", "-t", "reg.test/y:1"], dockerfile, &[("file", "of the context\n")]);
+    assert!(build.succeeded, "{}", build.text);
+    assert_eq!(builder.must(&["run", "--rm", "--network=none", "x"]), "of the context\nhello\n");
+    assert_eq!(builder.must(&["run", "--rm", "--network=none", "reg.test/y:1"]), "of the context\nhello\n");
+    let id = builder.must(&["image", "inspect", "--format={{.Id}} {{json .RepoTags}}", "x"]);
+    assert!(id.contains("\"reg.test/y:1\"") && id.contains("\"x:latest\""), "{id}");
+    builder.must(&["tag", "x", "z"]);
+    // Saved, removed and loaded again, it is the same.
+    let archive = builder.cli.context("saved", &[]).with_extension("tar");
+    let archive = archive.to_str().unwrap();
+    builder.must(&["save", "-o", archive, "z"]);
+    builder.must(&["rmi", "x", "reg.test/y:1", "z"]);
+    builder.must(&["load", "-i", archive]);
+    assert_eq!(builder.must(&["run", "--rm", "--network=none", "z"]), "of the context\nhello\n");
+    // Built upon by the classic builder, and that by BuildKit again.
+    let on = builder.context("FROM z\nRUN echo classic >> /made\n", &[]);
+    let classic = said(builder.command(&["build", "-t", "on", on.to_str().unwrap()]).env("DOCKER_BUILDKIT", "0"));
+    assert!(classic.succeeded, "{}", classic.text);
+    let again = builder.build(
+        &["-q", "-t", "top"],
+        "FROM on AS base\nFROM box\nCOPY --from=base /made /\nCMD cat /made\n",
+        &[],
+    );
+    assert!(again.succeeded, "{}", again.text);
+    assert_eq!(builder.must(&["run", "--rm", "--network=none", "top"]), "hello\nclassic\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_the_callers_and_nobody_elses() {
+    let Some(builder) = Builder::start().await else { return };
+    let rootfs = builder.daemon.folder().join("box.tar");
+    std::fs::write(&rootfs, crate::support::boxes::rootfs()).unwrap();
+    let context = builder.context("FROM only-of-the-job\n", &[]);
+    // A job has an image of that name, and is told that BuildKit does not reach it.
+    let script = format!(
+        "docker import {} only-of-the-job > /dev/null && docker images -q only-of-the-job && exec {} build {}",
+        rootfs.display(),
+        builder.command(&[]).get_program().display(),
+        context.display()
+    );
+    let mut job = builder.daemon.ringer(&["job", "run", "--", "sh", "-c", &script]);
+    let config = builder.command(&[]);
+    for (name, value) in config.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        if name != "DOCKER_HOST" {
+            job.env(name, value);
         }
     }
-    let old = daemon.client().post("/build?version=2&remote=client-session&session=x", Value::Null).await;
-    assert_eq!(old.status, 501);
-    assert!(old.message().contains("ringer has no BuildKit yet"), "{}", old.text());
-    assert_eq!(daemon.client().get("/containers/json?all=1").await.json(), serde_json::json!([]));
+    let of_job = said(&mut job);
+    assert!(!of_job.succeeded && of_job.text.contains("jobs have no BuildKit yet"), "{}", of_job.text);
+    let other = builder.docker(&["build", context.to_str().unwrap()]);
+    assert!(!other.succeeded && !other.text.contains("jobs have no BuildKit"), "{}", other.text);
+    assert_eq!(builder.must(&["images", "-q", "only-of-the-job"]), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_ends_with_its_client_and_with_its_share() {
-    let daemon = Daemon::start().await;
-    let (head, mut stream) = daemon.client().upgrade("/session", "h2c", Value::Null).await;
-    assert_eq!(head.status(), 101);
-    stream.shutdown().await.unwrap();
-    let ended = tokio::time::timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await.expect("an end");
-    assert_eq!(ended.unwrap(), 0);
-    let (_, mut stream) = daemon.client().upgrade("/session", "h2c", Value::Null).await;
-    let flood = async { while stream.write_all(&[0; 64 << 10]).await.is_ok() {} };
-    tokio::time::timeout(LIMIT, flood).await.expect("an end");
+async fn steps_are_kept_mounts_are_shared_and_secrets_are_not_in_the_result() {
+    let Some(builder) = Builder::start().await else { return };
+    let dockerfile = "FROM box\n\
+                      ARG ROUND\n\
+                      RUN --mount=type=cache,target=/cache echo round $ROUND >> /cache/log && cat /cache/log > /log\n\
+                      RUN --mount=type=secret,id=s [ \"$(cat /run/secrets/s)\" = geheim ]\n\
+                      RUN --mount=type=bind,source=file,target=/bound cat /bound > /copied\n";
+    let secret = builder.cli.context("secret", &[("s", "geheim")]).join("s");
+    let secret = format!("id=s,src={}", secret.display());
+    let build = |flags: &[&str]| {
+        let build =
+            builder.build(&[&["--secret", &secret, "-t", "x"], flags].concat(), dockerfile, &[("file", "bound")]);
+        assert!(build.succeeded, "{}", build.text);
+        build.text
+    };
+    build(&[]);
+    assert!(build(&[]).contains("CACHED"));
+    build(&["--build-arg=ROUND=2"]);
+    let run = |command: &str| builder.must(&["run", "--rm", "--network=none", "x", "sh", "-c", command]);
+    assert_eq!(run("cat /log /copied; ls /run"), "round\nround 2\nbound");
+    let used = builder.must(&["buildx", "du"]);
+    assert!(used.contains("Total:"), "{used}");
+    builder.must(&["builder", "prune", "-a", "-f"]);
+    assert!(!build(&[]).contains("CACHED [2"), "it was pruned");
+    let entitled = builder.build(&["--allow", "security.insecure"], "FROM box\n", &[]);
+    assert!(!entitled.succeeded && entitled.text.contains("security.insecure"), "{}", entitled.text);
 }
 
-/// In dockerd's words.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_http2_is_let_in() {
-    let daemon = Daemon::start().await;
-    for (path, status) in [("/grpc", 500), ("/session", 400)] {
-        let plain = daemon.client().post(path, Value::Null).await;
-        assert_eq!((plain.status, plain.message().as_str()), (status, "no upgrade proto in request"));
-        let request = Request::builder().method(Method::POST).uri(path).header("connection", "Upgrade");
-        let other = daemon.client().whole(request.header("upgrade", "tcp").body(Full::default()).unwrap()).await;
-        assert_eq!((other.status, other.message().as_str()), (status, "protocol tcp not supported"));
+async fn results_go_where_they_are_wanted() {
+    let Some(builder) = Builder::start().await else { return };
+    let folder = builder.cli.context("out", &[]);
+    let out = |name: &str| folder.with_file_name(name).to_str().unwrap().to_owned();
+    let dockerfile = "FROM scratch\nCOPY file /\n";
+    for output in [format!("type=local,dest={}", out("local")), format!("type=tar,dest={}", out("tar"))] {
+        let build = builder.build(&["-o", &output], dockerfile, &[("file", "content")]);
+        assert!(build.succeeded, "{}", build.text);
     }
+    assert_eq!(std::fs::read_to_string(format!("{}/file", out("local"))).unwrap(), "content");
+    for kind in ["oci", "docker"] {
+        let build =
+            builder.build(&["-o", &format!("type={kind},dest={}", out(kind))], dockerfile, &[("file", "content")]);
+        assert!(build.succeeded, "{}", build.text);
+    }
+    // Without a name it is there all the same, and told by its id.
+    let (id, told) = (out("id"), out("told"));
+    let build = builder.build(&["--iidfile", &id, "--metadata-file", &told], dockerfile, &[("file", "content")]);
+    assert!(build.succeeded, "{}", build.text);
+    let id = std::fs::read_to_string(id).unwrap();
+    assert_eq!(builder.must(&["image", "inspect", "--format={{.Id}}", &id]).trim(), id);
+    let told: Value = serde_json::from_str(&std::fs::read_to_string(told).unwrap()).unwrap();
+    assert_eq!(told["containerimage.digest"], id.as_str());
+    assert!(told["buildx.build.provenance"].is_object(), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_of_garbage_leaves_what_was_built() {
+    let Some(builder) = Builder::start().await else { return };
+    let build = builder.build(&["-t", "x"], "FROM box\nRUN echo built > /built\nCMD cat /built\n", &[]);
+    assert!(build.succeeded, "{}", build.text);
+    builder.must(&["builder", "prune", "-a", "-f"]);
+    builder.must(&["rmi", "box"]);
+    // The end of a lease waits for the collector.
+    builder.must(&["image", "prune", "-f"]);
+    assert_eq!(builder.must(&["run", "--rm", "--network=none", "x"]), "built\n");
 }

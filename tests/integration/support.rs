@@ -1,6 +1,7 @@
 //! What the suites share: daemons, containerds, registries, forges and images of their own.
 
 pub mod boxes;
+pub mod builder;
 pub mod daemon;
 pub mod forge;
 pub mod forgejo;
@@ -9,3 +10,15 @@ pub mod launches;
 pub mod place;
 pub mod registry;
 pub mod runtime;
+
+use std::{env, path::PathBuf};
+
+/// A folder of `scripts/parts`, as a variable names it; `None` where it is absent, which CI does not let pass.
+pub fn part(variable: &str) -> Option<PathBuf> {
+    let folder = env::var_os(variable).map(PathBuf::from);
+    if folder.is_none() {
+        assert!(env::var_os("CI").is_none(), "absent in CI: {variable} names no folder of scripts/parts");
+        eprintln!("absent: {variable} names no folder of scripts/parts");
+    }
+    folder
+}

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 pub use self::{images::Images, runner::Runner};
 use super::{
     daemon::http::{Answer, Client},
+    part,
     place::{self, Place},
 };
 
@@ -279,16 +280,6 @@ impl Drop for Gitea {
 
 fn address() -> SocketAddr {
     format!("{}:{PORT}", place::ADDRESS).parse().expect("a constant")
-}
-
-/// The folder of a part; `None` where it is absent, which CI does not let pass.
-fn part(variable: &str) -> Option<PathBuf> {
-    let folder = env::var_os(variable).map(PathBuf::from);
-    if folder.is_none() {
-        assert!(env::var_os("CI").is_none(), "absent in CI: {variable} names no folder of scripts/parts");
-        eprintln!("absent: {variable} names no folder of scripts/parts");
-    }
-    folder
 }
 
 fn program(place: &Place, folder: &Path) -> Command {

@@ -1,0 +1,131 @@
+//! One process of buildkitd. It ends with us, however we end: the kernel kills it when the thread is gone that started it, and
+//! that thread waits for its end.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    descriptors,
+    model::{Error, Result, error::Context},
+    processes::ends::Watched,
+};
+
+/// How long a TERM may take before KILL follows: builds under way are broken off.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What systemd says to us, which is not for others.
+const OF_SYSTEMD: [&str; 6] =
+    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
+/// How it is started.
+pub(super) struct Start {
+    pub(super) program: PathBuf,
+    pub(super) config: PathBuf,
+    pub(super) log: PathBuf,
+    /// Where it puts what is temporary, mounts among it.
+    pub(super) temporary: PathBuf,
+}
+
+/// A running one.
+pub(super) struct Child {
+    held: Watched,
+    ended: CancellationToken,
+}
+
+impl Child {
+    /// Starts it.
+    pub(super) async fn spawn(start: Start) -> Result<Self> {
+        let (told, pid) = oneshot::channel();
+        let ended = CancellationToken::new();
+        let ends = ended.clone().drop_guard();
+        let thread = thread::Builder::new().name("buildkitd".to_owned());
+        thread
+            .spawn(move || {
+                let _until_it_has_ended = ends;
+                run(&start, told)
+            })
+            .context("starting a thread")?;
+        let pid = pid.await.map_err(|_| Error::system("buildkitd ended while it was started"))??;
+        let held = Watched::of_pid(pid).context("watching buildkitd")?;
+        Ok(Self { held, ended })
+    }
+
+    /// Cancelled when it has ended.
+    pub(super) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// TERM, and KILL if that is not heeded in time.
+    pub(super) async fn stop(&self) {
+        self.signal(Signal::TERM);
+        if tokio::time::timeout(STOP_LIMIT, self.ended.cancelled()).await.is_err() {
+            warn!("buildkitd does not heed TERM, killing it");
+            self.signal(Signal::KILL);
+            self.ended.cancelled().await;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Err(error) = pidfd_send_signal(self.held.descriptor(), signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            warn!(%error, "signalling buildkitd: {error}");
+        }
+    }
+}
+
+/// Starts it, says its number, and waits for its end: all on one thread, whose end would be its end.
+fn run(start: &Start, told: oneshot::Sender<Result<i32>>) {
+    let mut child = match command(start).and_then(|mut command| command.spawn()) {
+        Ok(child) => child,
+        Err(error) => {
+            let error = Error::unavailable(format!("cannot start {}: {error}", start.program.display()));
+            return drop(told.send(Err(error)));
+        }
+    };
+    let pid = i32::try_from(child.id()).map_err(|_| Error::system("a process without a number"));
+    let _nobody_waits_any_more = told.send(pid);
+    match child.wait() {
+        Ok(status) => info!("buildkitd ended: {status}"),
+        Err(error) => warn!("waiting for buildkitd: {error}"),
+    }
+}
+
+fn command(start: &Start) -> io::Result<Command> {
+    let log = log_file(&start.log)?;
+    let mut command = Command::new(&start.program);
+    command.arg("--config").arg(&start.config).env("TMPDIR", &start.temporary);
+    for name in OF_SYSTEMD {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // A group of its own: Ctrl-C at our terminal must end it after us, not beside us.
+    command.process_group(0);
+    descriptors::give_back(&mut command);
+    let parent = rustix::process::getpid();
+    let with_us = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // We may have ended before that.
+        if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    };
+    // SAFETY: between fork and exec there are nothing but two system calls, which take no lock and no memory.
+    unsafe { command.pre_exec(with_us) };
+    Ok(command)
+}
+
+/// Begun anew at each start: what stands there is of interest when it does not come up.
+fn log_file(path: &Path) -> io::Result<File> {
+    File::options().create(true).write(true).truncate(true).open(path)
+}

@@ -1,0 +1,120 @@
+//! `buildkitd.toml` of one slot.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Options, slot::Folders};
+
+/// How much a slot's cache may take, what it may keep in any case, and what it leaves free on the disk. With a unit: a bare number is
+/// bytes.
+const MOST: &str = "20GB";
+const KEPT: &str = "2GB";
+const FREE: &str = "10%";
+
+/// For how long, and how many, builds of the past are remembered.
+const HISTORY_SECONDS: u64 = 48 * 3600;
+const HISTORY_ENTRIES: u64 = 50;
+
+#[derive(Serialize)]
+struct Config {
+    root: String,
+    /// What a client may be given, if it asks.
+    #[serde(rename = "insecure-entitlements")]
+    entitlements: Vec<&'static str>,
+    grpc: Value,
+    otel: Value,
+    cdi: Value,
+    history: Value,
+    worker: Value,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    registry: Map<String, Value>,
+}
+
+/// The whole file.
+pub(super) fn text(options: &Options, folders: &Folders) -> String {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let config = Config {
+        root: path(&folders.root),
+        entitlements: vec!["network.host"],
+        grpc: json!({"address": [format!("unix://{}", folders.socket().display())], "uid": 0, "gid": 0}),
+        // By default all share one, which everybody may write to.
+        otel: json!({"socketPath": path(&folders.run.join("otel.sock"))}),
+        cdi: json!({"disabled": true}),
+        history: json!({"maxAge": HISTORY_SECONDS, "maxEntries": HISTORY_ENTRIES}),
+        worker: json!({
+            "oci": {"enabled": false},
+            "containerd": {
+                "enabled": true,
+                "address": path(&folders.facade()),
+                "namespace": options.place.namespace,
+                "snapshotter": options.place.snapshotter,
+                "gc": true,
+                "reservedSpace": KEPT,
+                "maxUsedSpace": MOST,
+                "minFreeSpace": FREE,
+                "networkMode": "host",
+            },
+        }),
+        registry: registries(&options.mirrors, &options.insecure),
+    };
+    let text = toml::to_string(&config).expect("texts, numbers and tables");
+    format!("# Written by ringer at every start.\n{text}")
+}
+
+/// Mirrors of Docker Hub, and registries without TLS or with a certificate that nobody signed. Ranges of addresses cannot be said.
+fn registries(mirrors: &[String], insecure: &[String]) -> Map<String, Value> {
+    let mut registries = Map::new();
+    let hosts: Vec<&str> = mirrors.iter().map(|url| host_of(url)).collect();
+    if !hosts.is_empty() {
+        registries.insert("docker.io".to_owned(), json!({"mirrors": hosts}));
+    }
+    for url in mirrors.iter().filter(|url| url.starts_with("http://")) {
+        registries.insert(host_of(url).to_owned(), json!({"http": true}));
+    }
+    for registry in insecure.iter().filter(|registry| !registry.contains('/')) {
+        registries.insert(registry.clone(), json!({"http": true, "insecure": true}));
+    }
+    registries
+}
+
+fn host_of(url: &str) -> &str {
+    url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::builds::BuildPlace;
+
+    #[test]
+    fn config_is_toml_with_our_folders() {
+        let place = BuildPlace {
+            address: "/run/c.sock".into(),
+            namespace: "ringer".to_owned(),
+            snapshotter: "native".to_owned(),
+            shim: String::new(),
+            shim_options: None,
+        };
+        let options = Options {
+            program: "/bin/buildkitd".into(),
+            data_root: "/data".into(),
+            exec_root: "/run/\"x\"".into(),
+            place,
+            mirrors: vec!["http://mirror.test:5000/".to_owned(), "https://other.test".to_owned()],
+            insecure: vec!["10.0.0.0/8".to_owned(), "reg.test:5000".to_owned()],
+        };
+        let table: toml::Table = text(&options, &Folders::of(&options, "default")).parse().unwrap();
+        assert_eq!(table["root"].as_str(), Some("/data/buildkit/default"));
+        let worker = &table["worker"]["containerd"];
+        assert_eq!(worker["address"].as_str(), Some("/run/\"x\"/buildkit/default/containerd.sock"));
+        assert_eq!((worker["snapshotter"].as_str(), worker["namespace"].as_str()), (Some("native"), Some("ringer")));
+        assert_eq!(table["worker"]["oci"]["enabled"].as_bool(), Some(false));
+        let registry = &table["registry"];
+        assert_eq!(registry["docker.io"]["mirrors"].as_array().unwrap().len(), 2);
+        assert_eq!(registry["mirror.test:5000"]["http"].as_bool(), Some(true));
+        assert_eq!(registry["reg.test:5000"]["insecure"].as_bool(), Some(true));
+        assert!(registry.get("10.0.0.0/8").is_none());
+    }
+}

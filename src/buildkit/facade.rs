@@ -1,0 +1,312 @@
+//! Towards containerd: the socket that buildkitd takes for containerd's. Names of images are its tenant's alone and under their plain
+//! names, what it makes is marked as its slot's, and its containers are put where containers of the tenant belong. Layers and blobs
+//! go through as they are.
+
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use containerd_client::services::v1::{
+    CreateContainerRequest, CreateImageRequest, CreateImageResponse, CreateRequest, GetImageRequest, GetImageResponse,
+    Image, InfoResponse, ListImagesResponse, ListRequest, UpdateImageRequest, UpdateImageResponse,
+};
+use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use prost::Message;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    containers::{self, Walls},
+    front::{split, with},
+    grpc::{self, Body, Code, Status, boxed, read_message},
+    names,
+    proxy::{self, Upstream},
+};
+use crate::{
+    backend::builds::BuildImages,
+    model::{Error, Result, error::Context},
+};
+
+/// Calls of one connection at once: buildkitd has one or two connections for all that it does.
+const CALLS: u32 = 10_000;
+
+/// After an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long containerd may take for a call that has an end of its own.
+const LIMIT: &str = "600S";
+
+/// The label that says whose a lease or a container is.
+pub(super) const SLOT: &str = "ringer.build";
+
+/// The label by which a registry and a repository are known to have a blob, without asking them: somebody else's pull may have set it.
+const SOURCE: &str = "containerd.io/distribution.source.";
+
+const NAMESPACE: &str = "containerd-namespace";
+
+/// What buildkitd calls the namespace of its history: its own, and this.
+const HISTORY: &str = "_history";
+
+/// Calls that go through as they are, by service.
+const THROUGH: [(&str, &[&str]); 8] = [
+    ("containerd.services.content.v1.Content", &["Read", "Write", "Update", "Status", "ListStatuses", "Abort"]),
+    ("containerd.services.containers.v1.Containers", &["Get", "Delete"]),
+    ("containerd.services.leases.v1.Leases", &["Delete", "AddResource", "DeleteResource", "ListResources"]),
+    (
+        "containerd.services.tasks.v1.Tasks",
+        &[
+            "Create",
+            "Start",
+            "Delete",
+            "DeleteProcess",
+            "Get",
+            "Kill",
+            "Exec",
+            "ResizePty",
+            "CloseIO",
+            "Wait",
+            "ListPids",
+        ],
+    ),
+    ("containerd.services.diff.v1.Diff", &["Apply", "Diff"]),
+    ("containerd.services.introspection.v1.Introspection", &["Plugins", "Server"]),
+    ("containerd.services.namespaces.v1.Namespaces", &["Get", "List"]),
+    ("containerd.services.version.v1.Version", &["Version"]),
+];
+const SNAPSHOTS: &str = "containerd.services.snapshots.v1.Snapshots";
+
+/// What one buildkitd finds behind its socket.
+pub(super) struct Facade {
+    /// What its leases and containers are marked with.
+    pub(super) slot: String,
+    /// containerd's namespace of this instance.
+    pub(super) namespace: String,
+    /// The tenant's names.
+    pub(super) images: Arc<dyn BuildImages>,
+    /// Where its containers belong.
+    pub(super) walls: Walls,
+}
+
+impl Facade {
+    /// Serves at a socket until this is dropped; `containerd` is the real one.
+    pub(super) async fn serve(self: Arc<Self>, listener: UnixListener, containerd: impl AsRef<Path>) {
+        let connections = TaskTracker::new();
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let upstream = match Upstream::connect(containerd.as_ref()).await {
+                        Ok(upstream) => Arc::new(upstream),
+                        // buildkitd connects again.
+                        Err(error) => {
+                            tracing::warn!(%error, "connecting a builder to containerd: {error}");
+                            continue;
+                        }
+                    };
+                    connections.spawn(self.clone().converse(stream, upstream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection of a builder: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn converse(self: Arc<Self>, stream: UnixStream, upstream: Arc<Upstream>) {
+        let to = upstream.clone();
+        proxy::serve(stream, &upstream, CALLS, move |call| {
+            let (facade, upstream) = (self.clone(), to.clone());
+            async move { facade.answer(call, &upstream).await.unwrap_or_else(Into::into) }
+        })
+        .await;
+    }
+
+    async fn answer(&self, mut call: Request<Incoming>, upstream: &Upstream) -> Result<Response<Body>, Status> {
+        let path = call.uri().path().to_owned();
+        let (service, method) = split(&path);
+        self.enter_namespace(&mut call)?;
+        limit(&mut call, service, method);
+        match (service, method) {
+            ("containerd.services.images.v1.Images", method) => self.image(method, call).await,
+            ("containerd.services.leases.v1.Leases", "Create") => {
+                edit(call, upstream, |mut create: CreateRequest| {
+                    create.labels.insert(SLOT.to_owned(), self.slot.clone());
+                    Ok(create)
+                })
+                .await
+            }
+            ("containerd.services.leases.v1.Leases", "List") => {
+                edit(call, upstream, |list: ListRequest| Ok(ListRequest { filters: self.own(list.filters) })).await
+            }
+            ("containerd.services.containers.v1.Containers", "Create") => {
+                edit(call, upstream, |mut create: CreateContainerRequest| {
+                    let container = create.container.as_mut().ok_or_else(|| Error::invalid("no container"))?;
+                    container.labels.insert(SLOT.to_owned(), self.slot.clone());
+                    containers::put_behind(&self.walls, container)?;
+                    Ok(create)
+                })
+                .await
+            }
+            ("containerd.services.content.v1.Content", "Info") => {
+                without_sources(upstream.call(call.map(boxed)).await).await
+            }
+            _ if is_through(service, method) => Ok(upstream.call(call.map(boxed)).await),
+            _ => {
+                tracing::warn!("a builder calls {path}, which is not for it");
+                Err(Status::new(Code::PermissionDenied, format!("{service}/{method} is not for builders")))
+            }
+        }
+    }
+
+    /// The namespace is ours, whatever is said. The history of a slot is in one of its own.
+    fn enter_namespace(&self, call: &mut Request<Incoming>) -> Result<(), Status> {
+        let said = call.headers().get(NAMESPACE).and_then(|name| name.to_str().ok()).unwrap_or(&self.namespace);
+        let meant = match said.strip_prefix(&self.namespace) {
+            Some("") => self.namespace.clone(),
+            Some(HISTORY) => format!("{}-history-{}", self.namespace, self.slot),
+            _ => return Err(Status::new(Code::PermissionDenied, format!("the namespace {said} is not for builders"))),
+        };
+        let meant = HeaderValue::from_str(&meant).map_err(|_| Status::new(Code::InvalidArgument, "no namespace"))?;
+        call.headers_mut().insert(NAMESPACE, meant);
+        Ok(())
+    }
+
+    async fn image(&self, method: &str, call: Request<Incoming>) -> Result<Response<Body>, Status> {
+        let images = self.images.as_ref();
+        match method {
+            "Get" => {
+                let GetImageRequest { name } = read(call).await?;
+                Ok(reply(&GetImageResponse { image: Some(names::get(images, &name).await?) }))
+            }
+            "List" => Ok(reply(&ListImagesResponse { images: names::list(images).await? })),
+            "Create" => {
+                let image = read::<CreateImageRequest>(call).await?.image;
+                Ok(reply(&CreateImageResponse { image: Some(self.put(image).await?) }))
+            }
+            "Update" => {
+                let image = read::<UpdateImageRequest>(call).await?.image;
+                Ok(reply(&UpdateImageResponse { image: Some(self.put(image).await?) }))
+            }
+            _ => Err(Status::new(Code::PermissionDenied, format!("Images/{method} is not for builders"))),
+        }
+    }
+
+    async fn put(&self, image: Option<Image>) -> Result<Image, Status> {
+        let image = image.ok_or_else(|| Status::new(Code::InvalidArgument, "no image"))?;
+        names::put(self.images.as_ref(), image).await.map_err(|error| {
+            tracing::warn!("naming what was built: {}", error.chain());
+            error.into()
+        })
+    }
+
+    /// Filters that find what is the slot's alone. Each of them is a way to be found.
+    fn own(&self, filters: Vec<String>) -> Vec<String> {
+        let own = format!("labels.{SLOT:?}=={}", self.slot);
+        match filters.is_empty() {
+            true => vec![own],
+            false => filters.into_iter().map(|filter| format!("{filter},{own}")).collect(),
+        }
+    }
+}
+
+fn is_through(service: &str, method: &str) -> bool {
+    // All of them: a layer is known by a name that nobody guesses, and there is nothing else in a snapshotter.
+    service == SNAPSHOTS && method != "Cleanup"
+        || THROUGH.iter().any(|(name, methods)| *name == service && methods.contains(&method))
+}
+
+/// Gives a call an end, unless it is a stream or lasts as long as a process or a layer.
+fn limit(call: &mut Request<Incoming>, service: &str, method: &str) {
+    let is_endless = service.ends_with(".Diff") || matches!(method, "Wait" | "Read" | "Write" | "List");
+    if !is_endless {
+        call.headers_mut().entry("grpc-timeout").or_insert(HeaderValue::from_static(LIMIT));
+    }
+}
+
+async fn read<M: Message + Default>(call: Request<Incoming>) -> Result<M, Status> {
+    let message = read_message(call.into_body()).await?;
+    M::decode(message).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))
+}
+
+fn reply(message: &impl Message) -> Response<Body> {
+    grpc::answer(&message.encode_to_vec())
+}
+
+/// Passes a call on with what `change` makes of its message.
+async fn edit<M: Message + Default>(
+    call: Request<Incoming>,
+    upstream: &Upstream,
+    change: impl FnOnce(M) -> Result<M>,
+) -> Result<Response<Body>, Status> {
+    let (head, body) = call.into_parts();
+    let message = read_message(body).await?;
+    let message = M::decode(message).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+    Ok(upstream.call(with(head, &change(message)?.encode_to_vec())).await)
+}
+
+/// What is known of a blob, without the registries that are said to have it.
+async fn without_sources(answer: Response<Body>) -> Result<Response<Body>, Status> {
+    // A refusal has no message.
+    if answer.headers().contains_key("grpc-status") {
+        return Ok(answer);
+    }
+    let body = answer.into_body();
+    let collected = body.collect().await.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    let bytes = collected.to_bytes();
+    if bytes.is_empty() {
+        let mut refusal = Response::new(boxed(http_body_util::Empty::new()));
+        refusal.headers_mut().insert(http::header::CONTENT_TYPE, grpc::CONTENT_TYPE);
+        refusal.headers_mut().extend(trailers);
+        return Ok(refusal);
+    }
+    let message = read_message(http_body_util::Full::new(bytes)).await?;
+    let mut info = InfoResponse::decode(message).map_err(|error| Status::new(Code::Unknown, error.to_string()))?;
+    if let Some(info) = &mut info.info {
+        info.labels = without(std::mem::take(&mut info.labels));
+    }
+    Ok(reply(&info))
+}
+
+fn without(mut labels: HashMap<String, String>) -> HashMap<String, String> {
+    labels.retain(|name, _| !name.starts_with(SOURCE));
+    labels
+}
+
+/// Makes the socket, for root alone.
+pub(super) fn listen(socket: &Path) -> Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    let making = || format!("making {}", socket.display());
+    let listener = UnixListener::bind(socket).context(making())?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).context(making())?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_builders_may_call_is_known_by_name() {
+        assert!(is_through("containerd.services.tasks.v1.Tasks", "Kill"));
+        assert!(is_through(SNAPSHOTS, "Prepare"));
+        for (service, method) in [
+            ("containerd.services.tasks.v1.Tasks", "List"),
+            ("containerd.services.tasks.v1.Tasks", "Checkpoint"),
+            ("containerd.services.content.v1.Content", "Delete"),
+            ("containerd.services.containers.v1.Containers", "List"),
+            ("containerd.services.namespaces.v1.Namespaces", "Delete"),
+            ("containerd.services.events.v1.Events", "Subscribe"),
+            ("containerd.services.transfer.v1.Transfer", "Transfer"),
+        ] {
+            assert!(!is_through(service, method), "{service}/{method}");
+        }
+    }
+
+    #[test]
+    fn where_a_blob_came_from_is_not_told() {
+        let labels = ["containerd.io/distribution.source.docker.io", "containerd.io/uncompressed"];
+        let labels = without(labels.map(|name| (name.to_owned(), "x".to_owned())).into());
+        assert_eq!(labels.keys().collect::<Vec<_>>(), ["containerd.io/uncompressed"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Bad moments: whoever goes, the next build works and nothing stays.
+
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Builder, until};
+use crate::support::builder::processes_with;
+
+/// A step that does not end, with something by which its process is known.
+fn endless(mark: &str) -> String {
+    format!("FROM box\nRUN sleep 4242{mark}\n")
+}
+
+/// A build that has come to its endless step.
+async fn begun(builder: &Builder, mark: &str) -> std::process::Child {
+    let context = builder.context(&endless(mark), &[]);
+    let mut command = builder.command(&["build", "--no-cache", context.to_str().unwrap()]);
+    let build = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the CLI is there");
+    until("the step runs", async || runs(mark)).await;
+    build
+}
+
+fn runs(mark: &str) -> bool {
+    !processes_with(&format!("sleep 4242{mark}")).is_empty()
+}
+
+fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL).expect("it runs");
+}
+
+fn builds(builder: &Builder) {
+    let build = builder.build(&["--no-cache", "-t", "x"], "FROM box\nRUN echo again > /made\n", &[]);
+    assert!(build.succeeded, "{}", build.text);
+}
+
+fn buildkitd(builder: &Builder) -> Vec<i32> {
+    processes_with(&format!("--config {}", builder.daemon.folder().join("run/buildkit").display()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_killed_takes_its_step_with_it() {
+    let Some(builder) = Builder::start().await else { return };
+    let mut build = begun(&builder, "01").await;
+    build.kill().unwrap();
+    build.wait().unwrap();
+    until("the step is gone", async || !runs("01")).await;
+    builds(&builder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buildkitd_killed_in_a_step_leaves_nothing_and_the_next_build_works() {
+    let Some(builder) = Builder::start().await else { return };
+    let mut build = begun(&builder, "02").await;
+    let found = buildkitd(&builder);
+    assert_eq!(found.len(), 1, "{found:?}");
+    kill(found[0]);
+    assert!(!build.wait().unwrap().success());
+    builds(&builder);
+    until("the step is gone", async || !runs("02")).await;
+    let mut builder = builder;
+    builder.daemon.end();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&builder.daemon.folder().display().to_string()), "{mounts}");
+    assert!(buildkitd(&builder).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_killed_in_a_step_takes_buildkitd_with_it() {
+    let Some(mut builder) = Builder::start().await else { return };
+    let mut build = begun(&builder, "03").await;
+    assert_eq!(buildkitd(&builder).len(), 1);
+    builder.daemon.kill();
+    assert!(!build.wait().unwrap().success());
+    until("buildkitd is gone", async || buildkitd(&builder).is_empty()).await;
+    builder.daemon.restart().await;
+    until("the step is gone", async || !runs("03")).await;
+    builds(&builder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_breaks_builds_off() {
+    let Some(mut builder) = Builder::start().await else { return };
+    let mut build = begun(&builder, "04").await;
+    assert!(builder.daemon.end().success());
+    assert!(!build.wait().unwrap().success());
+    assert!(!runs("04") && buildkitd(&builder).is_empty());
+}
