@@ -33,6 +33,7 @@ fn said(message: &impl Message) -> Response {
     ([(header::CONTENT_TYPE, PROTO)], message.encode_to_vec()).into_response()
 }
 
+#[allow(clippy::result_large_err, reason = "the answer to a call that cannot be read, and made once for it")]
 fn read<M: Message + Default>(body: &Bytes) -> Result<M, Response> {
     M::decode(body.clone()).map_err(|error| refused(StatusCode::BAD_REQUEST, "invalid_argument", &error.to_string()))
 }
