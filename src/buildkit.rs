@@ -5,6 +5,7 @@
 //! its own ([`slot`]).
 
 mod child;
+pub mod cni;
 mod config;
 mod containers;
 mod facade;
@@ -17,6 +18,7 @@ mod refusal;
 mod session;
 mod slot;
 mod solve;
+mod steps;
 mod wire;
 
 use std::{
@@ -33,7 +35,7 @@ pub use self::refusal::refuse;
 use self::slot::Slot;
 use crate::{
     backend::{
-        builds::{BuildImages, BuildPlace},
+        builds::{BuildPlace, BuildTenant},
         runtime::Runtime,
     },
     model::{Error, Result, id::TenantId},
@@ -95,12 +97,12 @@ impl BuildKit {
         Self { options: Arc::new(options), runtime, slots: Mutex::default() }
     }
 
-    fn slot(&self, tenant: &TenantId, images: Arc<dyn BuildImages>) -> Result<Arc<Slot>> {
+    fn slot(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>) -> Result<Arc<Slot>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.is_closed {
             return Err(Error::unavailable("the daemon is shutting down"));
         }
-        let new = || Arc::new(Slot::new(&self.options, &self.runtime, tenant, images));
+        let new = || Arc::new(Slot::new(&self.options, &self.runtime, tenant, of));
         let slot = slots.of.entry(tenant.clone()).or_insert_with(new).clone();
         match slot.users() < CONNECTIONS {
             true => Ok(slot),
@@ -109,12 +111,12 @@ impl BuildKit {
     }
 
     /// Serves a client's calls until it goes.
-    pub async fn serve_calls<S>(&self, tenant: &TenantId, images: Arc<dyn BuildImages>, stream: S)
+    pub async fn serve_calls<S>(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>, stream: S)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let connected = async {
-            let slot = self.slot(tenant, images)?;
+            let slot = self.slot(tenant, of)?;
             let (upstream, used) = slot.connect().await?;
             Ok::<_, Error>((slot.known.clone(), Arc::new(upstream), used))
         };
@@ -128,17 +130,12 @@ impl BuildKit {
     }
 
     /// Carries a client's session to buildkitd until one of them goes. What it is about is in the headers of the request.
-    pub async fn serve_session<S>(
-        &self,
-        tenant: &TenantId,
-        images: Arc<dyn BuildImages>,
-        headers: &HeaderMap,
-        stream: S,
-    ) where
+    pub async fn serve_session<S>(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>, headers: &HeaderMap, stream: S)
+    where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let carried = async {
-            let (upstream, _used) = self.slot(tenant, images)?.connect().await?;
+            let (upstream, _used) = self.slot(tenant, of)?.connect().await?;
             session::carry(stream, headers, &upstream).await
         };
         if let Err(error) = carried.await {

@@ -10,6 +10,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use ringer::{
+    buildkit::cni,
     model::{Result, error::Context},
     supervisor::settings::Settings,
 };
@@ -58,6 +59,9 @@ struct RunOptions {
 
 /// Parses the arguments and runs what they say. 0 is success, 1 a failure, 2 wrong arguments.
 pub fn main() -> ExitCode {
+    if cni::is_plugin(std::env::args_os().next().as_deref()) {
+        return plugin();
+    }
     match Cli::parse().command {
         Command::Serve(options) => daemon(Config::resolve(*options).map(|config| (config, None))),
         Command::Run(options) => {
@@ -68,6 +72,20 @@ pub fn main() -> ExitCode {
         Command::Logs(command) => command.run(),
         Command::Drain(command) => command.run(),
         Command::Policy(command) => command.run(),
+    }
+}
+
+/// What buildkitd calls in the daemon's name.
+fn plugin() -> ExitCode {
+    match cni::answer() {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ringer: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

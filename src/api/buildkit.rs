@@ -29,7 +29,7 @@ pub async fn grpc(State(api): State<ApiState>, scope: Scope, mut request: Reques
     Ok(switch(&api, takeover, |connection| async move {
         let tenant = scope.tenant().clone();
         match builder(&state, &tenant) {
-            Ok(builder) => builder.serve_calls(&tenant, state.engine.build_images(&tenant), connection).await,
+            Ok(builder) => builder.serve_calls(&tenant, state.engine.build_tenant(&tenant), connection).await,
             Err(why) => buildkit::refuse(connection, why).await,
         }
     }))
@@ -43,8 +43,8 @@ pub async fn session(State(api): State<ApiState>, scope: Scope, mut request: Req
         let tenant = scope.tenant().clone();
         match builder(&state, &tenant) {
             Ok(builder) => {
-                let images = state.engine.build_images(&tenant);
-                builder.serve_session(&tenant, images, request.headers(), connection).await;
+                let of = state.engine.build_tenant(&tenant);
+                builder.serve_session(&tenant, of, request.headers(), connection).await;
             }
             // Its client leaves when its build has failed.
             Err(_) => {
@@ -58,7 +58,7 @@ pub async fn session(State(api): State<ApiState>, scope: Scope, mut request: Req
 /// Who builds for a tenant, or why nobody does.
 fn builder<'a>(api: &'a ApiState, tenant: &TenantId) -> Result<&'a buildkit::BuildKit> {
     let builder = api.buildkit.as_deref().ok_or_else(Error::no_buildkit)?;
-    // Its steps are in the network of the machine.
+    // What it fetches itself comes by the network of the machine, and a digest opens what is here.
     match *tenant == TenantId::default_tenant() {
         true => Ok(builder),
         false => Err(Error::no_buildkit_for_jobs()),

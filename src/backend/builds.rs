@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     backend::images::ImageRecord,
-    model::{Result, image::Descriptor},
+    model::{Result, id::ContainerId, image::Descriptor},
 };
 
 /// The names of one tenant, as a builder on its behalf sees and sets them.
@@ -21,6 +21,33 @@ pub trait BuildImages: Send + Sync + 'static {
     /// Points a name at an image that was built and whose content is here. One that begins with [`DANGLING`] stands for none.
     async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord>;
 }
+
+/// The networks of a tenant, for the steps of builds.
+#[async_trait]
+pub trait StepNetworks: Send + Sync + 'static {
+    /// Makes what a container of the default bridge has. To be released by the same id.
+    async fn connect(&self, step: &ContainerId) -> Result<StepNetwork>;
+
+    /// Takes it back; what is gone already is success.
+    async fn release(&self, step: &ContainerId);
+
+    /// Where the tenant's `--network=host` is; `None` is the machine's.
+    fn host(&self) -> Result<Option<PathBuf>>;
+}
+
+/// The network of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepNetwork {
+    /// Its namespace.
+    pub namespace: PathBuf,
+    /// Its `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+/// Whom a builder builds for.
+pub trait BuildTenant: BuildImages + StepNetworks {}
+
+impl<T: BuildImages + StepNetworks> BuildTenant for T {}
 
 /// How the names of images begin that were built without one; their digest follows.
 pub const DANGLING: &str = "moby-dangling@";

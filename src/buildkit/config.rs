@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Options, slot::Folders};
+use super::{Options, cni, slot::Folders};
 
 /// How much a slot's cache may take, what it may keep in any case, and what it leaves free on the disk. With a unit: a bare number is
 /// bytes.
@@ -54,7 +54,9 @@ pub(super) fn text(options: &Options, folders: &Folders) -> String {
                 "reservedSpace": KEPT,
                 "maxUsedSpace": MOST,
                 "minFreeSpace": FREE,
-                "networkMode": "host",
+                "networkMode": "cni",
+                "cniConfigPath": path(&folders.plugins().join(cni::CONFIGURATION)),
+                "cniBinaryPath": path(&folders.plugins()),
             },
         }),
         registry: registries(&options.mirrors, &options.insecure),

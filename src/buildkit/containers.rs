@@ -1,14 +1,22 @@
 //! The containers in which buildkitd runs a build's steps: whatever it was told, they are put where the tenant's containers belong.
 
+use std::path::PathBuf;
+
 use containerd_client::services::v1::{Container, container::Runtime};
 use prost_types::Any;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::steps::Connected;
 use crate::{
     backend::builds::BuildPlace,
     model::{Error, Result, error::Context, id::ContainerId},
 };
+
+/// The namespace of a specification that is a network's.
+const NETWORK: &str = "network";
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Where containers of a tenant belong.
 pub(super) struct Walls {
@@ -24,20 +32,76 @@ impl Walls {
     }
 }
 
+/// Which network a step asks for, as buildkitd says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A namespace that a network plugin was asked to wire.
+    Tenants,
+    /// A namespace with nothing in it: `--network=none`.
+    None,
+    /// No namespace of its own: `--network=host`.
+    Host,
+}
+
+/// Which one it gets.
+pub(super) enum Network {
+    Step(Connected),
+    None,
+    /// At a path, if that is not the machine's.
+    Host(Option<PathBuf>),
+}
+
+/// Reads what a container asks for.
+pub(super) fn network(container: &Container) -> Result<Wanted> {
+    let spec = parsed(container)?;
+    let namespaces = spec["linux"]["namespaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let network = namespaces.iter().find(|namespace| namespace["type"] == NETWORK);
+    Ok(match network.map(|network| network["path"].as_str().unwrap_or_default()) {
+        None => Wanted::Host,
+        Some("") => Wanted::None,
+        Some(_) => Wanted::Tenants,
+    })
+}
+
 /// Puts a container there before it is made.
-pub(super) fn put_behind(walls: &Walls, container: &mut Container) -> Result<()> {
+pub(super) fn put_behind(walls: &Walls, container: &mut Container, network: &Network) -> Result<()> {
+    let step = match network {
+        Network::Step(step) => Some(step.network()),
+        Network::None | Network::Host(_) => None,
+    };
     container.runtime = Some(walls.runtime.clone());
-    let spec = container.spec.as_mut().ok_or_else(|| Error::invalid("a container without a specification"))?;
-    let mut parsed: Value = serde_json::from_slice(&spec.value).context("reading a step's specification")?;
-    let linux = parsed.get_mut("linux").and_then(Value::as_object_mut);
+    let mut spec = parsed(container)?;
+    let linux = spec.get_mut("linux").and_then(Value::as_object_mut);
     let linux = linux.ok_or_else(|| Error::invalid("a container of another system than Linux"))?;
     linux.insert("cgroupsPath".to_owned(), json!((walls.cgroup)(&name_of(&container.id))));
-    spec.value = serde_json::to_vec(&parsed).expect("it was JSON before");
+    let namespace = match network {
+        Network::None => Some(json!({"type": NETWORK})),
+        Network::Step(step) => Some(json!({"type": NETWORK, "path": step.network().namespace})),
+        Network::Host(Some(path)) => Some(json!({"type": NETWORK, "path": path})),
+        Network::Host(None) => None,
+    };
+    let namespaces = linux.entry("namespaces").or_insert_with(|| json!([]));
+    let namespaces = namespaces.as_array_mut().ok_or_else(|| Error::invalid("namespaces that are no list"))?;
+    namespaces.retain(|namespace| namespace["type"] != NETWORK);
+    namespaces.extend(namespace);
+    if let Some(step) = step {
+        let mounts = spec["mounts"].as_array_mut().into_iter().flatten();
+        for mount in mounts.filter(|mount| mount["destination"] == RESOLV_CONF) {
+            mount["source"] = json!(step.resolv_conf);
+        }
+    }
+    let value = serde_json::to_vec(&spec).expect("it was JSON before");
+    container.spec.as_mut().expect("it was parsed").value = value;
     Ok(())
 }
 
+fn parsed(container: &Container) -> Result<Value> {
+    let spec = container.spec.as_ref().ok_or_else(|| Error::invalid("a container without a specification"))?;
+    serde_json::from_slice(&spec.value).context("reading a step's specification")
+}
+
 /// Its cgroup is called as any container's, by which a later daemon knows what a killed one left.
-fn name_of(id: &str) -> ContainerId {
+pub(super) fn name_of(id: &str) -> ContainerId {
     ContainerId::from_stored(Sha256::digest(id).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
@@ -66,7 +130,7 @@ mod tests {
     fn cgroup_and_runtime_are_ours_whatever_was_asked() {
         let mut container =
             step(&json!({"process": {"args": ["true"]}, "linux": {"cgroupsPath": "/buildkit/step", "x": 1}}));
-        put_behind(&walls(), &mut container).unwrap();
+        put_behind(&walls(), &mut container, &Network::None).unwrap();
         let runtime = container.runtime.unwrap();
         assert_eq!(
             (runtime.name.as_str(), runtime.options.unwrap().value),
@@ -78,9 +142,33 @@ mod tests {
         assert_eq!((&spec["linux"]["x"], &spec["process"]["args"]), (&json!(1), &json!(["true"])));
     }
 
+    #[tokio::test]
+    async fn a_step_is_in_the_network_that_it_was_given() {
+        let asked = |network: Value| {
+            let namespaces = [json!({"type": "pid"}), network].into_iter().filter(|namespace| !namespace.is_null());
+            let mounts = json!([{"destination": "/etc/resolv.conf", "source": "/theirs"}, {"destination": "/x", "source": "/y"}]);
+            step(&json!({"linux": {"namespaces": namespaces.collect::<Vec<_>>()}, "mounts": mounts}))
+        };
+        let plugins = || asked(json!({"type": "network", "path": "/run/netns/1"}));
+        assert_eq!(network(&plugins()).unwrap(), Wanted::Tenants);
+        assert_eq!(network(&asked(json!({"type": "network"}))).unwrap(), Wanted::None);
+        assert_eq!(network(&asked(Value::Null)).unwrap(), Wanted::Host);
+        let put = |given: Network| {
+            let mut container = plugins();
+            put_behind(&walls(), &mut container, &given).unwrap();
+            parsed(&container).unwrap()
+        };
+        let ours = put(Network::Step(Connected::for_test("/ours", "/resolv")));
+        assert_eq!(ours["linux"]["namespaces"], json!([{"type": "pid"}, {"type": "network", "path": "/ours"}]));
+        assert_eq!((&ours["mounts"][0]["source"], &ours["mounts"][1]["source"]), (&json!("/resolv"), &json!("/y")));
+        assert_eq!(put(Network::None)["linux"]["namespaces"][1], json!({"type": "network"}));
+        assert_eq!(put(Network::Host(Some("/job".into())))["linux"]["namespaces"][1]["path"], "/job");
+        assert_eq!(put(Network::Host(None))["linux"]["namespaces"], json!([{"type": "pid"}]));
+    }
+
     #[test]
     fn what_is_no_specification_is_refused() {
-        assert!(put_behind(&walls(), &mut step(&json!({"windows": {}}))).is_err());
-        assert!(put_behind(&walls(), &mut Container::default()).is_err());
+        assert!(put_behind(&walls(), &mut step(&json!({"windows": {}})), &Network::None).is_err());
+        assert!(put_behind(&walls(), &mut Container::default(), &Network::None).is_err());
     }
 }

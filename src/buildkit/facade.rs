@@ -4,9 +4,11 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use containerd_client::services::v1::{
-    CreateContainerRequest, CreateImageRequest, CreateImageResponse, CreateRequest, GetImageRequest, GetImageResponse,
-    Image, InfoResponse, ListImagesResponse, ListRequest, UpdateImageRequest, UpdateImageResponse,
+    CreateContainerRequest, CreateImageRequest, CreateImageResponse, CreateRequest, DeleteContainerRequest,
+    GetImageRequest, GetImageResponse, Image, InfoResponse, ListImagesResponse, ListRequest, UpdateImageRequest,
+    UpdateImageResponse,
 };
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
@@ -16,15 +18,16 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    containers::{self, Walls},
+    containers::{self, Network, Walls, Wanted},
     front::{split, with},
     grpc::{self, Body, Code, Status, boxed, read_message},
     names,
     proxy::{self, Upstream},
+    steps::Steps,
 };
 use crate::{
-    backend::builds::BuildImages,
-    model::{Error, Result, error::Context},
+    backend::builds::{BuildImages, BuildTenant},
+    model::{Result, error::Context},
 };
 
 /// Calls of one connection at once: buildkitd has one or two connections for all that it does.
@@ -50,7 +53,7 @@ const HISTORY: &str = "_history";
 /// Calls that go through as they are, by service.
 const THROUGH: [(&str, &[&str]); 8] = [
     ("containerd.services.content.v1.Content", &["Read", "Write", "Update", "Status", "ListStatuses", "Abort"]),
-    ("containerd.services.containers.v1.Containers", &["Get", "Delete"]),
+    ("containerd.services.containers.v1.Containers", &["Get"]),
     ("containerd.services.leases.v1.Leases", &["Delete", "AddResource", "DeleteResource", "ListResources"]),
     (
         "containerd.services.tasks.v1.Tasks",
@@ -81,10 +84,12 @@ pub(super) struct Facade {
     pub(super) slot: String,
     /// containerd's namespace of this instance.
     pub(super) namespace: String,
-    /// The tenant's names.
-    pub(super) images: Arc<dyn BuildImages>,
+    /// Whom it builds for.
+    pub(super) tenant: Arc<dyn BuildTenant>,
     /// Where its containers belong.
     pub(super) walls: Walls,
+    /// Networks of the steps that run.
+    pub(super) steps: Arc<Steps>,
 }
 
 impl Facade {
@@ -121,7 +126,11 @@ impl Facade {
         .await;
     }
 
-    async fn answer(&self, mut call: Request<Incoming>, upstream: &Upstream) -> Result<Response<Body>, Status> {
+    async fn answer(
+        self: &Arc<Self>,
+        mut call: Request<Incoming>,
+        upstream: &Upstream,
+    ) -> Result<Response<Body>, Status> {
         let path = call.uri().path().to_owned();
         let (service, method) = split(&path);
         self.enter_namespace(&mut call)?;
@@ -138,15 +147,8 @@ impl Facade {
             ("containerd.services.leases.v1.Leases", "List") => {
                 edit(call, upstream, |list: ListRequest| Ok(ListRequest { filters: self.own(list.filters) })).await
             }
-            ("containerd.services.containers.v1.Containers", "Create") => {
-                edit(call, upstream, |mut create: CreateContainerRequest| {
-                    let container = create.container.as_mut().ok_or_else(|| Error::invalid("no container"))?;
-                    container.labels.insert(SLOT.to_owned(), self.slot.clone());
-                    containers::put_behind(&self.walls, container)?;
-                    Ok(create)
-                })
-                .await
-            }
+            ("containerd.services.containers.v1.Containers", "Create") => self.create(call, upstream).await,
+            ("containerd.services.containers.v1.Containers", "Delete") => self.delete(call, upstream).await,
             ("containerd.services.content.v1.Content", "Info") => {
                 without_sources(upstream.call(call.map(boxed)).await).await
             }
@@ -172,7 +174,7 @@ impl Facade {
     }
 
     async fn image(&self, method: &str, call: Request<Incoming>) -> Result<Response<Body>, Status> {
-        let images = self.images.as_ref();
+        let images: &dyn BuildImages = self.tenant.as_ref();
         match method {
             "Get" => {
                 let GetImageRequest { name } = read(call).await?;
@@ -191,9 +193,37 @@ impl Facade {
         }
     }
 
+    /// Makes the container of a step, behind our walls.
+    async fn create(self: &Arc<Self>, call: Request<Incoming>, upstream: &Upstream) -> Result<Response<Body>, Status> {
+        let (head, message) = hold(call).await?;
+        let mut create: CreateContainerRequest = decode(message)?;
+        let container = create.container.as_mut().ok_or_else(|| Status::new(Code::InvalidArgument, "no container"))?;
+        container.labels.insert(SLOT.to_owned(), self.slot.clone());
+        let network = match containers::network(container)? {
+            Wanted::None => Network::None,
+            Wanted::Host => Network::Host(self.tenant.host()?),
+            Wanted::Tenants => Network::Step(self.steps.connect(&container.id).await?),
+        };
+        containers::put_behind(&self.walls, container, &network)?;
+        let answer = upstream.call(with(head, &create.encode_to_vec())).await;
+        let is_made = answer.headers().get("grpc-status").is_none_or(|status| status == "0");
+        if let (Network::Step(step), true) = (network, is_made) {
+            step.keep();
+        }
+        Ok(answer)
+    }
+
+    async fn delete(&self, call: Request<Incoming>, upstream: &Upstream) -> Result<Response<Body>, Status> {
+        let (head, message) = hold(call).await?;
+        let DeleteContainerRequest { id } = decode(message.clone())?;
+        let answer = upstream.call(with(head, &message)).await;
+        self.steps.release(&id).await;
+        Ok(answer)
+    }
+
     async fn put(&self, image: Option<Image>) -> Result<Image, Status> {
         let image = image.ok_or_else(|| Status::new(Code::InvalidArgument, "no image"))?;
-        names::put(self.images.as_ref(), image).await.map_err(|error| {
+        names::put(self.tenant.as_ref(), image).await.map_err(|error| {
             tracing::warn!("naming what was built: {}", error.chain());
             error.into()
         })
@@ -224,7 +254,15 @@ fn limit(call: &mut Request<Incoming>, service: &str, method: &str) {
 }
 
 async fn read<M: Message + Default>(call: Request<Incoming>) -> Result<M, Status> {
-    let message = read_message(call.into_body()).await?;
+    decode(hold(call).await?.1)
+}
+
+async fn hold(call: Request<Incoming>) -> Result<(http::request::Parts, Bytes), Status> {
+    let (head, body) = call.into_parts();
+    Ok((head, read_message(body).await?))
+}
+
+fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))
 }
 
@@ -238,10 +276,8 @@ async fn edit<M: Message + Default>(
     upstream: &Upstream,
     change: impl FnOnce(M) -> Result<M>,
 ) -> Result<Response<Body>, Status> {
-    let (head, body) = call.into_parts();
-    let message = read_message(body).await?;
-    let message = M::decode(message).map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
-    Ok(upstream.call(with(head, &change(message)?.encode_to_vec())).await)
+    let (head, message) = hold(call).await?;
+    Ok(upstream.call(with(head, &change(decode(message)?)?.encode_to_vec())).await)
 }
 
 /// What is known of a blob, without the registries that are said to have it.

@@ -19,15 +19,16 @@ use tracing::{debug, info, warn};
 use super::{
     Options,
     child::{Child, Start},
-    config,
+    cni, config,
     containers::Walls,
     facade::{self, Facade},
     front::Known,
     leftover,
     proxy::Upstream,
+    steps::Steps,
 };
 use crate::{
-    backend::{builds::BuildImages, runtime::Runtime},
+    backend::{builds::BuildTenant, runtime::Runtime},
     model::{Error, Result, error::Context, id::TenantId},
 };
 
@@ -64,6 +65,11 @@ impl Folders {
     /// What it takes for containerd.
     pub(super) fn facade(&self) -> PathBuf {
         self.run.join("containerd.sock")
+    }
+
+    /// Its network plugins and their configuration.
+    pub(super) fn plugins(&self) -> PathBuf {
+        self.run.join("cni")
     }
 
     fn log(&self) -> PathBuf {
@@ -110,14 +116,15 @@ impl Slot {
         options: &Arc<Options>,
         runtime: &Arc<dyn Runtime>,
         tenant: &TenantId,
-        images: Arc<dyn BuildImages>,
+        of: Arc<dyn BuildTenant>,
     ) -> Self {
-        let (runtime, of) = (runtime.clone(), tenant.clone());
+        let (runtime, whose) = (runtime.clone(), tenant.clone());
         let facade = Facade {
             slot: tenant.to_string(),
             namespace: options.place.namespace.clone(),
-            images,
-            walls: Walls::new(&options.place, move |id| runtime.cgroup_path(&of, id, "")),
+            steps: Arc::new(Steps::of(of.clone())),
+            tenant: of,
+            walls: Walls::new(&options.place, move |id| runtime.cgroup_path(&whose, id, "")),
         };
         Self {
             name: tenant.to_string(),
@@ -166,6 +173,7 @@ impl Slot {
         self.make_folders()?;
         self.tidy().await?;
         fs::create_dir_all(self.folders.temporary()).context("making a folder for BuildKit")?;
+        cni::install(&self.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
         let config = self.folders.run.join("buildkitd.toml");
         fs::write(&config, config::text(&self.options, &self.folders)).context("writing BuildKit's configuration")?;
         let listener = facade::listen(&self.folders.facade())?;
@@ -201,6 +209,7 @@ impl Slot {
     /// Takes away what a buildkitd left that was killed.
     async fn tidy(&self) -> Result<()> {
         leftover::end_containers(&self.options.place, &self.name).await?;
+        self.facade.steps.release_all().await;
         leftover::unmount_below(&self.folders.root).await;
         let _not_there = fs::remove_dir_all(self.folders.temporary());
         for socket in [self.folders.socket(), self.folders.facade(), self.folders.run.join("otel.sock")] {
@@ -233,7 +242,7 @@ impl Slot {
         if let Err(error) = self.tidy().await {
             warn!("tidying up after BuildKit: {}", error.chain());
         }
-        let _not_empty = fs::remove_dir_all(&self.folders.run);
+        let _not_there = fs::remove_dir_all(&self.folders.run);
     }
 
     /// Ends it if it is not used.

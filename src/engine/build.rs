@@ -6,6 +6,7 @@
 //! what was built before, `message` is what the client sees. Steps that only change the configuration print a
 //! container's id as dockerd does, but need none.
 
+mod beside;
 mod builder;
 mod cache;
 mod commit;

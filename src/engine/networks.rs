@@ -18,6 +18,7 @@ mod prune;
 pub(crate) mod request;
 mod resolv_conf;
 mod runs;
+mod steps;
 pub(crate) mod store;
 
 use std::sync::Arc;

@@ -488,7 +488,7 @@ impl Error {
     /// The same of a job, which BuildKit does not reach yet.
     pub fn no_buildkit_for_jobs() -> Self {
         Self::not_implemented(
-            "jobs have no BuildKit yet, since its build steps would run outside of a job's network and limits: set \
+            "jobs have no BuildKit yet, since it would fetch outside of a job's network and share what jobs bring: set \
              DOCKER_BUILDKIT=0, with which `docker build` uses the classic builder",
         )
     }

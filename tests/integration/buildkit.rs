@@ -2,6 +2,7 @@
 //! makes itself a builder.
 
 mod deaths;
+mod steps;
 mod wire;
 
 use std::time::{Duration, Instant};

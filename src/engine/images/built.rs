@@ -1,20 +1,13 @@
 //! Names as a builder beside the engine sees and sets them: BuildKit, whose results lie in our content store when it names them.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use indexmap::IndexMap;
 
 use super::{ImageStore, keep::record, reach::Held};
 use crate::{
-    backend::{
-        builds::{BuildImages, DANGLING},
-        images::ImageRecord,
-    },
+    backend::{builds::DANGLING, images::ImageRecord},
     engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
-        id::TenantId,
         image::{
             Descriptor,
             documents::{Index, media_type},
@@ -24,16 +17,16 @@ use crate::{
     },
 };
 
-/// The names of one tenant.
-struct OfTenant {
-    engine: Engine,
-    tenant: TenantId,
-}
-
 impl Engine {
-    /// The images of a tenant, for a builder that works in its name.
-    pub fn build_images(&self, tenant: &TenantId) -> Arc<dyn BuildImages> {
-        Arc::new(OfTenant { engine: self.clone(), tenant: tenant.clone() })
+    /// Gives what a builder has built its name, as it calls it.
+    pub(crate) async fn put_built(&self, scope: &Scope, name: &str, target: &Descriptor) -> Result<ImageRecord> {
+        let reference = if name.starts_with(DANGLING) { None } else { Some(Reference::parse(name)?) };
+        let (engine, scope, target, named) = (self.clone(), scope.clone(), target.clone(), name.to_owned());
+        self.run("put_built", async move {
+            engine.name_built(&scope, reference.as_ref(), &target).await?;
+            Ok(record(scope.tenant(), &named, &target))
+        })
+        .await
     }
 
     /// Gives what was built its name, with dockerd's events.
@@ -50,29 +43,6 @@ impl Engine {
         self.image_event(scope, "create", id, id, IndexMap::new());
         self.image_event(scope, "tag", id, &name.familiar(), IndexMap::new());
         Ok(())
-    }
-}
-
-#[async_trait]
-impl BuildImages for OfTenant {
-    async fn get(&self, name: &str) -> Result<Option<ImageRecord>> {
-        self.engine.images.backend.get_image(&self.tenant, name).await
-    }
-
-    async fn list(&self) -> Result<Vec<ImageRecord>> {
-        self.engine.images.backend.list_images(&self.tenant).await
-    }
-
-    async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord> {
-        let scope = self.engine.scope_of(&self.tenant)?;
-        let reference = if name.starts_with(DANGLING) { None } else { Some(Reference::parse(name)?) };
-        let (engine, target, named) = (self.engine.clone(), target.clone(), name.to_owned());
-        self.engine
-            .run("name_built", async move {
-                engine.name_built(&scope, reference.as_ref(), &target).await?;
-                Ok(record(scope.tenant(), &named, &target))
-            })
-            .await
     }
 }
 
@@ -106,6 +76,7 @@ mod tests {
     use crate::{
         engine::testing::Fakes,
         model::{
+            id::TenantId,
             image::documents::{ImageDocument, RootFs},
             reference::Digest,
         },
@@ -132,33 +103,36 @@ mod tests {
         (target, parts)
     }
 
+    async fn names(engine: &Engine, tenant: &TenantId) -> Vec<ImageRecord> {
+        engine.images.backend.list_images(tenant).await.unwrap()
+    }
+
     #[tokio::test]
     async fn what_is_built_is_the_tenants_alone_with_all_its_parts() {
         let Fakes { engine, folder: _folder, .. } = Fakes::new().await;
         let other = "other".parse().unwrap();
         let (scope, _of_other) = (engine.default_scope(), engine.scope_for(&other));
         let (target, parts) = built(&engine).await;
-        let images = engine.build_images(scope.tenant());
         let name = "docker.io/library/x:latest";
-        images.put(name, &target).await.unwrap();
-        let stored = images.get(name).await.unwrap().expect("it was named");
-        assert_eq!(Held::of([&stored]), Some(parts.into_iter().collect()));
-        assert!(engine.build_images(&other).get(name).await.unwrap().is_none());
-        assert!(engine.build_images(&other).list().await.unwrap().is_empty());
+        engine.put_built(&scope, name, &target).await.unwrap();
+        let stored = names(&engine, scope.tenant()).await;
+        assert_eq!((stored.len(), stored[0].name.as_str()), (1, name));
+        assert_eq!(Held::of(&stored), Some(parts.into_iter().collect()));
+        assert!(names(&engine, &other).await.is_empty());
         // Named again, and without a name while it has one: nothing more.
-        images.put(name, &target).await.unwrap();
-        images.put(&format!("{DANGLING}{}", target.digest), &target).await.unwrap();
-        assert_eq!(images.list().await.unwrap().len(), 1);
+        engine.put_built(&scope, name, &target).await.unwrap();
+        engine.put_built(&scope, &format!("{DANGLING}{}", target.digest), &target).await.unwrap();
+        assert_eq!(names(&engine, scope.tenant()).await.len(), 1);
     }
 
     #[tokio::test]
     async fn a_name_that_moves_leaves_its_image_without_one() {
         let Fakes { engine, folder: _folder, .. } = Fakes::with_box().await;
-        let images = engine.build_images(engine.default_scope().tenant());
-        let before = images.get("docker.io/library/box:latest").await.unwrap().expect("the box");
+        let scope = engine.default_scope();
+        let before = names(&engine, scope.tenant()).await.remove(0);
         let (target, _) = built(&engine).await;
-        images.put("docker.io/library/box:latest", &target).await.unwrap();
-        let mut names: Vec<_> = images.list().await.unwrap().into_iter().map(|record| record.name).collect();
+        engine.put_built(&scope, "docker.io/library/box:latest", &target).await.unwrap();
+        let mut names: Vec<_> = names(&engine, scope.tenant()).await.into_iter().map(|record| record.name).collect();
         names.sort();
         assert_eq!(names, ["docker.io/library/box:latest", before.target.digest.as_str()]);
     }

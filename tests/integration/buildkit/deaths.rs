@@ -12,8 +12,14 @@ fn endless(mark: &str) -> String {
     format!("FROM box\nRUN sleep 4242{mark}\n")
 }
 
+/// As `kill -9` of a client.
+pub fn kill_client(mut build: std::process::Child) {
+    build.kill().expect("it runs");
+    build.wait().expect("a child can be waited for");
+}
+
 /// A build that has come to its endless step.
-async fn begun(builder: &Builder, mark: &str) -> std::process::Child {
+pub async fn begun(builder: &Builder, mark: &str) -> std::process::Child {
     let context = builder.context(&endless(mark), &[]);
     let mut command = builder.command(&["build", "--no-cache", context.to_str().unwrap()]);
     let build = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the CLI is there");
@@ -21,7 +27,8 @@ async fn begun(builder: &Builder, mark: &str) -> std::process::Child {
     build
 }
 
-fn runs(mark: &str) -> bool {
+/// Whether such a step runs.
+pub fn runs(mark: &str) -> bool {
     !processes_with(&format!("sleep 4242{mark}")).is_empty()
 }
 
@@ -41,9 +48,7 @@ fn buildkitd(builder: &Builder) -> Vec<i32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_killed_takes_its_step_with_it() {
     let Some(builder) = Builder::start().await else { return };
-    let mut build = begun(&builder, "01").await;
-    build.kill().unwrap();
-    build.wait().unwrap();
+    kill_client(begun(&builder, "01").await);
     until("the step is gone", async || !runs("01")).await;
     builds(&builder);
 }
