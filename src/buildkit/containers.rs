@@ -7,7 +7,7 @@ use prost_types::Any;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::steps::Connected;
+use super::{check, steps::Connected};
 use crate::{
     backend::builds::BuildPlace,
     model::{Error, Result, error::Context, id::ContainerId},
@@ -22,13 +22,19 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(super) struct Walls {
     runtime: Runtime,
     cgroup: Box<dyn Fn(&ContainerId) -> String + Send + Sync>,
+    /// Folders of the builder itself, of which its containers may have something.
+    folders: Vec<PathBuf>,
 }
 
 impl Walls {
     /// Under the default runtime of a place; `cgroup` says where a container's is.
-    pub(super) fn new(place: &BuildPlace, cgroup: impl Fn(&ContainerId) -> String + Send + Sync + 'static) -> Self {
+    pub(super) fn new(
+        place: &BuildPlace,
+        folders: Vec<PathBuf>,
+        cgroup: impl Fn(&ContainerId) -> String + Send + Sync + 'static,
+    ) -> Self {
         let options = place.shim_options.clone().map(|(type_url, value)| Any { type_url, value });
-        Self { runtime: Runtime { name: place.shim.clone(), options }, cgroup: Box::new(cgroup) }
+        Self { runtime: Runtime { name: place.shim.clone(), options }, cgroup: Box::new(cgroup), folders }
     }
 }
 
@@ -71,6 +77,7 @@ pub(super) fn put_behind(walls: &Walls, container: &mut Container, network: &Net
     };
     container.runtime = Some(walls.runtime.clone());
     let mut spec = parsed(container)?;
+    check::check(&spec, &walls.folders)?;
     let linux = spec.get_mut("linux").and_then(Value::as_object_mut);
     let linux = linux.ok_or_else(|| Error::invalid("a container of another system than Linux"))?;
     linux.insert("cgroupsPath".to_owned(), json!((walls.cgroup)(&name_of(&container.id))));
@@ -117,10 +124,20 @@ mod tests {
             shim: "io.containerd.runc.v2".to_owned(),
             shim_options: Some(("options".to_owned(), b"ours".to_vec())),
         };
-        Walls::new(&place, |id| format!("/ringer/job/{id}"))
+        Walls::new(&place, Vec::new(), |id| format!("/ringer/job/{id}"))
     }
 
-    fn step(spec: &Value) -> Container {
+    /// A plain step with what is laid over it.
+    fn step(over: &Value) -> Container {
+        let mut spec = json!({"linux": {"seccomp": {}, "namespaces": [
+            {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+        ]}});
+        for (name, value) in over.as_object().unwrap() {
+            match (name.as_str(), value.as_object()) {
+                ("linux", Some(linux)) => linux.iter().for_each(|(name, value)| spec["linux"][name] = value.clone()),
+                _ => spec[name] = value.clone(),
+            }
+        }
         let spec = Any { type_url: "spec".to_owned(), value: spec.to_string().into_bytes() };
         let elsewhere = Runtime { name: "elsewhere".to_owned(), options: None };
         Container { id: "step".to_owned(), spec: Some(spec), runtime: Some(elsewhere), ..Container::default() }
@@ -145,7 +162,8 @@ mod tests {
     #[tokio::test]
     async fn a_step_is_in_the_network_that_it_was_given() {
         let asked = |network: Value| {
-            let namespaces = [json!({"type": "pid"}), network].into_iter().filter(|namespace| !namespace.is_null());
+            let own = ["pid", "ipc", "uts", "mount"].map(|name| json!({"type": name}));
+            let namespaces = own.into_iter().chain([network]).filter(|namespace| !namespace.is_null());
             let mounts = json!([{"destination": "/etc/resolv.conf", "source": "/theirs"}, {"destination": "/x", "source": "/y"}]);
             step(&json!({"linux": {"namespaces": namespaces.collect::<Vec<_>>()}, "mounts": mounts}))
         };
@@ -159,16 +177,20 @@ mod tests {
             parsed(&container).unwrap()
         };
         let ours = put(Network::Step(Connected::for_test("/ours", "/resolv")));
-        assert_eq!(ours["linux"]["namespaces"], json!([{"type": "pid"}, {"type": "network", "path": "/ours"}]));
+        assert_eq!(ours["linux"]["namespaces"][4], json!({"type": "network", "path": "/ours"}));
         assert_eq!((&ours["mounts"][0]["source"], &ours["mounts"][1]["source"]), (&json!("/resolv"), &json!("/y")));
-        assert_eq!(put(Network::None)["linux"]["namespaces"][1], json!({"type": "network"}));
-        assert_eq!(put(Network::Host(Some("/job".into())))["linux"]["namespaces"][1]["path"], "/job");
-        assert_eq!(put(Network::Host(None))["linux"]["namespaces"], json!([{"type": "pid"}]));
+        assert_eq!(put(Network::None)["linux"]["namespaces"][4], json!({"type": "network"}));
+        assert_eq!(put(Network::Host(Some("/job".into())))["linux"]["namespaces"][4]["path"], "/job");
+        assert_eq!(put(Network::Host(None))["linux"]["namespaces"].as_array().unwrap().len(), 4);
     }
 
     #[test]
     fn what_is_no_specification_is_refused() {
-        assert!(put_behind(&walls(), &mut step(&json!({"windows": {}})), &Network::None).is_err());
+        let spec = |value: &[u8]| Some(Any { type_url: "spec".to_owned(), value: value.to_vec() });
+        for value in [&b"{}"[..], b"[]", b"no JSON"] {
+            let mut container = Container { spec: spec(value), ..Container::default() };
+            assert!(put_behind(&walls(), &mut container, &Network::None).is_err());
+        }
         assert!(put_behind(&walls(), &mut Container::default(), &Network::None).is_err());
     }
 }

@@ -119,16 +119,18 @@ impl Slot {
         of: Arc<dyn BuildTenant>,
     ) -> Self {
         let (runtime, whose) = (runtime.clone(), tenant.clone());
+        let folders = Folders::of(options, tenant.as_str());
+        let own = vec![folders.root.clone(), folders.run.clone()];
         let facade = Facade {
             slot: tenant.to_string(),
             namespace: options.place.namespace.clone(),
             steps: Arc::new(Steps::of(of.clone())),
             tenant: of,
-            walls: Walls::new(&options.place, move |id| runtime.cgroup_path(&whose, id, "")),
+            walls: Walls::new(&options.place, own, move |id| runtime.cgroup_path(&whose, id, "")),
         };
         Self {
             name: tenant.to_string(),
-            folders: Folders::of(options, tenant.as_str()),
+            folders,
             options: options.clone(),
             facade: Arc::new(facade),
             known: Arc::default(),
