@@ -33,17 +33,16 @@ fn said(message: &impl Message) -> Response {
     ([(header::CONTENT_TYPE, PROTO)], message.encode_to_vec()).into_response()
 }
 
-#[allow(clippy::result_large_err, reason = "the answer to a call that cannot be read, and made once for it")]
-fn read<M: Message + Default>(body: &Bytes) -> Result<M, Response> {
-    M::decode(body.clone()).map_err(|error| refused(StatusCode::BAD_REQUEST, "invalid_argument", &error.to_string()))
+fn answered<M: Message + Default>(body: &Bytes, answer: impl FnOnce(M) -> Response) -> Response {
+    match M::decode(body.clone()) {
+        Ok(asked) => answer(asked),
+        Err(error) => refused(StatusCode::BAD_REQUEST, "invalid_argument", &error.to_string()),
+    }
 }
 
 /// `POST /api/actions/ping.v1.PingService/Ping`.
 pub async fn ping(body: Bytes) -> Response {
-    match read::<Ping>(&body) {
-        Ok(asked) => said(&Ping { data: format!("Hello, {}!", asked.data) }),
-        Err(refusal) => refusal,
-    }
+    answered(&body, |asked: Ping| said(&Ping { data: format!("Hello, {}!", asked.data) }))
 }
 
 /// `POST /api/actions/runner.v1.RunnerService/…`.
@@ -64,16 +63,15 @@ pub async fn call(
     if world.row(&uuid, header("x-runner-token")).is_none() {
         return refused(StatusCode::UNAUTHORIZED, "unauthenticated", "unregistered runner");
     }
-    let answer = match (method.as_str(), is_json) {
-        ("Declare", false) => read(&body).map(|asked| declare(&mut world, &uuid, asked)),
-        ("FetchSingleTask", false) => read(&body).map(|asked| fetch(&mut world, &uuid, &asked, &shared.url)),
-        ("UpdateTask", false) => read(&body).map(|asked| update_task(&mut world, &uuid, &asked)),
-        ("UpdateLog", false) => read(&body).map(|asked| update_log(&mut world, &uuid, &asked)),
-        ("UpdateTask", true) => Ok(update_task_of_json(&mut world, &uuid, &body)),
-        ("UpdateLog", true) => Ok(update_log_of_json(&mut world, &uuid, &body)),
-        _ => return StatusCode::NOT_FOUND.into_response(),
-    };
-    answer.unwrap_or_else(|refusal| refusal)
+    match (method.as_str(), is_json) {
+        ("Declare", false) => answered(&body, |asked| declare(&mut world, &uuid, asked)),
+        ("FetchSingleTask", false) => answered(&body, |asked| fetch(&mut world, &uuid, &asked, &shared.url)),
+        ("UpdateTask", false) => answered(&body, |asked| update_task(&mut world, &uuid, &asked)),
+        ("UpdateLog", false) => answered(&body, |asked| update_log(&mut world, &uuid, &asked)),
+        ("UpdateTask", true) => update_task_of_json(&mut world, &uuid, &body),
+        ("UpdateLog", true) => update_log_of_json(&mut world, &uuid, &body),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 fn declare(world: &mut World, uuid: &str, asked: DeclareRequest) -> Response {
