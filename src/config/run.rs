@@ -16,7 +16,11 @@ use ringer::{
 };
 use serde::Deserialize;
 
-use self::{forges::ActSection, many::Many, secrets::Told};
+use self::{
+    forges::{ActSection, GithubSection},
+    many::Many,
+    secrets::Told,
+};
 use super::{Config, ServeOptions};
 use crate::cli::values::Bytes;
 
@@ -29,6 +33,7 @@ struct RunFile {
     registry: Many<RegistrySection>,
     forgejo: Many<ActSection>,
     gitea: Many<ActSection>,
+    github: Many<GithubSection>,
 }
 
 /// `[runner]`: of all forges.
@@ -93,8 +98,11 @@ impl RunFile {
         }
         for (kind, sections) in [(Kind::Forgejo, &self.forgejo), (Kind::Gitea, &self.gitea)] {
             for (number, section) in sections.0.iter().enumerate() {
-                settings.forges.push(section.settings(kind, number, &images)?);
+                settings.forges.push(section.settings(kind.clone(), number, &images)?);
             }
+        }
+        for (number, section) in self.github.0.iter().enumerate() {
+            settings.forges.push(section.settings(number, &images)?);
         }
         if settings.forges.is_empty() {
             return Err(Error::invalid("no forge is configured: a section such as [gitea] is needed"));
@@ -125,7 +133,7 @@ impl RegistrySection {
         let told = Told { value: &self.password, file: &self.password_file, env: &self.password_env };
         Ok(Login {
             username: self.username.clone(),
-            password: told.read(&format!("registry {}", self.host), "password")?,
+            password: told.read("password").map_err(|error| error.context(format!("registry {}", self.host)))?,
         })
     }
 }
@@ -166,8 +174,10 @@ mod tests {
 
     #[test]
     fn every_kind_of_forge_has_a_section() {
-        for kind in ["forgejo", "gitea"] {
-            let settings = settings(&MISSION.replace("[gitea]", &format!("[{kind}]"))).unwrap();
+        for kind in ["forgejo", "gitea", "github"] {
+            let text = MISSION.replace("[gitea]", &format!("[{kind}]"));
+            let text = if kind == "github" { text.replace("owner =", "org =") } else { text };
+            let settings = settings(&text).unwrap();
             assert_eq!(settings.forges[0].kind.word(), kind);
         }
     }

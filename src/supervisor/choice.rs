@@ -2,40 +2,90 @@
 
 use std::path::PathBuf;
 
+use tracing::info;
+
 use super::{
+    forge::Shape,
+    images::Rung,
     pool::Pool,
-    runner::{Making, Runner},
+    runner::{Given, Making, Runner},
     settings::Mode,
 };
 use crate::model::{Error, Result, error::Context};
 
-/// Where the runner's program is put in an image that has none.
+/// Where the runner's program is put in an image that has none, and where its folder is.
 const GIVEN: &str = "/opt/ringer-program";
+const GIVEN_FOLDER: &str = "/actions-runner";
+const STARTED: &str = "/actions-runner/run.sh";
 
 /// What is taken.
 pub struct Chosen {
     runner: String,
     program: &'static str,
-    /// The program as a file of the machine, for images without it.
-    taken: Option<PathBuf>,
+    /// What is put there, from the machine, in images without it.
+    taken: Option<Taken>,
     /// The image of jobs that name none.
     pub job: String,
+}
+
+enum Taken {
+    Program(PathBuf),
+    Folder(PathBuf),
 }
 
 impl Chosen {
     /// What the container of the runner is made of.
     pub fn making(&self, mode: Mode) -> Making<'_> {
-        match mode {
-            Mode::Socket => Making { image: &self.runner, program: self.program, given: None, socket: true },
-            Mode::Single { docker } => {
-                Making { image: &self.job, program: GIVEN, given: self.taken.as_deref(), socket: docker }
+        let socket = match mode {
+            Mode::Socket => true,
+            Mode::Single { docker } => docker,
+        };
+        match &self.taken {
+            Some(Taken::Program(path)) => {
+                Making { image: &self.job, program: GIVEN, given: Given::Program(path), socket }
             }
+            Some(Taken::Folder(path)) => {
+                let given = Given::Folder { from: path, at: GIVEN_FOLDER };
+                Making { image: &self.job, program: self.program, given, socket }
+            }
+            None => Making { image: &self.runner, program: self.program, given: Given::Nothing, socket },
         }
     }
 }
 
 /// Chooses, and pulls what the runner's container needs. Jobs' own images are pulled by the runner.
 pub async fn choose(pool: &Pool, runner: &Runner, repository: Option<&str>) -> Result<Chosen> {
+    match pool.forge.shape() {
+        Shape::Program => choose_two(pool, runner, repository).await,
+        Shape::Folder => choose_one(pool, runner, repository).await,
+    }
+}
+
+/// One image for both: steps run beside the runner.
+async fn choose_one(pool: &Pool, runner: &Runner, repository: Option<&str>) -> Result<Chosen> {
+    let (images, forge) = (&pool.settings.images, &pool.forge);
+    let (image, rung) = images.of_job(repository, false, forge.job_image());
+    // What is said of this forge goes before what is said of all.
+    let image = match (&images.runner, rung) {
+        (Some(of_forge), Rung::Default | Rung::BuiltIn) => of_forge.clone(),
+        _ => image,
+    };
+    if let Some(program) = look_into(pool, runner, &image).await? {
+        return Ok(Chosen { job: image.clone(), runner: image, program, taken: None });
+    }
+    let from = images.runner.clone().unwrap_or_else(|| forge.runner_image().to_owned());
+    let program = look_into(pool, runner, &from).await?.ok_or_else(|| no_runner(pool, &from))?;
+    let folder = program.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let taken = Taken::Folder(pool.shared.programs.take_folder(runner, &from, folder).await?);
+    info!(forge = pool.settings.name, "image {image} holds no runner: it is given that of {from}");
+    Ok(Chosen { runner: from, program: STARTED, taken: Some(taken), job: image })
+}
+
+fn no_runner(pool: &Pool, image: &str) -> Error {
+    Error::invalid(format!("image {image} holds no runner: none of {} is there", pool.forge.programs().join(", ")))
+}
+
+async fn choose_two(pool: &Pool, runner: &Runner, repository: Option<&str>) -> Result<Chosen> {
     let (images, forge) = (&pool.settings.images, &pool.forge);
     let of_default = match (&images.runner, &images.default) {
         (None, Some(default)) => look_into(pool, runner, default).await?.map(|program| (default.clone(), program)),
@@ -47,18 +97,15 @@ pub async fn choose(pool: &Pool, runner: &Runner, repository: Option<&str>) -> R
         None => {
             let image = images.runner.clone().unwrap_or_else(|| forge.runner_image().to_owned());
             let program = look_into(pool, runner, &image).await?;
-            let none = || {
-                let tried = forge.programs().join(", ");
-                Error::invalid(format!("image {image} holds no runner: none of {tried} is there"))
-            };
-            (image.clone(), program.ok_or_else(none)?)
+            let program = program.ok_or_else(|| no_runner(pool, &image))?;
+            (image, program)
         }
     };
     let taken = match pool.settings.mode {
         Mode::Socket => None,
         Mode::Single { .. } => {
             pull(pool, runner, &job).await?;
-            Some(pool.shared.programs.take(runner, &image, program).await?)
+            Some(Taken::Program(pool.shared.programs.take(runner, &image, program).await?))
         }
     };
     Ok(Chosen { runner: image, program, taken, job })

@@ -3,10 +3,11 @@
 mod connect;
 mod forgejo;
 mod gitea;
+mod github;
 mod http;
 mod server;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -77,10 +78,19 @@ pub const FOLDER: &str = "/opt/ringer-runner";
 pub struct Plan {
     /// What comes after the program.
     pub arguments: Vec<String>,
-    /// Variables beside the image's, `NAME=VALUE`.
-    pub env: Vec<String>,
+    /// Variables beside the image's, with their values.
+    pub env: Vec<(&'static str, Secret)>,
     /// Files for it, readable by its user alone.
     pub files: Vec<PlannedFile>,
+}
+
+/// What a forge's runner is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One program, which runs steps in containers that it makes, or beside itself if it is told so.
+    Program,
+    /// A folder of programs that it also writes to. Steps of jobs that name no image run beside it: the job image is the runner's.
+    Folder,
 }
 
 /// What a launch is for.
@@ -123,8 +133,9 @@ pub trait Forge: Send + Sync + 'static {
     /// Looks at the queue, and whether `registrations` are there.
     async fn look(&self, registrations: &[Registration]) -> Result<Look>;
 
-    /// All registrations whose name begins with `prefix`, for the sweep of an earlier life.
-    async fn registrations(&self, prefix: &str) -> Result<Vec<Registration>>;
+    /// All registrations whose name begins with `prefix`, at the place where runners of a class are registered; without one, wherever
+    /// an earlier life may have left some.
+    async fn registrations(&self, prefix: &str, class: Option<&Class>) -> Result<Vec<Registration>>;
 
     /// Registers a runner for one job.
     async fn mint(&self, order: &Order<'_>) -> Result<Minted>;
@@ -144,6 +155,21 @@ pub trait Forge: Send + Sync + 'static {
     /// How the runner is started.
     fn plan(&self, order: &Order<'_>, minted: &Minted) -> Plan;
 
+    /// Between two looks.
+    fn pause(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    /// How long a runner with a job that is told to end (by a TERM) may take to tell the forge; one that would not is ended at once.
+    fn farewell(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What the runner is made of.
+    fn shape(&self) -> Shape {
+        Shape::Program
+    }
+
     /// Where the runner's program is in its image: the first that is there.
     fn programs(&self) -> &'static [&'static str];
 
@@ -156,8 +182,9 @@ pub trait Forge: Send + Sync + 'static {
 
 /// The forge that is configured. Nothing is asked of it yet.
 pub fn connect(settings: &ForgeSettings) -> Result<Arc<dyn Forge>> {
-    Ok(match settings.kind {
+    Ok(match &settings.kind {
         Kind::Forgejo => Arc::new(forgejo::Forgejo::new(settings)?),
         Kind::Gitea => Arc::new(gitea::Gitea::new(settings)?),
+        Kind::Github(github) => Arc::new(github::GitHub::new(settings, github)?),
     })
 }

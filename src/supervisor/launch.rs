@@ -31,6 +31,10 @@ const IDLE: Duration = Duration::from_secs(600);
 /// How long a runner may go on whose registration is gone: one that has ended its job ends by itself.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How long a runner waits for a job at least before its end without one is taken for the forge's will: some take unused
+/// registrations back after minutes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Beyond a job's own time, for what is around it.
 const MARGIN: Duration = Duration::from_secs(600);
 
@@ -113,7 +117,10 @@ impl Launch {
             *missing
         };
         if since.is_some_and(|since| since.elapsed() >= GRACE) {
-            self.tell_to_end("the forge has dropped its registration: the job was cancelled there");
+            self.tell_to_end(match self.record().work {
+                Some(_) => "the forge has dropped its registration: the job was cancelled there",
+                None => "the forge has dropped its registration: no job came",
+            });
         }
     }
 
@@ -180,6 +187,7 @@ impl Launch {
             record.stage = Stage::Waiting;
             record.times.started = Some(Timestamp::now());
         });
+        let started = Instant::now();
         let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log));
         let ended = self.watch(pool, &runner).await?;
         let _all_of_it = tokio::time::timeout(Duration::from_secs(10), logged).await;
@@ -187,6 +195,9 @@ impl Launch {
         match (ended, &self.record().work) {
             (Ended::OutOfTime(why), _) => Ok(why),
             (Ended::ByItself(code), Some(_)) => Ok(format!("the runner has ended with exit code {code}")),
+            (Ended::ByItself(0), None) if started.elapsed() >= PATIENCE => {
+                Ok("no job came, and the forge has taken the registration back".to_owned())
+            }
             // The next of its kind would end in the same way.
             (Ended::ByItself(code), None) => Err(Error::unavailable(format!(
                 "the runner has ended with exit code {code} and has had no job: its log tells why"
@@ -214,13 +225,20 @@ impl Launch {
 
     /// Goes on when the launch is told to end: what the forge has made must be known.
     async fn mint(&self, pool: &Arc<Pool>, job_image: &str) -> Result<Minted> {
+        self.change(|record| record.is_registering = true);
         let (pool, record, job_image) = (pool.clone(), self.record(), job_image.to_owned());
         let minting = tokio::spawn(async move {
             let name = pool.runner_name(&record.name);
             pool.forge.mint(&order(&pool, &record, &name, &job_image)).await
         });
-        let minted = minting.await.map_err(|panic| Error::system("minting failed").with_source(panic))??;
+        let minted = minting.await.map_err(|panic| Error::system("minting failed").with_source(panic))?;
+        // A refusal is an answer; of a call that broke off nobody knows what came of it.
+        if minted.as_ref().is_err_and(|error| error.kind() != ErrorKind::Unavailable) {
+            self.change(|record| record.is_registering = false);
+        }
+        let minted = minted?;
         self.change(|record| {
+            record.is_registering = false;
             record.registration = Some(minted.registration.clone());
             record.credential = Some(minted.credential.clone());
             record.times.minted = Some(Timestamp::now());
@@ -264,6 +282,7 @@ impl Launch {
     async fn clean_up(&self, pool: &Pool, why: String) {
         self.change(|record| record.stage = Stage::Ending(why.clone()));
         let name = self.record().name.clone();
+        self.say_farewell(pool).await;
         let mut pauses = pauses_between_tries();
         while let Err(error) = self.remove_job(&pool.shared).await {
             if !self.may_try_again(pool, &mut pauses, "removing its job", &error).await {
@@ -315,11 +334,33 @@ impl Launch {
         }
     }
 
-    async fn deregister(&self, pool: &Pool) -> Result<()> {
-        match &self.record().registration {
-            Some(registration) => pool.forge.deregister(registration).await,
-            None => Ok(()),
+    /// A runner that has a job and can still tell the forge what becomes of it is told to end before it is made to.
+    async fn say_farewell(&self, pool: &Pool) {
+        let record = self.record();
+        let (Some(limit), Some(_), Some(job)) = (pool.forge.farewell(), &record.work, &record.tenant) else { return };
+        let Ok(runner) = Runner::of(&pool.shared, job) else { return };
+        match runner.stop(limit).await {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotModified | ErrorKind::NotFound) => {
+                warn!(launch = record.name, "telling the runner of {} to end: {}", record.name, error.chain());
+            }
+            _ => {}
         }
+    }
+
+    async fn deregister(&self, pool: &Pool) -> Result<()> {
+        let record = self.record();
+        if let Some(registration) = &record.registration {
+            return pool.forge.deregister(registration).await;
+        }
+        if record.is_registering {
+            let name = pool.runner_name(&record.name);
+            let mut left = pool.forge.registrations(&name, Some(&record.class)).await?;
+            left.retain(|registration| registration.name == name);
+            for registration in left {
+                pool.forge.deregister(&registration).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The forge's word of how the job has ended, if there is one: exit codes of runners say nothing. A job of which its runner has not

@@ -25,7 +25,7 @@ use crate::model::{
     network::{Opening, Protocol},
 };
 
-/// Between two looks.
+/// Between the beginnings of two looks at least, whatever wakes us.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Between two looks at a forge that does not answer: first, and at most.
@@ -126,15 +126,20 @@ impl Pool {
         }
         let (mut is_greeted, mut retry) = (false, RETRIES.0);
         loop {
+            let begun = Instant::now();
             let looked = self.look(&mut is_greeted).await;
-            let next = if looked.is_ok() { PAUSE } else { retry };
+            let next = if looked.is_ok() { self.forge.pause() } else { retry };
             retry = if looked.is_ok() { RETRIES.0 } else { (retry * 2).min(RETRIES.1) };
             let looked_well = looked.is_ok();
             self.tell(looked.err());
             // A launch that has ended makes room for the next.
             tokio::select! {
                 goes_on = self.shared.pause(next) => if !goes_on { return },
-                () = self.wake.notified(), if looked_well => {}
+                () = self.wake.notified(), if looked_well => {
+                    if !self.shared.pause(PAUSE.saturating_sub(begun.elapsed())).await {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -159,7 +164,7 @@ impl Pool {
         let known: BTreeSet<String> =
             self.live().iter().map(|launch| self.runner_name(&launch.record().name)).collect();
         let prefix = format!("{}{}-", self.shared.prefix(), self.settings.name);
-        for registration in self.forge.registrations(&prefix).await? {
+        for registration in self.forge.registrations(&prefix, None).await? {
             if !known.contains(&registration.name) {
                 info!(forge = self.settings.name, "deregistering {}, left by an earlier life", registration.name);
                 self.forge.deregister(&registration).await?;
@@ -249,12 +254,8 @@ impl Pool {
 
     /// Where images depend on the repository, no runner may be given another one's job.
     fn class_of(&self, job: &QueuedJob) -> Class {
-        let depends = !self.settings.images.of_repositories.is_empty() || self.settings.repositories.is_some();
-        Class {
-            labels: job.labels.iter().cloned().collect(),
-            repository: depends.then(|| job.job.repository.clone()),
-            handle: job.handle.clone(),
-        }
+        let repository = self.settings.depends_on_repository().then(|| job.job.repository.clone());
+        Class { labels: job.labels.iter().cloned().collect(), repository, handle: job.handle.clone() }
     }
 
     fn is_held(&self, class: &Class) -> bool {

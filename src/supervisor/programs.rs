@@ -21,6 +21,9 @@ use crate::{
 /// The longest program that is taken out of an image.
 const LONGEST: u64 = 1 << 30;
 
+/// The longest folder, as an archive.
+const LONGEST_FOLDER: u64 = 4 << 30;
+
 /// What is known of programs in images. Clones share it.
 #[derive(Clone)]
 pub struct Programs(Arc<Inner>);
@@ -72,9 +75,25 @@ impl Programs {
 
     /// A program of an image as a file of the machine, taken out once per image.
     pub async fn take(&self, runner: &Runner, image: &str, program: &str) -> Result<PathBuf> {
+        self.take_out(runner, image, program, "", unpack).await
+    }
+
+    /// A folder of an image as one of the machine, taken out once per image.
+    pub async fn take_folder(&self, runner: &Runner, image: &str, folder: &str) -> Result<PathBuf> {
+        self.take_out(runner, image, folder, "-folder", unpack_folder).await
+    }
+
+    async fn take_out(
+        &self,
+        runner: &Runner,
+        image: &str,
+        program: &str,
+        suffix: &str,
+        unpack: fn(Archive, &Path) -> io::Result<()>,
+    ) -> Result<PathBuf> {
         let _one_at_a_time = self.0.taking.lock().await;
         let id = runner.image_id(image).await?;
-        let path = self.0.folder.join(id.trim_start_matches("sha256:"));
+        let path = self.0.folder.join(format!("{}{suffix}", id.trim_start_matches("sha256:")));
         if path.exists() {
             return Ok(path);
         }
@@ -84,7 +103,7 @@ impl Programs {
             let (_, archive) = engine.container_archive(scope, probe, program).await?;
             let reader = StreamReader::new(archive.map_err(io::Error::other));
             // The bridge has to know the runtime before it is in a thread without one.
-            let reader = SyncIoBridge::new(Box::pin(reader));
+            let reader: Archive = Box::new(SyncIoBridge::new(Box::pin(reader)));
             blocking(move || unpack(reader, &taken).context("unpacking")).await
         };
         runner.with_probe(image, take).await.map_err(|error| error.context(doing()))?;
@@ -92,8 +111,28 @@ impl Programs {
     }
 }
 
+/// What comes out of an image, tar.
+type Archive = Box<dyn Read + Send>;
+
+/// The one folder of an archive. It is there whole or not at all.
+fn unpack_folder(archive: Archive, path: &Path) -> io::Result<()> {
+    let half = path.with_extension("part");
+    if let Err(error) = fs::remove_dir_all(&half)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    fs::create_dir(&half)?;
+    // Paths that lead out of it are left out.
+    tar::Archive::new(archive.take(LONGEST_FOLDER)).unpack(&half)?;
+    let mut made = fs::read_dir(&half)?;
+    let folder = made.next().ok_or_else(|| io::Error::other("the archive is empty"))??;
+    fs::rename(folder.path(), path)?;
+    fs::remove_dir_all(&half)
+}
+
 /// The one file of an archive. It is there whole or not at all.
-fn unpack(archive: impl Read, path: &Path) -> io::Result<()> {
+fn unpack(archive: Archive, path: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(archive);
     let mut entries = archive.entries()?;
     let entry = entries.next().ok_or_else(|| io::Error::other("the archive is empty"))??;

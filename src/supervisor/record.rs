@@ -20,6 +20,9 @@ pub struct LaunchRecord {
     pub limits: JobLimits,
     /// The job of the engine, once it is made.
     pub tenant: Option<TenantId>,
+    /// The forge was asked for a registration, and it is not known whether it has made one.
+    #[serde(default)]
+    pub is_registering: bool,
     /// What the forge knows the runner by, once it does.
     pub registration: Option<Registration>,
     /// By which the forge knows its runner: what it cannot say any more is said with it.
@@ -124,6 +127,7 @@ impl LaunchRecord {
             job_image: None,
             limits,
             tenant: None,
+            is_registering: false,
             registration: None,
             credential: None,
             meant_for: None,

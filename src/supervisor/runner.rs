@@ -1,7 +1,11 @@
 //! The container of a runner: in its job's host, limits and lease, and in a tenant beside it, so that nothing that is done through
 //! the job's socket sees it.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -18,6 +22,7 @@ use crate::{
         containers::{
             archive::{PutOptions, Upload},
             delete::DeleteOptions,
+            stop::StopOptions,
             wait::WaitCondition,
         },
         images::PullRequest,
@@ -27,10 +32,12 @@ use crate::{
     model::{
         Error, Result,
         container::{Config, ContainerCreateRequest, HostConfig, LogConfig},
+        error::Context,
         id::TenantId,
         reference::Reference,
         registry_auth::RegistryAuth,
     },
+    work::blocking,
 };
 
 /// What runners look for.
@@ -46,10 +53,49 @@ pub struct Making<'a> {
     pub image: &'a str,
     /// The runner's program in there.
     pub program: &'a str,
-    /// What is put there for it, if the image has no such program.
-    pub given: Option<&'a Path>,
+    /// What is put there for it.
+    pub given: Given<'a>,
     /// Whether it gets the job's socket.
     pub socket: bool,
+}
+
+/// What is put into the image of a runner's container, if that has none.
+#[derive(Clone, Copy)]
+pub enum Given<'a> {
+    /// It has what it needs.
+    Nothing,
+    /// The program, a file of the machine.
+    Program(&'a Path),
+    /// The folder in which the program is. Folders of it are shared and cannot be written to; its files are copied, since the runner writes
+    /// more of them beside them.
+    Folder {
+        /// One of the machine.
+        from: &'a Path,
+        /// Where it is put.
+        at: &'static str,
+    },
+}
+
+impl Given<'_> {
+    /// What is bound, as `docker run -v` has it.
+    fn binds(self, program: &str) -> Result<Vec<String>> {
+        match self {
+            Self::Nothing => Ok(Vec::new()),
+            Self::Program(path) => Ok(vec![format!("{}:{program}:ro", path.display())]),
+            Self::Folder { from, at } => {
+                let folders = entries_of(from)?.into_iter().filter(|path| path.is_dir());
+                let bind =
+                    |path: PathBuf| Some(format!("{}:{at}/{}:ro", path.display(), path.file_name()?.to_string_lossy()));
+                Ok(folders.filter_map(bind).collect())
+            }
+        }
+    }
+}
+
+fn entries_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let reading = || format!("reading {}", folder.display());
+    let entries = fs::read_dir(folder).context(reading())?;
+    entries.map(|entry| Ok(entry.context(reading())?.path())).collect()
 }
 
 /// One runner. It must be dropped before its job can end.
@@ -108,10 +154,10 @@ impl Runner {
             image: making.image.to_owned(),
             entrypoint: Some(vec![making.program.to_owned()]),
             cmd: Some(plan.arguments),
-            env: Some(plan.env),
+            env: Some(plan.env.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()),
             ..Config::default()
         };
-        let given = making.given.map(|path| format!("{}:{}:ro", path.display(), making.program));
+        let given = making.given.binds(making.program)?;
         let bound = making.socket.then(|| format!("{}:{SOCKET}", socket.display()));
         let log_options =
             [("max-size", "32m"), ("max-file", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -122,8 +168,18 @@ impl Runner {
             ..HostConfig::default()
         };
         self.make(NAME, config, host_config).await?;
-        let files = plan.files.iter().map(|file| (file.name, file.content.reveal().as_bytes()));
-        let body = tar_of(files)?;
+        if let Given::Folder { from, at } = making.given {
+            let from = from.to_owned();
+            self.put(blocking(move || tar_of_files_in(&from, at)).await?).await?;
+        }
+        if !plan.files.is_empty() {
+            self.put(tar_of(plan.files.iter().map(|file| (file.name, file.content.reveal().as_bytes())))?).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts files there, which are its user's.
+    async fn put(&self, body: Vec<u8>) -> Result<()> {
         let upload = Upload {
             body: Box::pin(stream::once(async move { Ok(Bytes::from(body)) })),
             gone: CancellationToken::new(),
@@ -154,11 +210,30 @@ impl Runner {
         self.engine.container_start(&self.scope, NAME).await
     }
 
+    /// Tells it to end, and ends it when it has not by then.
+    pub async fn stop(&self, limit: Duration) -> Result<()> {
+        let options = StopOptions { signal: None, timeout: Some(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)) };
+        self.engine.container_stop(&self.scope, NAME, options).await
+    }
+
     /// Waits for its end; answers its exit code.
     pub async fn ended(&self) -> Result<i64> {
         let ended = self.engine.container_wait(&self.scope, NAME, WaitCondition::NotRunning).await?;
         Ok(ended.await.status_code)
     }
+}
+
+/// The files right in a folder of the machine, at another place.
+fn tar_of_files_in(folder: &Path, at: &str) -> Result<Vec<u8>> {
+    let at = Path::new(at.trim_start_matches('/'));
+    let mut tar = tar::Builder::new(Vec::new());
+    let packing = || format!("packing {}", folder.display());
+    tar.append_dir(at, folder).context(packing())?;
+    for path in entries_of(folder)?.into_iter().filter(|path| path.is_file()) {
+        let name = path.file_name().expect("it is one of a folder's");
+        tar.append_path_with_name(&path, at.join(name)).context(packing())?;
+    }
+    tar.into_inner().context(packing())
 }
 
 /// Files that their owner alone reads, in [`FOLDER`].

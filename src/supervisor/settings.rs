@@ -31,21 +31,55 @@ pub struct Login {
     pub password: Secret,
 }
 
-/// Which software a forge is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which software a forge is, and what only that one has to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Forgejo.
     Forgejo,
     /// Gitea.
     Gitea,
+    /// GitHub, or a GitHub Enterprise Server.
+    Github(Github),
+}
+
+/// What only GitHub has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Github {
+    /// Where its API is, without a slash at its end.
+    pub api: String,
+    /// The runner group of an organisation; its default one if none.
+    pub group: Option<String>,
+    /// Between two looks at its queue.
+    pub pause: Duration,
+}
+
+/// Who we are to a forge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever's this access token is.
+    Token(Secret),
+    /// A GitHub App.
+    App(App),
+}
+
+/// A GitHub App.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Its number or client id.
+    pub id: String,
+    /// Its private key, PEM.
+    pub key: Secret,
+    /// The number of its installation; found if none.
+    pub installation: Option<u64>,
 }
 
 impl Kind {
     /// The section's name in the configuration.
-    pub fn word(self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::Forgejo => "forgejo",
             Self::Gitea => "gitea",
+            Self::Github(_) => "github",
         }
     }
 }
@@ -72,8 +106,8 @@ pub struct ForgeSettings {
     pub kind: Kind,
     /// Where it is, without a slash at its end.
     pub url: String,
-    /// The API token.
-    pub token: Secret,
+    /// By what it knows us.
+    pub access: Access,
     /// The organisation or user whose jobs run; all of the server if none.
     pub owner: Option<String>,
     /// Where steps run.
@@ -97,6 +131,11 @@ pub struct ForgeSettings {
 }
 
 impl ForgeSettings {
+    /// Whether something depends on the repository whose job it is, so that no runner may be given another one's.
+    pub fn depends_on_repository(&self) -> bool {
+        !self.images.of_repositories.is_empty() || self.repositories.is_some()
+    }
+
     /// Whether jobs of a repository may run.
     pub fn allows(&self, repository: &str) -> bool {
         let Some(allowed) = &self.repositories else { return true };

@@ -24,6 +24,7 @@ mod network;
 mod races;
 mod supervisor;
 mod supervisor_forgejo;
+mod supervisor_github;
 mod support;
 mod system;
 mod tcp;

@@ -5,6 +5,7 @@ pub mod builder;
 pub mod daemon;
 pub mod forge;
 pub mod forgejo;
+pub mod github;
 pub mod images;
 pub mod launches;
 pub mod place;

@@ -13,11 +13,12 @@ use ringer::{
     supervisor::{
         images::Images,
         secret::Secret,
-        settings::{ForgeSettings, Kind, Mode},
+        settings::{Access, ForgeSettings, Kind, Mode},
     },
 };
 use serde::Deserialize;
 
+pub use self::github::GithubSection;
 use super::secrets::Told;
 use crate::cli::values::{Bytes, Cpus, Seconds};
 
@@ -33,69 +34,147 @@ const JOB_TIMEOUT: Duration = Duration::from_secs(3 * 3600);
 /// Longest name of a forge: it is a part of names at the forge and of links.
 const NAME_LENGTH: usize = 40;
 
-/// `[forgejo]`, `[gitea]`: forges whose runners are of the act family.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ActSection {
+/// The section of a forge: its own keys, and those that all forges have. (serde's `flatten` would take unknown keys.)
+macro_rules! section {
+    ($(#[$about:meta])* $name:ident { $($own:ident: $type:ty,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($own: $type,)+
+            name: Option<String>,
+            mode: Word,
+            docker: bool,
+            job_image: Option<String>,
+            runner_image: Option<String>,
+            labels: Option<Vec<String>>,
+            concurrency: Option<usize>,
+            memory: Option<Bytes>,
+            cpus: Option<Cpus>,
+            pids: Option<u64>,
+            timeout: Option<Seconds>,
+            hosts: BTreeMap<String, IpAddr>,
+            ca_file: Option<PathBuf>,
+        }
+
+        impl $name {
+            /// The keys that all forges have.
+            fn common(&self) -> Common {
+                Common {
+                    name: self.name.clone(),
+                    mode: self.mode,
+                    docker: self.docker,
+                    job_image: self.job_image.clone(),
+                    runner_image: self.runner_image.clone(),
+                    labels: self.labels.clone(),
+                    concurrency: self.concurrency,
+                    limits: JobLimits {
+                        memory: self.memory.map(|Bytes(bytes)| bytes),
+                        nano_cpus: self.cpus.map(|Cpus(nano)| nano),
+                        pids: self.pids,
+                    },
+                    timeout: self.timeout,
+                    hosts: self.hosts.clone(),
+                    ca_file: self.ca_file.clone(),
+                }
+            }
+        }
+    };
+}
+
+mod github;
+
+section! {
+    /// `[forgejo]`, `[gitea]`: forges whose runners are of the act family.
+    ActSection {
+        instance_url: String,
+        token: Option<Secret>,
+        token_file: Option<PathBuf>,
+        token_env: Option<String>,
+        owner: Option<String>,
+        repositories: Option<Vec<String>>,
+    }
+}
+
+/// What every section has.
+struct Common {
     name: Option<String>,
-    instance_url: String,
-    token: Option<Secret>,
-    token_file: Option<PathBuf>,
-    token_env: Option<String>,
-    owner: Option<String>,
     mode: Word,
     docker: bool,
     job_image: Option<String>,
     runner_image: Option<String>,
     labels: Option<Vec<String>>,
     concurrency: Option<usize>,
-    memory: Option<Bytes>,
-    cpus: Option<Cpus>,
-    pids: Option<u64>,
+    limits: JobLimits,
     timeout: Option<Seconds>,
     hosts: BTreeMap<String, IpAddr>,
     ca_file: Option<PathBuf>,
-    repositories: Option<Vec<String>>,
+}
+
+/// What a section's own keys come to.
+struct Own {
+    kind: Kind,
+    url: String,
+    access: Access,
+    owner: Option<String>,
+    labels: Vec<String>,
+    repositories: Option<BTreeSet<String>>,
 }
 
 impl ActSection {
     /// What the supervisor is told. `number` is which of its kind it is.
     pub fn settings(&self, kind: Kind, number: usize, common: &Images) -> Result<ForgeSettings> {
-        let first = if number == 0 { kind.word().to_owned() } else { format!("{}-{}", kind.word(), number + 1) };
+        self.common().settings(kind.word(), number, common, || {
+            let told = Told { value: &self.token, file: &self.token_file, env: &self.token_env };
+            Ok(Own {
+                url: check_url("instance_url", &self.instance_url)?,
+                access: Access::Token(told.read("token")?),
+                owner: self.owner.clone(),
+                labels: LABELS.map(ToOwned::to_owned).to_vec(),
+                repositories: self.repositories.as_ref().map(|names| names.iter().cloned().collect()),
+                kind,
+            })
+        })
+    }
+}
+
+impl Common {
+    fn settings(
+        self,
+        word: &str,
+        number: usize,
+        images: &Images,
+        own: impl FnOnce() -> Result<Own>,
+    ) -> Result<ForgeSettings> {
+        let first = if number == 0 { word.to_owned() } else { format!("{word}-{}", number + 1) };
         let name = self.name.clone().unwrap_or(first);
         check_name(&name)?;
-        let section = format!("[{}]", name);
+        let section = format!("[{name}]");
         let wrong = |error: Error| error.context(&section);
+        let own = own().map_err(wrong)?;
         let authorities = match &self.ca_file {
             Some(path) => Some(fs::read(path).context(format!("reading {}", path.display())).map_err(wrong)?),
             None => None,
         };
-        let told = Told { value: &self.token, file: &self.token_file, env: &self.token_env };
-        let labels: BTreeSet<String> = match &self.labels {
-            Some(labels) => labels.iter().cloned().collect(),
-            None => LABELS.iter().map(|&label| label.to_owned()).collect(),
-        };
+        let mode = self.mode().map_err(wrong)?;
+        let labels: BTreeSet<String> = self.labels.unwrap_or(own.labels).into_iter().collect();
         if let Some(label) = labels.iter().find(|label| label.is_empty() || label.contains([':', ','])) {
             return Err(Error::invalid(format!("{section}: {label:?} is no label: it is a name without an image")));
         }
         Ok(ForgeSettings {
-            kind,
-            url: check_url(&self.instance_url).map_err(wrong)?,
-            token: told.read(&section, "token")?,
-            owner: self.owner.clone(),
-            mode: self.mode().map_err(wrong)?,
+            kind: own.kind,
+            url: own.url,
+            access: own.access,
+            owner: own.owner,
+            mode,
             labels,
             concurrency: self.concurrency.unwrap_or(CONCURRENCY),
-            limits: JobLimits {
-                memory: self.memory.map(|Bytes(bytes)| bytes),
-                nano_cpus: self.cpus.map(|Cpus(nano)| nano),
-                pids: self.pids,
-            },
+            limits: self.limits,
             job_timeout: self.timeout.map_or(JOB_TIMEOUT, |Seconds(seconds)| Duration::from_secs(seconds)),
-            hosts: self.hosts.iter().map(|(name, address)| (name.clone(), *address)).collect(),
+            hosts: self.hosts.into_iter().collect(),
             authorities,
-            repositories: self.repositories.as_ref().map(|names| names.iter().cloned().collect()),
-            images: Images { runner: self.runner_image.clone(), job: self.job_image.clone(), ..common.clone() },
+            repositories: own.repositories,
+            images: Images { runner: self.runner_image, job: self.job_image, ..images.clone() },
             name,
         })
     }
@@ -110,7 +189,7 @@ enum Word {
     Single,
 }
 
-impl ActSection {
+impl Common {
     fn mode(&self) -> Result<Mode> {
         match self.mode {
             Word::Single => Ok(Mode::Single { docker: self.docker }),
@@ -131,8 +210,8 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Jobs have to reach it as it is written.
-fn check_url(text: &str) -> Result<String> {
-    let invalid = |why: &str| Error::invalid(format!("invalid instance_url {text:?}: {why}"));
+fn check_url(key: &str, text: &str) -> Result<String> {
+    let invalid = |why: &str| Error::invalid(format!("invalid {key} {text:?}: {why}"));
     let uri: http::Uri = text.trim_end_matches('/').parse().map_err(|_| invalid("no URL"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(invalid("expected http://HOST[:PORT] or https://HOST[:PORT]"));

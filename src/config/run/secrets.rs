@@ -21,32 +21,34 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// The secret; `section` and `key` are for errors.
-    pub fn read(&self, section: &str, key: &str) -> Result<Secret> {
+    /// Whether any of them is set.
+    pub fn is_set(&self) -> bool {
+        self.value.is_some() || self.file.is_some() || self.env.is_some()
+    }
+
+    /// The secret; `key` is for errors.
+    pub fn read(&self, key: &str) -> Result<Secret> {
         let secret = match (self.value, self.file, self.env) {
             (Some(value), None, None) => value.clone(),
             (None, Some(file), None) => {
-                let context = || format!("reading {key}_file of {section}, {}", file.display());
+                let context = || format!("reading {key}_file, {}", file.display());
                 if fs::metadata(file).context(context())?.len() > LONGEST {
                     return Err(Error::invalid(format!("{}: longer than {LONGEST} bytes", context())));
                 }
                 Secret::new(fs::read_to_string(file).context(context())?)
             }
             (None, None, Some(name)) => Secret::new(
-                env::var(name)
-                    .map_err(|_| Error::invalid(format!("{key}_env of {section}: the variable {name} is not set")))?,
+                env::var(name).map_err(|_| Error::invalid(format!("{key}_env: the variable {name} is not set")))?,
             ),
             (None, None, None) => {
-                return Err(Error::invalid(format!("{section}: {key}, {key}_file or {key}_env is missing")));
+                return Err(Error::invalid(format!("{key}, {key}_file or {key}_env is missing")));
             }
             _ => {
-                return Err(Error::invalid(format!(
-                    "{section}: only one of {key}, {key}_file and {key}_env can be set"
-                )));
+                return Err(Error::invalid(format!("only one of {key}, {key}_file and {key}_env can be set")));
             }
         };
         if secret.reveal().is_empty() {
-            return Err(Error::invalid(format!("{section}: {key} is empty")));
+            return Err(Error::invalid(format!("{key} is empty")));
         }
         Ok(secret)
     }

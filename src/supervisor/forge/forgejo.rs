@@ -24,6 +24,7 @@ use super::{
 use crate::{
     model::{Error, Result},
     supervisor::{
+        balance::Class,
         record::{ForgeJob, Registration},
         secret::Secret,
         settings::ForgeSettings,
@@ -170,8 +171,8 @@ impl Forge for Forgejo {
         Ok(look)
     }
 
-    async fn registrations(&self, prefix: &str) -> Result<Vec<Registration>> {
-        self.server.registrations(prefix).await
+    async fn registrations(&self, prefix: &str, class: Option<&Class>) -> Result<Vec<Registration>> {
+        self.server.registrations(prefix, class).await
     }
 
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {

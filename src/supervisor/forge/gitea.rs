@@ -19,6 +19,7 @@ use super::{
 use crate::{
     model::{Error, Result},
     supervisor::{
+        balance::Class,
         record::{ForgeJob, Registration},
         secret::Secret,
         settings::ForgeSettings,
@@ -106,8 +107,8 @@ impl Forge for Gitea {
         Ok(look)
     }
 
-    async fn registrations(&self, prefix: &str) -> Result<Vec<Registration>> {
-        self.0.registrations(prefix).await
+    async fn registrations(&self, prefix: &str, class: Option<&Class>) -> Result<Vec<Registration>> {
+        self.0.registrations(prefix, class).await
     }
 
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {

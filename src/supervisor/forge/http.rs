@@ -3,14 +3,17 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::{Certificate, Client};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     model::{Error, ErrorKind, Result, error::Context},
-    supervisor::{secret::Secret, settings::ForgeSettings},
+    supervisor::{
+        secret::Secret,
+        settings::{Access, ForgeSettings},
+    },
 };
 
 /// How long one call may take.
@@ -29,7 +32,19 @@ const QUOTED: usize = 200;
 pub struct Api {
     client: Client,
     url: String,
-    token: Secret,
+    /// Sent with each call, unless the call says who speaks.
+    token: Option<Secret>,
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP's status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
 }
 
 /// An answer that is an error.
@@ -55,6 +70,15 @@ impl fmt::Display for Refusal {
 impl Api {
     /// Of the server that is configured. Its names are known as the jobs know them.
     pub fn new(settings: &ForgeSettings) -> Result<Self> {
+        let token = match &settings.access {
+            Access::Token(token) => Some(token.clone()),
+            Access::App(_) => None,
+        };
+        Self::at(settings, settings.url.clone(), token)
+    }
+
+    /// The same at another address, for calls that may say themselves who speaks.
+    pub fn at(settings: &ForgeSettings, url: String, token: Option<Secret>) -> Result<Self> {
         crate::registry::install_crypto();
         let mut builder = Client::builder()
             .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
@@ -69,7 +93,7 @@ impl Api {
             builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem).context("reading ca_file")?);
         }
         let client = builder.build().context("preparing TLS")?;
-        Ok(Self { client, url: settings.url.clone(), token: settings.token.clone() })
+        Ok(Self { client, url, token })
     }
 
     /// A call below the server's URL whose answer is `T`.
@@ -83,7 +107,13 @@ impl Api {
         self.read(&method, path, &bytes)
     }
 
-    fn read<T: DeserializeOwned>(&self, method: &Method, path: &str, bytes: &[u8]) -> Result<T, Refusal> {
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What is in an answer.
+    pub fn read<T: DeserializeOwned>(&self, method: &Method, path: &str, bytes: &[u8]) -> Result<T, Refusal> {
         serde_json::from_slice(bytes).map_err(|error| {
             let text: String = String::from_utf8_lossy(bytes).chars().take(QUOTED).collect();
             self.refused(method, path, None, &format!("the answer is not what was expected ({error}): {text}"))
@@ -121,18 +151,36 @@ impl Api {
         body: Option<&(impl Serialize + Sync)>,
         headers: &[(&str, &str)],
     ) -> Result<Bytes, Refusal> {
+        let answer = self.exchange(method, path, body, headers).await?;
+        if answer.status.is_success() { Ok(answer.body) } else { Err(self.refusal(method, path, &answer)) }
+    }
+
+    /// A call, whatever comes of it. Headers replace ours of the same name.
+    pub async fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, Refusal> {
         let mut request = self.client.request(method.clone(), format!("{}/{path}", self.url));
-        request = request.header(http::header::AUTHORIZATION, format!("token {}", self.token.reveal()));
-        request = request.header(http::header::ACCEPT, "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+        let mut all = HeaderMap::new();
+        all.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
+        let of_token = self.token.as_ref().map(|token| format!("token {}", token.reveal()));
+        let ours = of_token.iter().map(|value| ("authorization", value.as_str()));
+        for (name, value) in ours.chain(headers.iter().copied()) {
+            let unfit =
+                || self.refused(method, path, None, &format!("the header {name} cannot be sent: is it one line?"));
+            let value = header::HeaderValue::from_str(value).map_err(|_| unfit())?;
+            all.insert(header::HeaderName::from_bytes(name.as_bytes()).expect("a name of ours"), value);
         }
+        request = request.headers(all);
         if let Some(body) = body {
             request = request.json(body);
         }
         let failed = |error: reqwest::Error| self.refused(method, path, None, &cause(&error));
         let mut answer = request.send().await.map_err(failed)?;
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let mut bytes = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(failed)? {
             if bytes.len() + piece.len() > LONGEST {
@@ -140,11 +188,12 @@ impl Api {
             }
             bytes.extend_from_slice(&piece);
         }
-        if status.is_success() {
-            Ok(bytes.into())
-        } else {
-            Err(self.refused(method, path, Some(status), &said(&bytes)))
-        }
+        Ok(Answer { status, headers, body: bytes.into() })
+    }
+
+    /// An answer that is an error.
+    pub fn refusal(&self, method: &Method, path: &str, answer: &Answer) -> Refusal {
+        self.refused(method, path, Some(answer.status), &said(&answer.body))
     }
 
     fn refused(&self, method: &Method, path: &str, status: Option<StatusCode>, why: &str) -> Refusal {
@@ -154,6 +203,7 @@ impl Api {
         let kind = match status {
             Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => ErrorKind::Forbidden,
             Some(StatusCode::NOT_FOUND) => ErrorKind::NotFound,
+            Some(StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) => ErrorKind::Conflict,
             _ => ErrorKind::Unavailable,
         };
         let message = format!("{method} {}/{path}: {status_text}{separator}{why}", self.url);

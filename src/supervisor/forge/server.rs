@@ -162,9 +162,13 @@ impl Server {
         Ok(registrations.iter().filter(|registration| there.contains(registration)).cloned().collect())
     }
 
-    /// Those whose name begins with `prefix`.
-    pub async fn registrations(&self, prefix: &str) -> Result<Vec<Registration>> {
-        let mut runners = self.runners(self.scope().await?).await?;
+    /// Those whose name begins with `prefix`, where runners of a class are registered, or else where all jobs are.
+    pub async fn registrations(&self, prefix: &str, class: Option<&Class>) -> Result<Vec<Registration>> {
+        let scope = match class {
+            Some(class) => self.scope_of(class).await?,
+            None => self.scope().await?.to_owned(),
+        };
+        let mut runners = self.runners(&scope).await?;
         runners.retain(|runner| runner.name.starts_with(prefix));
         Ok(runners)
     }

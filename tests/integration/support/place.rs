@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -63,12 +63,21 @@ impl Drop for Place {
     }
 }
 
+/// A listener that belongs to a network namespace, whoever accepts from it.
+pub fn listen(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener> {
+    within(namespace, move || TcpListener::bind(address))
+}
+
 /// A connection that belongs to a network namespace, whoever uses it.
 pub fn connect(namespace: &Path, address: SocketAddr) -> io::Result<TcpStream> {
+    within(namespace, move || TcpStream::connect(address))
+}
+
+fn within<T: Send + 'static>(namespace: &Path, open: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let namespace = File::open(namespace)?;
-    let connecting = std::thread::spawn(move || {
+    let opening = std::thread::spawn(move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        TcpStream::connect(address)
+        open()
     });
-    connecting.join().expect("connecting does not panic")
+    opening.join().expect("opening does not panic")
 }

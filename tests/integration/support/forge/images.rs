@@ -30,6 +30,12 @@ impl Images {
         Some(Self::of(place, &["busybox", "forgejo-runner"]).await)
     }
 
+    /// The same with the image of GitHub's runner.
+    pub async fn with_actions_runner(place: &Place) -> Option<Self> {
+        part("RINGER_TEST_ACTIONS_RUNNER")?;
+        Some(Self::of(place, &["busybox", "actions-runner"]).await)
+    }
+
     async fn of(place: &Place, names: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("registry-").tempdir().expect("a folder");
         let log = fs::File::create(folder.path().join("output")).expect("a log file");
@@ -53,6 +59,11 @@ impl Images {
             address.trim().clone_into(&mut images.address);
         }
         images
+    }
+
+    /// The image of GitHub's runner.
+    pub fn actions_runner(&self) -> String {
+        format!("{}/ringer/actions-runner", self.address)
     }
 
     /// The image of Gitea's runner.

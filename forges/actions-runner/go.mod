@@ -1,0 +1,3 @@
+module ringer/forges/actions-runner
+
+go 1.26

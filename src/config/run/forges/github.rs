@@ -1,0 +1,203 @@
+//! `[github]`: a token or an App, an organisation or repositories.
+
+use std::{collections::BTreeSet, env::consts::ARCH, time::Duration};
+
+use ringer::supervisor::settings::{App, Github};
+
+use super::{
+    Access, BTreeMap, Bytes, Common, Cpus, Deserialize, Error, ForgeSettings, Images, IpAddr, JobLimits, Kind, Own,
+    PathBuf, Result, Seconds, Secret, Told, Word, check_url,
+};
+
+/// Where it is unless somebody has a server of their own.
+const INSTANCE: &str = "https://github.com";
+
+/// Between two looks.
+const POLL_INTERVAL: Seconds = Seconds(10);
+
+section! {
+    /// `[github]`.
+    GithubSection {
+        instance_url: Option<String>,
+        api_url: Option<String>,
+        token: Option<Secret>,
+        token_file: Option<PathBuf>,
+        token_env: Option<String>,
+        app_id: Option<AppId>,
+        installation_id: Option<u64>,
+        private_key: Option<Secret>,
+        private_key_file: Option<PathBuf>,
+        private_key_env: Option<String>,
+        org: Option<String>,
+        repos: Option<Vec<String>>,
+        runner_group: Option<String>,
+        discovery: Discovery,
+        poll_interval: Option<Seconds>,
+    }
+}
+
+/// The number of an App, or its client id.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum AppId {
+    Number(u64),
+    Text(String),
+}
+
+/// How jobs are found.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Discovery {
+    #[default]
+    Poll,
+    Webhook,
+    ScaleSet,
+}
+
+impl GithubSection {
+    /// What the supervisor is told. `number` is which of its kind it is.
+    pub fn settings(&self, number: usize, images: &Images) -> Result<ForgeSettings> {
+        self.common().settings("github", number, images, || self.own()).map(in_small_letters)
+    }
+
+    fn own(&self) -> Result<Own> {
+        match self.discovery {
+            Discovery::Poll => {}
+            Discovery::Webhook | Discovery::ScaleSet => {
+                return Err(Error::invalid("discovery: only \"poll\" is there yet"));
+            }
+        }
+        let url = check_url("instance_url", self.instance_url.as_deref().unwrap_or(INSTANCE))?;
+        let api = match &self.api_url {
+            Some(api) => check_url("api_url", api)?,
+            None => api_of(&url),
+        };
+        let Seconds(pause) = self.poll_interval.unwrap_or(POLL_INTERVAL);
+        Ok(Own {
+            access: self.access()?,
+            owner: self.org.clone(),
+            labels: ["self-hosted", "linux", architecture()].map(ToOwned::to_owned).to_vec(),
+            repositories: self.repositories()?,
+            kind: Kind::Github(Github {
+                api,
+                group: self.runner_group.clone(),
+                pause: Duration::from_secs(pause.max(1)),
+            }),
+            url,
+        })
+    }
+
+    fn access(&self) -> Result<Access> {
+        let token = Told { value: &self.token, file: &self.token_file, env: &self.token_env };
+        let key = Told { value: &self.private_key, file: &self.private_key_file, env: &self.private_key_env };
+        let Some(id) = &self.app_id else {
+            if key.is_set() || self.installation_id.is_some() {
+                return Err(Error::invalid("private_key and installation_id are an App's: app_id is missing"));
+            }
+            return Ok(Access::Token(token.read("token")?));
+        };
+        if token.is_set() {
+            return Err(Error::invalid("token or app_id: only one of them can be set"));
+        }
+        let id = match id {
+            AppId::Number(number) => number.to_string(),
+            AppId::Text(text) => text.clone(),
+        };
+        Ok(Access::App(App { id, key: key.read("private_key")?, installation: self.installation_id }))
+    }
+
+    /// Whole names: a bare one is the organisation's.
+    fn repositories(&self) -> Result<Option<BTreeSet<String>>> {
+        if self.org.is_none() && self.repos.as_ref().is_none_or(Vec::is_empty) {
+            return Err(Error::invalid(
+                "org or repos is missing: GitHub has runners of organisations and of repositories",
+            ));
+        }
+        let Some(names) = &self.repos else { return Ok(None) };
+        let whole = |name: &String| match (name.split('/').count(), &self.org) {
+            (1, Some(org)) if !name.is_empty() => Ok(format!("{org}/{name}")),
+            (2, None) if name.ends_with("/*") => {
+                Err(Error::invalid(format!("repos: {name:?} needs an org: GitHub has no runners of users")))
+            }
+            (2, _) if !name.starts_with('/') && !name.ends_with('/') => Ok(name.clone()),
+            _ => Err(Error::invalid(format!("repos: {name:?} is no repository: expected OWNER/NAME"))),
+        };
+        names.iter().map(whole).collect::<Result<_>>().map(Some)
+    }
+}
+
+/// Labels are the same whatever their letters' case.
+fn in_small_letters(mut settings: ForgeSettings) -> ForgeSettings {
+    settings.labels = settings.labels.iter().map(|label| label.to_lowercase()).collect();
+    settings
+}
+
+/// As GitHub calls it.
+fn architecture() -> &'static str {
+    match ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Of GitHub itself, of GitHub Enterprise Cloud with data residency, of a server of one's own.
+fn api_of(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, host)) if host == "github.com" || host.ends_with(".ghe.com") => format!("{scheme}://api.{host}"),
+        _ => format!("{url}/api/v3"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<ForgeSettings> {
+        let section: GithubSection = toml::from_str(text).map_err(|error| Error::invalid(error.to_string()))?;
+        section.settings(0, &Images::default())
+    }
+
+    fn api(settings: &ForgeSettings) -> &str {
+        let Kind::Github(github) = &settings.kind else { panic!("it is GitHub") };
+        &github.api
+    }
+
+    #[test]
+    fn two_lines_are_enough() {
+        let settings = settings("token = 't'\norg = 'Acme'").unwrap();
+        assert_eq!((settings.url.as_str(), api(&settings)), ("https://github.com", "https://api.github.com"));
+        assert!(settings.labels.contains("self-hosted") && !settings.depends_on_repository());
+    }
+
+    #[test]
+    fn servers_of_ones_own_have_their_api_below_them() {
+        let of = |url: &str| settings(&format!("token = 't'\norg = 'a'\ninstance_url = '{url}'")).unwrap();
+        assert_eq!(api(&of("https://ghes.example.org/")), "https://ghes.example.org/api/v3");
+        assert_eq!(api(&of("https://acme.ghe.com")), "https://api.acme.ghe.com");
+    }
+
+    #[test]
+    fn repositories_are_whole_names_and_what_is_theirs_depends_on_them() {
+        let of_org = settings("token = 't'\norg = 'a'\nrepos = ['x', 'b/y']").unwrap();
+        assert_eq!(of_org.repositories, Some(["a/x".to_owned(), "b/y".to_owned()].into()));
+        assert!(of_org.depends_on_repository());
+        let error = |text: &str| settings(text).unwrap_err().chain();
+        assert!(error("token = 't'\nrepos = ['x']").contains("OWNER/NAME"));
+        assert!(error("token = 't'\nrepos = ['x/*']").contains("needs an org"));
+        assert!(error("token = 't'").contains("org or repos is missing"));
+    }
+
+    #[test]
+    fn it_is_a_token_or_an_app() {
+        let app = settings("app_id = 7\nprivate_key = 's3cr3t'\norg = 'a'\nlabels = ['Big']").unwrap();
+        assert!(matches!(&app.access, Access::App(App { id, .. }) if id == "7"));
+        assert!(app.labels.contains("big"), "in small letters");
+        let error = |text: &str| settings(text).unwrap_err().chain();
+        assert!(error("app_id = 7\ntoken = 't'\norg = 'a'").contains("only one of them"));
+        assert!(error("private_key = 'k'\norg = 'a'").contains("app_id is missing"));
+        assert!(error("app_id = 'Iv1'\norg = 'a'").contains("private_key"));
+        assert!(error("org = 'a'").contains("token"));
+        assert!(!format!("{app:?}").contains("s3cr3t"), "no secret is printed");
+    }
+}

@@ -1,0 +1,119 @@
+//! GitHub's answers, as far as they are read. Each is named after the operation of GitHub's OpenAPI description whose answer it is.
+
+use serde::Deserialize;
+
+use crate::{
+    model::time::Timestamp,
+    supervisor::record::{ForgeJob, Registration},
+};
+
+/// `repos/list-for-org`, one of them.
+#[derive(Deserialize)]
+pub struct Repository {
+    pub full_name: String,
+    #[serde(default)]
+    pub archived: bool,
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// `actions/list-workflow-runs-for-repo`.
+#[derive(Deserialize)]
+pub struct Runs {
+    pub workflow_runs: Vec<Run>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub struct Run {
+    pub id: i64,
+}
+
+/// `actions/list-jobs-for-workflow-run`.
+#[derive(Deserialize)]
+pub struct Jobs {
+    pub jobs: Vec<Job>,
+}
+
+/// `actions/get-job-for-workflow-run`.
+#[derive(Clone, Deserialize)]
+pub struct Job {
+    pub id: i64,
+    #[serde(default)]
+    pub run_id: i64,
+    #[serde(default)]
+    pub name: String,
+    pub status: String,
+    pub conclusion: Option<String>,
+    #[serde(default)]
+    pub labels: Vec<String>,
+    pub runner_name: Option<String>,
+    pub html_url: Option<String>,
+}
+
+impl Job {
+    /// As the supervisor knows it.
+    pub fn in_repository(&self, repository: &str) -> ForgeJob {
+        ForgeJob {
+            id: self.id,
+            run: Some(self.run_id),
+            task: None,
+            repository: repository.to_owned(),
+            name: self.name.clone(),
+            url: self.html_url.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// `actions/list-self-hosted-runners-for-org`, `…-for-repo`.
+#[derive(Deserialize)]
+pub struct Runners {
+    pub runners: Vec<Runner>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub struct Runner {
+    pub id: i64,
+    pub name: String,
+}
+
+impl Runner {
+    /// As the supervisor knows it.
+    pub fn at(self, scope: &str) -> Registration {
+        Registration { id: self.id, name: self.name, scope: scope.to_owned() }
+    }
+}
+
+/// `actions/list-self-hosted-runner-groups-for-org`.
+#[derive(Deserialize)]
+pub struct Groups {
+    pub runner_groups: Vec<Group>,
+}
+
+/// One of them.
+#[derive(Deserialize)]
+pub struct Group {
+    pub id: i64,
+    pub name: String,
+}
+
+/// `actions/generate-runner-jitconfig-for-org`, `…-for-repo`.
+#[derive(Deserialize)]
+pub struct JitConfig {
+    pub runner: Runner,
+    pub encoded_jit_config: String,
+}
+
+/// `apps/get-org-installation`, `apps/get-repo-installation`.
+#[derive(Deserialize)]
+pub struct Installation {
+    pub id: u64,
+}
+
+/// `apps/create-installation-access-token`.
+#[derive(Deserialize)]
+pub struct InstallationToken {
+    pub token: String,
+    pub expires_at: Timestamp,
+}

@@ -1,0 +1,197 @@
+//! A fake of GitHub at a place: its REST API as far as a supervisor calls it, and a service for our stand-in of its runner. It refuses what
+//! GitHub refuses, and misbehaves as a test asks.
+//!
+//! Answers are shaped after GitHub's OpenAPI description, whose operation ids `rest` names. What that does not say is an assumption, with
+//! its source beside it: `[doc]` GitHub's documentation, `[src]` actions/runner or actions/scaleset, `[iss]` an issue there, `[mem]` common
+//! knowledge. What the service says to runners is our own and much smaller than the real one's: the stand-in and it were made for each other.
+
+mod model;
+mod rest;
+mod service;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+use self::model::Asked;
+pub use self::model::{Fault, Model, NewJob, Reply, now};
+use super::place::{self, Place};
+
+/// Its port, at [`place::ADDRESS`].
+const PORT: u16 = 3080;
+
+/// The organisation that is there.
+pub const ORG: &str = "acme";
+
+/// A token that may do everything.
+pub const TOKEN: &str = "ghp_of-a-test-that-may-do-everything";
+
+/// What it says on pages: a name, since a job must find it by its address too.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The fake. It ends with its guard.
+pub struct GitHub {
+    place: Place,
+    shared: Arc<Shared>,
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+    server: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What the server's tasks and the test share.
+struct Shared {
+    model: Mutex<Model>,
+    changed: tokio::sync::Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Model> {
+        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.tick();
+        model
+    }
+}
+
+impl GitHub {
+    /// Starts one with [`ORG`] and nothing in it.
+    pub fn start() -> Self {
+        let place = Place::start();
+        let mut github = Self {
+            shared: Arc::new(Shared { model: Mutex::new(Model::new(&url())), changed: tokio::sync::Notify::new() }),
+            place,
+            end: None,
+            server: None,
+        };
+        github.come_back();
+        github
+    }
+
+    /// Listens again after [`Self::go_away`].
+    pub fn come_back(&mut self) {
+        let listener = place::listen(&self.place.path(), address()).expect("its port is free");
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let shared = self.shared.clone();
+        // A thread of its own: a test that waits for a program must not stop it.
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                tokio::select! {
+                    () = serve(listener, shared) => {}
+                    _ = ended => {}
+                }
+            });
+        });
+        (self.end, self.server) = (Some(end), Some(server));
+    }
+
+    /// Nobody listens any more, and connections break off.
+    pub fn go_away(&mut self) {
+        drop(self.end.take());
+        if let Some(server) = self.server.take() {
+            server.join().expect("the fake does not panic");
+        }
+    }
+
+    /// Its network namespace, where daemons on it have to be.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// `instance_url` for it.
+    pub fn url(&self) -> String {
+        url()
+    }
+
+    /// What it knows; what is changed there is so from then on.
+    pub fn model(&self) -> impl std::ops::DerefMut<Target = Model> + '_ {
+        let guard = self.shared.lock();
+        self.shared.changed.notify_waiters();
+        guard
+    }
+
+    /// Queues a run of these jobs in a repository of [`ORG`], which is made if it is new; their numbers.
+    pub fn push(&self, repository: &str, jobs: Vec<NewJob>) -> Vec<i64> {
+        self.model().push(&format!("{ORG}/{repository}"), jobs)
+    }
+
+    /// A job as its API describes it.
+    pub fn job(&self, id: i64) -> Value {
+        self.model().job(id)
+    }
+
+    /// Waits until these jobs have this status or conclusion; the jobs.
+    pub async fn until_jobs(&self, ids: &[i64], wanted: &str) -> Vec<Value> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let jobs: Vec<Value> = ids.iter().map(|id| self.job(*id)).collect();
+            if jobs.iter().all(|job| job["status"] == wanted || job["conclusion"] == wanted) {
+                return jobs;
+            }
+            assert!(Instant::now() < deadline, "not {wanted}: {jobs:#?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until something is so.
+    pub async fn until(&self, what: &str, is_so: impl Fn(&Model) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !is_so(&self.shared.lock()) {
+            assert!(Instant::now() < deadline, "not {what}: {:#?}", self.shared.lock().runner_names());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Drop for GitHub {
+    fn drop(&mut self) {
+        self.go_away();
+    }
+}
+
+fn address() -> SocketAddr {
+    format!("{}:{PORT}", place::ADDRESS).parse().expect("a constant")
+}
+
+fn url() -> String {
+    format!("http://{}:{PORT}", place::ADDRESS)
+}
+
+async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
+    listener.set_nonblocking(true).expect("a listener");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    while let Ok((stream, _)) = listener.accept().await {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request| answer(request, shared.clone()));
+            // A client that breaks off is no concern of ours.
+            let _broken = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let asked = Asked::new(&parts, &body);
+    let fault = shared.lock().next_fault(&asked);
+    if let Some(Fault::Answer(answer)) = fault {
+        return Ok(answer.into_response());
+    }
+    let reply = match asked.path.strip_prefix("/api/v3/") {
+        Some(path) => rest::answer(&shared, &asked, path),
+        None => service::answer(&shared, &asked).await,
+    };
+    shared.changed.notify_waiters();
+    if let Some(Fault::Held(time)) = fault {
+        tokio::time::sleep(time).await;
+    }
+    Ok(reply.into_response())
+}
