@@ -1,6 +1,7 @@
 //! Level 4: the command line.
 
 mod admin;
+mod check;
 mod job;
 mod launches;
 mod policy;
@@ -35,6 +36,8 @@ enum Command {
     Serve(Box<ServeOptions>),
     /// Run the daemon and launch the runners of forges, as a configuration file says
     Run(Box<RunOptions>),
+    /// The configuration of `run`: what it means, and whether its forges let us
+    Config(check::ConfigCommand),
     /// Jobs: a Docker socket each, with which everything goes that was made through it
     Job(job::JobCommand),
     /// The jobs of forges: what runs where, and how it went
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => {
             daemon(config::run::resolve(&options.config, options.serve).map(|(config, forges)| (config, Some(forges))))
         }
+        Command::Config(command) => command.run(),
         Command::Job(command) => command.run(),
         Command::Jobs(command) => command.run(),
         Command::Logs(command) => command.run(),

@@ -5,6 +5,7 @@
 //! launch, `record` what is stored of it before anything is made, `runner` the container of a runner.
 
 pub mod balance;
+pub mod check;
 mod choice;
 pub mod forge;
 pub mod images;

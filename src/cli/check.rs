@@ -1,0 +1,102 @@
+//! `ringer config`: what a configuration file means, and whether the forges in it let us. Asks the forges, and no daemon.
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use ringer::supervisor::{
+    check::{self, Checked, JobImage},
+    images::Rung,
+    settings::{ForgeSettings, Mode},
+};
+
+use crate::config::{self, ServeOptions};
+
+/// The configuration of `ringer run`
+#[derive(Args, Debug)]
+pub struct ConfigCommand {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Read the file, try every forge with its credentials, and print what its jobs would get
+    Check {
+        /// TOML file with the forges
+        #[arg(long, value_name = "PATH", default_value = "/etc/ringer/config.toml")]
+        config: PathBuf,
+    },
+}
+
+impl ConfigCommand {
+    /// 0 if all is well, 1 if a forge refuses us or does not answer, 2 if the file is wrong.
+    pub fn run(self) -> ExitCode {
+        let Verb::Check { config } = self.verb;
+        match config::run::resolve(&config, ServeOptions::default()) {
+            Ok((_, settings)) => super::in_runtime(async move { Ok(print(&check::check(&settings).await)) }),
+            Err(error) => {
+                eprintln!("ringer: {}", error.chain());
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+fn print(checked: &[Checked<'_>]) -> ExitCode {
+    for forge in checked {
+        print!("{}", told(forge));
+    }
+    if checked.iter().all(|forge| forge.greeting.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn told(checked: &Checked<'_>) -> String {
+    let settings = checked.settings;
+    let mut text = match &checked.greeting {
+        Ok(greeting) => format!("{}: {greeting}\n", settings.name),
+        Err(error) => format!("{}: FAILS: {}\n", settings.name, error.chain()),
+    };
+    let mut line = |words: String| writeln!(text, "  {words}").expect("a String takes all");
+    line(format!("labels: {}", settings.labels.iter().cloned().collect::<Vec<_>>().join(", ")));
+    line(format!("mode: {}; jobs at once: {}{}", mode(settings.mode), settings.concurrency, limits(settings)));
+    if let Some(repositories) = &settings.repositories {
+        line(format!("only jobs of: {}", repositories.iter().cloned().collect::<Vec<_>>().join(", ")));
+    }
+    let (image, rung) = &checked.runner;
+    line(format!("runner image: {image} ({})", source(*rung, "runner_image")));
+    if let Some(default) = &settings.images.default {
+        line(format!(
+            "[runner] default_image {default}: looked into at the first job; if it holds the runner, it is the runner image"
+        ));
+    }
+    for JobImage { repository, image, rung } in &checked.jobs {
+        let whose = repository.as_ref().map_or("jobs".to_owned(), |repository| format!("jobs of {repository}"));
+        line(format!("{whose} that name no image: {image} ({})", source(*rung, "job_image")));
+    }
+    text
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Socket => "socket",
+        Mode::Single { docker: false } => "single, without Docker",
+        Mode::Single { docker: true } => "single, with Docker",
+    }
+}
+
+fn limits(settings: &ForgeSettings) -> String {
+    let limits = settings.limits;
+    let memory = limits.memory.map(|bytes| format!("; memory: {} MiB", bytes >> 20));
+    let cpus = limits.nano_cpus.map(|nano| format!("; cpus: {}.{:02}", nano / 1_000_000_000, nano / 10_000_000 % 100));
+    let pids = limits.pids.map(|pids| format!("; pids: {pids}"));
+    [memory, cpus, pids].into_iter().flatten().collect()
+}
+
+/// The key that says so; `of_forge` is the forge's.
+fn source(rung: Rung, of_forge: &'static str) -> &'static str {
+    match rung {
+        Rung::Repository => "[runner] images of repositories",
+        Rung::Forge => of_forge,
+        Rung::Default => "[runner] default_image",
+        Rung::BuiltIn => "built in",
+    }
+}
