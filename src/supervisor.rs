@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     engine::{Engine, records::RecordFolder},
-    model::{Error, Result, error::Context, reference::Reference},
+    model::{Error, Result, error::Context, policy::PolicyRef, reference::Reference},
 };
 
 /// Of launches that have ended, those that are remembered with their logs.
@@ -109,6 +109,10 @@ impl Settings {
 impl Supervisor {
     /// Takes up what an earlier life left below `data_root`. Nothing is launched before [`Self::start`].
     pub fn open(settings: Settings, engine: Engine, data_root: &Path) -> Result<Self> {
+        for forge in &settings.forges {
+            let policy = forge.policy.clone().map(PolicyRef::Named);
+            engine.find_policy(policy.as_ref()).map_err(|error| error.context(format!("[{}]", forge.name)))?;
+        }
         let logs = data_root.join("runner-logs");
         let programs = data_root.join("runner-programs");
         // Credentials of runners are in there.

@@ -58,6 +58,9 @@ fn told(checked: &Checked<'_>) -> String {
     let mut line = |words: String| writeln!(text, "  {words}").expect("a String takes all");
     line(format!("labels: {}", settings.labels.iter().cloned().collect::<Vec<_>>().join(", ")));
     line(format!("mode: {}; jobs at once: {}{}", mode(settings.mode), settings.concurrency, limits(settings)));
+    if let Some(policy) = &settings.policy {
+        line(format!("policy: {policy}"));
+    }
     if let Some(repositories) = &settings.repositories {
         line(format!("only jobs of: {}", repositories.iter().cloned().collect::<Vec<_>>().join(", ")));
     }

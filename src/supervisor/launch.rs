@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     engine::{jobs::JobView, records::RecordFolder},
-    model::{Error, ErrorKind, Result, error::Context, job::JobRequest, time::Timestamp},
+    model::{Error, ErrorKind, Result, error::Context, job::JobRequest, policy::PolicyRef, time::Timestamp},
 };
 
 /// How long a runner waits for a job.
@@ -213,6 +213,7 @@ impl Launch {
             limits: settings.limits,
             openings: pool.openings().await?,
             hosts: settings.hosts.clone(),
+            policy: settings.policy.clone().map(PolicyRef::Named),
             ..JobRequest::default()
         };
         let job = pool.shared.engine.job_create(request).await?;

@@ -120,6 +120,8 @@ pub struct ForgeSettings {
     pub limits: JobLimits,
     /// How long a job may take.
     pub job_timeout: Duration,
+    /// What jobs may do, by the name of a policy; the daemon's policy of jobs if none.
+    pub policy: Option<String>,
     /// Names that runner, job containers and our own client know, with their addresses.
     pub hosts: Vec<(String, IpAddr)>,
     /// Certificates of authorities that are trusted beside the system's, PEM.

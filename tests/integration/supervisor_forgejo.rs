@@ -176,6 +176,29 @@ async fn a_token_that_may_not_is_told_with_the_scope_it_needs() {
 }
 
 #[tokio::test]
+async fn jobs_of_a_forge_have_its_policy() {
+    let forgejo = Forgejo::start();
+    let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };
+    let policies = tempfile::tempdir().expect("a folder");
+    std::fs::write(policies.path().join("still.toml"), "pull = ['docker.io/library/*']").expect("a file in our folder");
+    let section = |name: &str, more: &str| {
+        let text = config(&forgejo, TOKEN, &images, more);
+        text.replacen("[forgejo]\n", &format!("[[forgejo]]\nname = '{name}'\n"), 1)
+    };
+    let still = section("still", "policy = 'still'").replace("['lab', 'big']", "['still']");
+    let daemon = format!("[daemon]\npolicy-dir = '{}'\n", policies.path().display());
+    let daemon = Daemon::launching(forgejo.place(), &[daemon, still, section("other", "")].concat()).await;
+    let lab = Lab { daemon, images, forgejo };
+    let refused = lab.forgejo.push("policies", "refused", &["still"], "true");
+    let allowed = lab.forgejo.push("policies", "allowed", &["lab"], "true");
+    lab.forgejo.until(allowed, "success").await;
+    let log = lab.forgejo.until(refused, "failure").await;
+    assert!(log.contains("refused by the policy still, rule pull"), "the job's own log says why: {log}");
+    launches::until_all_ended(&lab.daemon, 2).await;
+    lab.is_clean();
+}
+
+#[tokio::test]
 async fn a_repositorys_image_is_its_own() {
     let forgejo = Forgejo::start();
     let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };

@@ -53,6 +53,7 @@ macro_rules! section {
             cpus: Option<Cpus>,
             pids: Option<u64>,
             timeout: Option<Seconds>,
+            policy: Option<String>,
             hosts: BTreeMap<String, IpAddr>,
             ca_file: Option<PathBuf>,
         }
@@ -74,6 +75,7 @@ macro_rules! section {
                         pids: self.pids,
                     },
                     timeout: self.timeout,
+                    policy: self.policy.clone(),
                     hosts: self.hosts.clone(),
                     ca_file: self.ca_file.clone(),
                 }
@@ -107,6 +109,7 @@ struct Common {
     concurrency: Option<usize>,
     limits: JobLimits,
     timeout: Option<Seconds>,
+    policy: Option<String>,
     hosts: BTreeMap<String, IpAddr>,
     ca_file: Option<PathBuf>,
 }
@@ -171,6 +174,7 @@ impl Common {
             concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             limits: self.limits,
             job_timeout: self.timeout.map_or(JOB_TIMEOUT, |Seconds(seconds)| Duration::from_secs(seconds)),
+            policy: self.policy,
             hosts: self.hosts.into_iter().collect(),
             authorities,
             repositories: own.repositories,
