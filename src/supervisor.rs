@@ -32,16 +32,10 @@ use std::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use self::{
-    launch::Launch,
-    pool::Pool,
-    programs::Programs,
-    record::LaunchRecord,
-    settings::{Login, Settings},
-};
+use self::{launch::Launch, pool::Pool, programs::Programs, record::LaunchRecord, settings::Settings};
 use crate::{
     engine::{Engine, records::RecordFolder},
-    model::{Error, Result, error::Context, policy::PolicyRef, reference::Reference},
+    model::{Error, Result, error::Context, policy::PolicyRef},
 };
 
 /// Of launches that have ended, those that are remembered with their logs.
@@ -96,14 +90,6 @@ pub struct ForgeView {
 pub struct RunnerLog {
     path: PathBuf,
     launch: Arc<Launch>,
-}
-
-impl Settings {
-    /// The credentials for an image's registry.
-    fn login_for(&self, image: &str) -> Option<&Login> {
-        let reference = Reference::parse(image).ok()?;
-        self.registries.get(reference.registry())
-    }
 }
 
 impl Supervisor {

@@ -7,11 +7,11 @@ mod secrets;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use ringer::{
-    model::{Error, Result, error::Context},
+    model::{Error, Result, error::Context, registry_auth::RegistryAuth},
     supervisor::{
         images::Images,
         secret::Secret,
-        settings::{Kind, Login, Settings},
+        settings::{Kind, Settings},
     },
 };
 use serde::Deserialize;
@@ -126,14 +126,16 @@ impl RunnerSection {
 }
 
 impl RegistrySection {
-    fn login(&self) -> Result<Login> {
+    fn login(&self) -> Result<RegistryAuth> {
         if self.host.is_empty() {
             return Err(Error::invalid("[[registry]]: host is missing"));
         }
         let told = Told { value: &self.password, file: &self.password_file, env: &self.password_env };
-        Ok(Login {
+        let password = told.read("password").map_err(|error| error.context(format!("registry {}", self.host)))?;
+        Ok(RegistryAuth {
             username: self.username.clone(),
-            password: told.read("password").map_err(|error| error.context(format!("registry {}", self.host)))?,
+            password: password.reveal().to_owned(),
+            ..RegistryAuth::default()
         })
     }
 }

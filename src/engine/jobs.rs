@@ -93,6 +93,9 @@ impl Engine {
         match self.open_job(&job).await {
             Ok(()) => {
                 let record = job.record();
+                for tenant in [record.id.clone(), record.id.of_runner()] {
+                    self.tenants.get(&tenant)?.has_logins(request.logins.clone());
+                }
                 info!(job.id = %record.id, job.name = record.name, "made job {}", record.name);
                 self.watch_job(&job);
                 Ok(self.view(&job))

@@ -20,7 +20,14 @@ use tokio_util::{
 use crate::{
     backend::network::NetworkBackend,
     engine::Engine,
-    model::{Error, Result, caller::Caller, id::TenantId, policy::Policy},
+    model::{
+        Error, Result,
+        caller::Caller,
+        id::TenantId,
+        policy::Policy,
+        reference::Reference,
+        registry_auth::{Logins, RegistryAuth},
+    },
     policy::{self, Asked},
 };
 
@@ -32,6 +39,8 @@ pub struct Tenant {
     /// Names that all its containers know, with their addresses.
     hosts: Vec<(String, IpAddr)>,
     policy: OnceLock<Arc<Policy>>,
+    /// Credentials of registries, by their host, for what its clients fetch without any.
+    logins: OnceLock<Logins>,
     closed: CancellationToken,
     /// What goes on in its name: scopes that are held, and what follows on its verbs.
     work: TaskTracker,
@@ -48,8 +57,8 @@ impl Tenant {
         let work = TaskTracker::new();
         // Open or closed is said by `closed`: the tracker only counts.
         work.close();
-        let (socket, policy) = (OnceLock::new(), OnceLock::new());
-        Self { id, network, socket, policy, hosts, closed: CancellationToken::new(), work }
+        let (socket, policy, logins) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { id, network, socket, policy, logins, hosts, closed: CancellationToken::new(), work }
     }
 
     /// What records, labels and backends call it.
@@ -85,6 +94,11 @@ impl Tenant {
     /// Says what its clients may do; the first time counts.
     pub fn obeys(&self, policy: Arc<Policy>) {
         let _first_one_counts = self.policy.set(policy);
+    }
+
+    /// Gives it credentials for what its clients fetch without any; the first time counts.
+    pub fn has_logins(&self, logins: Logins) {
+        let _first_one_counts = self.logins.set(logins);
     }
 
     /// The one place where it is judged what a client asks. 403 if the policy does not allow it.
@@ -155,6 +169,12 @@ impl Scope {
     /// 403 if the tenant's policy does not allow what is asked.
     pub(crate) fn permit(&self, asked: Asked<'_>) -> Result<()> {
         self.tenant.permit(asked)
+    }
+
+    /// With what an image is fetched: what the client sent, else what the tenant was given for the image's registry.
+    pub(crate) fn login(&self, reference: &Reference, sent: &RegistryAuth) -> RegistryAuth {
+        let given = || self.tenant.logins.get()?.get(reference.registry()).cloned();
+        if sent.is_anonymous() { given().unwrap_or_default() } else { sent.clone() }
     }
 
     /// Who asks.

@@ -10,6 +10,7 @@ use super::{
     network::Opening,
     policy::{Policy, PolicyRef},
     record::Record,
+    registry_auth::Logins,
     time::Timestamp,
 };
 
@@ -142,6 +143,8 @@ pub struct JobRequest {
     pub hosts: Vec<(String, IpAddr)>,
     /// What its clients may do; the daemon's policy of jobs if none.
     pub policy: Option<PolicyRef>,
+    /// With what is fetched for it where its clients send no credentials. Held in memory alone.
+    pub logins: Logins,
 }
 
 /// The same rule as dockerd has for names of containers.

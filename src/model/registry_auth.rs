@@ -1,5 +1,7 @@
 //! Credentials for a registry as clients send them: `X-Registry-Auth` and the body of `POST /auth`.
 
+use std::collections::BTreeMap;
+
 use base64::{
     Engine as _,
     alphabet::URL_SAFE,
@@ -39,6 +41,9 @@ pub struct RegistryAuth {
     #[serde(deserialize_with = "null_is_default")]
     pub registrytoken: String,
 }
+
+/// Credentials by the host of their registry.
+pub type Logins = BTreeMap<String, RegistryAuth>;
 
 impl RegistryAuth {
     /// Reads `X-Registry-Config`: credentials by registry, for builds. What cannot be read counts as none.

@@ -104,7 +104,7 @@ async fn choose_two(pool: &Pool, runner: &Runner, repository: Option<&str>) -> R
     let taken = match pool.settings.mode {
         Mode::Socket => None,
         Mode::Single { .. } => {
-            pull(pool, runner, &job).await?;
+            pull(runner, &job).await?;
             Some(Taken::Program(pool.shared.programs.take(runner, &image, program).await?))
         }
     };
@@ -112,10 +112,10 @@ async fn choose_two(pool: &Pool, runner: &Runner, repository: Option<&str>) -> R
 }
 
 async fn look_into(pool: &Pool, runner: &Runner, image: &str) -> Result<Option<&'static str>> {
-    pull(pool, runner, image).await?;
+    pull(runner, image).await?;
     pool.shared.programs.find(runner, image, pool.forge.programs()).await
 }
 
-async fn pull(pool: &Pool, runner: &Runner, image: &str) -> Result<()> {
-    runner.pull(image, pool.shared.settings.login_for(image)).await.context(format!("pulling {image}"))
+async fn pull(runner: &Runner, image: &str) -> Result<()> {
+    runner.pull(image).await.context(format!("pulling {image}"))
 }

@@ -213,6 +213,7 @@ impl Launch {
             limits: settings.limits,
             openings: pool.openings().await?,
             hosts: settings.hosts.clone(),
+            logins: pool.shared.settings.registries.clone(),
             policy: settings.policy.clone().map(PolicyRef::Named),
             ..JobRequest::default()
         };

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     forge::{FOLDER, Plan},
-    settings::Login,
 };
 use crate::{
     engine::{
@@ -35,7 +34,6 @@ use crate::{
         error::Context,
         id::TenantId,
         reference::Reference,
-        registry_auth::RegistryAuth,
     },
     work::blocking,
 };
@@ -113,14 +111,9 @@ impl Runner {
     }
 
     /// Pulls its image. Layers that an earlier one pulled are there.
-    pub async fn pull(&self, image: &str, login: Option<&Login>) -> Result<()> {
+    pub async fn pull(&self, image: &str) -> Result<()> {
         let reference = Reference::parse(image)?.or_latest();
-        let auth = login.map_or_else(RegistryAuth::default, |login| RegistryAuth {
-            username: login.username.clone(),
-            password: login.password.reveal().to_owned(),
-            ..RegistryAuth::default()
-        });
-        let request = PullRequest { image: reference.to_string(), auth, ..PullRequest::default() };
+        let request = PullRequest { image: reference.to_string(), ..PullRequest::default() };
         let mut messages = self.engine.image_pull(&self.scope, &request).await?;
         while let Some(message) = messages.next().await {
             message?;

@@ -1,13 +1,9 @@
 //! What the supervisor is told, after files and variables were read.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{images::Images, secret::Secret};
-use crate::model::job::JobLimits;
+use crate::model::{job::JobLimits, registry_auth::Logins};
 
 /// All of it.
 #[derive(Clone, Debug, Default)]
@@ -17,18 +13,9 @@ pub struct Settings {
     /// Bytes of memory that the limits of all jobs together may come to.
     pub max_memory: Option<u64>,
     /// Credentials for registries, by their host.
-    pub registries: BTreeMap<String, Login>,
+    pub registries: Logins,
     /// The forges.
     pub forges: Vec<ForgeSettings>,
-}
-
-/// Credentials at a registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// User name.
-    pub username: String,
-    /// Password or token.
-    pub password: Secret,
 }
 
 /// Which software a forge is, and what only that one has to be told.

@@ -15,7 +15,7 @@ impl Engine {
     pub async fn distribution_inspect(&self, scope: &Scope, name: &str, auth: &RegistryAuth) -> Result<Inspected> {
         let reference = Reference::parse(name)?.or_latest();
         scope.permit(Asked::Registry(reference.registry()))?;
-        self.images.registry.inspect(&reference, auth).await
+        self.images.registry.inspect(&reference, &scope.login(&reference, auth)).await
     }
 
     /// Asks an index. `limit` 0 means the usual number.

@@ -50,6 +50,7 @@ impl Engine {
     pub async fn image_pull(&self, scope: &Scope, request: &PullRequest) -> Result<ProgressStream> {
         let reference = pull_name(&request.image, &request.tag)?;
         scope.permit(Asked::Pull(&reference))?;
+        let request = PullRequest { auth: scope.login(&reference, &request.auth), ..request.clone() };
         let key = JobKey {
             tenant: scope.tenant().clone(),
             reference: reference.to_string(),
@@ -58,7 +59,7 @@ impl Engine {
         };
         let (follower, job) = self.images.pulls.join(key);
         if let Some(job) = job {
-            let (engine, scope, request) = (self.clone(), scope.clone(), request.clone());
+            let (engine, scope) = (self.clone(), scope.clone());
             self.spawn("image_pull", async move { engine.run_pull(&scope, &reference, &request, &job).await });
         }
         follower.into_stream_once_begun().await
