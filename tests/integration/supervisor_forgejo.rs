@@ -176,6 +176,23 @@ async fn a_token_that_may_not_is_told_with_the_scope_it_needs() {
 }
 
 #[tokio::test]
+async fn images_of_runners_and_jobs_come_with_the_credentials_of_the_configuration() {
+    let forgejo = Forgejo::start();
+    let Some(images) = Images::with_forgejo_runner_and_password(forgejo.place()).await else { return };
+    let registry = images.job().split('/').next().expect("a host").to_owned();
+    let login = format!("[[registry]]\nhost = '{registry}'\nusername = 'ringer'\npassword = 'secret'\n");
+    let text = [config(&forgejo, TOKEN, &images, ""), login].concat();
+    let daemon = Daemon::launching(forgejo.place(), &text).await;
+    let lab = Lab { daemon, images, forgejo };
+    let job = lab.forgejo.push("private", "private", &["lab"], "echo in a private image");
+    lab.forgejo.until(job, "success").await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    lab.is_clean();
+    let stored = std::fs::read_to_string(lab.daemon.folder().join("data/audit.log")).expect("there were changes");
+    assert!(!stored.contains("secret") && !lab.daemon.log().contains("secret"), "the password is in a log");
+}
+
+#[tokio::test]
 async fn jobs_of_a_forge_have_its_policy() {
     let forgejo = Forgejo::start();
     let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };

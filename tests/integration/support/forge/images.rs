@@ -36,6 +36,12 @@ impl Images {
         Some(Self::of(place, &["busybox", "actions-runner"]).await)
     }
 
+    /// The same, whose registry asks for the user `ringer` and the password `secret`.
+    pub async fn with_forgejo_runner_and_password(place: &Place) -> Option<Self> {
+        part("RINGER_TEST_GITEA_RUNNER")?;
+        Some(Self::of(place, &["--auth", "busybox", "forgejo-runner"]).await)
+    }
+
     async fn of(place: &Place, names: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("registry-").tempdir().expect("a folder");
         let log = fs::File::create(folder.path().join("output")).expect("a log file");
