@@ -4,6 +4,7 @@
 //! BuildKit keeps its cache, its history and its clients' credentials in one pot for all who reach it, so each tenant has one of
 //! its own ([`slot`]).
 
+mod build;
 mod check;
 mod child;
 pub mod cni;
@@ -32,8 +33,11 @@ use std::{
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use self::refusal::refuse;
 use self::slot::Slot;
+pub use self::{
+    build::{BuildNews, BuildOptions, Exporter},
+    refusal::refuse,
+};
 use crate::{
     backend::{
         builds::{BuildPlace, BuildTenant},

@@ -1,5 +1,7 @@
 //! `POST /build` and `POST /build/prune`.
 
+mod with_buildkit;
+
 use axum::{extract::State, response::Response};
 use futures_util::StreamExt;
 use http::{HeaderMap, Request};
@@ -16,11 +18,15 @@ use crate::{
     model::{self, Error, filters::Filters, registry_auth::RegistryAuth},
 };
 
+/// The version of builders that is BuildKit.
+const BUILDKIT: &str = "2";
+
 /// What a build may be asked.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct BuildQuery {
     version: String,
+    session: String,
     dockerfile: String,
     remote: String,
     t: Vec<String>,
@@ -64,6 +70,9 @@ pub async fn image_build(
     request: Request<axum::body::Body>,
 ) -> Result<Response, Error> {
     query.refuse()?;
+    if query.version == BUILDKIT {
+        return with_buildkit::build(&api, &scope, query, request.headers(), messages);
+    }
     let build = query.request(request.headers())?;
     let stream = api.engine.image_build(&scope, build, reader(request.into_body()).await).await?;
     Ok(messages.progress(stream.map(|message| message.map(GoEscaped))))
@@ -73,8 +82,7 @@ impl BuildQuery {
     /// What is not carried out.
     fn refuse(&self) -> Result<(), Error> {
         match self.version.as_str() {
-            "" | "1" => {}
-            "2" => return Err(Error::no_old_buildkit()),
+            "" | "1" | BUILDKIT => {}
             other => return Err(Error::invalid(format!("invalid version {other:?}"))),
         }
         if !self.securityopt.is_empty() {
@@ -86,8 +94,8 @@ impl BuildQuery {
         if !matches!(self.isolation.as_str(), "" | "default") {
             return Err(Error::invalid(format!("unsupported isolation: {:?}", self.isolation)));
         }
-        if !matches!(self.outputs.as_str(), "" | "null" | "[]") {
-            return Err(Error::no_old_buildkit().context("build outputs"));
+        if self.version != BUILDKIT && !matches!(self.outputs.as_str(), "" | "null" | "[]") {
+            return Err(Error::not_implemented("build outputs are BuildKit's: build with it, or leave them out"));
         }
         Ok(())
     }
@@ -250,7 +258,7 @@ mod tests {
     fn what_is_not_carried_out_is_refused() {
         use crate::model::ErrorKind::{InvalidParameter, NotImplemented};
         for (query, kind, text) in [
-            ("version=2", NotImplemented, "DOCKER_BUILDKIT=0"),
+            ("outputs=%5B%7B%22Type%22%3A%22local%22%7D%5D", NotImplemented, "build outputs"),
             ("version=3", InvalidParameter, "invalid version \"3\""),
             ("squash=1", InvalidParameter, "squash is only supported with experimental mode"),
             ("securityopt=x", InvalidParameter, "security options are not supported on linux"),

@@ -1,6 +1,8 @@
 //! BuildKit's two doors, `/grpc` and `/session`. What is behind them is `buildkit`'s; where there is none that is said there too: a
 //! client that is not let in (buildx) makes itself a builder, which is a privileged container whose images never arrive.
 
+use std::sync::Arc;
+
 use axum::{
     Extension,
     body::Body,
@@ -56,8 +58,8 @@ pub async fn session(State(api): State<ApiState>, scope: Scope, mut request: Req
 }
 
 /// Who builds for a tenant, or why nobody does.
-fn builder<'a>(api: &'a ApiState, tenant: &TenantId) -> Result<&'a buildkit::BuildKit> {
-    let builder = api.buildkit.as_deref().ok_or_else(Error::no_buildkit)?;
+pub(super) fn builder<'a>(api: &'a ApiState, tenant: &TenantId) -> Result<&'a Arc<buildkit::BuildKit>> {
+    let builder = api.buildkit.as_ref().ok_or_else(Error::no_buildkit)?;
     // What it fetches itself comes by the network of the machine, and a digest opens what is here.
     match *tenant == TenantId::default_tenant() {
         true => Ok(builder),

@@ -3,6 +3,7 @@
 pub mod df;
 
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ApiState,
     answer::Json,
+    buildkit,
     compat::{self, ApiVersion},
     query::Query,
     stream::JsonStream,
@@ -26,25 +28,28 @@ use crate::{
         Error,
         event::{Event, EventType},
         filters::Filters,
+        id::TenantId,
         time::Timestamp,
     },
 };
 
 /// `GET /_ping`
-pub async fn system_ping() -> Response {
-    ping("OK")
+pub async fn system_ping(State(api): State<ApiState>, tenant: Option<Extension<TenantId>>) -> Response {
+    ping(&api, tenant, "OK")
 }
 
 /// `HEAD /_ping`
-pub async fn system_ping_head() -> Response {
-    ping("")
+pub async fn system_ping_head(State(api): State<ApiState>, tenant: Option<Extension<TenantId>>) -> Response {
+    ping(&api, tenant, "")
 }
 
-/// Version negotiation of every Go client reads these headers. `Builder-Version` 1 sends `docker build` of CLI up to 22 to the
-/// classic builder: they would come to BuildKit by `version=2` of `/build`, which is not carried out. Newer ones do not ask.
-fn ping(body: &'static str) -> Response {
+/// Version negotiation of every Go client reads these headers. `Builder-Version` 2 sends `docker build` of CLI up to 22 to BuildKit,
+/// 1 to the classic builder. Newer ones do not ask.
+fn ping(api: &ApiState, tenant: Option<Extension<TenantId>>, body: &'static str) -> Response {
+    let has_buildkit = tenant.is_some_and(|Extension(tenant)| buildkit::builder(api, &tenant).is_ok());
+    let builder = HeaderValue::from_static(if has_buildkit { "2" } else { "1" });
     let headers = [
-        (HeaderName::from_static("builder-version"), HeaderValue::from_static("1")),
+        (HeaderName::from_static("builder-version"), builder),
         (HeaderName::from_static("swarm"), HeaderValue::from_static("inactive")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),

@@ -167,6 +167,38 @@ where
     message.filter(|_| frames.is_empty()).ok_or_else(|| Status::new(Code::InvalidArgument, "the message breaks off"))
 }
 
+/// The message of an answer that has one, or why there is none.
+pub(super) async fn unary(answer: Response<Body>) -> Result<Bytes> {
+    failure(answer.headers())?;
+    let collected = answer.into_body().collect().await;
+    let collected = collected.map_err(|error| Error::unavailable(format!("the call broke off: {error}")))?;
+    if let Some(trailers) = collected.trailers() {
+        failure(trailers)?;
+    }
+    let message = read_message(Full::new(collected.to_bytes())).await;
+    message.map_err(|status| Error::system(status.message))
+}
+
+/// What a status says, if it is not success.
+fn failure(headers: &http::HeaderMap) -> Result<()> {
+    let of = |name: &str| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+    match of("grpc-status") {
+        b"" | b"0" => Ok(()),
+        _ => Err(Error::system(percent_decoded(of("grpc-message")))),
+    }
+}
+
+fn percent_decoded(text: &[u8]) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text);
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(decoded.unwrap_or(byte));
+        rest = if decoded.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +239,8 @@ mod tests {
         let response: Response<Body> = Error::forbidden("100 % ü\n").into_status().into();
         assert_eq!(response.headers()["grpc-message"], "100 %25 %C3%BC%0A");
         assert_eq!(response.headers()["grpc-status"], "7");
+        assert_eq!(percent_decoded(response.headers()["grpc-message"].as_bytes()), "100 % ü\n");
+        assert_eq!(percent_decoded(b"50% %zz %4"), "50% %zz %4");
     }
 
     impl Error {

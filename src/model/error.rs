@@ -493,14 +493,6 @@ impl Error {
         )
     }
 
-    /// BuildKit by the way in that docker CLI up to 22 takes.
-    pub fn no_old_buildkit() -> Self {
-        Self::not_implemented(
-            "builds of version 2 are not carried out: use docker CLI 23 or newer with buildx, or set DOCKER_BUILDKIT=0, \
-             with which `docker build` uses the classic builder",
-        )
-    }
-
     /// An option of a Dockerfile's instruction that the classic builder has not.
     pub fn requires_buildkit(option: &str) -> Self {
         Self::invalid(format!(

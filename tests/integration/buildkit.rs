@@ -153,6 +153,22 @@ async fn results_go_where_they_are_wanted() {
     assert!(told["buildx.build.provenance"].is_object(), "{told}");
 }
 
+/// CLI up to 22 are told of BuildKit by a ping, and build with it by HTTP alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_cli_builds_with_buildkit_too() {
+    let Some(builder) = Builder::start().await else { return };
+    let context = |dockerfile| builder.context(dockerfile, &[("file", "of the context\n")]).display().to_string();
+    let good = context("FROM box\nARG A\nCOPY file /\nRUN echo $A >> /file\nCMD cat /file\n");
+    let Some(build) = builder.old_docker(&["build", "-t", "x", "--build-arg=A=b", &good]) else { return };
+    assert!(build.succeeded && build.text.contains("naming to docker.io/library/x:latest"), "{}", build.text);
+    assert_eq!(builder.must(&["run", "--rm", "--network=none", "x"]), "of the context\nb\n");
+    let quiet = builder.old_docker(&["build", "-q", "--build-arg=A=b", &good]).unwrap();
+    assert!(quiet.succeeded && quiet.text.trim().len() == 71, "{}", quiet.text);
+    assert_eq!(builder.must(&["run", "--rm", "--network=none", quiet.text.trim()]), "of the context\nb\n");
+    let bad = builder.old_docker(&["build", &context("FROM box\nRUN echo told before >&2; exit 7\n")]).unwrap();
+    assert!(!bad.succeeded && bad.text.contains("told before") && bad.text.contains("exit code: 7"), "{}", bad.text);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collection_of_garbage_leaves_what_was_built() {
     let Some(builder) = Builder::start().await else { return };

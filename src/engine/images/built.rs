@@ -40,8 +40,10 @@ impl Engine {
             return Ok(());
         };
         images.point(tenant, name, target, held).await?;
+        // dockerd tells the name as it was typed, which is mostly without a tag.
+        let told = if name.tag() == Some("latest") { name.familiar_name() } else { name.familiar() };
+        self.image_event(scope, "tag", id, &told, IndexMap::new());
         self.image_event(scope, "create", id, id, IndexMap::new());
-        self.image_event(scope, "tag", id, &name.familiar(), IndexMap::new());
         Ok(())
     }
 }

@@ -95,6 +95,14 @@ impl Builder {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// The CLI 20.10, which comes to BuildKit by `/build` and `/session`.
+    pub fn old_docker(&self, arguments: &[&str]) -> Option<Said> {
+        let mut docker = Command::new(part("RINGER_TEST_DOCKER_20")?.join("usr/bin/docker"));
+        let config = self.cli.context("old-config", &[("config.json", "{}")]);
+        docker.args(arguments).env("DOCKER_HOST", self.daemon.host()).env("DOCKER_CONFIG", config);
+        Some(said(docker.env("BUILDKIT_PROGRESS", "plain").env_remove("DOCKER_BUILDKIT")))
+    }
+
     /// Builds a Dockerfile, with these files beside it.
     pub fn build(&self, flags: &[&str], dockerfile: &str, files: &[(&str, &str)]) -> Said {
         let context = self.context(dockerfile, files);

@@ -1,0 +1,232 @@
+//! Builds of clients that do not speak gRPC (docker CLI up to 22): we ask buildkitd in their place and pass on what it tells.
+
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    BuildKit,
+    grpc::{self, Body, CONTENT_TYPE, Frames, boxed, framed},
+    proxy::Upstream,
+    solve, wire,
+};
+use crate::{
+    backend::builds::BuildTenant,
+    model::{
+        Error, Result,
+        id::{ContainerId, TenantId},
+    },
+};
+
+/// How long what a failed build has still to tell may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Messages that wait for a slow client.
+const WAITING: usize = 16;
+
+/// A kind of exporter with its attributes.
+pub type Exporter = (String, Vec<(String, String)>);
+
+/// What is to be built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// The session in which the client serves its context.
+    pub session: String,
+    /// Options of the Dockerfile frontend.
+    pub options: Vec<(String, String)>,
+    /// Where the result goes.
+    pub exporters: Vec<Exporter>,
+    /// What the build is to be given beyond what all have.
+    pub entitlements: Vec<String>,
+    /// Images that may hold what was built before.
+    pub cache_from: Vec<String>,
+    /// Whether the result says how it can be used so.
+    pub inline_cache: bool,
+}
+
+/// What is told of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildNews {
+    /// How it goes: BuildKit's `StatusResponse` as it is on the wire.
+    Trace(Bytes),
+    /// The id of the image that was built.
+    Image(String),
+}
+
+impl BuildOptions {
+    /// As a `moby.buildkit.v1.SolveRequest`.
+    fn message(&self, build: &str) -> Vec<u8> {
+        let mut message = Vec::new();
+        wire::put(&mut message, 1, build.as_bytes());
+        wire::put(&mut message, 5, self.session.as_bytes());
+        wire::put(&mut message, 6, b"dockerfile.v0");
+        for (key, value) in &self.options {
+            wire::put_entry(&mut message, 7, key, value);
+        }
+        let mut cache = Vec::new();
+        if self.inline_cache {
+            wire::put(&mut cache, 4, &typed("inline", &[]));
+        }
+        for image in &self.cache_from {
+            wire::put(&mut cache, 5, &typed("registry", &[("ref".to_owned(), image.clone())]));
+        }
+        wire::put(&mut message, 8, &cache);
+        for name in &self.entitlements {
+            wire::put(&mut message, 9, name.as_bytes());
+        }
+        for (kind, attributes) in &self.exporters {
+            wire::put(&mut message, 13, &typed(kind, attributes));
+        }
+        message
+    }
+}
+
+/// A kind with its attributes, as exporters and caches are said.
+fn typed(kind: &str, attributes: &[(String, String)]) -> Vec<u8> {
+    let mut message = Vec::new();
+    wire::put(&mut message, 1, kind.as_bytes());
+    for (key, value) in attributes {
+        wire::put_entry(&mut message, 2, key, value);
+    }
+    message
+}
+
+impl BuildKit {
+    /// Builds, and tells how it goes. The build ends with the stream.
+    pub fn build(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        of: Arc<dyn BuildTenant>,
+        options: BuildOptions,
+    ) -> impl Stream<Item = Result<BuildNews>> + Send + use<> {
+        let (news, stream) = mpsc::channel(WAITING);
+        let (builder, tenant) = (self.clone(), tenant.clone());
+        let building = AbortOnDropHandle::new(tokio::spawn(async move {
+            let built = async {
+                let (upstream, _used) = builder.slot(&tenant, of)?.connect().await?;
+                run(&upstream, &options, &news).await
+            };
+            if let Err(error) = built.await {
+                let _client_left = news.send(Err(error)).await;
+            }
+        }));
+        ReceiverStream::new(stream).map(move |item| {
+            // Held as long as somebody listens.
+            let _ = &building;
+            item
+        })
+    }
+}
+
+async fn run(upstream: &Upstream, options: &BuildOptions, news: &mpsc::Sender<Result<BuildNews>>) -> Result<()> {
+    let build = ContainerId::random().to_string();
+    let solve = solve::control(&options.message(&build))?;
+    let mut asked = Vec::new();
+    wire::put(&mut asked, 1, build.as_bytes());
+    let solving = async { grpc::unary(upstream.call(request("Solve", &solve)).await).await };
+    let tracing = async { trace(upstream.call(request("Status", &asked)).await.into_body(), news).await };
+    let (solved, ()) = together(solving, tracing, LAST_WORDS).await;
+    let digest = image(&solved?)?;
+    if let Some(digest) = digest {
+        let _client_left = news.send(Ok(BuildNews::Image(digest))).await;
+    }
+    Ok(())
+}
+
+/// Waits for both, but for the second one not long once the first has failed.
+async fn together<T>(
+    solving: impl Future<Output = Result<T>>,
+    tracing: impl Future<Output = ()>,
+    patience: Duration,
+) -> (Result<T>, ()) {
+    let (mut solving, mut tracing) = (pin!(solving), pin!(tracing));
+    tokio::select! {
+        solved = &mut solving => {
+            match &solved {
+                Ok(_) => tracing.await,
+                Err(_) => drop(tokio::time::timeout(patience, tracing).await),
+            }
+            (solved, ())
+        }
+        () = &mut tracing => (solving.await, ()),
+    }
+}
+
+async fn trace(mut body: Body, news: &mpsc::Sender<Result<BuildNews>>) {
+    let mut frames = Frames::default();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(bytes) = frame.data_ref() else { continue };
+        frames.push(bytes);
+        while let Ok(Some(message)) = frames.next() {
+            if news.send(Ok(BuildNews::Trace(message))).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The id of what was built, as a `SolveResponse` says it.
+fn image(answer: &[u8]) -> Result<Option<String>> {
+    for field in wire::fields(answer) {
+        let field = field?;
+        if let (1, Some(content)) = (field.number, field.content)
+            && let (key, value) = wire::entry(content)?
+            && key == "containerimage.digest"
+        {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+fn request(method: &str, message: &[u8]) -> Request<Body> {
+    Request::post(format!("/moby.buildkit.v1.Control/{method}"))
+        .header(header::CONTENT_TYPE, CONTENT_TYPE)
+        .header("te", "trailers")
+        .body(boxed(Full::new(framed(message))))
+        .map_err(|error| Error::system(error.to_string()))
+        .expect("a path of ours")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_said_as_buildx_says_it() {
+        let options = BuildOptions {
+            session: "s".to_owned(),
+            options: vec![("target".to_owned(), "last".to_owned())],
+            exporters: vec![("moby".to_owned(), vec![("name".to_owned(), "x".to_owned())])],
+            entitlements: vec!["network.host".to_owned()],
+            ..BuildOptions::default()
+        };
+        let message = solve::control(&options.message("b")).unwrap();
+        let texts = [1, 5, 6, 9].map(|number| wire::text_of(&message, number).unwrap());
+        assert_eq!(texts, ["b", "s", "dockerfile.v0", "network.host"]);
+        let refused = BuildOptions { entitlements: vec!["security.insecure".to_owned()], ..options };
+        assert!(solve::control(&refused.message("b")).is_err());
+    }
+
+    #[test]
+    fn the_image_is_found_in_the_answer() {
+        let mut answer = Vec::new();
+        wire::put_entry(&mut answer, 1, "image.name", "x");
+        assert_eq!(image(&answer).unwrap(), None);
+        wire::put_entry(&mut answer, 1, "containerimage.digest", "sha256:1");
+        assert_eq!(image(&answer).unwrap().as_deref(), Some("sha256:1"));
+    }
+
+    #[tokio::test]
+    async fn a_failure_does_not_wait_for_more_words_for_ever() {
+        let (failed, ()) =
+            together(async { Err::<(), _>(Error::system("no")) }, std::future::pending(), Duration::ZERO).await;
+        assert!(failed.is_err());
+    }
+}
