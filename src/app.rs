@@ -124,12 +124,14 @@ async fn stop(server: &Server, state: &ApiState, engine: &Engine, supervisor: Op
         supervisor.stop().await;
     }
     state.tasks.close();
-    let builders = async {
+    let carried_out = async {
+        // Steps of builds are in cgroups and networks that the engine takes away at its end.
         if let Some(buildkit) = &state.buildkit {
             buildkit.stop().await;
         }
+        engine.shutdown().await;
     };
-    tokio::join!(server.drain(), builders, engine.shutdown(), state.tasks.wait());
+    tokio::join!(server.drain(), carried_out, state.tasks.wait());
 }
 
 /// Without systemd there is nobody to tell.

@@ -90,4 +90,13 @@ async fn a_daemon_that_stops_breaks_builds_off() {
     assert!(builder.daemon.end().success());
     assert!(!build.wait().unwrap().success());
     assert!(!runs("04") && buildkitd(&builder).is_empty());
+    let parent = format!("ringer-{}", builder.daemon.instance());
+    let trees = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|tree| tree.unwrap().path());
+    let left: Vec<_> = [std::path::PathBuf::from("/sys/fs/cgroup")]
+        .into_iter()
+        .chain(trees)
+        .map(|tree| tree.join(&parent))
+        .filter(|parent| parent.exists())
+        .collect();
+    assert!(left.is_empty(), "cgroups stay: {left:?}");
 }

@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sha2::{Digest, Sha256};
-
 use crate::support::daemon::Daemon;
 
 /// For what the kernel does in its own time: links of a namespace that was dropped.
@@ -30,7 +28,7 @@ pub async fn gone_of(daemon: &Daemon, job: &str) {
 /// Records, folders and sockets, mounts, cgroups, names of images and containers in containerd, links and rules.
 pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     let mut left = named(daemon.folder(), job);
-    let parent = format!("/ringer-{}/", instance(daemon));
+    let parent = format!("/ringer-{}/", daemon.instance());
     left.extend(named(Path::new("/sys/fs/cgroup"), job).into_iter().filter(|path| path.contains(&parent)));
     let (mounts, folder) =
         (fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), daemon.folder().display().to_string());
@@ -42,12 +40,6 @@ pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     let links = within(daemon, &["ip", "-details", "link"]);
     left.extend(links.lines().filter(|line| line.contains(job)).map(str::to_owned));
     left
-}
-
-/// What the daemon calls its cgroups, links and rules.
-fn instance(daemon: &Daemon) -> String {
-    let data_root = daemon.folder().join("data");
-    Sha256::digest(data_root.as_os_str().as_encoded_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn ctr(daemon: &Daemon, arguments: &[&str]) -> String {

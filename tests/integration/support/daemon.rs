@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest, Sha256};
 
 use self::http::Client;
 use super::place::Place;
@@ -156,6 +157,13 @@ impl Daemon {
             .env("RINGER_ADMIN_HOST", admin)
             .env("DOCKER_CONFIG", self.folder().join("docker-config"));
         ringer
+    }
+
+    /// What it calls its cgroups, links and rules.
+    pub fn instance(&self) -> String {
+        let data_root = self.folder().join("data");
+        let digest = Sha256::digest(data_root.as_os_str().as_encoded_bytes());
+        digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// What it logged.
