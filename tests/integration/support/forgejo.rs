@@ -8,9 +8,6 @@ mod runner;
 mod world;
 
 use std::{
-    fs::File,
-    net::TcpListener,
-    os::fd::AsFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,10 +18,9 @@ use axum::{
 };
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use self::world::{Job, World};
-use super::place::{self, Place};
+use super::place::{self, Place, Serving};
 
 /// The one user, who owns all repositories.
 pub const USER: &str = "ci";
@@ -42,8 +38,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Forgejo {
     place: Place,
     shared: Shared,
-    ending: Option<tokio::sync::oneshot::Sender<()>>,
-    serving: Option<std::thread::JoinHandle<()>>,
+    serving: Option<Serving>,
 }
 
 /// What every call sees.
@@ -65,46 +60,15 @@ impl Forgejo {
         let place = Place::start();
         let url = format!("http://{}:{}", place::ADDRESS, super::forge::PORT);
         let shared = Shared { world: Arc::default(), url };
-        let mut forgejo = Self { place, shared, ending: None, serving: None };
-        forgejo.serve();
-        forgejo
+        let serving = Some(serve(&place, &shared));
+        Self { place, shared, serving }
     }
 
     /// Nobody listens while `meanwhile` goes on; then it is back with all that it knew.
     pub async fn be_away(&mut self, meanwhile: impl Future<Output = ()>) {
-        self.end();
+        drop(self.serving.take());
         meanwhile.await;
-        self.serve();
-    }
-
-    /// In a thread of its own, so that it answers also while a test waits for a program.
-    fn serve(&mut self) {
-        let namespace = File::open(self.place.path()).expect("the place is there");
-        let (ending, ended) = tokio::sync::oneshot::channel();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let routes = routes(self.shared.clone());
-        self.serving = Some(std::thread::spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("we are root");
-            let listener = TcpListener::bind((place::ADDRESS, super::forge::PORT)).expect("nobody else listens there");
-            listener.set_nonblocking(true).expect("a socket");
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            ready.send(()).expect("the test waits");
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, routes) => {}
-                    _ = ended => {}
-                }
-            });
-        }));
-        self.ending = Some(ending);
-        is_ready.recv().expect("the stand-in of Forgejo serves");
-    }
-
-    fn end(&mut self) {
-        drop(self.ending.take());
-        if let Some(serving) = self.serving.take() {
-            serving.join().expect("the stand-in of Forgejo does not panic");
-        }
+        self.serving = Some(serve(&self.place, &self.shared));
     }
 
     /// Its network namespace, where daemons on it have to be.
@@ -186,21 +150,17 @@ impl Forgejo {
     }
 }
 
-impl Drop for Forgejo {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-async fn accept(listener: TcpListener, routes: Router) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let service = TowerToHyperService::new(routes.clone());
-        tokio::spawn(async move {
-            let _client_gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
+fn serve(place: &Place, shared: &Shared) -> Serving {
+    let routes = routes(shared.clone());
+    Serving::start(place, super::forge::PORT, async move |listener| {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else { continue };
+            let service = TowerToHyperService::new(routes.clone());
+            tokio::spawn(async move {
+                let _client_gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    })
 }
 
 fn routes(shared: Shared) -> Router {

@@ -10,7 +10,6 @@ mod rest;
 mod service;
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,7 +23,7 @@ use serde_json::Value;
 
 use self::model::Asked;
 pub use self::model::{Fault, Model, NewJob, Reply, now};
-use super::place::{self, Place};
+use super::place::{self, Place, Serving};
 
 /// Its port, at [`place::ADDRESS`].
 const PORT: u16 = 3080;
@@ -35,15 +34,14 @@ pub const ORG: &str = "acme";
 /// A token that may do everything.
 pub const TOKEN: &str = "ghp_of-a-test-that-may-do-everything";
 
-/// What it says on pages: a name, since a job must find it by its address too.
+/// For whatever a job waits for on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The fake. It ends with its guard.
 pub struct GitHub {
     place: Place,
     shared: Arc<Shared>,
-    end: Option<tokio::sync::oneshot::Sender<()>>,
-    server: Option<std::thread::JoinHandle<()>>,
+    serving: Option<Serving>,
 }
 
 /// What the server's tasks and the test share.
@@ -67,8 +65,7 @@ impl GitHub {
         let mut github = Self {
             shared: Arc::new(Shared { model: Mutex::new(Model::new(&url())), changed: tokio::sync::Notify::new() }),
             place,
-            end: None,
-            server: None,
+            serving: None,
         };
         github.come_back();
         github
@@ -76,28 +73,13 @@ impl GitHub {
 
     /// Listens again after [`Self::go_away`].
     pub fn come_back(&mut self) {
-        let listener = place::listen(&self.place.path(), address()).expect("its port is free");
-        let (end, ended) = tokio::sync::oneshot::channel();
         let shared = self.shared.clone();
-        // A thread of its own: a test that waits for a program must not stop it.
-        let server = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = serve(listener, shared) => {}
-                    _ = ended => {}
-                }
-            });
-        });
-        (self.end, self.server) = (Some(end), Some(server));
+        self.serving = Some(Serving::start(&self.place, PORT, |listener| serve(listener, shared)));
     }
 
     /// Nobody listens any more, and connections break off.
     pub fn go_away(&mut self) {
-        drop(self.end.take());
-        if let Some(server) = self.server.take() {
-            server.join().expect("the fake does not panic");
-        }
+        drop(self.serving.take());
     }
 
     /// Its network namespace, where daemons on it have to be.
@@ -150,23 +132,11 @@ impl GitHub {
     }
 }
 
-impl Drop for GitHub {
-    fn drop(&mut self) {
-        self.go_away();
-    }
-}
-
-fn address() -> SocketAddr {
-    format!("{}:{PORT}", place::ADDRESS).parse().expect("a constant")
-}
-
 fn url() -> String {
     format!("http://{}:{PORT}", place::ADDRESS)
 }
 
-async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
-    listener.set_nonblocking(true).expect("a listener");
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
         let shared = shared.clone();
         tokio::spawn(async move {

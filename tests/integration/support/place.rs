@@ -64,7 +64,7 @@ impl Drop for Place {
 }
 
 /// A listener that belongs to a network namespace, whoever accepts from it.
-pub fn listen(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener> {
     within(namespace, move || TcpListener::bind(address))
 }
 
@@ -80,4 +80,48 @@ fn within<T: Send + 'static>(namespace: &Path, open: impl FnOnce() -> io::Result
         open()
     });
     opening.join().expect("opening does not panic")
+}
+
+/// A server of the test's own at a place, on a thread of its own: it answers also while the test waits for a program. Connections and all
+/// break off when it is dropped.
+pub struct Serving {
+    end: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Listens at a port of [`ADDRESS`].
+    pub fn start<F: Future<Output = ()>>(
+        place: &Place,
+        port: u16,
+        serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
+    ) -> Self {
+        let address = format!("{ADDRESS}:{port}").parse().expect("a constant");
+        let listener = listen(&place.path(), address).expect("its port is free");
+        listener.set_nonblocking(true).expect("a listener");
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                tokio::select! {
+                    () = serve(listener) => {}
+                    _ = ended => {}
+                }
+            });
+        });
+        Self { end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("a server of the test panicked");
+        }
+    }
 }
