@@ -78,7 +78,9 @@ impl Gitea {
             "--scopes",
             "all",
         ]));
-        let token = made.split_whitespace().last().expect("a token").to_owned();
+        // On a busy machine it also tells of slow queries.
+        let is_token = |word: &&str| word.len() == 40 && word.chars().all(|c| c.is_ascii_hexdigit());
+        let token = made.split_whitespace().find(is_token).expect("a token").to_owned();
 
         let mut client = Client::over_tcp(place.path(), address());
         client.always_send(header::AUTHORIZATION, &format!("token {token}"));
