@@ -70,13 +70,13 @@ impl Bench {
         self.engine.container_wait(&self.scope, name, condition).await.unwrap().await.status_code
     }
 
-    /// Ends when the tear-down of a container's run is over.
     /// An exec that can be started.
     async fn exec(&self, name: &str, request: ExecRequest) -> Arc<Exec> {
         let id = self.engine.container_exec(&self.scope, name, request).await.unwrap();
         self.engine.exec_startable(&self.scope, id.as_str()).await.unwrap()
     }
 
+    /// Ends when the tear-down of a container's run is over.
     async fn settled(&self, name: &str) {
         if let Ok(container) = self.engine.containers.get(self.scope.tenant(), name) {
             drop(container.turn_torn_down().await);

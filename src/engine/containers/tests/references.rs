@@ -1,10 +1,26 @@
 //! References to other containers mean the one that was there when they were made.
 
+use std::path::PathBuf;
+
+use rustix::mount::{UnmountFlags, unmount};
+
 use super::Bench;
-use crate::model::{
-    container::{ContainerRecord, HostConfig, IpcMode},
-    id::ContainerId,
+use crate::{
+    backend::runtime::Runtime,
+    model::{
+        container::{ContainerRecord, HostConfig, IpcMode},
+        id::ContainerId,
+    },
 };
+
+/// The memory that a run shares, which is really mounted; it goes with this.
+struct SharedMemory(PathBuf);
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        let _not_there = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
 
 impl Bench {
     /// Renames a container, and gives its name to another one.
@@ -23,6 +39,7 @@ async fn modes_name_the_other_container_by_its_id() {
     let bench = Bench::new().await;
     let shareable = HostConfig { ipc_mode: IpcMode::Shareable, ..HostConfig::default() };
     let id: ContainerId = bench.create("db", "sleep 100", shareable).await.unwrap();
+    let _shared = SharedMemory(bench.runtime.state_dir(&id).join("shm"));
     let joining = HostConfig {
         network_mode: "container:db".into(),
         pid_mode: "container:db".into(),
