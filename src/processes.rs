@@ -2,6 +2,7 @@
 //! some time; what is asked here is of one process throughout.
 
 pub mod ends;
+pub mod mounts;
 
 use std::{
     fs::File,

@@ -1,10 +1,6 @@
 //! What a buildkitd leaves that was killed: containers of steps with their tasks, and mounts. The next one does not look for them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -13,7 +9,6 @@ use containerd_client::{
     },
     tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel},
 };
-use rustix::mount::{UnmountFlags, unmount};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -21,6 +16,7 @@ use super::facade::SLOT;
 use crate::{
     backend::builds::BuildPlace,
     model::{Error, Result},
+    processes::mounts,
 };
 
 /// How long containerd may take for one answer, and a killed task to end.
@@ -96,23 +92,11 @@ impl Left {
     }
 }
 
-/// Takes away what is mounted below a folder; what is deeper first.
+/// Takes away what is mounted below a folder.
 pub(super) async fn unmount_below(folder: &Path) {
     let folder = folder.to_owned();
-    let unmounting = tokio::task::spawn_blocking(move || {
-        for at in mounted_below(&folder).into_iter().rev() {
-            if let Err(error) = unmount(&at, UnmountFlags::DETACH) {
-                warn!("unmounting {}, which a killed BuildKit left: {error}", at.display());
-            }
-        }
-    });
+    let unmounting = tokio::task::spawn_blocking(move || mounts::unmount_below(&folder, "a killed BuildKit"));
     if let Err(error) = unmounting.await {
         warn!(%error, "unmounting what a killed BuildKit left: {error}");
     }
-}
-
-fn mounted_below(folder: &Path) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    points.filter(|point| point.starts_with(folder)).collect()
 }

@@ -10,20 +10,17 @@ use std::{
     time::Duration,
 };
 
-use rustix::mount::{UnmountFlags, unmount};
-use tracing::warn;
-
 use super::{
     ChildOptions,
     begun::{arguments, beginning, end_containers, end_processes, is_shim, remove_cgroups},
 };
-use crate::containerd::io;
+use crate::{
+    containerd::io,
+    processes::mounts::{mounted_below, unmount_below},
+};
 
 /// What shims get to pass on what the containers wrote last.
 const PASSING_ON: Duration = Duration::from_millis(20);
-
-/// Threads that unmount.
-const UNMOUNTING: usize = 8;
 
 /// Where containerd keeps bundles, below its state and its data.
 const TASKS: &str = "io.containerd.runtime.v2.task";
@@ -52,7 +49,7 @@ pub(super) fn end_all(options: &ChildOptions) {
     set_aside(&pipes, &gone);
     let state = options.run().join("state").join(TASKS);
     remove_sockets(&state);
-    unmount_below(&state);
+    unmount_below(&state, "an earlier daemon");
     for folder in [state, options.root().join(TASKS), options.exec_root.join("oci")] {
         // What is still mounted somewhere below would be emptied.
         if mounted_below(&folder).is_empty() {
@@ -90,31 +87,4 @@ fn remove_sockets(tasks: &Path) {
             let _gone_already = fs::remove_file(socket);
         }
     }
-}
-
-fn unmount_below(folder: &Path) {
-    let points = mounted_below(folder);
-    // Each waits for the kernel for 10 to 30 ms.
-    std::thread::scope(|scope| {
-        for part in points.chunks(points.len().div_ceil(UNMOUNTING).max(1)) {
-            scope.spawn(move || part.iter().rev().for_each(|at| unmount_found(at)));
-        }
-    });
-}
-
-fn unmount_found(at: &Path) {
-    if let Err(error) = unmount(at, UnmountFlags::DETACH) {
-        warn!("unmounting {}, which an earlier daemon left: {error}", at.display());
-    }
-}
-
-fn mounted_below(folder: &Path) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| PathBuf::from(unescaped(point)));
-    points.filter(|point| point.starts_with(folder)).collect()
-}
-
-/// The kernel writes blanks and the like as three octal digits.
-fn unescaped(point: &str) -> String {
-    point.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
