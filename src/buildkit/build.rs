@@ -19,7 +19,7 @@ use super::{
 use crate::{
     backend::builds::BuildTenant,
     model::{
-        Error, Result,
+        Result,
         id::{ContainerId, TenantId},
     },
 };
@@ -63,38 +63,29 @@ impl BuildOptions {
     /// As a `moby.buildkit.v1.SolveRequest`.
     fn message(&self, build: &str) -> Vec<u8> {
         let mut message = Vec::new();
-        wire::put(&mut message, 1, build.as_bytes());
-        wire::put(&mut message, 5, self.session.as_bytes());
-        wire::put(&mut message, 6, b"dockerfile.v0");
+        wire::put(&mut message, solve::REF, build.as_bytes());
+        wire::put(&mut message, solve::SESSION, self.session.as_bytes());
+        wire::put(&mut message, solve::FRONTEND, b"dockerfile.v0");
         for (key, value) in &self.options {
-            wire::put_entry(&mut message, 7, key, value);
+            wire::put_entry(&mut message, solve::FRONTEND_ATTRIBUTES, key, value);
         }
         let mut cache = Vec::new();
         if self.inline_cache {
-            wire::put(&mut cache, 4, &typed("inline", &[]));
+            wire::put(&mut cache, solve::CACHE_EXPORTS, &solve::typed("inline", []));
         }
         for image in &self.cache_from {
-            wire::put(&mut cache, 5, &typed("registry", &[("ref".to_owned(), image.clone())]));
+            wire::put(&mut cache, solve::CACHE_IMPORTS, &solve::typed("registry", [("ref", image.as_str())]));
         }
-        wire::put(&mut message, 8, &cache);
+        wire::put(&mut message, solve::CACHE, &cache);
         for name in &self.entitlements {
-            wire::put(&mut message, 9, name.as_bytes());
+            wire::put(&mut message, solve::ENTITLEMENTS, name.as_bytes());
         }
         for (kind, attributes) in &self.exporters {
-            wire::put(&mut message, 13, &typed(kind, attributes));
+            let attributes = attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            wire::put(&mut message, solve::EXPORTERS, &solve::typed(kind, attributes));
         }
         message
     }
-}
-
-/// A kind with its attributes, as exporters and caches are said.
-fn typed(kind: &str, attributes: &[(String, String)]) -> Vec<u8> {
-    let mut message = Vec::new();
-    wire::put(&mut message, 1, kind.as_bytes());
-    for (key, value) in attributes {
-        wire::put_entry(&mut message, 2, key, value);
-    }
-    message
 }
 
 impl BuildKit {
@@ -127,13 +118,13 @@ impl BuildKit {
 async fn run(upstream: &Upstream, options: &BuildOptions, news: &mpsc::Sender<Result<BuildNews>>) -> Result<()> {
     let build = ContainerId::random().to_string();
     let solve = solve::control(&options.message(&build))?;
+    // A `StatusRequest` has the same in the same place.
     let mut asked = Vec::new();
-    wire::put(&mut asked, 1, build.as_bytes());
+    wire::put(&mut asked, solve::REF, build.as_bytes());
     let solving = async { grpc::unary(upstream.call(request("Solve", &solve)).await).await };
     let tracing = async { trace(upstream.call(request("Status", &asked)).await.into_body(), news).await };
-    let (solved, ()) = together(solving, tracing, LAST_WORDS).await;
-    let digest = image(&solved?)?;
-    if let Some(digest) = digest {
+    let solved = together(solving, tracing, LAST_WORDS).await?;
+    if let Some(digest) = image(&solved)? {
         let _client_left = news.send(Ok(BuildNews::Image(digest))).await;
     }
     Ok(())
@@ -144,7 +135,7 @@ async fn together<T>(
     solving: impl Future<Output = Result<T>>,
     tracing: impl Future<Output = ()>,
     patience: Duration,
-) -> (Result<T>, ()) {
+) -> Result<T> {
     let (mut solving, mut tracing) = (pin!(solving), pin!(tracing));
     tokio::select! {
         solved = &mut solving => {
@@ -152,9 +143,9 @@ async fn together<T>(
                 Ok(_) => tracing.await,
                 Err(_) => drop(tokio::time::timeout(patience, tracing).await),
             }
-            (solved, ())
+            solved
         }
-        () = &mut tracing => (solving.await, ()),
+        () = &mut tracing => solving.await,
     }
 }
 
@@ -190,13 +181,13 @@ fn request(method: &str, message: &[u8]) -> Request<Body> {
         .header(header::CONTENT_TYPE, CONTENT_TYPE)
         .header("te", "trailers")
         .body(boxed(Full::new(framed(message))))
-        .map_err(|error| Error::system(error.to_string()))
         .expect("a path of ours")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Error;
 
     #[test]
     fn a_build_is_said_as_buildx_says_it() {
@@ -225,7 +216,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_does_not_wait_for_more_words_for_ever() {
-        let (failed, ()) =
+        let failed =
             together(async { Err::<(), _>(Error::system("no")) }, std::future::pending(), Duration::ZERO).await;
         assert!(failed.is_err());
     }

@@ -7,14 +7,21 @@ use crate::{
 };
 
 /// Fields of `moby.buildkit.v1.SolveRequest`.
-const REF: u32 = 1;
+pub(super) const REF: u32 = 1;
 const OLD_EXPORTER: u32 = 3;
 const OLD_EXPORTER_ATTRIBUTES: u32 = 4;
-const FRONTEND_ATTRIBUTES: u32 = 7;
-const ENTITLEMENTS: u32 = 9;
-const EXPORTERS: u32 = 13;
+pub(super) const SESSION: u32 = 5;
+pub(super) const FRONTEND: u32 = 6;
+pub(super) const FRONTEND_ATTRIBUTES: u32 = 7;
+pub(super) const CACHE: u32 = 8;
+pub(super) const ENTITLEMENTS: u32 = 9;
+pub(super) const EXPORTERS: u32 = 13;
 
-/// Fields of `moby.buildkit.v1.Exporter`.
+/// Fields of `moby.buildkit.v1.CacheOptions`.
+pub(super) const CACHE_EXPORTS: u32 = 4;
+pub(super) const CACHE_IMPORTS: u32 = 5;
+
+/// Fields of `moby.buildkit.v1.Exporter`, and of `CacheOptionsEntry`.
 const TYPE: u32 = 1;
 const ATTRIBUTES: u32 = 2;
 
@@ -99,6 +106,16 @@ fn allowed_entitlement(name: &str) -> Result<Change> {
     }
 }
 
+/// A kind with its attributes, as exporters and caches are said.
+pub(super) fn typed<'a>(kind: &str, attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+    let mut message = Vec::new();
+    wire::put(&mut message, TYPE, kind.as_bytes());
+    for (key, value) in attributes {
+        wire::put_entry(&mut message, ATTRIBUTES, key, value);
+    }
+    message
+}
+
 fn exporter(message: &[u8]) -> Result<Vec<u8>> {
     let kind = wire::text_of(message, TYPE)?;
     if kind != MOBY && kind != IMAGE {
@@ -111,9 +128,7 @@ fn exporter(message: &[u8]) -> Result<Vec<u8>> {
             ATTRIBUTES => {
                 let (key, value) = wire::entry(field.content.unwrap_or_default())?;
                 let value = if key == "name" { normalised(&value)? } else { value };
-                let mut entry = Vec::new();
-                wire::put(&mut entry, 1, key.as_bytes());
-                wire::put(&mut entry, 2, value.as_bytes());
+                let entry = wire::entry_of(&key, &value);
                 set.push(key);
                 Change::Into(entry)
             }
@@ -148,15 +163,6 @@ mod tests {
 
     use super::*;
 
-    fn exporter_of(kind: &str, attributes: &[(&str, &str)]) -> Vec<u8> {
-        let mut message = Vec::new();
-        wire::put(&mut message, TYPE, kind.as_bytes());
-        for (key, value) in attributes {
-            wire::put_entry(&mut message, ATTRIBUTES, key, value);
-        }
-        message
-    }
-
     fn read(exporter: &[u8]) -> (String, BTreeMap<String, String>) {
         let fields = wire::fields(exporter).map(Result::unwrap).filter(|field| field.number == ATTRIBUTES);
         let attributes = fields.map(|field| wire::entry(field.content.unwrap()).unwrap()).collect();
@@ -174,7 +180,7 @@ mod tests {
         wire::put(&mut message, REF, b"build1");
         wire::put(&mut message, OLD_EXPORTER, b"moby");
         wire::put_entry(&mut message, OLD_EXPORTER_ATTRIBUTES, "name", "y:1");
-        wire::put(&mut message, EXPORTERS, &exporter_of("moby", &[("name", "y:1,reg.test/z"), ("push", "true")]));
+        wire::put(&mut message, EXPORTERS, &typed("moby", [("name", "y:1,reg.test/z"), ("push", "true")]));
         wire::put(&mut message, 77, b"of a newer client");
         message
     }
@@ -204,7 +210,7 @@ mod tests {
 
     #[test]
     fn other_exporters_stay_as_they_are() {
-        let local = exporter_of("local", &[("name", "y")]);
+        let local = typed("local", [("name", "y")]);
         assert_eq!(exporter(&local).unwrap(), local);
     }
 
@@ -218,12 +224,7 @@ mod tests {
         assert!(control(&of(ENTITLEMENTS, b"network.host")).is_ok());
         let error = control(&of(ENTITLEMENTS, b"security.insecure")).unwrap_err();
         assert!(error.message().contains("security.insecure"), "{error}");
-        let option = |key: &str| {
-            let mut entry = Vec::new();
-            wire::put(&mut entry, 1, key.as_bytes());
-            wire::put(&mut entry, 2, b"/elsewhere");
-            entry
-        };
+        let option = |key: &str| wire::entry_of(key, "/elsewhere");
         assert!(gateway(&of(FRONTEND_OPTIONS, &option("target"))).is_ok());
         assert!(gateway(&of(FRONTEND_OPTIONS, &option(CGROUP_PARENT))).is_err());
         assert!(control(&of(FRONTEND_ATTRIBUTES, &option(CGROUP_PARENT))).is_err());

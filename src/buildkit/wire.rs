@@ -108,12 +108,17 @@ pub(super) fn entry(content: &[u8]) -> Result<(String, String)> {
     Ok((text_of(content, 1)?, text_of(content, 2)?))
 }
 
-/// Adds an entry to a map.
-pub(super) fn put_entry(message: &mut Vec<u8>, number: u32, key: &str, value: &str) {
+/// A map's entry.
+pub(super) fn entry_of(key: &str, value: &str) -> Vec<u8> {
     let mut entry = Vec::new();
     put(&mut entry, 1, key.as_bytes());
     put(&mut entry, 2, value.as_bytes());
-    put(message, number, &entry);
+    entry
+}
+
+/// Adds an entry to a map.
+pub(super) fn put_entry(message: &mut Vec<u8>, number: u32, key: &str, value: &str) {
+    put(message, number, &entry_of(key, value));
 }
 
 #[cfg(test)]
