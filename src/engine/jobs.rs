@@ -27,6 +27,7 @@ use crate::{
         Error, Result,
         error::Context,
         job::{self, EndReason, JobRecord, JobReport, JobRequest},
+        registry_auth::Logins,
         time::Timestamp,
     },
     policy,
@@ -90,12 +91,9 @@ impl Engine {
             ending: None,
         };
         let job = self.jobs.add(record)?;
-        match self.open_job(&job).await {
+        match self.open_job(&job, &request.logins).await {
             Ok(()) => {
                 let record = job.record();
-                for tenant in [record.id.clone(), record.id.of_runner()] {
-                    self.tenants.get(&tenant)?.has_logins(request.logins.clone());
-                }
                 info!(job.id = %record.id, job.name = record.name, "made job {}", record.name);
                 self.watch_job(&job);
                 Ok(self.view(&job))
@@ -158,10 +156,12 @@ impl Engine {
     }
 
     /// Whatever a job needs before somebody uses it. For one that a later life of the daemon takes up its networks are opened with all others.
-    async fn open_job(&self, job: &Job) -> Result<()> {
+    async fn open_job(&self, job: &Job, logins: &Logins) -> Result<()> {
         let tenant = self.tenant_of(job).await?;
-        self.open_networks_of(&tenant).await?;
-        self.open_networks_of(&*self.tenants.get(&job.id().of_runner())?).await?;
+        for tenant in [tenant, self.tenants.get(&job.id().of_runner())?] {
+            tenant.has_logins(logins.clone());
+            self.open_networks_of(&tenant).await?;
+        }
         self.let_in(job).await
     }
 
