@@ -64,16 +64,18 @@ fn told(checked: &Checked<'_>) -> String {
     if let Some(repositories) = &settings.repositories {
         line(format!("only jobs of: {}", repositories.iter().cloned().collect::<Vec<_>>().join(", ")));
     }
-    let (image, rung) = &checked.runner;
+    let Some(images) = &checked.images else { return text };
+    let (image, rung) = &images.runner;
     line(format!("runner image: {image} ({})", source(*rung, "runner_image")));
-    if let Some(default) = &settings.images.default {
+    if let (true, Some(default)) = (images.default_may_be_runner, &settings.images.default) {
         line(format!(
             "[runner] default_image {default}: looked into at the first job; if it holds the runner, it is the runner image"
         ));
     }
-    for JobImage { repository, image, rung } in &checked.jobs {
+    let of_forge = if settings.images.job.is_some() { "job_image" } else { "runner_image" };
+    for JobImage { repository, image, rung } in &images.jobs {
         let whose = repository.as_ref().map_or("jobs".to_owned(), |repository| format!("jobs of {repository}"));
-        line(format!("{whose} that name no image: {image} ({})", source(*rung, "job_image")));
+        line(format!("{whose} that name no image: {image} ({})", source(*rung, of_forge)));
     }
     text
 }

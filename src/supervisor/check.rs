@@ -3,7 +3,8 @@
 use futures_util::future::join_all;
 
 use super::{
-    forge,
+    choice,
+    forge::{self, Forge, Shape},
     images::Rung,
     settings::{ForgeSettings, Settings},
 };
@@ -16,10 +17,19 @@ pub struct Checked<'a> {
     pub settings: &'a ForgeSettings,
     /// What the supervisor would log of it, or why it could not work.
     pub greeting: Result<String>,
-    /// The image of the runner, where `[runner] default_image` does not hold one, and whether it is configured.
+    /// Which images are taken; `None` if what is configured makes no client.
+    pub images: Option<CheckedImages>,
+}
+
+/// The images of a forge's runners and jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedImages {
+    /// The image with the runner, and what says so.
     pub runner: (String, Rung),
-    /// The images of jobs that name none.
+    /// Those of jobs that name none.
     pub jobs: Vec<JobImage>,
+    /// Whether `[runner] default_image` becomes the runner image if it holds the runner, which is looked into at the first job.
+    pub default_may_be_runner: bool,
 }
 
 /// An image of jobs.
@@ -39,26 +49,21 @@ pub async fn check(settings: &Settings) -> Vec<Checked<'_>> {
 }
 
 async fn check_one(settings: &ForgeSettings) -> Checked<'_> {
+    match forge::connect(settings) {
+        Ok(forge) => Checked { settings, greeting: forge.greet().await, images: Some(images_of(settings, &*forge)) },
+        Err(error) => Checked { settings, greeting: Err(error), images: None },
+    }
+}
+
+fn images_of(settings: &ForgeSettings, forge: &dyn Forge) -> CheckedImages {
     let images = &settings.images;
-    let forge = match forge::connect(settings) {
-        Ok(forge) => forge,
-        Err(error) => {
-            return Checked {
-                settings,
-                greeting: Err(error),
-                runner: (String::new(), Rung::BuiltIn),
-                jobs: Vec::new(),
-            };
-        }
-    };
     let job = |repository: Option<&String>| {
-        let (image, rung) = images.of_job(repository.map(String::as_str), false, forge.job_image());
+        let (image, rung) = choice::job_image(forge, images, repository.map(String::as_str), false);
         JobImage { repository: repository.cloned(), image, rung }
     };
-    let jobs = images.of_repositories.keys().map(Some).chain([None]).map(job).collect();
-    let runner = match &images.runner {
-        Some(image) => (image.clone(), Rung::Forge),
-        None => (forge.runner_image().to_owned(), Rung::BuiltIn),
-    };
-    Checked { settings, greeting: forge.greet().await, runner, jobs }
+    CheckedImages {
+        runner: images.of_runner(forge.runner_image()),
+        jobs: images.of_repositories.keys().map(Some).chain([None]).map(job).collect(),
+        default_may_be_runner: forge.shape() == Shape::Program && images.runner.is_none() && images.default.is_some(),
+    }
 }

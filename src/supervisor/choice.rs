@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use tracing::info;
 
 use super::{
-    forge::Shape,
-    images::Rung,
+    forge::{Forge, Shape},
+    images::{Images, Rung},
     pool::Pool,
     runner::{Given, Making, Runner},
     settings::Mode,
@@ -61,19 +61,29 @@ pub async fn choose(pool: &Pool, runner: &Runner, repository: Option<&str>) -> R
     }
 }
 
+/// The image of jobs that name none, and what says so. `default_is_runner` as in [`Images::of_job`].
+pub fn job_image(
+    forge: &dyn Forge,
+    images: &Images,
+    repository: Option<&str>,
+    default_is_runner: bool,
+) -> (String, Rung) {
+    let (image, rung) = images.of_job(repository, default_is_runner, forge.job_image());
+    match (forge.shape(), &images.runner, rung) {
+        // It is the runner's too: what is said of this forge goes before what is said of all.
+        (Shape::Folder, Some(of_forge), Rung::Default | Rung::BuiltIn) => (of_forge.clone(), Rung::Forge),
+        _ => (image, rung),
+    }
+}
+
 /// One image for both: steps run beside the runner.
 async fn choose_one(pool: &Pool, runner: &Runner, repository: Option<&str>) -> Result<Chosen> {
-    let (images, forge) = (&pool.settings.images, &pool.forge);
-    let (image, rung) = images.of_job(repository, false, forge.job_image());
-    // What is said of this forge goes before what is said of all.
-    let image = match (&images.runner, rung) {
-        (Some(of_forge), Rung::Default | Rung::BuiltIn) => of_forge.clone(),
-        _ => image,
-    };
+    let (images, forge) = (&pool.settings.images, &*pool.forge);
+    let (image, _) = job_image(forge, images, repository, false);
     if let Some(program) = look_into(pool, runner, &image).await? {
         return Ok(Chosen { job: image.clone(), runner: image, program, taken: None });
     }
-    let from = images.runner.clone().unwrap_or_else(|| forge.runner_image().to_owned());
+    let (from, _) = images.of_runner(forge.runner_image());
     let program = look_into(pool, runner, &from).await?.ok_or_else(|| no_runner(pool, &from))?;
     let folder = program.rsplit_once('/').map_or("/", |(folder, _)| folder);
     let taken = Taken::Folder(pool.shared.programs.take_folder(runner, &from, folder).await?);
@@ -86,16 +96,16 @@ fn no_runner(pool: &Pool, image: &str) -> Error {
 }
 
 async fn choose_two(pool: &Pool, runner: &Runner, repository: Option<&str>) -> Result<Chosen> {
-    let (images, forge) = (&pool.settings.images, &pool.forge);
+    let (images, forge) = (&pool.settings.images, &*pool.forge);
     let of_default = match (&images.runner, &images.default) {
         (None, Some(default)) => look_into(pool, runner, default).await?.map(|program| (default.clone(), program)),
         _ => None,
     };
-    let (job, _) = images.of_job(repository, of_default.is_some(), forge.job_image());
+    let (job, _) = job_image(forge, images, repository, of_default.is_some());
     let (image, program) = match of_default {
         Some(found) => found,
         None => {
-            let image = images.runner.clone().unwrap_or_else(|| forge.runner_image().to_owned());
+            let (image, _) = images.of_runner(forge.runner_image());
             let program = look_into(pool, runner, &image).await?;
             let program = program.ok_or_else(|| no_runner(pool, &image))?;
             (image, program)

@@ -44,6 +44,14 @@ impl Images {
         first.expect("the last rung is always there")
     }
 
+    /// The image with the runner program; for forges of which `default_image` is no runner image.
+    pub fn of_runner(&self, built_in: &str) -> (String, Rung) {
+        match &self.runner {
+            Some(image) => (image.clone(), Rung::Forge),
+            None => (built_in.to_owned(), Rung::BuiltIn),
+        }
+    }
+
     /// The longer key wins: one with its owner is meant for that repository alone.
     pub fn of_repository(&self, repository: &str) -> Option<&str> {
         let name = repository.rsplit('/').next().unwrap_or(repository);
