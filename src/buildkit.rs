@@ -10,6 +10,7 @@ mod child;
 pub mod cni;
 mod config;
 mod containers;
+mod content;
 mod facade;
 mod front;
 mod grpc;
@@ -17,6 +18,10 @@ mod leftover;
 mod names;
 mod proxy;
 mod refusal;
+mod remains;
+mod results;
+#[cfg(test)]
+mod rules;
 mod session;
 mod slot;
 mod solve;
@@ -30,17 +35,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use async_trait::async_trait;
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::slot::Slot;
 pub use self::{
     build::{BuildNews, BuildOptions, Exporter},
     refusal::refuse,
 };
+use self::{remains::Remains, slot::Slot};
 use crate::{
     backend::{
-        builds::{BuildPlace, BuildTenant},
+        builds::{BuildPlace, BuildTenant, Builders},
         runtime::Runtime,
     },
     model::{Error, Result, id::TenantId},
@@ -55,8 +61,8 @@ const BUILDKITD: &str = "buildkitd";
 /// What this daemon's builders are told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// buildkitd.
-    pub program: PathBuf,
+    /// buildkitd, if it is here.
+    pub program: Option<PathBuf>,
     /// `<data_root>/buildkit` has a folder for each cache.
     pub data_root: PathBuf,
     /// `<exec_root>/buildkit` has a folder for each that runs.
@@ -148,6 +154,11 @@ impl BuildKit {
         }
     }
 
+    /// Whether it can be started at all.
+    pub fn is_here(&self) -> bool {
+        self.options.program.is_some()
+    }
+
     /// Ends all of them. Nobody is served any more.
     pub async fn stop(&self) {
         let slots: Vec<_> = {
@@ -156,6 +167,17 @@ impl BuildKit {
             slots.of.drain().map(|(_, slot)| slot).collect()
         };
         futures_util::future::join_all(slots.iter().map(|slot| slot.stop())).await;
+    }
+}
+
+#[async_trait]
+impl Builders for BuildKit {
+    async fn remove(&self, tenant: &TenantId) -> Result<()> {
+        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).of.remove(tenant);
+        if let Some(slot) = slot {
+            slot.stop().await;
+        }
+        Remains::of(&self.options, &self.runtime, tenant).remove().await
     }
 }
 

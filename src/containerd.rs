@@ -152,6 +152,7 @@ impl Containerd {
         Ok(BuildPlace {
             address,
             namespace,
+            folders: vec![self.runtimes().state().to_owned()],
             snapshotter: self.snapshotter_name().to_owned(),
             shim: shim.name,
             shim_options: shim.options.map(|options| (options.type_url, options.value)),

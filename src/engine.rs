@@ -32,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    backend::{images::ImageBackend, network::NetworkHosts, runtime::Runtime},
+    backend::{builds::Builders, images::ImageBackend, network::NetworkHosts, runtime::Runtime},
     engine::{
         config::EngineConfig, events::EventBus, jobs::JobStore, networks::NetworkStore, store::ContainerStore,
         tenants::Tenants, volumes::VolumeStore,
@@ -50,6 +50,8 @@ pub struct Backends {
     pub images: Arc<dyn ImageBackend>,
     /// The kernel's networking: a host for each tenant.
     pub network: Arc<dyn NetworkHosts>,
+    /// Who builds beside the engine.
+    pub builders: Arc<dyn Builders>,
 }
 
 /// The engine; clones share everything.

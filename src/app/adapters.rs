@@ -16,7 +16,7 @@ use crate::config::{Config, NAME as DEFAULT_INSTANCE};
 pub struct Adapters {
     child: Option<Child>,
     backends: Backends,
-    buildkit: Option<Arc<BuildKit>>,
+    buildkit: Arc<BuildKit>,
 }
 
 impl Adapters {
@@ -42,7 +42,7 @@ impl Adapters {
 
     /// Who builds with BuildKit, if it is here.
     pub fn buildkit(&self) -> Option<Arc<BuildKit>> {
-        self.buildkit.clone()
+        Some(self.buildkit.clone()).filter(|buildkit| buildkit.is_here())
     }
 
     /// Takes our rules out of the kernel and stops our own containerd; one that was named goes on.
@@ -65,7 +65,7 @@ fn cgroup_parent(instance: &str) -> String {
     if instance == DEFAULT_INSTANCE { format!("/{instance}") } else { format!("/{DEFAULT_INSTANCE}-{instance}") }
 }
 
-async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Option<Arc<BuildKit>>)> {
+async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Arc<BuildKit>)> {
     let address = match (&config.containerd, child) {
         (Some(address), _) => address,
         (None, Some(child)) => child.address(),
@@ -80,21 +80,31 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Op
     let containerd = Arc::new(Containerd::connect(options).await?);
     containerd.end_leases_of_the_dead().await?;
     let network = LinuxHosts::open(&config.engine.instance, &config.engine.exec_root, &config.job_networks).await?;
-    let buildkit = builder(config, &containerd)?;
-    Ok((Backends { runtime: containerd.clone(), images: containerd, network: Arc::new(network) }, buildkit))
+    let buildkit = builder(config, &containerd, child)?;
+    let backends = Backends {
+        runtime: containerd.clone(),
+        images: containerd,
+        network: Arc::new(network),
+        builders: buildkit.clone(),
+    };
+    Ok((backends, buildkit))
 }
 
-/// BuildKit, if its program is here. It is started when somebody builds.
-fn builder(config: &Config, containerd: &Arc<Containerd>) -> Result<Option<Arc<BuildKit>>> {
-    let Some(program) = buildkit::find(config.buildkitd.as_deref())? else { return Ok(None) };
-    tracing::info!("builds with {}", program.display());
+/// BuildKit. It is started when somebody builds, if its program is here; what an earlier life left of it is taken away in any case.
+fn builder(config: &Config, containerd: &Arc<Containerd>, child: Option<&Child>) -> Result<Arc<BuildKit>> {
+    let program = buildkit::find(config.buildkitd.as_deref())?;
+    if let Some(program) = &program {
+        tracing::info!("builds with {}", program.display());
+    }
+    let mut place = containerd.build_place()?;
+    place.folders.extend(child.into_iter().flat_map(Child::task_folders).cloned());
     let options = buildkit::Options {
         program,
         data_root: config.engine.data_root.clone(),
         exec_root: config.engine.exec_root.clone(),
-        place: containerd.build_place()?,
+        place,
         mirrors: config.engine.registry_mirrors.clone(),
         insecure: config.engine.insecure_registries.clone(),
     };
-    Ok(Some(Arc::new(BuildKit::new(options, containerd.clone()))))
+    Ok(Arc::new(BuildKit::new(options, containerd.clone())))
 }

@@ -1,24 +1,28 @@
 //! What a builder beside the engine needs of it and of the runtime: BuildKit, which keeps its own cache in our containerd.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
     backend::images::ImageRecord,
-    model::{Result, id::ContainerId, image::Descriptor},
+    model::{
+        Result,
+        container::HostConfig,
+        id::{ContainerId, TenantId},
+        image::Descriptor,
+        reference::Reference,
+    },
 };
 
 /// The names of one tenant, as a builder on its behalf sees and sets them.
 #[async_trait]
 pub trait BuildImages: Send + Sync + 'static {
-    /// One name, normalised; `None` if the tenant has no such image.
+    /// One name, normalised; `None` if the tenant has no such image. What the tenant has of it is lent to the builder.
     async fn get(&self, name: &str) -> Result<Option<ImageRecord>>;
 
-    /// All names.
-    async fn list(&self) -> Result<Vec<ImageRecord>>;
-
-    /// Points a name at an image that was built and whose content is here. One that begins with [`DANGLING`] stands for none.
+    /// Points a name at an image that was built, whose content is taken from the builder. One that begins with [`DANGLING`] stands
+    /// for none.
     async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord>;
 }
 
@@ -31,8 +35,9 @@ pub trait StepNetworks: Send + Sync + 'static {
     /// Takes it back; what is gone already is success.
     async fn release(&self, step: &ContainerId);
 
-    /// Where the tenant's `--network=host` is; `None` is the machine's.
-    fn host(&self) -> Result<Option<PathBuf>>;
+    /// Where the tenant's `--network=host` is, from which the builder itself fetches; `None` is the machine's. Names resolve there
+    /// as they do on the machine.
+    async fn host(&self) -> Result<Option<PathBuf>>;
 }
 
 /// The network of one step.
@@ -44,13 +49,55 @@ pub struct StepNetwork {
     pub resolv_conf: PathBuf,
 }
 
-/// Whom a builder builds for.
-pub trait BuildTenant: BuildImages + StepNetworks {}
+/// What a tenant may ask of its builder.
+pub trait BuildRules: Send + Sync + 'static {
+    /// 403 if the tenant's policy does not allow it.
+    fn permit(&self, wish: Wish<'_>) -> Result<()>;
+}
 
-impl<T: BuildImages + StepNetworks> BuildTenant for T {}
+/// What a build asks beyond what all have.
+#[derive(Clone, Copy, Debug)]
+pub enum Wish<'a> {
+    /// Steps in containers like this.
+    Steps(&'a HostConfig),
+    /// To push its result.
+    Push(&'a Reference),
+}
+
+/// Whom a builder builds for.
+pub trait BuildTenant: BuildImages + StepNetworks + BuildRules {}
+
+impl<T: BuildImages + StepNetworks + BuildRules> BuildTenant for T {}
 
 /// How the names of images begin that were built without one; their digest follows.
 pub const DANGLING: &str = "moby-dangling@";
+
+/// The builders beside the engine.
+#[async_trait]
+pub trait Builders: Send + Sync + 'static {
+    /// Ends a tenant's for good, with all that it has: processes, cache, history, mounts. Nobody builds for the tenant any more. What
+    /// is gone already is success.
+    async fn remove(&self, tenant: &TenantId) -> Result<()>;
+}
+
+/// Where nobody builds.
+pub struct NoBuilders;
+
+#[async_trait]
+impl Builders for NoBuilders {
+    async fn remove(&self, _: &TenantId) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The runtime's namespace of a tenant's builder. What is in it is the tenant's alone: nothing is found there that was not
+/// lent by the engine or proven by its bytes.
+pub fn namespace(ours: &str, tenant: &TenantId) -> String {
+    format!("{ours}-build-{tenant}")
+}
+
+/// How long what is lent to a builder stays with it at least.
+pub const LENT: Duration = Duration::from_secs(3600);
 
 /// Where a builder finds the runtime, and what its containers run under.
 #[derive(Clone, Debug)]
@@ -59,6 +106,8 @@ pub struct BuildPlace {
     pub address: PathBuf,
     /// This instance's namespace within it.
     pub namespace: String,
+    /// Folders in which the runtime has one for each namespace, which it leaves behind.
+    pub folders: Vec<PathBuf>,
     /// The snapshotter in use.
     pub snapshotter: String,
     /// The shim of the default runtime.

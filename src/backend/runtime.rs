@@ -7,6 +7,7 @@ pub mod fake;
 
 use std::{
     collections::{HashMap, HashSet},
+    fs::File,
     path::PathBuf,
     pin::Pin,
 };
@@ -264,6 +265,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// the tenant has a cgroup of its own it is below that, else it counts from the root of the hierarchy or, without a slash
     /// before it, from the instance's own parent.
     fn cgroup_path(&self, tenant: &TenantId, id: &ContainerId, parent: &str) -> String;
+
+    /// Opens the cgroup of a process that helps a tenant and is in no container, with the tenant's limits: whoever writes `0` into each of
+    /// these files is in it.
+    fn open_cgroup(&self, tenant: &TenantId, id: &ContainerId) -> Result<Vec<File>>;
+
+    /// Kills whatever is in that cgroup, and takes it away; success if it is gone already.
+    async fn end_cgroup(&self, tenant: &TenantId, id: &ContainerId) -> Result<()>;
 
     /// Folder below which per-container files may be kept while it runs (hosts, resolv.conf, shm).
     fn state_dir(&self, id: &ContainerId) -> PathBuf;

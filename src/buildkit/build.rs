@@ -14,6 +14,7 @@ use super::{
     BuildKit,
     grpc::{self, Body, CONTENT_TYPE, Frames, boxed, framed},
     proxy::Upstream,
+    results::Results,
     solve, wire,
 };
 use crate::{
@@ -100,8 +101,10 @@ impl BuildKit {
         let (builder, tenant) = (self.clone(), tenant.clone());
         let building = AbortOnDropHandle::new(tokio::spawn(async move {
             let built = async {
-                let (upstream, _used) = builder.slot(&tenant, of)?.connect().await?;
-                run(&upstream, &options, &news).await
+                let rules = of.clone();
+                let slot = builder.slot(&tenant, of)?;
+                let (upstream, _used) = slot.connect().await?;
+                run(&upstream, &options, rules.as_ref(), &slot.known.results, &news).await
             };
             if let Err(error) = built.await {
                 let _client_left = news.send(Err(error)).await;
@@ -115,13 +118,24 @@ impl BuildKit {
     }
 }
 
-async fn run(upstream: &Upstream, options: &BuildOptions, news: &mpsc::Sender<Result<BuildNews>>) -> Result<()> {
+async fn run(
+    upstream: &Upstream,
+    options: &BuildOptions,
+    rules: &dyn BuildTenant,
+    results: &Arc<Results>,
+    news: &mpsc::Sender<Result<BuildNews>>,
+) -> Result<()> {
     let build = ContainerId::random().to_string();
-    let solve = solve::control(&options.message(&build))?;
+    let solve = solve::control(&options.message(&build), rules)?;
     // A `StatusRequest` has the same in the same place.
     let mut asked = Vec::new();
     wire::put(&mut asked, solve::REF, build.as_bytes());
-    let solving = async { grpc::unary(upstream.call(request("Solve", &solve)).await).await };
+    let _building = results.begin();
+    let solving = async {
+        let solved = grpc::unary(upstream.call(request("Solve", &solve)).await).await?;
+        results.settle().await?;
+        Ok(solved)
+    };
     let tracing = async { trace(upstream.call(request("Status", &asked)).await.into_body(), news).await };
     let solved = together(solving, tracing, LAST_WORDS).await?;
     if let Some(digest) = image(&solved)? {
@@ -187,7 +201,7 @@ fn request(method: &str, message: &[u8]) -> Request<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Error;
+    use crate::{buildkit::rules::Free, model::Error};
 
     #[test]
     fn a_build_is_said_as_buildx_says_it() {
@@ -198,11 +212,11 @@ mod tests {
             entitlements: vec!["network.host".to_owned()],
             ..BuildOptions::default()
         };
-        let message = solve::control(&options.message("b")).unwrap();
+        let message = solve::control(&options.message("b"), &Free).unwrap();
         let texts = [1, 5, 6, 9].map(|number| wire::text_of(&message, number).unwrap());
         assert_eq!(texts, ["b", "s", "dockerfile.v0", "network.host"]);
         let refused = BuildOptions { entitlements: vec!["security.insecure".to_owned()], ..options };
-        assert!(solve::control(&refused.message("b")).is_err());
+        assert!(solve::control(&refused.message("b"), &Free).is_err());
     }
 
     #[test]

@@ -2,16 +2,20 @@
 //! that thread waits for its end.
 
 use std::{
+    env,
     fs::File,
     io,
-    os::unix::process::CommandExt,
+    os::{fd::AsFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use rustix::process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal};
+use rustix::{
+    process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -25,9 +29,18 @@ use crate::{
 /// How long a TERM may take before KILL follows: builds under way are broken off.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// What systemd says to us, which is not for others.
-const OF_SYSTEMD: [&str; 6] =
-    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"];
+/// What it gets of our environment. Nothing else: it speaks to clouds and registries for its clients, and would use what it finds there.
+const HANDED_ON: [&str; 9] = [
+    "PATH",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 
 /// How it is started.
 pub(super) struct Start {
@@ -36,6 +49,10 @@ pub(super) struct Start {
     pub(super) log: PathBuf,
     /// Where it puts what is temporary, mounts among it.
     pub(super) temporary: PathBuf,
+    /// The network namespace from which it fetches, if that is not the machine's.
+    pub(super) network: Option<File>,
+    /// The cgroup in which it is: written to by a process, each of these files takes it in.
+    pub(super) cgroup: Vec<File>,
 }
 
 /// A running one.
@@ -54,7 +71,7 @@ impl Child {
         thread
             .spawn(move || {
                 let _until_it_has_ended = ends;
-                run(&start, told)
+                run(start, told)
             })
             .context("starting a thread")?;
         let pid = pid.await.map_err(|_| Error::system("buildkitd ended while it was started"))??;
@@ -87,11 +104,12 @@ impl Child {
 }
 
 /// Starts it, says its number, and waits for its end: all on one thread, whose end would be its end.
-fn run(start: &Start, told: oneshot::Sender<Result<i32>>) {
+fn run(start: Start, told: oneshot::Sender<Result<i32>>) {
+    let program = start.program.clone();
     let mut child = match command(start).and_then(|mut command| command.spawn()) {
         Ok(child) => child,
         Err(error) => {
-            let error = Error::unavailable(format!("cannot start {}: {error}", start.program.display()));
+            let error = Error::unavailable(format!("cannot start {}: {error}", program.display()));
             return drop(told.send(Err(error)));
         }
     };
@@ -103,24 +121,30 @@ fn run(start: &Start, told: oneshot::Sender<Result<i32>>) {
     }
 }
 
-fn command(start: &Start) -> io::Result<Command> {
+fn command(start: Start) -> io::Result<Command> {
     let log = log_file(&start.log)?;
     let mut command = Command::new(&start.program);
-    command.arg("--config").arg(&start.config).env("TMPDIR", &start.temporary);
-    for name in OF_SYSTEMD {
-        command.env_remove(name);
-    }
+    command.arg("--config").arg(&start.config).env_clear();
+    command.envs(HANDED_ON.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+    command.env("TMPDIR", &start.temporary).env("HOME", &start.temporary);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // A group of its own: Ctrl-C at our terminal must end it after us, not beside us.
     command.process_group(0);
     descriptors::give_back(&mut command);
     let parent = rustix::process::getpid();
+    let (network, cgroup) = (start.network, start.cgroup);
     let with_us = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
+        for file in &cgroup {
+            rustix::io::write(file, b"0")?;
+        }
+        if let Some(network) = &network {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        }
         // We may have ended before that.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     };
-    // SAFETY: between fork and exec there are nothing but two system calls, which take no lock and no memory.
+    // SAFETY: between fork and exec there are nothing but a few system calls, which take no lock and no memory.
     unsafe { command.pre_exec(with_us) };
     Ok(command)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Options, cni, slot::Folders};
+use super::{Options, cni, remains::Folders};
 
 /// How much a slot's cache may take, what it may keep in any case, and what it leaves free on the disk. With a unit: a bare number is
 /// bytes.
@@ -33,14 +33,14 @@ struct Config {
 }
 
 /// The whole file.
-pub(super) fn text(options: &Options, folders: &Folders) -> String {
+pub(super) fn text(options: &Options, folders: &Folders, namespace: &str) -> String {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let config = Config {
         root: path(&folders.root),
         entitlements: vec!["network.host"],
         grpc: json!({"address": [format!("unix://{}", folders.socket().display())], "uid": 0, "gid": 0}),
         // By default all share one, which everybody may write to.
-        otel: json!({"socketPath": path(&folders.run.join("otel.sock"))}),
+        otel: json!({"socketPath": path(&folders.traces())}),
         cdi: json!({"disabled": true}),
         history: json!({"maxAge": HISTORY_SECONDS, "maxEntries": HISTORY_ENTRIES}),
         worker: json!({
@@ -48,7 +48,7 @@ pub(super) fn text(options: &Options, folders: &Folders) -> String {
             "containerd": {
                 "enabled": true,
                 "address": path(&folders.facade()),
-                "namespace": options.place.namespace,
+                "namespace": namespace,
                 "snapshotter": options.place.snapshotter,
                 "gc": true,
                 "reservedSpace": KEPT,
@@ -95,23 +95,28 @@ mod tests {
         let place = BuildPlace {
             address: "/run/c.sock".into(),
             namespace: "ringer".to_owned(),
+            folders: Vec::new(),
             snapshotter: "native".to_owned(),
             shim: String::new(),
             shim_options: None,
         };
         let options = Options {
-            program: "/bin/buildkitd".into(),
+            program: Some("/bin/buildkitd".into()),
             data_root: "/data".into(),
             exec_root: "/run/\"x\"".into(),
             place,
             mirrors: vec!["http://mirror.test:5000/".to_owned(), "https://other.test".to_owned()],
             insecure: vec!["10.0.0.0/8".to_owned(), "reg.test:5000".to_owned()],
         };
-        let table: toml::Table = text(&options, &Folders::of(&options, "default")).parse().unwrap();
+        let table: toml::Table =
+            text(&options, &Folders::of(&options, "default"), "ringer-build-default").parse().unwrap();
         assert_eq!(table["root"].as_str(), Some("/data/buildkit/default"));
         let worker = &table["worker"]["containerd"];
         assert_eq!(worker["address"].as_str(), Some("/run/\"x\"/buildkit/default/containerd.sock"));
-        assert_eq!((worker["snapshotter"].as_str(), worker["namespace"].as_str()), (Some("native"), Some("ringer")));
+        assert_eq!(
+            (worker["snapshotter"].as_str(), worker["namespace"].as_str()),
+            (Some("native"), Some("ringer-build-default"))
+        );
         assert_eq!(table["worker"]["oci"]["enabled"].as_bool(), Some(false));
         let registry = &table["registry"];
         assert_eq!(registry["docker.io"]["mirrors"].as_array().unwrap().len(), 2);

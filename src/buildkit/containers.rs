@@ -10,13 +10,21 @@ use sha2::{Digest, Sha256};
 use super::{check, steps::Connected};
 use crate::{
     backend::builds::BuildPlace,
-    model::{Error, Result, error::Context, id::ContainerId},
+    model::{
+        Error, Result,
+        container::{HostConfig, Ulimit},
+        error::Context,
+        id::ContainerId,
+    },
 };
 
 /// The namespace of a specification that is a network's.
 const NETWORK: &str = "network";
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Open files that every step may have.
+const NOFILE: i64 = 1024;
 
 /// Where containers of a tenant belong.
 pub(super) struct Walls {
@@ -67,6 +75,19 @@ pub(super) fn network(container: &Container) -> Result<Wanted> {
         Some("") => Wanted::None,
         Some(_) => Wanted::Tenants,
     })
+}
+
+/// What a container asks of its tenant's policy: limits of processes, beyond what buildkitd sets for all.
+pub(super) fn wish(container: &Container) -> Result<HostConfig> {
+    let spec = parsed(container)?;
+    let limits = spec["process"]["rlimits"].as_array().into_iter().flatten();
+    let limits = limits.map(|limit| {
+        let value = |which: &str| limit[which].as_u64().and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
+        let name = limit["type"].as_str().unwrap_or_default().trim_start_matches("RLIMIT_").to_lowercase();
+        Ulimit { name, hard: value("hard"), soft: value("soft") }
+    });
+    let wanted: Vec<_> = limits.filter(|limit| limit.name != "nofile" || !(0..=NOFILE).contains(&limit.hard)).collect();
+    Ok(HostConfig { ulimits: Some(wanted).filter(|wanted| !wanted.is_empty()), ..HostConfig::default() })
 }
 
 /// Puts a container there before it is made.
@@ -120,6 +141,7 @@ mod tests {
         let place = BuildPlace {
             address: "/run/c.sock".into(),
             namespace: "ringer".to_owned(),
+            folders: Vec::new(),
             snapshotter: "overlayfs".to_owned(),
             shim: "io.containerd.runc.v2".to_owned(),
             shim_options: Some(("options".to_owned(), b"ours".to_vec())),
@@ -182,6 +204,16 @@ mod tests {
         assert_eq!(put(Network::None)["linux"]["namespaces"][4], json!({"type": "network"}));
         assert_eq!(put(Network::Host(Some("/job".into())))["linux"]["namespaces"][4]["path"], "/job");
         assert_eq!(put(Network::Host(None))["linux"]["namespaces"].as_array().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn limits_beyond_what_all_have_are_asked_for() {
+        let asked = |limits: Value| wish(&step(&json!({"process": {"rlimits": limits}}))).unwrap().ulimits;
+        assert_eq!(asked(json!([{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}])), None);
+        assert_eq!(asked(Value::Null), None);
+        let limits = json!([{"type": "RLIMIT_NOFILE", "hard": 4096, "soft": 1}, {"type": "RLIMIT_CORE", "hard": u64::MAX, "soft": 0}]);
+        let limit = |name: &str, hard, soft| Ulimit { name: name.to_owned(), hard, soft };
+        assert_eq!(asked(limits), Some(vec![limit("nofile", 4096, 1), limit("core", -1, 0)]));
     }
 
     #[test]

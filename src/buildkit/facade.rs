@@ -1,17 +1,15 @@
-//! Towards containerd: the socket that buildkitd takes for containerd's. Names of images are its tenant's alone and under their plain
-//! names, what it makes is marked as its slot's, and its containers are put where containers of the tenant belong. Layers and blobs
-//! go through as they are.
+//! Towards containerd: the socket that buildkitd takes for containerd's. It is in a namespace of its tenant's alone, where nothing is
+//! found that was not lent by the engine or proven by its bytes ([`content`]); names of images are the tenant's, under their plain names,
+//! and its containers are put where containers of the tenant belong.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use containerd_client::services::v1::{
-    CreateContainerRequest, CreateImageRequest, CreateImageResponse, CreateRequest, DeleteContainerRequest,
-    GetImageRequest, GetImageResponse, Image, InfoResponse, ListImagesResponse, ListRequest, UpdateImageRequest,
-    UpdateImageResponse,
+    CreateContainerRequest, CreateImageRequest, CreateImageResponse, DeleteContainerRequest, GetImageRequest,
+    GetImageResponse, Image, ListImagesResponse, UpdateImageRequest, UpdateImageResponse,
 };
 use http::{HeaderValue, Request, Response};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
@@ -19,14 +17,16 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     containers::{self, Network, Walls, Wanted},
+    content,
     front::{split, with},
     grpc::{self, Body, Code, Status, boxed, read_message},
     names,
     proxy::{self, Upstream},
+    results::Results,
     steps::Steps,
 };
 use crate::{
-    backend::builds::{BuildImages, BuildTenant},
+    backend::builds::{BuildImages, BuildTenant, Wish},
     model::{Result, error::Context},
 };
 
@@ -39,22 +39,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long containerd may take for a call that has an end of its own.
 const LIMIT: &str = "600S";
 
-/// The label that says whose a lease or a container is.
-pub(super) const SLOT: &str = "ringer.build";
-
-/// The label by which a registry and a repository are known to have a blob, without asking them: somebody else's pull may have set it.
-const SOURCE: &str = "containerd.io/distribution.source.";
-
-const NAMESPACE: &str = "containerd-namespace";
+pub(super) const NAMESPACE: &str = "containerd-namespace";
 
 /// What buildkitd calls the namespace of its history: its own, and this.
 const HISTORY: &str = "_history";
 
+/// The namespaces of a buildkitd.
+pub(super) fn namespaces(own: &str) -> [String; 2] {
+    [own.to_owned(), format!("{own}{HISTORY}")]
+}
+
 /// Calls that go through as they are, by service.
 const THROUGH: [(&str, &[&str]); 8] = [
-    ("containerd.services.content.v1.Content", &["Read", "Write", "Update", "Status", "ListStatuses", "Abort"]),
+    (
+        "containerd.services.content.v1.Content",
+        &["Info", "Update", "List", "Delete", "Read", "Status", "ListStatuses", "Abort"],
+    ),
     ("containerd.services.containers.v1.Containers", &["Get"]),
-    ("containerd.services.leases.v1.Leases", &["Delete", "AddResource", "DeleteResource", "ListResources"]),
+    (
+        "containerd.services.leases.v1.Leases",
+        &["Create", "Delete", "List", "AddResource", "DeleteResource", "ListResources"],
+    ),
     (
         "containerd.services.tasks.v1.Tasks",
         &[
@@ -73,19 +78,19 @@ const THROUGH: [(&str, &[&str]); 8] = [
     ),
     ("containerd.services.diff.v1.Diff", &["Apply", "Diff"]),
     ("containerd.services.introspection.v1.Introspection", &["Plugins", "Server"]),
-    ("containerd.services.namespaces.v1.Namespaces", &["Get", "List"]),
+    ("containerd.services.namespaces.v1.Namespaces", &["Get"]),
     ("containerd.services.version.v1.Version", &["Version"]),
 ];
 const SNAPSHOTS: &str = "containerd.services.snapshots.v1.Snapshots";
 
 /// What one buildkitd finds behind its socket.
 pub(super) struct Facade {
-    /// What its leases and containers are marked with.
-    pub(super) slot: String,
-    /// containerd's namespace of this instance.
+    /// Its namespace.
     pub(super) namespace: String,
     /// Whom it builds for.
     pub(super) tenant: Arc<dyn BuildTenant>,
+    /// What it has built.
+    pub(super) results: Arc<Results>,
     /// Where its containers belong.
     pub(super) walls: Walls,
     /// Networks of the steps that run.
@@ -137,21 +142,9 @@ impl Facade {
         limit(&mut call, service, method);
         match (service, method) {
             ("containerd.services.images.v1.Images", method) => self.image(method, call).await,
-            ("containerd.services.leases.v1.Leases", "Create") => {
-                edit(call, upstream, |mut create: CreateRequest| {
-                    create.labels.insert(SLOT.to_owned(), self.slot.clone());
-                    Ok(create)
-                })
-                .await
-            }
-            ("containerd.services.leases.v1.Leases", "List") => {
-                edit(call, upstream, |list: ListRequest| Ok(ListRequest { filters: self.own(list.filters) })).await
-            }
             ("containerd.services.containers.v1.Containers", "Create") => self.create(call, upstream).await,
             ("containerd.services.containers.v1.Containers", "Delete") => self.delete(call, upstream).await,
-            ("containerd.services.content.v1.Content", "Info") => {
-                without_sources(upstream.call(call.map(boxed)).await).await
-            }
+            ("containerd.services.content.v1.Content", "Write") => content::write(call, upstream).await,
             _ if is_through(service, method) => Ok(upstream.call(call.map(boxed)).await),
             _ => {
                 tracing::warn!("a builder calls {path}, which is not for it");
@@ -160,16 +153,15 @@ impl Facade {
         }
     }
 
-    /// The namespace is ours, whatever is said. The history of a slot is in one of its own.
+    /// A call is in one of its own namespaces.
     fn enter_namespace(&self, call: &mut Request<Incoming>) -> Result<(), Status> {
-        let said = call.headers().get(NAMESPACE).and_then(|name| name.to_str().ok()).unwrap_or(&self.namespace);
-        let meant = match said.strip_prefix(&self.namespace) {
-            Some("") => self.namespace.clone(),
-            Some(HISTORY) => format!("{}-history-{}", self.namespace, self.slot),
-            _ => return Err(Status::new(Code::PermissionDenied, format!("the namespace {said} is not for builders"))),
-        };
-        let meant = HeaderValue::from_str(&meant).map_err(|_| Status::new(Code::InvalidArgument, "no namespace"))?;
-        call.headers_mut().insert(NAMESPACE, meant);
+        let said =
+            call.headers().get(NAMESPACE).and_then(|name| name.to_str().ok()).unwrap_or(&self.namespace).to_owned();
+        if !namespaces(&self.namespace).contains(&said) {
+            return Err(Status::new(Code::PermissionDenied, format!("the namespace {said} is not for this builder")));
+        }
+        let said = HeaderValue::from_str(&said).map_err(|_| Status::new(Code::InvalidArgument, "no namespace"))?;
+        call.headers_mut().insert(NAMESPACE, said);
         Ok(())
     }
 
@@ -180,7 +172,8 @@ impl Facade {
                 let GetImageRequest { name } = read(call).await?;
                 Ok(reply(&GetImageResponse { image: Some(names::get(images, &name).await?) }))
             }
-            "List" => Ok(reply(&ListImagesResponse { images: names::list(images).await? })),
+            // Asked for what images and cache share, which is nothing here.
+            "List" => Ok(reply(&ListImagesResponse::default())),
             "Create" => {
                 let image = read::<CreateImageRequest>(call).await?.image;
                 Ok(reply(&CreateImageResponse { image: Some(self.put(image).await?) }))
@@ -198,10 +191,10 @@ impl Facade {
         let (head, message) = hold(call).await?;
         let mut create: CreateContainerRequest = decode(message)?;
         let container = create.container.as_mut().ok_or_else(|| Status::new(Code::InvalidArgument, "no container"))?;
-        container.labels.insert(SLOT.to_owned(), self.slot.clone());
+        self.tenant.permit(Wish::Steps(&containers::wish(container)?))?;
         let network = match containers::network(container)? {
             Wanted::None => Network::None,
-            Wanted::Host => Network::Host(self.tenant.host()?),
+            Wanted::Host => Network::Host(self.tenant.host().await?),
             Wanted::Tenants => Network::Step(self.steps.connect(&container.id).await?),
         };
         containers::put_behind(&self.walls, container, &network)?;
@@ -223,24 +216,15 @@ impl Facade {
 
     async fn put(&self, image: Option<Image>) -> Result<Image, Status> {
         let image = image.ok_or_else(|| Status::new(Code::InvalidArgument, "no image"))?;
-        names::put(self.tenant.as_ref(), image).await.map_err(|error| {
+        self.results.put(image).await.map_err(|error| {
             tracing::warn!("naming what was built: {}", error.chain());
             error.into()
         })
     }
-
-    /// Filters that find what is the slot's alone. Each of them is a way to be found.
-    fn own(&self, filters: Vec<String>) -> Vec<String> {
-        let own = format!("labels.{SLOT:?}=={}", self.slot);
-        match filters.is_empty() {
-            true => vec![own],
-            false => filters.into_iter().map(|filter| format!("{filter},{own}")).collect(),
-        }
-    }
 }
 
 fn is_through(service: &str, method: &str) -> bool {
-    // All of them: a layer is known by a name that nobody guesses, and there is nothing else in a snapshotter.
+    // Of the whole snapshotter.
     service == SNAPSHOTS && method != "Cleanup"
         || THROUGH.iter().any(|(name, methods)| *name == service && methods.contains(&method))
 }
@@ -270,45 +254,6 @@ fn reply(message: &impl Message) -> Response<Body> {
     grpc::answer(&message.encode_to_vec())
 }
 
-/// Passes a call on with what `change` makes of its message.
-async fn edit<M: Message + Default>(
-    call: Request<Incoming>,
-    upstream: &Upstream,
-    change: impl FnOnce(M) -> Result<M>,
-) -> Result<Response<Body>, Status> {
-    let (head, message) = hold(call).await?;
-    Ok(upstream.call(with(head, &change(decode(message)?)?.encode_to_vec())).await)
-}
-
-/// What is known of a blob, without the registries that are said to have it.
-async fn without_sources(answer: Response<Body>) -> Result<Response<Body>, Status> {
-    // A refusal has no message.
-    if answer.headers().contains_key("grpc-status") {
-        return Ok(answer);
-    }
-    let body = answer.into_body();
-    let collected = body.collect().await.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
-    let trailers = collected.trailers().cloned().unwrap_or_default();
-    let bytes = collected.to_bytes();
-    if bytes.is_empty() {
-        let mut refusal = Response::new(boxed(http_body_util::Empty::new()));
-        refusal.headers_mut().insert(http::header::CONTENT_TYPE, grpc::CONTENT_TYPE);
-        refusal.headers_mut().extend(trailers);
-        return Ok(refusal);
-    }
-    let message = read_message(http_body_util::Full::new(bytes)).await?;
-    let mut info = InfoResponse::decode(message).map_err(|error| Status::new(Code::Unknown, error.to_string()))?;
-    if let Some(info) = &mut info.info {
-        info.labels = without(std::mem::take(&mut info.labels));
-    }
-    Ok(reply(&info))
-}
-
-fn without(mut labels: HashMap<String, String>) -> HashMap<String, String> {
-    labels.retain(|name, _| !name.starts_with(SOURCE));
-    labels
-}
-
 /// Makes the socket, for root alone.
 pub(super) fn listen(socket: &Path) -> Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
@@ -329,7 +274,8 @@ mod tests {
         for (service, method) in [
             ("containerd.services.tasks.v1.Tasks", "List"),
             ("containerd.services.tasks.v1.Tasks", "Checkpoint"),
-            ("containerd.services.content.v1.Content", "Delete"),
+            // Looked into first.
+            ("containerd.services.content.v1.Content", "Write"),
             ("containerd.services.containers.v1.Containers", "List"),
             ("containerd.services.namespaces.v1.Namespaces", "Delete"),
             ("containerd.services.events.v1.Events", "Subscribe"),
@@ -337,12 +283,5 @@ mod tests {
         ] {
             assert!(!is_through(service, method), "{service}/{method}");
         }
-    }
-
-    #[test]
-    fn where_a_blob_came_from_is_not_told() {
-        let labels = ["containerd.io/distribution.source.docker.io", "containerd.io/uncompressed"];
-        let labels = without(labels.map(|name| (name.to_owned(), "x".to_owned())).into());
-        assert_eq!(labels.keys().collect::<Vec<_>>(), ["containerd.io/uncompressed"]);
     }
 }

@@ -1,29 +1,28 @@
 //! Towards clients: the calls of a `/grpc` connection. What belongs to buildkitd goes through as it is, but for builds, which are read
-//! and changed ([`solve`]), and for blobs, of which a client sees those of its own history.
+//! and changed ([`solve`]).
 
 use std::{
-    collections::{HashSet, VecDeque},
-    pin::Pin,
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::body::Incoming;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
 };
 
 use super::{
-    grpc::{Body, BodyError, Code, Status, boxed, framed, read_message},
+    grpc::{Body, Code, Status, boxed, framed, read_message},
     proxy::{self, Upstream},
-    solve, wire,
+    results::Results,
+    solve,
 };
-use crate::model::Result;
+use crate::{backend::builds::BuildTenant, model::Result};
 
 /// Calls of one connection at once. A build has a handful.
 const CALLS: u32 = 100;
@@ -34,9 +33,6 @@ const HELD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Builds that were refused and whose other calls are still to come.
 const REFUSED: usize = 256;
-
-/// Blobs of the history that are remembered.
-const BLOBS: usize = 16_384;
 
 /// By which a gateway's call names its build.
 const BUILD: &str = "buildkit-controlapi-buildid";
@@ -49,21 +45,12 @@ const SERVICES: [&str; 4] = [
     "opentelemetry.proto.collector.trace.v1.TraceService",
 ];
 
-/// How a blob is called: this, and 64 digits.
-const DIGEST: &[u8] = b"sha256:";
-const DIGEST_BYTES: usize = DIGEST.len() + 64;
-
 /// What is known of a tenant's builds, by all its connections.
 pub(super) struct Known {
+    rules: Arc<dyn BuildTenant>,
+    pub(super) results: Arc<Results>,
     refused: Mutex<VecDeque<(String, Status)>>,
-    blobs: Mutex<HashSet<Vec<u8>>>,
     held: Semaphore,
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Self { refused: Mutex::default(), blobs: Mutex::default(), held: Semaphore::new(HELD) }
-    }
 }
 
 /// Serves a connection.
@@ -81,14 +68,27 @@ where
 }
 
 impl Known {
+    pub(super) fn of(tenant: Arc<dyn BuildTenant>) -> Self {
+        Self {
+            results: Arc::new(Results::of(tenant.clone())),
+            rules: tenant,
+            refused: Mutex::default(),
+            held: Semaphore::new(HELD),
+        }
+    }
+
     async fn answer(self: &Arc<Self>, call: Request<Incoming>, upstream: &Upstream) -> Result<Response<Body>, Status> {
         let (service, method) = split(call.uri().path());
         match (service, method) {
             ("moby.buildkit.v1.Control", "Solve") => {
                 let (head, message) = self.hold(call).await?;
-                let edited = solve::control(&message).map_err(Status::from);
+                let edited = solve::control(&message, self.rules.as_ref()).map_err(Status::from);
                 let edited = edited.inspect_err(|status| self.refuse(&message, status))?;
-                Ok(upstream.call(with(head, &edited)).await)
+                let _building = self.results.begin();
+                // It is answered when it has ended.
+                let answer = upstream.call(with(head, &edited)).await;
+                self.results.settle().await?;
+                Ok(answer)
             }
             ("moby.buildkit.v1.frontend.LLBBridge", _) => {
                 self.check(call.headers())?;
@@ -98,19 +98,8 @@ impl Known {
                 let (head, message) = self.hold(call).await?;
                 Ok(upstream.call(with(head, &solve::gateway(&message)?)).await)
             }
-            ("moby.buildkit.v1.Control", "ListenBuildHistory") => {
-                let answer = upstream.call(call.map(boxed)).await;
-                Ok(answer.map(|body| boxed(Noting { body, known: self.clone(), tail: Vec::new() })))
-            }
-            ("containerd.services.content.v1.Content", "Read" | "Info") => {
-                let (head, message) = self.hold(call).await?;
-                let digest = wire::text_of(&message, 1)?;
-                if !lock(&self.blobs).contains(digest.as_bytes()) {
-                    // In containerd's words.
-                    return Err(Status::new(Code::NotFound, format!("content {digest}: not found")));
-                }
-                Ok(upstream.call(with(head, &message)).await)
-            }
+            // Of the history: what buildkitd has is its tenant's alone.
+            ("containerd.services.content.v1.Content", "Read" | "Info") => Ok(upstream.call(call.map(boxed)).await),
             (service, _) if SERVICES.contains(&service) => Ok(upstream.call(call.map(boxed)).await),
             _ => Err(Status::new(Code::Unimplemented, format!("unknown service {service}"))),
         }
@@ -143,20 +132,6 @@ impl Known {
         let found = refused.iter().find(|(refused, _)| refused == build);
         found.map_or(Ok(()), |(_, status)| Err(status.clone()))
     }
-
-    /// Remembers the blobs that an answer names.
-    fn note(&self, bytes: &[u8]) {
-        let mut blobs = lock(&self.blobs);
-        for at in memchr::memmem::find_iter(bytes, DIGEST) {
-            let Some(digest) = bytes.get(at..at + DIGEST_BYTES) else { return };
-            if digest[DIGEST.len()..].iter().all(u8::is_ascii_hexdigit) {
-                if blobs.len() == BLOBS {
-                    blobs.clear();
-                }
-                blobs.insert(digest.to_owned());
-            }
-        }
-    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -174,61 +149,14 @@ pub(super) fn with(mut head: http::request::Parts, message: &[u8]) -> Request<Bo
     Request::from_parts(head, boxed(Full::new(framed(message))))
 }
 
-/// A body that is read as it goes by.
-struct Noting {
-    body: Body,
-    known: Arc<Known>,
-    /// The end of what went by, in which a digest may have begun.
-    tail: Vec<u8>,
-}
-
-impl HttpBody for Noting {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(bytes) = frame.data_ref()
-        {
-            let this = &mut *self;
-            this.tail.extend_from_slice(bytes);
-            this.known.note(&this.tail);
-            let begin = this.tail.len().saturating_sub(DIGEST_BYTES - 1);
-            this.tail.drain(..begin);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
-
     use super::*;
-
-    #[tokio::test]
-    async fn blobs_that_an_answer_names_are_known_however_it_comes() {
-        let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
-        let text = format!("….{digest}.sha256:short.{}", &digest[..70]);
-        for size in [1, 7, 64, 1000] {
-            let known = Arc::new(Known::default());
-            let chunks: Vec<_> = text.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect();
-            let frames = chunks.into_iter().map(|chunk| Ok::<_, BodyError>(Frame::data(chunk)));
-            let body = boxed(http_body_util::StreamBody::new(futures_util::stream::iter(frames)));
-            let read = Noting { body, known: known.clone(), tail: Vec::new() }.collect().await.unwrap().to_bytes();
-            assert_eq!(read, text.as_bytes());
-            assert_eq!(lock(&known.blobs).iter().collect::<Vec<_>>(), [digest.as_bytes()]);
-        }
-    }
+    use crate::buildkit::{steps::tests::Tenant as Nobody, wire};
 
     #[test]
     fn calls_of_a_refused_build_end_with_its_reason() {
-        let known = Known::default();
+        let known = Known::of(Arc::new(Nobody::default()));
         let (mut message, status) = (Vec::new(), Status::new(Code::PermissionDenied, "no"));
         wire::put(&mut message, 1, b"build1");
         known.refuse(&message, &status);

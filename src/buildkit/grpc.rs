@@ -141,6 +141,11 @@ impl Frames {
         Ok(Some(self.0.split_to(length).freeze()))
     }
 
+    /// What has come after the last message.
+    pub(super) fn rest(self) -> Bytes {
+        self.0.freeze()
+    }
+
     /// Whether something is left that is no whole message.
     fn is_empty(&self) -> bool {
         self.0.is_empty()

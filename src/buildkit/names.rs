@@ -20,11 +20,6 @@ pub(super) async fn get(images: &dyn BuildImages, name: &str) -> Result<Image> {
     found.map(to_image).ok_or_else(|| Error::not_found(format!("image {name:?}: not found")))
 }
 
-/// All of them.
-pub(super) async fn list(images: &dyn BuildImages) -> Result<Vec<Image>> {
-    Ok(images.list().await?.into_iter().map(to_image).collect())
-}
-
 /// Makes one or points it elsewhere.
 pub(super) async fn put(images: &dyn BuildImages, image: Image) -> Result<Image> {
     let target = image.target.ok_or_else(|| Error::invalid("the image has no target"))?;

@@ -2,7 +2,8 @@
 //! for a while.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
@@ -23,8 +24,9 @@ use super::{
     containers::Walls,
     facade::{self, Facade},
     front::Known,
-    leftover,
+    leftover::Left,
     proxy::Upstream,
+    remains::Remains,
     steps::Steps,
 };
 use crate::{
@@ -42,51 +44,10 @@ const START_PAUSE: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_secs(600);
 const IDLE_PAUSE: Duration = Duration::from_secs(60);
 
-/// Where a slot's files are.
-#[derive(Clone, Debug)]
-pub(super) struct Folders {
-    /// Its cache.
-    pub(super) root: PathBuf,
-    /// Sockets, configuration and log.
-    pub(super) run: PathBuf,
-}
-
-impl Folders {
-    pub(super) fn of(options: &Options, slot: &str) -> Self {
-        let below = |root: &Path| root.join("buildkit").join(slot);
-        Self { root: below(&options.data_root), run: below(&options.exec_root) }
-    }
-
-    /// Where buildkitd serves.
-    pub(super) fn socket(&self) -> PathBuf {
-        self.run.join("buildkitd.sock")
-    }
-
-    /// What it takes for containerd.
-    pub(super) fn facade(&self) -> PathBuf {
-        self.run.join("containerd.sock")
-    }
-
-    /// Its network plugins and their configuration.
-    pub(super) fn plugins(&self) -> PathBuf {
-        self.run.join("cni")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.run.join("log")
-    }
-
-    /// What it writes and mounts for the time of a step.
-    pub(super) fn temporary(&self) -> PathBuf {
-        self.root.join("tmp")
-    }
-}
-
 /// One of them.
 pub(super) struct Slot {
-    name: String,
     options: Arc<Options>,
-    folders: Folders,
+    remains: Remains,
     facade: Arc<Facade>,
     pub(super) known: Arc<Known>,
     running: Mutex<Option<Running>>,
@@ -118,22 +79,22 @@ impl Slot {
         tenant: &TenantId,
         of: Arc<dyn BuildTenant>,
     ) -> Self {
-        let (runtime, whose) = (runtime.clone(), tenant.clone());
-        let folders = Folders::of(options, tenant.as_str());
-        let own = vec![folders.root.clone(), folders.run.clone()];
+        let (cgroups, whose) = (runtime.clone(), tenant.clone());
+        let remains = Remains::of(options, runtime, tenant);
+        let own = vec![remains.folders.root.clone(), remains.folders.run.clone()];
+        let known = Arc::new(Known::of(of.clone()));
         let facade = Facade {
-            slot: tenant.to_string(),
-            namespace: options.place.namespace.clone(),
+            results: known.results.clone(),
+            namespace: remains.namespace(),
             steps: Arc::new(Steps::of(of.clone())),
             tenant: of,
-            walls: Walls::new(&options.place, own, move |id| runtime.cgroup_path(&whose, id, "")),
+            walls: Walls::new(&options.place, own, move |id| cgroups.cgroup_path(&whose, id, "")),
         };
         Self {
-            name: tenant.to_string(),
-            folders,
             options: options.clone(),
+            remains,
             facade: Arc::new(facade),
-            known: Arc::default(),
+            known,
             running: Mutex::default(),
             users: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
@@ -153,7 +114,7 @@ impl Slot {
         let slot = self.clone();
         // On a task of its own: clients come and go while it is started, and half a start would be nobody's.
         tokio::spawn(async move { slot.run().await }).await.context("starting BuildKit")??;
-        let upstream = Upstream::connect(&self.folders.socket()).await.context("connecting to BuildKit")?;
+        let upstream = Upstream::connect(&self.remains.folders.socket()).await.context("connecting to BuildKit")?;
         Ok((upstream, used))
     }
 
@@ -172,20 +133,29 @@ impl Slot {
 
     async fn start(self: &Arc<Self>) -> Result<Running> {
         let began = Instant::now();
+        let program = self.options.program.clone().ok_or_else(Error::no_buildkit)?;
+        // First: a tenant that ends has none, and what is made after that would stay.
+        let host = self.facade.tenant.host().await?;
         self.make_folders()?;
-        self.tidy().await?;
-        fs::create_dir_all(self.folders.temporary()).context("making a folder for BuildKit")?;
-        cni::install(&self.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
-        let config = self.folders.run.join("buildkitd.toml");
-        fs::write(&config, config::text(&self.options, &self.folders)).context("writing BuildKit's configuration")?;
-        let listener = facade::listen(&self.folders.facade())?;
+        let left = self.tidy().await?;
+        left.make_namespaces().await?;
+        let open = |path: &PathBuf| File::open(path).context(format!("opening {}", path.display()));
+        let network = host.as_ref().map(open).transpose()?;
+        fs::create_dir_all(self.remains.folders.temporary()).context("making a folder for BuildKit")?;
+        cni::install(&self.remains.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
+        let config = self.remains.folders.run.join("buildkitd.toml");
+        fs::write(&config, config::text(&self.options, &self.remains.folders, &self.facade.namespace))
+            .context("writing BuildKit's configuration")?;
+        let listener = facade::listen(&self.remains.folders.facade())?;
         let serve = self.facade.clone().serve(listener, self.options.place.address.clone());
         let serving = AbortOnDropHandle::new(tokio::spawn(serve));
         let child = Child::spawn(Start {
-            program: self.options.program.clone(),
+            program,
             config,
-            log: self.folders.log(),
-            temporary: self.folders.temporary(),
+            log: self.remains.folders.log(),
+            temporary: self.remains.folders.temporary(),
+            network,
+            cgroup: self.remains.open_cgroup()?,
         })
         .await?;
         if let Err(error) = self.wait_until_serving(&child).await {
@@ -194,13 +164,13 @@ impl Slot {
         }
         #[allow(clippy::cast_possible_truncation, reason = "a start takes less than an age")]
         let duration_ms = began.elapsed().as_millis() as u64;
-        info!(slot = self.name, duration_ms, "BuildKit serves {}", self.name);
+        info!(tenant = %self.remains.tenant, duration_ms, "BuildKit serves {}", self.remains.tenant);
         let idling = AbortOnDropHandle::new(tokio::spawn(stop_when_idle(Arc::downgrade(self))));
         Ok(Running { child, serving, idling })
     }
 
     fn make_folders(&self) -> Result<()> {
-        for folder in [&self.folders.root, &self.folders.run] {
+        for folder in [&self.remains.folders.root, &self.remains.folders.run] {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700);
             builder.create(folder).context(format!("making {}", folder.display()))?;
@@ -209,26 +179,24 @@ impl Slot {
     }
 
     /// Takes away what a buildkitd left that was killed.
-    async fn tidy(&self) -> Result<()> {
-        leftover::end_containers(&self.options.place, &self.name).await?;
+    async fn tidy(&self) -> Result<Left> {
+        let left = self.remains.tidy().await?;
         self.facade.steps.release_all().await;
-        leftover::unmount_below(&self.folders.root).await;
-        let _not_there = fs::remove_dir_all(self.folders.temporary());
-        for socket in [self.folders.socket(), self.folders.facade(), self.folders.run.join("otel.sock")] {
-            let _not_there = fs::remove_file(socket);
-        }
-        Ok(())
+        Ok(left)
     }
 
     async fn wait_until_serving(&self, child: &Child) -> Result<()> {
         let (deadline, ended) = (Instant::now() + START_LIMIT, child.ended());
         while Instant::now() < deadline {
-            match UnixStream::connect(self.folders.socket()).await {
+            match UnixStream::connect(self.remains.folders.socket()).await {
                 Ok(_) => return Ok(()),
                 Err(error) => debug!(%error, "buildkitd does not serve yet: {error}"),
             }
             if tokio::time::timeout(START_PAUSE, ended.cancelled()).await.is_ok() {
-                return Err(Error::unavailable(format!("buildkitd ended at start: {}", log_tail(&self.folders.log()))));
+                return Err(Error::unavailable(format!(
+                    "buildkitd ended at start: {}",
+                    log_tail(&self.remains.folders.log())
+                )));
             }
         }
         Err(Error::unavailable(format!("buildkitd does not serve after {} s", START_LIMIT.as_secs())))
@@ -244,7 +212,7 @@ impl Slot {
         if let Err(error) = self.tidy().await {
             warn!("tidying up after BuildKit: {}", error.chain());
         }
-        let _not_there = fs::remove_dir_all(&self.folders.run);
+        let _not_there = fs::remove_dir_all(&self.remains.folders.run);
     }
 
     /// Ends it if it is not used.
@@ -258,7 +226,7 @@ impl Slot {
         drop(serving);
         // It is that task which does this.
         drop(idling.detach());
-        info!(slot = self.name, "BuildKit of {} was idle and is stopped", self.name);
+        info!(tenant = %self.remains.tenant, "BuildKit of {} was idle and is stopped", self.remains.tenant);
         true
     }
 }

@@ -2,8 +2,12 @@
 
 use super::wire::{self, Change};
 use crate::{
-    backend::builds::DANGLING,
-    model::{Error, Result, reference::Reference},
+    backend::builds::{BuildRules, DANGLING, Wish},
+    model::{
+        Error, Result,
+        container::{DeviceRequest, HostConfig, NetworkMode},
+        reference::Reference,
+    },
 };
 
 /// Fields of `moby.buildkit.v1.SolveRequest`.
@@ -17,7 +21,8 @@ pub(super) const CACHE: u32 = 8;
 pub(super) const ENTITLEMENTS: u32 = 9;
 pub(super) const EXPORTERS: u32 = 13;
 
-/// Fields of `moby.buildkit.v1.CacheOptions`.
+/// Fields of `moby.buildkit.v1.CacheOptions`. The first one is of older clients.
+const OLD_CACHE_EXPORT: u32 = 1;
 pub(super) const CACHE_EXPORTS: u32 = 4;
 pub(super) const CACHE_IMPORTS: u32 = 5;
 
@@ -28,14 +33,19 @@ const ATTRIBUTES: u32 = 2;
 /// Options of frontends, in `moby.buildkit.v1.frontend.SolveRequest`.
 const FRONTEND_OPTIONS: u32 = 3;
 
+/// Where a cache goes that is pushed.
+const REGISTRY: &str = "registry";
+
 /// The exporter into the engine's own images: clients of Docker call it by the first name, buildkitd by the second.
 const MOBY: &str = "moby";
 const IMAGE: &str = "image";
 
-/// What an exported image is: unpacked, so that a container starts at once, and with a name that stands for none if it has none. The
-/// missing letter is BuildKit's.
-const IMAGE_ATTRIBUTES: [(&str, &str); 3] =
-    [("unpack", "true"), ("dangling-name-prefix", "moby-dangling"), ("danging-name-empty-only", "true")];
+/// What an exported image is: with a name that stands for none if it has none. The missing letter is BuildKit's.
+const IMAGE_ATTRIBUTES: [(&str, &str); 2] =
+    [("dangling-name-prefix", "moby-dangling"), ("danging-name-empty-only", "true")];
+
+/// Whether it is unpacked, which would be in the builder's namespace, where no container is.
+const UNPACK: &str = "unpack";
 
 /// Entitlements that a client is given if it asks.
 const GRANTED: [&str; 1] = ["network.host"];
@@ -48,8 +58,8 @@ pub(super) fn reference(message: &[u8]) -> Result<String> {
     wire::text_of(message, REF)
 }
 
-/// A `Control/Solve` as buildkitd gets it.
-pub(super) fn control(message: &[u8]) -> Result<Vec<u8>> {
+/// A `Control/Solve` as buildkitd gets it, if its client may ask that.
+pub(super) fn control(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>> {
     // Exporters stand there twice, for older daemons; buildkitd reads the old place only if there is none in the new one.
     let mut is_new = false;
     for field in wire::fields(message) {
@@ -59,7 +69,7 @@ pub(super) fn control(message: &[u8]) -> Result<Vec<u8>> {
     let mut edited = wire::edited(message, |field| {
         let content = field.content.unwrap_or_default();
         Ok(match field.number {
-            EXPORTERS => Change::Into(exporter(content)?),
+            EXPORTERS => Change::Into(exporter(content, rules)?),
             OLD_EXPORTER => {
                 wire::text(content)?.clone_into(&mut old_type);
                 Change::Drop
@@ -69,7 +79,8 @@ pub(super) fn control(message: &[u8]) -> Result<Vec<u8>> {
                 Change::Drop
             }
             FRONTEND_ATTRIBUTES => allowed_option(content)?,
-            ENTITLEMENTS => allowed_entitlement(wire::text(content)?)?,
+            ENTITLEMENTS => allowed_entitlement(wire::text(content)?, rules)?,
+            CACHE => allowed_cache(content, rules)?,
             _ => Change::Keep,
         })
     })?;
@@ -77,7 +88,7 @@ pub(super) fn control(message: &[u8]) -> Result<Vec<u8>> {
         let mut old = Vec::new();
         wire::put(&mut old, TYPE, old_type.as_bytes());
         old.extend(old_attributes);
-        wire::put(&mut edited, EXPORTERS, &exporter(&old)?);
+        wire::put(&mut edited, EXPORTERS, &exporter(&old, rules)?);
     }
     Ok(edited)
 }
@@ -99,11 +110,54 @@ fn allowed_option(content: &[u8]) -> Result<Change> {
     }
 }
 
-fn allowed_entitlement(name: &str) -> Result<Change> {
+/// The policy says first whether it would be allowed, then we whether there is such a thing.
+fn allowed_entitlement(name: &str, rules: &dyn BuildRules) -> Result<Change> {
+    let mut wanted = HostConfig::default();
+    match name.split('=').next().unwrap_or_default() {
+        "network.host" => wanted.network_mode = NetworkMode::Host,
+        "security.insecure" => wanted.privileged = true,
+        "device" => {
+            let request = DeviceRequest { driver: "cdi".to_owned(), ..DeviceRequest::default() };
+            wanted.device_requests = Some(vec![request]);
+        }
+        _ => {}
+    }
+    rules.permit(Wish::Steps(&wanted))?;
     match GRANTED.contains(&name) {
         true => Ok(Change::Keep),
         false => Err(Error::forbidden(format!("the entitlement {name} is not granted here: leave --allow {name} out"))),
     }
+}
+
+/// A cache that is stored in a registry is pushed.
+fn allowed_cache(options: &[u8], rules: &dyn BuildRules) -> Result<Change> {
+    for field in wire::fields(options) {
+        let field = field?;
+        let content = field.content.unwrap_or_default();
+        match field.number {
+            OLD_CACHE_EXPORT if !content.is_empty() => {
+                rules.permit(Wish::Push(&Reference::parse(wire::text(content)?)?))?
+            }
+            CACHE_EXPORTS if wire::text_of(content, TYPE)? == REGISTRY => {
+                for (_, name) in attributes(content)?.into_iter().filter(|(key, _)| key == "ref") {
+                    rules.permit(Wish::Push(&Reference::parse(&name)?))?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(Change::Keep)
+}
+
+fn attributes(message: &[u8]) -> Result<Vec<(String, String)>> {
+    let mut attributes = Vec::new();
+    for field in wire::fields(message) {
+        let field = field?;
+        if field.number == ATTRIBUTES {
+            attributes.push(wire::entry(field.content.unwrap_or_default())?);
+        }
+    }
+    Ok(attributes)
 }
 
 /// A kind with its attributes, as exporters and caches are said.
@@ -116,10 +170,19 @@ pub(super) fn typed<'a>(kind: &str, attributes: impl IntoIterator<Item = (&'a st
     message
 }
 
-fn exporter(message: &[u8]) -> Result<Vec<u8>> {
+fn exporter(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>> {
     let kind = wire::text_of(message, TYPE)?;
     if kind != MOBY && kind != IMAGE {
         return Ok(message.to_owned());
+    }
+    let asked = attributes(message)?;
+    // As Go reads it; nothing at all is yes.
+    let is_no = |value: &str| matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False");
+    if asked.iter().any(|(key, value)| key == "push" && !is_no(value)) {
+        let names = asked.iter().filter(|(key, _)| key == "name").flat_map(|(_, names)| names.split(','));
+        for name in names.filter(|name| !name.is_empty()) {
+            rules.permit(Wish::Push(&Reference::parse(name)?.or_latest()))?;
+        }
     }
     let mut set: Vec<String> = Vec::new();
     let mut edited = wire::edited(message, |field| {
@@ -127,6 +190,9 @@ fn exporter(message: &[u8]) -> Result<Vec<u8>> {
             TYPE => Change::Into(IMAGE.into()),
             ATTRIBUTES => {
                 let (key, value) = wire::entry(field.content.unwrap_or_default())?;
+                if key == UNPACK {
+                    return Ok(Change::Drop);
+                }
                 let value = if key == "name" { normalised(&value)? } else { value };
                 let entry = wire::entry_of(&key, &value);
                 set.push(key);
@@ -162,6 +228,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::buildkit::rules::{Bound, Free};
 
     fn read(exporter: &[u8]) -> (String, BTreeMap<String, String>) {
         let fields = wire::fields(exporter).map(Result::unwrap).filter(|field| field.number == ATTRIBUTES);
@@ -180,19 +247,23 @@ mod tests {
         wire::put(&mut message, REF, b"build1");
         wire::put(&mut message, OLD_EXPORTER, b"moby");
         wire::put_entry(&mut message, OLD_EXPORTER_ATTRIBUTES, "name", "y:1");
-        wire::put(&mut message, EXPORTERS, &typed("moby", [("name", "y:1,reg.test/z"), ("push", "true")]));
+        wire::put(
+            &mut message,
+            EXPORTERS,
+            &typed("moby", [("name", "y:1,reg.test/z"), ("push", "true"), ("unpack", "true")]),
+        );
         wire::put(&mut message, 77, b"of a newer client");
         message
     }
 
     #[test]
     fn the_result_becomes_an_image_of_the_engine() {
-        let edited = control(&request()).unwrap();
+        let edited = control(&request(), &Free).unwrap();
         let exporters = exporters_of(&edited);
         let [(kind, attributes)] = exporters.as_slice() else { panic!("{exporters:?}") };
         assert_eq!(kind, "image");
         assert_eq!(attributes["name"], "docker.io/library/y:1,reg.test/z:latest");
-        assert_eq!((attributes["push"].as_str(), attributes["unpack"].as_str()), ("true", "true"));
+        assert_eq!((attributes["push"].as_str(), attributes.get("unpack")), ("true", None));
         assert_eq!(attributes["dangling-name-prefix"], "moby-dangling");
         assert!(wire::text_of(&edited, OLD_EXPORTER).unwrap().is_empty(), "buildkitd would read it");
         assert_eq!(wire::text_of(&edited, 77).unwrap(), "of a newer client");
@@ -204,14 +275,14 @@ mod tests {
         let mut message = Vec::new();
         wire::put(&mut message, OLD_EXPORTER, b"moby");
         wire::put_entry(&mut message, OLD_EXPORTER_ATTRIBUTES, "name", "y");
-        let exporters = exporters_of(&control(&message).unwrap());
+        let exporters = exporters_of(&control(&message, &Free).unwrap());
         assert_eq!((exporters.len(), exporters[0].1["name"].as_str()), (1, "docker.io/library/y:latest"));
     }
 
     #[test]
     fn other_exporters_stay_as_they_are() {
         let local = typed("local", [("name", "y")]);
-        assert_eq!(exporter(&local).unwrap(), local);
+        assert_eq!(exporter(&local, &Free).unwrap(), local);
     }
 
     #[test]
@@ -221,13 +292,13 @@ mod tests {
             wire::put(&mut message, number, content);
             message
         };
-        assert!(control(&of(ENTITLEMENTS, b"network.host")).is_ok());
-        let error = control(&of(ENTITLEMENTS, b"security.insecure")).unwrap_err();
+        assert!(control(&of(ENTITLEMENTS, b"network.host"), &Free).is_ok());
+        let error = control(&of(ENTITLEMENTS, b"security.insecure"), &Free).unwrap_err();
         assert!(error.message().contains("security.insecure"), "{error}");
         let option = |key: &str| wire::entry_of(key, "/elsewhere");
         assert!(gateway(&of(FRONTEND_OPTIONS, &option("target"))).is_ok());
         assert!(gateway(&of(FRONTEND_OPTIONS, &option(CGROUP_PARENT))).is_err());
-        assert!(control(&of(FRONTEND_ATTRIBUTES, &option(CGROUP_PARENT))).is_err());
+        assert!(control(&of(FRONTEND_ATTRIBUTES, &option(CGROUP_PARENT)), &Free).is_err());
     }
 
     #[test]
@@ -240,5 +311,41 @@ mod tests {
             assert!(normalised(name).is_err(), "{name}");
         }
         assert_eq!(normalised("").unwrap(), "");
+    }
+
+    #[test]
+    fn what_the_policy_refuses_does_not_reach_buildkitd() {
+        let of = |number: u32, content: &[u8]| {
+            let mut message = Vec::new();
+            wire::put(&mut message, number, content);
+            message
+        };
+        let pushed = |value: &str| of(EXPORTERS, &typed("moby", [("name", "reg.test/x"), ("push", value)]));
+        let cache = |kind: &str| {
+            let mut options = Vec::new();
+            wire::put(&mut options, CACHE_EXPORTS, &typed(kind, [("ref", "reg.test/cache"), ("mode", "max")]));
+            of(CACHE, &options)
+        };
+        for (message, told) in [
+            (of(ENTITLEMENTS, b"network.host"), "host network"),
+            (of(ENTITLEMENTS, b"security.insecure"), "privileged"),
+            (of(ENTITLEMENTS, b"device=vendor.com/class=x"), "device cdi"),
+            (pushed("true"), "push reg.test/x:latest"),
+            (pushed(""), "push reg.test/x:latest"),
+            (cache("registry"), "push reg.test/cache"),
+            (of(CACHE, &of(OLD_CACHE_EXPORT, b"reg.test/old")), "push reg.test/old"),
+        ] {
+            let error = control(&message, &Bound).unwrap_err();
+            assert!(error.message().contains(told), "{told}: {error}");
+        }
+        for message in [request_without_push(), pushed("false"), cache("inline"), of(CACHE, b"")] {
+            control(&message, &Bound).unwrap();
+        }
+    }
+
+    fn request_without_push() -> Vec<u8> {
+        let mut message = Vec::new();
+        wire::put(&mut message, EXPORTERS, &typed("moby", [("name", "y:1")]));
+        message
     }
 }

@@ -88,23 +88,44 @@ impl Steps {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
+pub(super) mod tests {
+    use std::{
+        collections::HashMap,
+        path::PathBuf,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use async_trait::async_trait;
 
     use super::*;
     use crate::{
         backend::{
-            builds::{BuildImages, StepNetworks},
+            builds::{BuildImages, BuildRules, StepNetworks, Wish},
             images::ImageRecord,
         },
-        model::{Error, id::ContainerId, image::Descriptor},
+        model::{
+            Error,
+            id::{ContainerId, TenantId},
+            image::Descriptor,
+            time::Timestamp,
+        },
     };
 
     /// Notes what it is asked.
     #[derive(Default)]
-    struct Tenant(Mutex<Vec<String>>);
+    pub(in crate::buildkit) struct Tenant(Mutex<Vec<String>>, AtomicBool);
+
+    impl Tenant {
+        /// Whether it misses something of every image.
+        pub fn has_no_content(&self, is_so: bool) {
+            self.1.store(is_so, Ordering::SeqCst);
+        }
+
+        /// How many images were named.
+        pub fn named(&self) -> usize {
+            lock(&self.0).iter().filter(|line| line.starts_with("name ")).count()
+        }
+    }
 
     #[async_trait]
     impl StepNetworks for Tenant {
@@ -117,8 +138,14 @@ mod tests {
             lock(&self.0).push(format!("release {step}"));
         }
 
-        fn host(&self) -> Result<Option<PathBuf>> {
+        async fn host(&self) -> Result<Option<PathBuf>> {
             Ok(None)
+        }
+    }
+
+    impl BuildRules for Tenant {
+        fn permit(&self, _: Wish<'_>) -> Result<()> {
+            Ok(())
         }
     }
 
@@ -128,12 +155,19 @@ mod tests {
             Ok(None)
         }
 
-        async fn list(&self) -> Result<Vec<ImageRecord>> {
-            Ok(Vec::new())
-        }
-
-        async fn put(&self, _: &str, _: &Descriptor) -> Result<ImageRecord> {
-            Err(Error::system("no images"))
+        async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord> {
+            if self.1.load(Ordering::SeqCst) {
+                return Err(Error::not_found("content: not found"));
+            }
+            lock(&self.0).push(format!("name {name}"));
+            Ok(ImageRecord {
+                tenant: TenantId::default_tenant(),
+                name: name.to_owned(),
+                target: target.clone(),
+                labels: HashMap::new(),
+                created: Timestamp::zero(),
+                updated: Timestamp::zero(),
+            })
         }
     }
 

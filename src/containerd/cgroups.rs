@@ -92,6 +92,19 @@ impl Cgroups {
         }
     }
 
+    /// Kills all processes in a cgroup and removes it, with all that they made in it. Whether it is gone.
+    pub(super) async fn end(&self, cgroup: &str) -> bool {
+        for _ in 0..TRIES {
+            self.roots.iter().for_each(|(root, _)| kill_all(&below(root, cgroup)));
+            self.remove_if_dead(cgroup);
+            if !self.is_somewhere(cgroup) {
+                return true;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        false
+    }
+
     /// The folder of the cgroup in which the first process of a container begins: the container's own, or none.
     pub(super) fn folder_of(&self, container: &str, pid: u32) -> Option<PathBuf> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;

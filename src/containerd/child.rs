@@ -31,6 +31,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Longest pause between attempts to restart it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Where containerd keeps bundles, below its state and its data.
+const TASKS: &str = "io.containerd.runtime.v2.task";
+
 /// Where the child lives.
 #[derive(Clone, Debug)]
 pub struct ChildOptions {
@@ -58,6 +61,11 @@ impl ChildOptions {
         self.exec_root.join("containerd")
     }
 
+    /// Where containerd keeps a folder of bundles for each namespace, below its state and its data.
+    fn task_folders(&self) -> [PathBuf; 2] {
+        [self.run().join("state"), self.root()].map(|folder| folder.join(TASKS))
+    }
+
     fn address(&self) -> PathBuf {
         self.run().join("containerd.sock")
     }
@@ -78,6 +86,7 @@ impl ChildOptions {
 /// A running containerd. Dropping it without [`Child::stop`] leaves the process to the next daemon.
 pub struct Child {
     address: PathBuf,
+    task_folders: [PathBuf; 2],
     stop: Option<oneshot::Sender<()>>,
     watcher: JoinHandle<()>,
     /// Removes what an earlier daemon left.
@@ -90,17 +99,22 @@ impl Child {
         make_folders(&options)?;
         end_earlier(&options).await?;
         let process = start(&options).await?;
-        let address = options.address();
+        let (address, task_folders) = (options.address(), options.task_folders());
         let of_the_dead = options.clone();
         let tidying = tokio::task::spawn_blocking(move || leftover::remove_gone(&of_the_dead));
         let (stop, stopped) = oneshot::channel();
         let watcher = tokio::spawn(watch(options, process, stopped).instrument(info_span!("containerd")));
-        Ok(Self { address, stop: Some(stop), watcher, tidying })
+        Ok(Self { address, task_folders, stop: Some(stop), watcher, tidying })
     }
 
     /// Path of its socket.
     pub fn address(&self) -> &Path {
         &self.address
+    }
+
+    /// Where it keeps a folder of bundles for each namespace.
+    pub fn task_folders(&self) -> &[PathBuf] {
+        &self.task_folders
     }
 
     /// Ends it: TERM, and KILL if that is not heeded in time. Containers that still run are not touched.

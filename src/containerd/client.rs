@@ -80,6 +80,12 @@ impl Client {
         Ok(Self { channel: self.channel.clone(), headers })
     }
 
+    /// The same connection for another namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Result<Self> {
+        let headers = Headers { namespace: header(namespace)?, lease: None };
+        Ok(Self { channel: self.channel.clone(), headers })
+    }
+
     /// The namespace that every call names.
     pub fn namespace(&self) -> &str {
         self.headers.namespace.to_str().expect("made from a str")

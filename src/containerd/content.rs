@@ -11,15 +11,15 @@ use containerd_client::{
     },
     tonic::{Code, Status, Streaming},
 };
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::io::StreamReader;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::{Client, from_status};
 use crate::{
     backend::images::{BlobInfo, BlobReader, BlobWriter},
-    model::{Error, ErrorKind, Result, image::Descriptor, reference::Digest},
+    model::{Error, ErrorKind, Result, error::Context, image::Descriptor, reference::Digest},
 };
 
 /// Bytes of one message. Network chunks are small, and each message costs a round trip.
@@ -59,6 +59,25 @@ pub(super) async fn label(client: &Client, digest: &Digest, labels: HashMap<Stri
     };
     client.content().update(request).await.map_err(from_status)?;
     Ok(())
+}
+
+/// Gives a blob of one namespace to another, where the lease in `to` keeps it. Whether the first one has it.
+pub(super) async fn give(from: &Client, to: &Client, blob: &Descriptor) -> Result<bool> {
+    let Some(info) = info(from, &blob.digest).await? else { return Ok(false) };
+    let blob = Descriptor { size: info.size, ..blob.clone() };
+    let digest = blob.digest.clone();
+    let Some(mut writer) = Writer::open_as(to.clone(), Wanted::Blob(Box::new(blob)), true).await? else {
+        return Ok(true);
+    };
+    // containerd takes it as it is, unless it was told to keep namespaces apart.
+    if writer.offset() < info.size {
+        let mut bytes = ReaderStream::with_capacity(read(from, &digest, writer.offset()).await?, MESSAGE);
+        while let Some(part) = bytes.next().await {
+            writer.write(part.context(format!("reading {digest}"))?).await?;
+        }
+    }
+    Box::new(writer).commit(HashMap::new()).await?;
+    Ok(true)
 }
 
 /// What a writer is for.
@@ -135,13 +154,23 @@ impl Writer {
     /// Opens an ingest, or finds it where an earlier writer left it. `None` if the blob is there; the lease in
     /// `client` then keeps it.
     pub(super) async fn open(client: Client, wanted: Wanted) -> Result<Option<Self>> {
+        // containerd gives a blob of any of its namespaces to whoever names its digest. Here the bytes have to come.
+        let is_named = match &wanted {
+            Wanted::Blob(blob) => info(&client, &blob.digest).await?.is_some(),
+            Wanted::Anything => false,
+        };
+        Self::open_as(client, wanted, is_named).await
+    }
+
+    /// The same, with the digest named at once or not before its end.
+    async fn open_as(client: Client, wanted: Wanted, is_named: bool) -> Result<Option<Self>> {
         let reference = match &wanted {
             Wanted::Blob(blob) => format!("ringer-{}", blob.digest),
             Wanted::Anything => format!("ringer-new-{}", crate::model::id::ContainerId::random()),
         };
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
-            match connect(&client, &wanted, &reference).await {
+            match connect(&client, &wanted, &reference, is_named).await {
                 Ok((requests, answers, written)) => {
                     let buffer = BytesMut::new();
                     let finished = false;
@@ -254,13 +283,13 @@ impl BlobWriter for Writer {
 type Upload = (mpsc::Sender<WriteContentRequest>, Pin<Box<Streaming<WriteContentResponse>>>, u64);
 
 /// Starts the stream and asks how much is there.
-async fn connect(client: &Client, wanted: &Wanted, reference: &str) -> Result<Upload, Status> {
+async fn connect(client: &Client, wanted: &Wanted, reference: &str, is_named: bool) -> Result<Upload, Status> {
     let (requests, stream) = mpsc::channel(1);
     let first = WriteContentRequest {
         action: WriteAction::Stat.into(),
         r#ref: reference.to_owned(),
         total: wanted.total(),
-        expected: wanted.digest(),
+        expected: if is_named { wanted.digest() } else { String::new() },
         ..WriteContentRequest::default()
     };
     let _fits = requests.try_send(first);
@@ -281,7 +310,7 @@ async fn existing(client: &Client, wanted: &Wanted, status: &Status) -> Result<D
     };
     let size = info(client, &digest).await?.map_or(0, |info| info.size);
     let descriptor = Descriptor { digest: digest.clone(), size, ..Descriptor::of("", b"") };
-    match connect(client, &Wanted::Blob(Box::new(descriptor)), &format!("ringer-{digest}")).await {
+    match connect(client, &Wanted::Blob(Box::new(descriptor)), &format!("ringer-{digest}"), true).await {
         Err(status) if status.code() == Code::AlreadyExists => Ok(digest),
         Err(status) => Err(from_status(status)),
         Ok(_) => Err(Error::conflict(format!("blob {digest} was removed while it was being written"))),

@@ -8,9 +8,12 @@ use containerd_client::services::v1::{
     ListImagesRequest, Resource, UpdateImageRequest,
 };
 
-use super::{Containerd, changes, content, from_status, layers, leases};
+use super::{Client, Containerd, changes, content, from_status, layers, leases};
 use crate::{
-    backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer},
+    backend::{
+        builds,
+        images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer},
+    },
     model::{
         Error, ErrorKind, Result,
         container::Change,
@@ -97,6 +100,22 @@ impl ImageBackend for Containerd {
         content::label(self.client(), digest, labels).await
     }
 
+    async fn lend(&self, tenant: &TenantId, blobs: &[Descriptor]) -> Result<()> {
+        let builders = self.client_of_builder(tenant)?;
+        // It ends by itself: a build takes what it needs into leases of its own.
+        let lease = leases::create(&builders, builds::LENT).await?;
+        let builders = builders.with_lease(&lease)?;
+        for blob in blobs {
+            content::give(self.client(), &builders, blob).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, lease: &Lease, tenant: &TenantId, blob: &Descriptor) -> Result<bool> {
+        let client = self.client().with_lease(&lease.0)?;
+        content::give(&self.client_of_builder(tenant)?, &client, blob).await
+    }
+
     async fn has_snapshot(&self, lease: &Lease, chain_id: &str) -> Result<bool> {
         // The lease first: between a look and a lease the collector could come.
         let resource = Resource { id: chain_id.to_owned(), r#type: format!("snapshots/{}", self.snapshotter_name()) };
@@ -140,6 +159,13 @@ impl ImageBackend for Containerd {
         let lease = self.lease().await?;
         let request = DeleteRequest { id: lease.0, sync: true };
         missing_is_done(self.client().leases().delete(request).await.map_err(from_status))
+    }
+}
+
+impl Containerd {
+    /// As the builder of a tenant finds containerd.
+    fn client_of_builder(&self, tenant: &TenantId) -> Result<Client> {
+        self.client().in_namespace(&builds::namespace(self.client().namespace(), tenant))
     }
 }
 

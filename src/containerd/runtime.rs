@@ -1,6 +1,6 @@
 //! [`Runtime`] by containerd: each method is one call into the module of its subject.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{collections::HashSet, fs::File, path::PathBuf};
 
 use async_trait::async_trait;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
@@ -12,7 +12,7 @@ use crate::{
         Exit, FoundTask, NewContainer, RootfsMount, Runtime, RuntimeInfo, Stdio, StoredContainer, TaskIo,
     },
     model::{
-        Result,
+        Error, Result,
         error::Context,
         id::{ContainerId, ExecId, TenantId},
         job::JobLimits,
@@ -166,6 +166,19 @@ impl Runtime for Containerd {
 
     fn cgroup_path(&self, tenant: &TenantId, id: &ContainerId, parent: &str) -> String {
         self.cgroup_parents().cgroup(tenant, parent, id)
+    }
+
+    fn open_cgroup(&self, tenant: &TenantId, id: &ContainerId) -> Result<Vec<File>> {
+        let cgroup = self.cgroup_path(tenant, id, "");
+        self.cgroups().open(&cgroup).context(format!("opening the cgroup {cgroup}"))
+    }
+
+    async fn end_cgroup(&self, tenant: &TenantId, id: &ContainerId) -> Result<()> {
+        let cgroup = self.cgroup_path(tenant, id, "");
+        match self.cgroups().end(&cgroup).await {
+            true => Ok(()),
+            false => Err(Error::unavailable(format!("processes are left in the cgroup {cgroup}"))),
+        }
     }
 
     fn state_dir(&self, id: &ContainerId) -> PathBuf {

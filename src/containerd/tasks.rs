@@ -455,8 +455,6 @@ pub(super) async fn list_begun(containerd: &Containerd) -> Result<HashSet<Contai
     let unknown = tokio::task::spawn_blocking(move || child::begun(&address, &namespace, &runtime));
     let mut begun: HashSet<_> = list(containerd).await?.into_iter().map(|task| task.id).collect();
     begun.extend(unknown.await.context("looking for shims")?.into_iter().map(ContainerId::from_stored));
-    // Steps of BuildKit's builds are in this namespace too, and nobody's here.
-    begun.retain(ContainerId::is_complete);
     Ok(begun)
 }
 

@@ -80,6 +80,8 @@ pub struct ImageStore {
     trimming: tokio::sync::Mutex<()>,
     /// For questions whose answers are only shown.
     patience: known::Patience,
+    /// Manifests whose layers hold what their configurations say.
+    proven: reach::Proven,
 }
 
 impl ImageStore {
@@ -105,6 +107,7 @@ impl ImageStore {
             pulls: pull::Pulls::default(),
             trimming: tokio::sync::Mutex::default(),
             patience: known::Patience::default(),
+            proven: reach::Proven::default(),
         }
     }
 

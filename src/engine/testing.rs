@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     backend::{
+        builds::NoBuilders,
         images::{fake::FakeImages, samples::tar},
         network::fake::{FakeHosts, FakeNetwork},
         runtime::fake::FakeRuntime,
@@ -72,8 +73,12 @@ impl Fakes {
         let images = FakeImages::default();
         let hosts = FakeHosts::default();
         let network = hosts.of_machine();
-        let backends =
-            Backends { runtime: runtime.clone(), images: Arc::new(images.clone()), network: Arc::new(hosts.clone()) };
+        let backends = Backends {
+            runtime: runtime.clone(),
+            images: Arc::new(images.clone()),
+            network: Arc::new(hosts.clone()),
+            builders: Arc::new(NoBuilders),
+        };
         let engine = Engine::open_on(host, config, backends).await.expect("an engine on fakes opens");
         Self { engine, runtime, images, network, hosts, folder }
     }

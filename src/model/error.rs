@@ -460,6 +460,14 @@ impl Error {
         Self { refused_by: Some(rule), ..Self::forbidden(text) }
     }
 
+    /// The same of a builder that buildx makes itself (driver `docker-container`), which is what docker/setup-buildx-action asks for if it
+    /// is not told otherwise.
+    #[must_use]
+    pub fn or_the_default_builder(mut self) -> Self {
+        self.message.push_str("; the default builder (driver: docker) needs no privileges");
+        self
+    }
+
     /// The rule of a policy that did not allow what was asked.
     pub fn refused_by(&self) -> Option<Key> {
         self.refused_by
@@ -485,12 +493,13 @@ impl Error {
         )
     }
 
-    /// The same of a job, which BuildKit does not reach yet.
-    pub fn no_buildkit_for_jobs() -> Self {
-        Self::not_implemented(
-            "jobs have no BuildKit yet, since it would fetch outside of a job's network and share what jobs bring: set \
-             DOCKER_BUILDKIT=0, with which `docker build` uses the classic builder",
-        )
+    /// The same of a tenant whose policy does not allow a rule whole that is about what BuildKit does by itself.
+    pub fn buildkit_fetches_itself(policy: &str, rule: Key) -> Self {
+        let text = format!(
+            "refused by the policy {policy}, rule {rule}: BuildKit fetches images itself, and {rule} = true would allow it; \
+             DOCKER_BUILDKIT=0 docker build uses the classic builder, which asks"
+        );
+        Self { refused_by: Some(rule), ..Self::forbidden(text) }
     }
 
     /// An option of a Dockerfile's instruction that the classic builder has not.

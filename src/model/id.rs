@@ -98,11 +98,6 @@ macro_rules! hex_id {
                 }
             }
 
-            /// Whether it is one of ours by its form: others in containerd call their things otherwise.
-            pub fn is_complete(&self) -> bool {
-                self.0.len() == 64 && self.0.bytes().all(|c| c.is_ascii_digit() || matches!(c, b'a'..=b'f'))
-            }
-
             /// All 64 digits.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -155,7 +150,6 @@ mod tests {
         assert_eq!(id.as_str().len(), 64);
         assert!(id.as_str().chars().all(|c| c.is_ascii_hexdigit()));
         assert_ne!(id, ContainerId::random());
-        assert!(id.is_complete() && !ContainerId::from_stored("zo2m6xj7s9hqlnrjr6tyk2yhv").is_complete());
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! makes itself a builder.
 
 mod deaths;
+mod jobs;
 mod steps;
+mod walls;
 mod wire;
 
 use std::time::{Duration, Instant};
@@ -68,33 +70,6 @@ async fn what_is_built_is_an_image_as_any_other() {
     );
     assert!(again.succeeded, "{}", again.text);
     assert_eq!(builder.must(&["run", "--rm", "--network=none", "top"]), "hello\nclassic\n");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn names_are_the_callers_and_nobody_elses() {
-    let Some(builder) = Builder::start().await else { return };
-    let rootfs = builder.daemon.folder().join("box.tar");
-    std::fs::write(&rootfs, crate::support::boxes::rootfs()).unwrap();
-    let context = builder.context("FROM only-of-the-job\n", &[]);
-    // A job has an image of that name, and is told that BuildKit does not reach it.
-    let script = format!(
-        "docker import {} only-of-the-job > /dev/null && docker images -q only-of-the-job && exec {} build {}",
-        rootfs.display(),
-        builder.command(&[]).get_program().display(),
-        context.display()
-    );
-    let mut job = builder.daemon.ringer(&["job", "run", "--", "sh", "-c", &script]);
-    let config = builder.command(&[]);
-    for (name, value) in config.get_envs().filter_map(|(name, value)| Some((name, value?))) {
-        if name != "DOCKER_HOST" {
-            job.env(name, value);
-        }
-    }
-    let of_job = said(&mut job);
-    assert!(!of_job.succeeded && of_job.text.contains("jobs have no BuildKit yet"), "{}", of_job.text);
-    let other = builder.docker(&["build", context.to_str().unwrap()]);
-    assert!(!other.succeeded && !other.text.contains("jobs have no BuildKit"), "{}", other.text);
-    assert_eq!(builder.must(&["images", "-q", "only-of-the-job"]), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

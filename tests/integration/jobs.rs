@@ -3,7 +3,7 @@
 mod cli;
 mod deaths;
 mod limits;
-mod remains;
+pub mod remains;
 
 use std::time::{Duration, Instant};
 

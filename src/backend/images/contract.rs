@@ -26,6 +26,7 @@ pub async fn image_backend(backend: &dyn ImageBackend) {
     failed_uploads_tell_their_reason(backend).await;
     blob_with_unknown_digest_tells_it(backend).await;
     blob_without_lease_or_name_is_collected(backend).await;
+    a_builder_has_what_is_lent_and_nothing_else_is_taken(backend).await;
     names_belong_to_tenants(backend).await;
     tenants_with_similar_names_do_not_meet(backend).await;
     image_record_pins_content_and_snapshots(backend).await;
@@ -54,6 +55,33 @@ async fn store(backend: &dyn ImageBackend, lease: &Lease, descriptor: &Descripto
         writer.write(bytes.clone()).await.expect("writing");
         assert_eq!(writer.commit(HashMap::new()).await.expect("committing"), descriptor.digest);
     }
+}
+
+async fn a_builder_has_what_is_lent_and_nothing_else_is_taken(backend: &dyn ImageBackend) {
+    let (first, second) = (tenant("builder"), tenant("builder"));
+    let lease = backend.lease().await.unwrap();
+    let (lent, kept) = (write(backend, &lease, &fresh("lent")).await, write(backend, &lease, &fresh("kept")).await);
+    let absent = Descriptor::of("application/octet-stream", &fresh("absent"));
+    backend.lend(&first, &[lent.clone(), absent.clone()]).await.unwrap();
+    // Twice is once.
+    backend.lend(&first, std::slice::from_ref(&lent)).await.unwrap();
+    assert!(backend.take(&lease, &first, &lent).await.unwrap());
+    for (tenant, blob) in [(&first, &kept), (&first, &absent), (&second, &lent)] {
+        assert!(!backend.take(&lease, tenant, blob).await.unwrap());
+    }
+    // It stays with the builder when it is gone here, and can be had again.
+    backend.release(lease).await.unwrap();
+    backend.collect_garbage().await.unwrap();
+    assert_eq!(backend.blob_info(&lent.digest).await.unwrap(), None);
+    let lease = backend.lease().await.unwrap();
+    // Whoever knows the digest alone brings its bytes, or gets nothing.
+    let writer = backend.write_blob(&lease, &lent).await.unwrap().expect("it is the builder's");
+    assert_eq!(writer.offset(), 0);
+    drop(writer);
+    assert_eq!(backend.blob_info(&lent.digest).await.unwrap(), None);
+    assert!(backend.take(&lease, &first, &lent).await.unwrap());
+    assert!(backend.blob_info(&lent.digest).await.unwrap().is_some());
+    backend.release(lease).await.unwrap();
 }
 
 async fn blob_is_written_read_and_described(backend: &dyn ImageBackend) {

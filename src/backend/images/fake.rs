@@ -30,6 +30,8 @@ struct State {
     snapshots: HashMap<String, (String, u64)>,
     leases: HashMap<String, Held>,
     fail_unpack: Option<String>,
+    /// What the builders of tenants have.
+    builders: HashMap<TenantId, HashMap<Digest, Bytes>>,
     /// What containers changed, as tars.
     changes: HashMap<ContainerId, Bytes>,
 }
@@ -57,6 +59,12 @@ impl FakeImages {
     /// What a container's writable layer holds, as a layer's tar; one without entries if nobody says.
     pub fn set_changes(&self, container: &ContainerId, tar: Bytes) {
         self.state().changes.insert(container.clone(), tar);
+    }
+
+    /// Gives the builder of a tenant a blob.
+    pub fn give_builder(&self, tenant: &TenantId, bytes: &[u8]) {
+        let bytes = Bytes::copy_from_slice(bytes);
+        self.state().builders.entry(tenant.clone()).or_default().insert(Digest::of(&bytes), bytes);
     }
 
     /// How many blobs and snapshots are there.
@@ -184,6 +192,23 @@ impl ImageBackend for FakeImages {
         own.extend(labels);
         own.retain(|_, value| !value.is_empty());
         Ok(())
+    }
+
+    async fn lend(&self, tenant: &TenantId, blobs: &[Descriptor]) -> Result<()> {
+        let mut state = self.state();
+        let here = |blob: &Descriptor| Some((blob.digest.clone(), state.blobs.get(&blob.digest)?.0.clone()));
+        let lent: Vec<_> = blobs.iter().filter_map(here).collect();
+        state.builders.entry(tenant.clone()).or_default().extend(lent);
+        Ok(())
+    }
+
+    async fn take(&self, lease: &Lease, tenant: &TenantId, blob: &Descriptor) -> Result<bool> {
+        let mut state = self.state();
+        let has = state.builders.get(tenant).and_then(|blobs| blobs.get(&blob.digest)).cloned();
+        let Some(bytes) = has else { return Ok(false) };
+        state.hold(lease, &blob.digest)?;
+        state.blobs.entry(blob.digest.clone()).or_insert_with(|| (bytes, HashMap::new()));
+        Ok(true)
     }
 
     async fn has_snapshot(&self, lease: &Lease, chain_id: &str) -> Result<bool> {

@@ -5,7 +5,7 @@ mod process;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -415,6 +415,14 @@ impl Runtime for FakeRuntime {
         }
         let parent = if parent.is_empty() { "/ringer" } else { parent };
         format!("{parent}/{id}")
+    }
+
+    fn open_cgroup(&self, _: &TenantId, _: &ContainerId) -> Result<Vec<File>> {
+        Ok(Vec::new())
+    }
+
+    async fn end_cgroup(&self, _: &TenantId, _: &ContainerId) -> Result<()> {
+        Ok(())
     }
 
     fn state_dir(&self, id: &ContainerId) -> PathBuf {

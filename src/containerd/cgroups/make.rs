@@ -1,7 +1,8 @@
 //! Makes cgroups that hold several containers, with limits for all of them together.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,9 @@ const PERIOD: u64 = 100_000;
 
 /// Controllers of version 2 that containers' limits need.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "io", "pids", "hugetlb"];
+
+/// Controllers whose limits a job may have.
+const LIMITING: [&str; 3] = ["memory", "cpu", "pids"];
 
 impl Cgroups {
     /// Makes a cgroup in all hierarchies; one that is there is left as it is. In a unified tree its children get the controllers
@@ -27,6 +31,18 @@ impl Cgroups {
             hand_down_controllers(root, cgroup);
         }
         Ok(())
+    }
+
+    /// Makes a cgroup for processes, in the hierarchies that limit, and opens it: whoever writes `0` into each of the files is in it.
+    pub(in crate::containerd) fn open(&self, cgroup: &str) -> io::Result<Vec<File>> {
+        let mut folders: Vec<PathBuf> =
+            LIMITING.iter().filter_map(|controller| self.place(controller, cgroup)).collect();
+        folders.dedup();
+        let open = |folder: PathBuf| {
+            fs::create_dir_all(&folder)?;
+            File::options().write(true).open(folder.join("cgroup.procs"))
+        };
+        folders.into_iter().map(open).collect()
     }
 
     /// Sets limits of a cgroup that is there; what is not given is not limited.

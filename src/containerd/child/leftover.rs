@@ -22,9 +22,6 @@ use crate::{
 /// What shims get to pass on what the containers wrote last.
 const PASSING_ON: Duration = Duration::from_millis(20);
 
-/// Where containerd keeps bundles, below its state and its data.
-const TASKS: &str = "io.containerd.runtime.v2.task";
-
 /// Ends everything and takes it away. Goes on after failures; what a process holds on to is named in the log. Folders that
 /// nobody needs any more are set aside, to be removed by [`remove_gone`] when nobody waits for it.
 pub(super) fn end_all(options: &ChildOptions) {
@@ -47,10 +44,10 @@ pub(super) fn end_all(options: &ChildOptions) {
     drop(held);
     let gone = gone(options);
     set_aside(&pipes, &gone);
-    let state = options.run().join("state").join(TASKS);
+    let [state, data] = options.task_folders();
     remove_sockets(&state);
     unmount_below(&state, "an earlier daemon");
-    for folder in [state, options.root().join(TASKS), options.exec_root.join("oci")] {
+    for folder in [state, data, options.exec_root.join("oci")] {
         // What is still mounted somewhere below would be emptied.
         if mounted_below(&folder).is_empty() {
             set_aside(&folder, &gone);

@@ -1,42 +1,103 @@
 //! A builder beside the engine, BuildKit: a tenant as it sees it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use async_trait::async_trait;
 
 use crate::{
     backend::{
-        builds::{BuildImages, BuildTenant, StepNetwork, StepNetworks},
+        builds::{BuildImages, BuildRules, BuildTenant, LENT, StepNetwork, StepNetworks, Wish},
         images::ImageRecord,
     },
     engine::Engine,
     model::{
-        Result,
+        Error, Result,
         id::{ContainerId, TenantId},
         image::Descriptor,
+        policy::Key,
+        reference::Digest,
     },
+    policy::{self, Asked},
 };
 
 struct OfTenant {
     engine: Engine,
     tenant: TenantId,
+    /// Images that its builder was lent.
+    lent: Mutex<HashMap<Digest, Lent>>,
 }
 
+/// What was lent of an image, as its name's labels say it, and when.
+struct Lent {
+    labels: HashMap<String, String>,
+    since: Instant,
+}
+
+impl Lent {
+    /// Whether the builder still has it for a while.
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < LENT / 2
+    }
+}
+
+impl OfTenant {
+    /// Lends an image, unless the builder still has it for a while: each blob of it is a change of containerd's database.
+    async fn lend(&self, record: &ImageRecord) -> Result<()> {
+        let lent = || self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Lent { labels: record.labels.clone(), since: Instant::now() };
+        let has_it = |before: &Lent| before.labels == now.labels && before.is_fresh();
+        if lent().get(&record.target.digest).is_some_and(has_it) {
+            return Ok(());
+        }
+        self.engine.images.lend(record).await?;
+        let mut lent = lent();
+        lent.retain(|_, before| before.is_fresh());
+        lent.insert(record.target.digest.clone(), now);
+        Ok(())
+    }
+}
+
+/// What a builder does by itself, unseen by us: who may not do all of it cannot have one.
+const ITS_OWN: [Key; 2] = [Key::Registries, Key::Pull];
+
 impl Engine {
+    /// 403 if the policy of a tenant lets it have no builder.
+    pub fn permit_builder(&self, tenant: &TenantId) -> Result<()> {
+        let policy = self.tenants.get(tenant)?.policy();
+        match ITS_OWN.into_iter().find(|key| !policy::allows_all(&policy, *key)) {
+            None => Ok(()),
+            Some(key) => Err(Error::buildkit_fetches_itself(&policy.name, key)),
+        }
+    }
+
     /// A tenant, for a builder that works in its name.
     pub fn build_tenant(&self, tenant: &TenantId) -> Arc<dyn BuildTenant> {
-        Arc::new(OfTenant { engine: self.clone(), tenant: tenant.clone() })
+        Arc::new(OfTenant { engine: self.clone(), tenant: tenant.clone(), lent: Mutex::default() })
+    }
+}
+
+impl BuildRules for OfTenant {
+    fn permit(&self, wish: Wish<'_>) -> Result<()> {
+        self.engine.tenants.get(&self.tenant)?.permit(match wish {
+            Wish::Steps(host_config) => Asked::Build(host_config),
+            Wish::Push(reference) => Asked::Push(reference),
+        })
     }
 }
 
 #[async_trait]
 impl BuildImages for OfTenant {
     async fn get(&self, name: &str) -> Result<Option<ImageRecord>> {
-        self.engine.images.backend.get_image(&self.tenant, name).await
-    }
-
-    async fn list(&self) -> Result<Vec<ImageRecord>> {
-        self.engine.images.backend.list_images(&self.tenant).await
+        let found = self.engine.images.backend.get_image(&self.tenant, name).await?;
+        if let Some(record) = &found {
+            self.lend(record).await?;
+        }
+        Ok(found)
     }
 
     async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord> {
@@ -62,7 +123,8 @@ impl StepNetworks for OfTenant {
         }
     }
 
-    fn host(&self) -> Result<Option<PathBuf>> {
-        Ok(self.engine.network_of(&self.tenant)?.namespace())
+    async fn host(&self) -> Result<Option<PathBuf>> {
+        let (engine, scope) = (self.engine.clone(), self.engine.scope_of(&self.tenant)?);
+        self.engine.run("open_host", async move { engine.open_host(&scope).await }).await
     }
 }

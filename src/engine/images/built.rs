@@ -1,19 +1,25 @@
-//! Names as a builder beside the engine sees and sets them: BuildKit, whose results lie in our content store when it names them.
+//! Images between the engine and a builder beside it, BuildKit, which has a namespace of its own in our containerd: what the tenant has
+//! is lent to it for `FROM`, what it builds is taken when it gives it a name.
+
+use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-use super::{ImageStore, keep::record, reach::Held};
+use super::{ImageStore, keep::record, reach::Held, tree::Walk};
 use crate::{
-    backend::{builds::DANGLING, images::ImageRecord},
+    backend::{
+        builds::DANGLING,
+        images::{ImageRecord, Lease},
+    },
     engine::{Engine, tenants::Scope},
     model::{
         Error, Result,
+        id::TenantId,
         image::{
             Descriptor,
-            documents::{Index, media_type},
+            documents::{Index, Manifest, media_type},
         },
-        limits,
-        reference::Reference,
+        reference::{Digest, Reference},
     },
 };
 
@@ -23,16 +29,26 @@ impl Engine {
         let reference = if name.starts_with(DANGLING) { None } else { Some(Reference::parse(name)?) };
         let (engine, scope, target, named) = (self.clone(), scope.clone(), target.clone(), name.to_owned());
         self.run("put_built", async move {
-            engine.name_built(&scope, reference.as_ref(), &target).await?;
+            let images = &engine.images.backend;
+            let lease = images.lease().await?;
+            let result = engine.name_built(&scope, reference.as_ref(), &target, &lease).await;
+            images.release(lease).await?;
+            result?;
             Ok(record(scope.tenant(), &named, &target))
         })
         .await
     }
 
-    /// Gives what was built its name, with dockerd's events.
-    async fn name_built(&self, scope: &Scope, name: Option<&Reference>, target: &Descriptor) -> Result<()> {
+    /// Takes what was built and gives it its name, with dockerd's events.
+    async fn name_built(
+        &self,
+        scope: &Scope,
+        name: Option<&Reference>,
+        target: &Descriptor,
+        lease: &Lease,
+    ) -> Result<()> {
         let (images, tenant, id) = (&self.images, scope.tenant(), target.digest.as_str());
-        let held = images.parts(target).await?;
+        let held = images.take_built(lease, tenant, target).await?;
         images.forget_tree(&target.digest);
         let Some(name) = name else {
             images.keep_nameless(tenant, target, held).await?;
@@ -49,93 +65,202 @@ impl Engine {
 }
 
 impl ImageStore {
-    /// What an image that was built here consists of: all documents below it, which its builder has just written.
-    async fn parts(&self, target: &Descriptor) -> Result<Held> {
-        let mut parts = Vec::new();
-        let mut open = vec![target.clone()];
+    /// Takes an image from the builder of a tenant, with all that it names and the builder has, and pins it as any other. It is unpacked
+    /// when a container needs it. Answers which documents below it came with it.
+    async fn take_built(&self, lease: &Lease, tenant: &TenantId, target: &Descriptor) -> Result<Held> {
+        let (mut walk, mut open) = (Walk::default(), vec![target.clone()]);
+        let (mut taken, mut indexes) = (BTreeSet::new(), Vec::new());
         while let Some(next) = open.pop() {
-            if !media_type::is_index(&next.media_type) {
+            if !walk.enter(&next)? || !self.backend.take(lease, tenant, &next).await? {
                 continue;
             }
-            let index = Index::parse(&self.read_document(&next).await?)?;
-            if parts.len() + index.manifests.len() > limits::INDEX_TOTAL {
-                return Err(Error::index_too_wide());
+            taken.insert(next.digest.clone());
+            let document = self.read_document(&next).await?;
+            if media_type::is_index(&next.media_type) {
+                let index = Index::parse(&document)?;
+                open.extend(index.manifests.iter().cloned());
+                indexes.push((next, index));
+                continue;
             }
-            for entry in index.manifests {
-                if self.is_here(&entry.digest, None).await? {
-                    parts.push(entry.digest.clone());
-                    open.push(entry);
+            let manifest = Manifest::parse(&document)?;
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                if !self.backend.take(lease, tenant, blob).await? {
+                    return Err(not_built(&blob.digest));
                 }
             }
+            self.pin_blobs(&next, &manifest).await?;
         }
-        Ok(parts.into_iter().collect())
+        for (descriptor, index) in &indexes {
+            self.pin_entries(descriptor, index, |entry| taken.contains(&entry.digest)).await?;
+        }
+        match taken.remove(&target.digest) {
+            true => Ok(taken.into_iter().collect()),
+            false => Err(not_built(&target.digest)),
+        }
     }
+
+    /// Lends what a tenant has of an image to its builder.
+    pub(crate) async fn lend(&self, record: &ImageRecord) -> Result<()> {
+        let held = Held::of([record]);
+        let (mut walk, mut open, mut lent) = (Walk::default(), vec![record.target.clone()], Vec::new());
+        while let Some(next) = open.pop() {
+            let is_own =
+                next.digest == record.target.digest || held.as_ref().is_none_or(|held| held.contains(&next.digest));
+            if !walk.enter(&next)? || !is_own || !self.is_here(&next.digest, None).await? {
+                continue;
+            }
+            let document = self.read_document(&next).await?;
+            if media_type::is_index(&next.media_type) {
+                open.extend(Index::parse(&document)?.manifests);
+            } else {
+                let manifest = Manifest::parse(&document)?;
+                lent.extend(manifest.layers);
+                lent.push(manifest.config);
+            }
+            lent.push(next);
+        }
+        self.backend.lend(&record.tenant, &lent).await
+    }
+}
+
+/// As containerd says it.
+fn not_built(digest: &Digest) -> Error {
+    Error::not_found(format!("content {digest}: not found"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
+        backend::images::samples::tar,
         engine::testing::Fakes,
-        model::{
-            id::TenantId,
-            image::documents::{ImageDocument, RootFs},
-            reference::Digest,
-        },
+        model::image::documents::{ImageDocument, RootFs},
     };
 
-    /// An index as BuildKit writes it: an image without layers, and something that is no image.
-    async fn built(engine: &Engine) -> (Descriptor, [Digest; 2]) {
-        let images = &engine.images;
-        let lease = images.backend.lease().await.unwrap();
-        let document = ImageDocument { rootfs: RootFs::default(), ..ImageDocument::default() };
-        let (manifest, _) = images.store_manifest(&lease, &document, Vec::new()).await.unwrap();
-        let statement = Descriptor::of(media_type::OCI_MANIFEST, b"{\"schemaVersion\":2}");
-        images.store_document(&lease, &statement, b"{\"schemaVersion\":2}").await.unwrap();
-        let parts = [manifest.digest.clone(), statement.digest.clone()];
-        let index = Index {
-            schema_version: 2,
-            media_type: media_type::OCI_INDEX.to_owned(),
-            manifests: vec![manifest, statement],
-            annotations: IndexMap::new(),
-        };
-        let bytes = serde_json::to_vec(&index).unwrap();
-        let target = Descriptor::of(media_type::OCI_INDEX, &bytes);
-        images.store_document(&lease, &target, &bytes).await.unwrap();
-        (target, parts)
+    /// An image as BuildKit has it: an index of a manifest with a layer, and of what is no image.
+    struct Built {
+        target: Descriptor,
+        below: [Digest; 2],
+        layer: Digest,
+    }
+
+    impl Built {
+        /// In the builder of a tenant, but for `left_out`.
+        fn by(fakes: &Fakes, tenant: &TenantId, left_out: &str) -> Self {
+            let store = |kind: &str, name: &str, bytes: &[u8]| {
+                if name != left_out {
+                    fakes.images.give_builder(tenant, bytes);
+                }
+                Descriptor::of(kind, bytes)
+            };
+            let layer_tar = tar(&[]);
+            // Another tar than its configuration says.
+            let blob = if left_out == "truth" { tar(&[("lie", b"")]) } else { layer_tar.clone() };
+            let layer = store(media_type::OCI_LAYER, "layer", &blob);
+            let diff_ids = vec![Digest::of(&layer_tar)];
+            let document =
+                ImageDocument { rootfs: RootFs { diff_ids, ..RootFs::default() }, ..ImageDocument::default() };
+            let manifest = |name: &str, document: &ImageDocument, layers: Vec<Descriptor>| {
+                let config = store(media_type::OCI_CONFIG, "config", &serde_json::to_vec(document).unwrap());
+                let annotations = IndexMap::from([("of".to_owned(), name.to_owned())]);
+                let media = media_type::OCI_MANIFEST.to_owned();
+                let manifest = Manifest { schema_version: 2, media_type: media, config, layers, annotations };
+                store(media_type::OCI_MANIFEST, name, &serde_json::to_vec(&manifest).unwrap())
+            };
+            let manifests = vec![
+                manifest("image", &document, vec![layer.clone()]),
+                manifest("statement", &ImageDocument::default(), Vec::new()),
+            ];
+            let below = [manifests[0].digest.clone(), manifests[1].digest.clone()];
+            let media = media_type::OCI_INDEX.to_owned();
+            let index = Index { schema_version: 2, media_type: media, manifests, annotations: IndexMap::new() };
+            let target = store(media_type::OCI_INDEX, "index", &serde_json::to_vec(&index).unwrap());
+            Self { target, below, layer: layer.digest }
+        }
     }
 
     async fn names(engine: &Engine, tenant: &TenantId) -> Vec<ImageRecord> {
         engine.images.backend.list_images(tenant).await.unwrap()
     }
 
+    const NAME: &str = "docker.io/library/x:latest";
+
     #[tokio::test]
     async fn what_is_built_is_the_tenants_alone_with_all_its_parts() {
-        let Fakes { engine, folder: _folder, .. } = Fakes::new().await;
-        let other = "other".parse().unwrap();
-        let (scope, _of_other) = (engine.default_scope(), engine.scope_for(&other));
-        let (target, parts) = built(&engine).await;
-        let name = "docker.io/library/x:latest";
-        engine.put_built(&scope, name, &target).await.unwrap();
-        let stored = names(&engine, scope.tenant()).await;
-        assert_eq!((stored.len(), stored[0].name.as_str()), (1, name));
-        assert_eq!(Held::of(&stored), Some(parts.into_iter().collect()));
-        assert!(names(&engine, &other).await.is_empty());
+        let fakes = Fakes::new().await;
+        let (engine, other) = (&fakes.engine, "other".parse().unwrap());
+        let (scope, of_other) = (engine.default_scope(), engine.scope_for(&other));
+        let built = Built::by(&fakes, scope.tenant(), "");
+        engine.put_built(&scope, NAME, &built.target).await.unwrap();
+        let stored = names(engine, scope.tenant()).await;
+        assert_eq!((stored.len(), stored[0].name.as_str()), (1, NAME));
+        assert_eq!(Held::of(&stored), Some(built.below.iter().cloned().collect()));
+        assert!(names(engine, &other).await.is_empty());
         // Named again, and without a name while it has one: nothing more.
-        engine.put_built(&scope, name, &target).await.unwrap();
-        engine.put_built(&scope, &format!("{DANGLING}{}", target.digest), &target).await.unwrap();
-        assert_eq!(names(&engine, scope.tenant()).await.len(), 1);
+        engine.put_built(&scope, NAME, &built.target).await.unwrap();
+        engine.put_built(&scope, &format!("{DANGLING}{}", built.target.digest), &built.target).await.unwrap();
+        assert_eq!(names(engine, scope.tenant()).await.len(), 1);
+        // All of it outlives the lease under which it was taken.
+        engine.images.backend.collect_garbage().await.unwrap();
+        for digest in built.below.iter().chain([&built.layer]) {
+            assert!(engine.images.is_here(digest, None).await.unwrap(), "{digest}");
+        }
+        // Another one, whose builder knows the names and has nothing, gets nothing.
+        let error = engine.put_built(&of_other, NAME, &built.target).await.unwrap_err();
+        assert!(error.message().ends_with("not found"), "{error}");
+        let without = Built::by(&fakes, &other, "layer");
+        let error = engine.put_built(&of_other, NAME, &without.target).await.unwrap_err();
+        assert_eq!(error.message(), format!("content {}: not found", without.layer));
+        assert!(names(engine, &other).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_builder_is_lent_what_its_tenant_has() {
+        let fakes = Fakes::new().await;
+        let (engine, other) = (&fakes.engine, "other".parse().unwrap());
+        let (scope, of_other) = (engine.default_scope(), engine.scope_for(&other));
+        let built = Built::by(&fakes, scope.tenant(), "");
+        engine.put_built(&scope, NAME, &built.target).await.unwrap();
+        // The other one has the index, and nothing of what it names.
+        let images = &engine.images;
+        let record = record(&other, NAME, &built.target);
+        images.backend.put_image(&ImageRecord { labels: Held::default().labels(), ..record }).await.unwrap();
+        for (scope, has) in [(&scope, true), (&of_other, false)] {
+            let record = names(engine, scope.tenant()).await.remove(0);
+            images.lend(&record).await.unwrap();
+            let lease = images.backend.lease().await.unwrap();
+            for digest in built.below.iter().chain([&built.layer]) {
+                let blob = Descriptor { digest: digest.clone(), ..built.target.clone() };
+                assert_eq!(images.backend.take(&lease, scope.tenant(), &blob).await.unwrap(), has, "{digest}");
+            }
+            assert!(images.backend.take(&lease, scope.tenant(), &built.target).await.unwrap());
+        }
     }
 
     #[tokio::test]
     async fn a_name_that_moves_leaves_its_image_without_one() {
-        let Fakes { engine, folder: _folder, .. } = Fakes::with_box().await;
-        let scope = engine.default_scope();
-        let before = names(&engine, scope.tenant()).await.remove(0);
-        let (target, _) = built(&engine).await;
-        engine.put_built(&scope, "docker.io/library/box:latest", &target).await.unwrap();
-        let mut names: Vec<_> = names(&engine, scope.tenant()).await.into_iter().map(|record| record.name).collect();
+        let fakes = Fakes::with_box().await;
+        let (engine, scope) = (&fakes.engine, fakes.engine.default_scope());
+        let before = names(engine, scope.tenant()).await.remove(0);
+        let built = Built::by(&fakes, scope.tenant(), "");
+        engine.put_built(&scope, "docker.io/library/box:latest", &built.target).await.unwrap();
+        let mut names: Vec<_> = names(engine, scope.tenant()).await.into_iter().map(|record| record.name).collect();
         names.sort();
         assert_eq!(names, ["docker.io/library/box:latest", before.target.digest.as_str()]);
+    }
+
+    #[tokio::test]
+    async fn a_configuration_opens_no_layer_that_its_blobs_do_not_hold() {
+        // The layer of `box` is unpacked, and somebody else's.
+        let fakes = Fakes::with_box().await;
+        let (engine, other) = (&fakes.engine, "other".parse().unwrap());
+        let scope = engine.scope_for(&other);
+        let lie = Built::by(&fakes, &other, "truth");
+        engine.put_built(&scope, NAME, &lie.target).await.unwrap();
+        let error = engine.image_for_container(&scope, "x", None).await.unwrap_err();
+        assert!(error.message().contains(lie.layer.as_str()), "{error}");
+        let truth = Built::by(&fakes, &other, "");
+        engine.put_built(&scope, NAME, &truth.target).await.unwrap();
+        engine.image_for_container(&scope, "x", None).await.unwrap();
     }
 }

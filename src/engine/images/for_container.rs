@@ -25,7 +25,10 @@ impl Engine {
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(reference, &wanted()));
         let (variant, content) = chosen?;
         let chain_id = content.top_chain();
-        if !chain_id.is_empty() && !self.images.is_unpacked(&chain_id).await? {
+        let manifest = &variant.descriptor.digest;
+        // That the layers of its configuration are unpacked says nothing of who has them.
+        let is_ready = self.images.proven.has(manifest) && self.images.is_unpacked(&chain_id).await?;
+        if !chain_id.is_empty() && !is_ready {
             let lease = self.images.backend.lease().await?;
             let unpacked = self.images.unpack(&lease, &content.manifest, &content.document).await;
             let pinned = match unpacked {
@@ -34,6 +37,7 @@ impl Engine {
             };
             self.images.backend.release(lease).await?;
             pinned?;
+            self.images.proven.add(manifest);
         }
         Ok(ImageForContainer {
             id: found.target.digest.clone(),

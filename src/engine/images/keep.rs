@@ -94,17 +94,22 @@ impl ImageStore {
         manifest: &Manifest,
         document: &ImageDocument,
     ) -> Result<()> {
-        let layers = manifest.layers.iter().enumerate();
-        let mut labels: HashMap<String, String> = layers
-            .map(|(n, layer)| (format!("containerd.io/gc.ref.content.l.{n}"), layer.digest.to_string()))
-            .collect();
-        labels.insert("containerd.io/gc.ref.content.config".to_owned(), manifest.config.digest.to_string());
-        self.backend.label_blob(&descriptor.digest, labels).await?;
+        self.pin_blobs(descriptor, manifest).await?;
         if let Some(top) = document.chain_ids().pop() {
             let label = format!("containerd.io/gc.ref.snapshot.{}", self.backend.snapshotter());
             self.backend.label_blob(&manifest.config.digest, HashMap::from([(label, top)])).await?;
         }
         Ok(())
+    }
+
+    /// The first half of that, for an image that is not unpacked yet.
+    pub(crate) async fn pin_blobs(&self, descriptor: &Descriptor, manifest: &Manifest) -> Result<()> {
+        let layers = manifest.layers.iter().enumerate();
+        let mut labels: HashMap<String, String> = layers
+            .map(|(n, layer)| (format!("containerd.io/gc.ref.content.l.{n}"), layer.digest.to_string()))
+            .collect();
+        labels.insert("containerd.io/gc.ref.content.config".to_owned(), manifest.config.digest.to_string());
+        self.backend.label_blob(&descriptor.digest, labels).await
     }
 
     /// Unpacks what is not unpacked yet. The layers' blobs must be here.

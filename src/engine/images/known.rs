@@ -167,6 +167,14 @@ impl ImageBackend for Remembering {
         self.store.write_new_blob(lease).await
     }
 
+    async fn lend(&self, tenant: &TenantId, blobs: &[Descriptor]) -> Result<()> {
+        self.store.lend(tenant, blobs).await
+    }
+
+    async fn take(&self, lease: &Lease, tenant: &TenantId, blob: &Descriptor) -> Result<bool> {
+        self.store.take(lease, tenant, blob).await
+    }
+
     async fn label_blob(&self, digest: &Digest, labels: HashMap<String, String>) -> Result<()> {
         self.store.label_blob(digest, labels).await
     }

@@ -7,12 +7,12 @@
 //!   registry's repository has given it before, or says that it has it and has given it from another, or the tenant has an image with it;
 //!   else it is fetched again and compared.
 //! - A configuration names the tars of layers, by which unpacked layers are found. A blob has to hold that tar
-//!   ([`ImageStore::holds_tar`]).
+//!   ([`ImageStore::holds_tar`]), which is seen to before a container is made of an image, wherever that came from ([`Proven`]).
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io::Read,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -47,6 +47,9 @@ const PER_LABEL: usize = 50;
 
 /// The label by which containerd's tools know the tar in a packed blob.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+
+/// Manifests that are remembered as proven.
+const PROVEN: usize = 16_384;
 
 /// Bytes that are hashed at once.
 const CHUNK: usize = 256 << 10;
@@ -182,6 +185,28 @@ impl Reach {
             Ok(own)
         };
         self.own.get_or_try_init(read).await
+    }
+}
+
+/// Manifests whose layers were compared with what their configurations name, by this daemon. A manifest names both, so once is enough.
+#[derive(Default)]
+pub(super) struct Proven(Mutex<HashSet<Digest>>);
+
+impl Proven {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has(&self, manifest: &Digest) -> bool {
+        self.lock().contains(manifest)
+    }
+
+    pub(super) fn add(&self, manifest: &Digest) {
+        let mut proven = self.lock();
+        if proven.len() >= PROVEN {
+            proven.clear();
+        }
+        proven.insert(manifest.clone());
     }
 }
 

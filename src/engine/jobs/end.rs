@@ -53,6 +53,8 @@ impl Engine {
         tenant.close();
         job.close_door().await;
         without_runner?;
+        // Its clients leave with it, and nobody can have it started any more.
+        self.backends.builders.remove(tenant.id()).await?;
         self.remove_things_of(&tenant, report).await?;
         self.backends.runtime.remove_parent(tenant.id()).await?;
         let socket = self.job_folder(job);

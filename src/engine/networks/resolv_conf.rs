@@ -36,10 +36,18 @@ pub struct Overrides<'a> {
 impl ResolvConf {
     /// Reads the host's. With systemd-resolved, the servers behind it: a container cannot reach 127.0.0.53.
     pub fn of_host() -> Self {
-        let read = |path: &str| Self::parse(&std::fs::read_to_string(Path::new(path)).unwrap_or_default());
-        let own = read("/etc/resolv.conf");
+        let own = Self::in_etc();
         let is_resolved = own.servers == [IpAddr::from([127, 0, 0, 53])];
-        if is_resolved && Path::new(BEHIND_RESOLVED).exists() { read(BEHIND_RESOLVED) } else { own }
+        if is_resolved && Path::new(BEHIND_RESOLVED).exists() { Self::read(BEHIND_RESOLVED) } else { own }
+    }
+
+    /// As programs of the machine read it.
+    pub fn in_etc() -> Self {
+        Self::read("/etc/resolv.conf")
+    }
+
+    fn read(path: &str) -> Self {
+        Self::parse(&std::fs::read_to_string(path).unwrap_or_default())
     }
 
     /// Reads a file's text.

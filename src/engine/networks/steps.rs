@@ -1,10 +1,15 @@
 //! The network of a build's step that BuildKit runs: what a container of the default bridge has, without a container of ours.
 
+use std::path::PathBuf;
+
 use crate::{
     backend::builds::StepNetwork,
     engine::{
         Engine,
-        networks::runs::{RunNamespace, RunNetwork},
+        networks::{
+            resolv_conf::ResolvConf,
+            runs::{RunNamespace, RunNetwork},
+        },
         tenants::Scope,
     },
     model::{
@@ -33,6 +38,13 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// Where the tenant's host is, for a process that is in no container: names resolve there.
+    pub(crate) async fn open_host(&self, scope: &Scope) -> Result<Option<PathBuf>> {
+        let host = scope.network();
+        host.relay_names(&ResolvConf::in_etc().servers).await?;
+        Ok(host.namespace())
     }
 
     /// Takes it back.

@@ -20,8 +20,13 @@ pub fn kill_client(mut build: std::process::Child) {
 
 /// A build that has come to its endless step.
 pub async fn begun(builder: &Builder, mark: &str) -> std::process::Child {
+    begun_at(builder, &builder.daemon.host(), mark).await
+}
+
+/// The same at another socket.
+pub async fn begun_at(builder: &Builder, host: &str, mark: &str) -> std::process::Child {
     let context = builder.context(&endless(mark), &[]);
-    let mut command = builder.command(&["build", "--no-cache", context.to_str().unwrap()]);
+    let mut command = builder.cli.docker(host, &["build", "--no-cache", context.to_str().unwrap()]);
     let build = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the CLI is there");
     until("the step runs", async || runs(mark)).await;
     build
@@ -32,7 +37,7 @@ pub fn runs(mark: &str) -> bool {
     !processes_with(&format!("sleep 4242{mark}")).is_empty()
 }
 
-fn kill(pid: i32) {
+pub fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL).expect("it runs");
 }
 
@@ -41,7 +46,7 @@ fn builds(builder: &Builder) {
     assert!(build.succeeded, "{}", build.text);
 }
 
-fn buildkitd(builder: &Builder) -> Vec<i32> {
+pub fn buildkitd(builder: &Builder) -> Vec<i32> {
     processes_with(&format!("--config {}", builder.daemon.folder().join("run/buildkit").display()))
 }
 

@@ -25,7 +25,7 @@ pub async fn gone_of(daemon: &Daemon, job: &str) {
     }
 }
 
-/// Records, folders and sockets, mounts, cgroups, names of images and containers in containerd, links and rules.
+/// Records, folders and sockets, mounts, cgroups, namespaces of builders, names of images and containers in containerd, links and rules.
 pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     let mut left = named(daemon.folder(), job);
     let parent = format!("/ringer-{}/", daemon.instance());
@@ -33,7 +33,9 @@ pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     let (mounts, folder) =
         (fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), daemon.folder().display().to_string());
     left.extend(mounts.lines().filter(|line| line.contains(job) && line.contains(&folder)).map(str::to_owned));
-    for kind in [&["images", "ls"][..], &["containers", "ls"], &["snapshots", "ls"], &["leases", "ls"]] {
+    for kind in
+        [&["namespaces", "ls"][..], &["images", "ls"], &["containers", "ls"], &["snapshots", "ls"], &["leases", "ls"]]
+    {
         let listed = ctr(daemon, kind);
         left.extend(listed.lines().filter(|line| line.contains(job)).map(str::to_owned));
     }

@@ -31,6 +31,16 @@ impl Buildx {
         Some(Self { program: docker.join("usr/bin/docker"), folder })
     }
 
+    /// Its program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// That of buildx.
+    pub fn plugin(&self) -> PathBuf {
+        self.folder.path().join("cli-plugins/docker-buildx")
+    }
+
     /// The CLI on a socket.
     pub fn docker(&self, host: &str, arguments: &[&str]) -> Command {
         let mut docker = Command::new(&self.program);

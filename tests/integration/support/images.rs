@@ -9,7 +9,7 @@ use std::{
 };
 
 use ringer::{
-    backend::{images::samples, network::fake::FakeHosts, runtime::fake::FakeRuntime},
+    backend::{builds::NoBuilders, images::samples, network::fake::FakeHosts, runtime::fake::FakeRuntime},
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::{Backends, Engine, config::EngineConfig},
     model::id::TenantId,
@@ -51,6 +51,7 @@ impl Store {
                 runtime: Arc::new(FakeRuntime::new(folder)),
                 images: Arc::new(self.containerd.clone()),
                 network: Arc::new(FakeHosts::default()),
+                builders: Arc::new(NoBuilders),
             };
             Engine::open(config, backends).await.expect("an engine opens")
         };

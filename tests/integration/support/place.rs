@@ -64,7 +64,7 @@ impl Drop for Place {
 }
 
 /// A listener that belongs to a network namespace, whoever accepts from it.
-fn listen(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(namespace: &Path, address: SocketAddr) -> io::Result<TcpListener> {
     within(namespace, move || TcpListener::bind(address))
 }
 

@@ -64,7 +64,11 @@ pub struct Registry {
 impl Registry {
     /// Starts an empty one.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
+        Self::serve_at(TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback"))
+    }
+
+    /// Starts one on a port that is open already.
+    pub fn serve_at(listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("a bound socket");
         let state = Arc::new(Mutex::new(State { ranges: true, ..State::default() }));
         let shared = state.clone();

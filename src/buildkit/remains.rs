@@ -1,0 +1,149 @@
+//! Where a tenant's builder is, and what there is of it: also when it does not run any more, or did in an earlier life of the daemon.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    BUILDKITD, Options,
+    containers::name_of,
+    leftover::{Left, unmount_below},
+};
+use crate::{
+    backend::{builds, runtime::Runtime},
+    model::{
+        Error, Result,
+        error::Context,
+        id::{ContainerId, TenantId},
+    },
+    processes::mounts,
+};
+
+/// Where its files are.
+#[derive(Clone, Debug)]
+pub(super) struct Folders {
+    /// Its cache.
+    pub(super) root: PathBuf,
+    /// Sockets, configuration and log.
+    pub(super) run: PathBuf,
+}
+
+impl Folders {
+    pub(super) fn of(options: &Options, slot: &str) -> Self {
+        let below = |root: &Path| root.join("buildkit").join(slot);
+        Self { root: below(&options.data_root), run: below(&options.exec_root) }
+    }
+
+    /// Where buildkitd serves.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.run.join("buildkitd.sock")
+    }
+
+    /// What it takes for containerd.
+    pub(super) fn facade(&self) -> PathBuf {
+        self.run.join("containerd.sock")
+    }
+
+    /// Its network plugins and their configuration.
+    pub(super) fn plugins(&self) -> PathBuf {
+        self.run.join("cni")
+    }
+
+    /// All its sockets.
+    fn sockets(&self) -> [PathBuf; 3] {
+        [self.socket(), self.facade(), self.traces()]
+    }
+
+    /// Where steps that tell of themselves find it.
+    pub(super) fn traces(&self) -> PathBuf {
+        self.run.join("otel.sock")
+    }
+
+    fn remove(&self) -> Result<()> {
+        // What is still mounted somewhere below would be emptied.
+        if let Some(mounted) = mounts::mounted_below(&self.root).first() {
+            return Err(Error::unavailable(format!("{} is still mounted", mounted.display())));
+        }
+        // The cache goes last: by it we know that there is something.
+        [&self.run, &self.root].into_iter().try_for_each(|folder| match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(format!("removing {}", folder.display()))
+            }
+            _ => Ok(()),
+        })
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.run.join("log")
+    }
+
+    /// Whether there is anything.
+    fn exist(&self) -> bool {
+        self.root.exists() || self.run.exists()
+    }
+
+    /// What it writes and mounts for the time of a step.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+}
+
+/// One tenant's.
+pub(super) struct Remains {
+    pub(super) tenant: TenantId,
+    pub(super) folders: Folders,
+    options: Arc<Options>,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl Remains {
+    pub(super) fn of(options: &Arc<Options>, runtime: &Arc<dyn Runtime>, tenant: &TenantId) -> Self {
+        let folders = Folders::of(options, tenant.as_str());
+        Self { tenant: tenant.clone(), folders, options: options.clone(), runtime: runtime.clone() }
+    }
+
+    /// Its namespace in containerd.
+    pub(super) fn namespace(&self) -> String {
+        builds::namespace(&self.options.place.namespace, &self.tenant)
+    }
+
+    /// Opens the cgroup of its buildkitd, which is called as a container's.
+    pub(super) fn open_cgroup(&self) -> Result<Vec<File>> {
+        self.runtime.open_cgroup(&self.tenant, &Self::cgroup())
+    }
+
+    fn cgroup() -> ContainerId {
+        name_of(BUILDKITD)
+    }
+
+    /// Takes away what a buildkitd left that was killed. The cache stays.
+    pub(super) async fn tidy(&self) -> Result<Left> {
+        // Programs that it had started.
+        self.runtime.end_cgroup(&self.tenant, &Self::cgroup()).await?;
+        let left = Left::of(&self.options.place, &self.namespace()).await?;
+        left.end_containers().await?;
+        unmount_below(&self.folders.root).await;
+        let _not_there = fs::remove_dir_all(self.folders.temporary());
+        for socket in self.folders.sockets() {
+            let _not_there = fs::remove_file(socket);
+        }
+        Ok(left)
+    }
+
+    /// Takes everything away. Nothing of it runs.
+    pub(super) async fn remove(&self) -> Result<()> {
+        if !self.folders.exist() {
+            return Ok(());
+        }
+        self.tidy().await?.remove_namespaces().await?;
+        for folder in &self.options.place.folders {
+            let _in_use_or_not_there = fs::remove_dir(folder.join(self.namespace()));
+        }
+        let folders = self.folders.clone();
+        let removed = tokio::task::spawn_blocking(move || folders.remove());
+        removed.await.context("removing the folders of a builder")?
+    }
+}

@@ -1,0 +1,118 @@
+//! Results of builds on their way to the engine. buildkitd names an image before it has fetched those of its layers that no step needed:
+//! such a name waits for the end of its build, of which no client hears before the image is there.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use containerd_client::services::v1::Image;
+
+use super::{front::lock, names};
+use crate::{
+    backend::builds::BuildTenant,
+    model::{ErrorKind, Result},
+};
+
+/// Those of one slot.
+pub(super) struct Results {
+    tenant: Arc<dyn BuildTenant>,
+    /// Images of which something is still to come, by their names.
+    waiting: Mutex<HashMap<String, Image>>,
+    /// Builds that go on.
+    building: AtomicUsize,
+}
+
+/// Held while a build goes on.
+pub(super) struct Building(Arc<Results>);
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        // What nobody waits for any more has failed.
+        if self.0.building.fetch_sub(1, Ordering::AcqRel) == 1 {
+            lock(&self.0.waiting).clear();
+        }
+    }
+}
+
+impl Results {
+    pub(super) fn of(tenant: Arc<dyn BuildTenant>) -> Self {
+        Self { tenant, waiting: Mutex::default(), building: AtomicUsize::new(0) }
+    }
+
+    /// A build begins.
+    pub(super) fn begin(self: &Arc<Self>) -> Building {
+        self.building.fetch_add(1, Ordering::AcqRel);
+        Building(self.clone())
+    }
+
+    /// Names an image, now or when all of it is there.
+    pub(super) async fn put(&self, image: Image) -> Result<Image> {
+        // The last one counts.
+        lock(&self.waiting).remove(&image.name);
+        match names::put(self.tenant.as_ref(), image.clone()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.building.load(Ordering::Acquire) > 0 => {
+                tracing::debug!("{} waits for the end of its build: {}", image.name, error.chain());
+                lock(&self.waiting).insert(image.name.clone(), image.clone());
+                Ok(image)
+            }
+            put => put,
+        }
+    }
+
+    /// Names what waited and is whole now. To be called when a build has ended, before that is told.
+    pub(super) async fn settle(&self) -> Result<()> {
+        let waiting: Vec<Image> = lock(&self.waiting).values().cloned().collect();
+        for image in waiting {
+            match names::put(self.tenant.as_ref(), image.clone()).await {
+                // Another build's, or one that has failed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                put => {
+                    lock(&self.waiting).retain(|_, other| *other != image);
+                    put?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use containerd_client::types::Descriptor;
+
+    use super::*;
+    use crate::{buildkit::steps::tests::Tenant, model::reference::Digest};
+
+    fn image(content: &str) -> Image {
+        let target = Descriptor { digest: Digest::of(content.as_bytes()).to_string(), ..Descriptor::default() };
+        Image { name: "docker.io/library/x:latest".to_owned(), target: Some(target), ..Image::default() }
+    }
+
+    #[tokio::test]
+    async fn a_name_waits_until_its_image_is_whole() {
+        let tenant = Arc::new(Tenant::default());
+        let results = Arc::new(Results::of(tenant.clone()));
+        tenant.has_no_content(true);
+        assert_eq!(results.put(image("a")).await.unwrap_err().kind(), ErrorKind::NotFound, "nobody builds");
+        let building = results.begin();
+        results.put(image("a")).await.unwrap();
+        results.settle().await.unwrap();
+        assert_eq!(tenant.named(), 0);
+        // A later build of the same name takes its place.
+        results.put(image("b")).await.unwrap();
+        tenant.has_no_content(false);
+        results.settle().await.unwrap();
+        results.settle().await.unwrap();
+        assert_eq!(tenant.named(), 1);
+        tenant.has_no_content(true);
+        results.put(image("c")).await.unwrap();
+        drop(building);
+        tenant.has_no_content(false);
+        results.settle().await.unwrap();
+        assert_eq!(tenant.named(), 1, "its build has failed");
+    }
+}
