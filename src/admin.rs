@@ -10,20 +10,24 @@ mod spec;
 
 use std::sync::Arc;
 
-use axum::{body::Body, extract::FromRef, response::IntoResponse};
-use http::{Method, Request, StatusCode};
+use axum::{
+    extract::{FromRef, State},
+    response::Response,
+};
+use http::Method;
+use prometheus_client::registry::Registry;
 
 use crate::{
     edge::{
-        error,
-        route::{self, Answer, Route, Table},
+        measure,
+        route::{Route, Table},
         server::Api,
     },
     engine::Engine,
     supervisor::Supervisor,
 };
 
-pub use self::body::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer};
+pub use self::body::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, RunnerImage};
 
 /// What the calls work on.
 #[derive(Clone)]
@@ -32,6 +36,8 @@ pub struct AdminState {
     pub engine: Engine,
     /// What launches runners, if this daemon does.
     pub supervisor: Option<Supervisor>,
+    /// What is counted.
+    pub registry: Arc<Registry>,
 }
 
 impl FromRef<AdminState> for Engine {
@@ -52,26 +58,18 @@ pub fn routes() -> Vec<Route<AdminState>> {
         Route::new(Method::GET, "/launches/{id}/log", "LaunchLog").to(launches::log),
         Route::new(Method::GET, "/forges", "ForgeList").to(launches::forges),
         Route::new(Method::POST, "/drain", "Drain").to(launches::drain),
+        Route::new(Method::POST, "/uncordon", "Uncordon").to(launches::uncordon),
+        Route::new(Method::POST, "/purge", "Purge").to(launches::purge),
+        Route::new(Method::GET, "/metrics", "Metrics").to(metrics),
     ]
-}
-
-struct Admin(Table<AdminState>);
-
-impl Api for Admin {
-    fn answer(&self, request: Request<Body>) -> Answer {
-        let table = self.0.clone();
-        Box::pin(async move {
-            let path = route::decoded(request.uri().path()).map(|path| path.into_owned());
-            let found = path.as_deref().and_then(|path| table.find(request.method(), path));
-            match found {
-                Some((route, name)) => table.call(route, name, request).await,
-                None => error::message(StatusCode::NOT_FOUND, "page not found").into_response(),
-            }
-        })
-    }
 }
 
 /// The API over the verbs of an engine and a supervisor.
 pub fn api(state: AdminState) -> Arc<dyn Api> {
-    Arc::new(Admin(Table::new(routes(), state)))
+    Arc::new(Table::new(routes(), state))
+}
+
+/// `GET /metrics`.
+async fn metrics(State(state): State<AdminState>) -> Response {
+    measure::answer(&state.registry)
 }

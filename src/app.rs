@@ -3,6 +3,7 @@
 mod adapters;
 mod doors;
 mod folders;
+mod metrics;
 
 use std::sync::Arc;
 
@@ -11,11 +12,13 @@ use ringer::{
     api::{self, ApiState},
     edge::{
         audit::Audit,
+        measure::Door,
         server::{Access, ListenAddress, Listener, Listening, Server, Tls},
     },
     engine::Engine,
     model::{Error, Result, error::Context, id::TenantId},
     supervisor::{Supervisor, settings::Settings},
+    web::{self, WebState},
 };
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,8 +31,16 @@ use self::{
 };
 use crate::config::Config;
 
+/// What launches runners, and where that is read again.
+pub struct Forges {
+    /// What is configured.
+    pub settings: Settings,
+    /// Reads it again, at a HUP.
+    pub again: Box<dyn Fn() -> Result<Settings> + Send + Sync>,
+}
+
 /// Runs the daemon until TERM or INT. What was set up is undone in reverse, also when a later step fails.
-pub async fn serve(config: Config, forges: Option<Settings>) -> Result<()> {
+pub async fn serve(config: Config, forges: Option<Forges>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::forbidden(
             "ringer needs to be started with root privileges: it mounts, makes networks and runs containerd",
@@ -54,7 +65,7 @@ pub async fn serve(config: Config, forges: Option<Settings>) -> Result<()> {
 
 async fn serve_with(
     config: &Config,
-    forges: Option<Settings>,
+    forges: Option<Forges>,
     tls: Option<&Tls>,
     adapters: &Adapters,
     signals: &mut Signals,
@@ -62,7 +73,8 @@ async fn serve_with(
     let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
     let state = ApiState::new(engine.clone()).building_with(adapters.buildkit());
     let begun = async {
-        let supervisor = forges.map(|forges| Supervisor::open(forges, engine.clone(), &config.engine.data_root));
+        let settings = forges.as_ref().map(|forges| forges.settings.clone());
+        let supervisor = settings.map(|settings| Supervisor::open(settings, engine.clone(), &config.engine.data_root));
         let supervisor = supervisor.transpose()?;
         let (server, listening) = listen(config, tls, state.clone(), supervisor.clone()).await?;
         Ok((supervisor, server, listening))
@@ -79,7 +91,9 @@ async fn serve_with(
         supervisor.start();
     }
     tell_systemd(&[NotifyState::Ready]);
-    signals.stop().await;
+    while signals.next().await == News::Reread {
+        reread(forges.as_ref(), supervisor.as_ref());
+    }
     info!("stopping");
     tell_systemd(&[NotifyState::Stopping]);
     tokio::select! {
@@ -89,6 +103,17 @@ async fn serve_with(
         () = signals.stop() => warn!("told twice to stop: leaving the rest as it is"),
     }
     Ok(())
+}
+
+/// A file that is wrong is refused aloud, and what is known stays.
+fn reread(forges: Option<&Forges>, supervisor: Option<&Supervisor>) {
+    let (Some(forges), Some(supervisor)) = (forges, supervisor) else {
+        return info!("there is nothing that `ringer serve` reads again");
+    };
+    match (forges.again)().and_then(|settings| supervisor.reload(settings)) {
+        Ok(()) => info!("the configuration of forges is read again; [daemon] and [http] are at the next start"),
+        Err(error) => tracing::error!("the configuration stays as it is: {}", error.chain()),
+    }
 }
 
 /// Listeners come last: who can connect finds a daemon that works.
@@ -106,15 +131,35 @@ async fn listen(
         listeners.extend(Listener::open(address, &config.group, tls)?);
     }
     let admin = Listener::unix(&config.admin_socket, Access::Root)?;
+    let telling = config.http.as_ref().map(|http| Listener::open(&http.address, &config.group, None)).transpose()?;
     let server = Arc::new(Server::new()?.allowing_hosts(&config.allowed_hosts));
     let engine = state.engine.clone();
     let router = api::router(state);
     let audit = Audit::open(&config.audit_log).context(format!("opening {}", config.audit_log.display()))?;
-    engine.serve_jobs(Arc::new(JobDoors::new(&server, router.clone(), audit.clone()))).await;
-    let of_default = || audit.of(api::for_tenant(&router, TenantId::default_tenant()), None);
+    let (registry, measures) = metrics::of(&engine, supervisor.as_ref());
+    engine.serve_jobs(Arc::new(JobDoors::new(&server, router.clone(), audit.clone(), measures.clone()))).await;
+    let of_default = || {
+        let api = audit.of(api::for_tenant(&router, TenantId::default_tenant()), None);
+        measures.of(api, Door::Docker, None)
+    };
     let mut listening: Vec<_> = listeners.into_iter().map(|listener| server.listen(listener, of_default())).collect();
-    listening.push(server.listen(admin, audit.of(admin::api(AdminState { engine, supervisor }), None)));
+    let of_admin =
+        admin::api(AdminState { engine: engine.clone(), supervisor: supervisor.clone(), registry: registry.clone() });
+    listening.push(server.listen(admin, measures.of(audit.of(of_admin, None), Door::Admin, None)));
+    if let (Some(supervisor), Some(http)) = (supervisor, &config.http) {
+        let state = WebState::new(engine, supervisor, registry, measures.clone());
+        let api = measures.of(web::api(state), Door::Http, None);
+        let names: Vec<String> = http.public_url.iter().filter_map(|url| authority_of(url)).collect();
+        for listener in telling.into_iter().flatten() {
+            info!("webhooks, metrics and the page are at {}", listener.address());
+            listening.push(server.listen_for_pages(listener, api.clone(), &names));
+        }
+    }
     Ok((server, listening))
+}
+
+fn authority_of(url: &str) -> Option<String> {
+    Some(url.parse::<http::Uri>().ok()?.authority()?.to_string())
 }
 
 /// No more connections; then containers are stopped, which ends what waits for them, while requests go on.
@@ -141,23 +186,41 @@ fn tell_systemd(news: &[NotifyState<'_>]) {
     }
 }
 
-/// TERM and INT.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Stop,
+    Reread,
+}
+
+/// TERM, INT and HUP.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self> {
         let of = |kind| signal(kind).context("catching signals");
-        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: of(SignalKind::terminate())?,
+            interrupt: of(SignalKind::interrupt())?,
+            hangup: of(SignalKind::hangup())?,
+        })
     }
 
-    /// Ends at the next of them.
-    async fn stop(&mut self) {
+    /// The next of them.
+    async fn next(&mut self) -> News {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => News::Stop,
+            _ = self.interrupt.recv() => News::Stop,
+            _ = self.hangup.recv() => News::Reread,
         }
+    }
+
+    /// Ends at the next that asks to stop.
+    async fn stop(&mut self) {
+        while self.next().await != News::Stop {}
     }
 }

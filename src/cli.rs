@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod doctor;
 mod job;
 mod launches;
 mod policy;
@@ -13,12 +14,11 @@ use clap::{Args, Parser, Subcommand};
 use ringer::{
     buildkit::cni,
     model::{Result, error::Context},
-    supervisor::settings::Settings,
 };
 use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
 
 use crate::{
-    app,
+    app::{self, Forges},
     config::{self, Config, LogLevel, ServeOptions},
 };
 
@@ -46,6 +46,12 @@ enum Command {
     Logs(launches::Logs),
     /// Launch no runner any more; what runs goes on
     Drain(launches::Drain),
+    /// Launch runners again after a drain or a purge
+    Uncordon(launches::Uncordon),
+    /// End the runners, take back every registration of this daemon's at the forges, and forget their logs and records
+    Purge(launches::Purge),
+    /// Whether this machine and the forges are as they should be: a line each, ok or what to do
+    Doctor(doctor::Doctor),
     /// Policies: what clients of a job may do
     Policy(policy::PolicyCommand),
 }
@@ -68,13 +74,21 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(options) => daemon(Config::resolve(*options).map(|config| (config, None))),
         Command::Run(options) => {
-            daemon(config::run::resolve(&options.config, options.serve).map(|(config, forges)| (config, Some(forges))))
+            let RunOptions { config: path, serve } = *options;
+            let resolved = config::run::resolve(&path, serve);
+            daemon(resolved.map(|(config, settings)| {
+                let again = Box::new(move || config::run::reread(&path));
+                (config, Some(Forges { settings, again }))
+            }))
         }
         Command::Config(command) => command.run(),
         Command::Job(command) => command.run(),
         Command::Jobs(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Drain(command) => command.run(),
+        Command::Uncordon(command) => command.run(),
+        Command::Purge(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Policy(command) => command.run(),
     }
 }
@@ -93,7 +107,7 @@ fn plugin() -> ExitCode {
     }
 }
 
-fn daemon(config: Result<(Config, Option<Settings>)>) -> ExitCode {
+fn daemon(config: Result<(Config, Option<Forges>)>) -> ExitCode {
     let (config, forges) = match config {
         Ok(config) => config,
         Err(error) => {

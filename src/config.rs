@@ -222,9 +222,20 @@ impl FromStr for OpeningOption {
 
 read_as_flags!(PoolOption, OpeningOption);
 
+/// The listener that only tells, and takes webhooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where it is.
+    pub address: ListenAddress,
+    /// What people and forges call it.
+    pub public_url: Option<String>,
+}
+
 /// What the daemon runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The listener that only tells, if there is one: `ringer run` reads it.
+    pub http: Option<Http>,
     /// Where to listen.
     pub hosts: Vec<ListenAddress>,
     /// Group of the unix sockets.
@@ -364,6 +375,7 @@ impl ServeOptions {
                 None => address,
             });
         Ok(Config {
+            http: None,
             hosts,
             group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
             tls,

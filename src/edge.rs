@@ -1,13 +1,14 @@
 //! Level 3: sockets, connections and routes of any HTTP API of ours; knows none.
 //!
 //! `server` owns listeners and connections, `route` finds a request's handler in a table, `extract` says who asks and
-//! about what, `takeover` gives a connection away from HTTP, `error` maps failures to statuses, and `audit` writes down
-//! who changed what.
+//! about what, `takeover` gives a connection away from HTTP, `error` maps failures to statuses, `audit` writes down
+//! who changed what, and `measure` counts.
 
 pub mod answer;
 pub mod audit;
 pub mod error;
 pub mod extract;
+pub mod measure;
 pub mod route;
 pub mod server;
 pub mod takeover;

@@ -5,7 +5,7 @@
 //!
 //! | Level | Modules |
 //! |---|---|
-//! | 3 | `api`, `admin`; below them `edge` and `supervisor` |
+//! | 3 | `api`, `admin`, `web`; below them `edge` and `supervisor` |
 //! | 2 | `engine`; `buildkit`, `containerd`, `network` |
 //! | 1 | `backend`, `work`, `descriptors`, `processes`, `oci`, `logs`, `dns`, `dockerfile`, `policy`, `registry`, `rootfs` |
 //! | 0 | `model` |
@@ -29,4 +29,5 @@ pub mod processes;
 pub mod registry;
 pub mod rootfs;
 pub mod supervisor;
+pub mod web;
 pub mod work;

@@ -2,12 +2,14 @@
 //!
 //! It knows forges, and of the machine what the engine's verbs of jobs say; no containerd. `forge` has a file per forge behind one
 //! trait, `pool` the loop that looks at a forge's queue and launches what `balance` finds missing, `launch` the life of one
-//! launch, `record` what is stored of it before anything is made, `runner` the container of a runner.
+//! launch, `record` what is stored of it before anything is made, `runner` the container of a runner, `hooks` what forges send by themselves,
+//! `tally` what is counted.
 
 pub mod balance;
 pub mod check;
 mod choice;
 pub mod forge;
+pub mod hooks;
 pub mod images;
 mod launch;
 mod log;
@@ -17,6 +19,7 @@ pub mod record;
 mod runner;
 pub mod secret;
 pub mod settings;
+pub mod tally;
 
 use std::{
     fs, io,
@@ -29,17 +32,39 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use self::{launch::Launch, pool::Pool, programs::Programs, record::LaunchRecord, settings::Settings};
+use self::{
+    forge::QueuedJob,
+    hooks::Delivery,
+    launch::Launch,
+    pool::{Earlier, Pool},
+    programs::Programs,
+    record::LaunchRecord,
+    settings::Settings,
+    tally::Tally,
+};
 use crate::{
     engine::{Engine, records::RecordFolder},
-    model::{Error, Result, error::Context, policy::PolicyRef},
+    model::{Error, Result, error::Context, policy::PolicyRef, time::Timestamp},
 };
 
 /// Of launches that have ended, those that are remembered with their logs.
 const REMEMBERED: usize = 500;
+
+/// How long a purge waits for runners to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What was removed of a forge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// Launches, those that had ended before too.
+    pub launches: usize,
+    /// Registrations that no launch was left of.
+    pub registrations: usize,
+}
 
 /// Launches runners until it is stopped. Clones share everything.
 #[derive(Clone)]
@@ -47,21 +72,22 @@ pub struct Supervisor(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    pools: Vec<Arc<Pool>>,
+    pools: Mutex<Vec<Arc<Pool>>>,
 }
 
 /// What the pools share.
 struct Shared {
     /// Whose jobs are made.
     pub engine: Engine,
-    /// What is configured.
-    pub settings: Settings,
     /// Launches on disk.
     pub records: Arc<RecordFolder>,
     /// The programs of runners, as images have them.
     pub programs: Programs,
+    /// What is counted.
+    pub tally: Tally,
     /// Loops and launches.
     pub tasks: TaskTracker,
+    settings: Mutex<Arc<Settings>>,
     launches: Mutex<Vec<Arc<Launch>>>,
     logs: PathBuf,
     stop: CancellationToken,
@@ -84,6 +110,29 @@ pub struct ForgeView {
     pub url: String,
     /// Why nothing is launched, if so.
     pub trouble: Option<String>,
+    /// When the last look that it answered began.
+    pub looked: Option<Timestamp>,
+    /// Launches at once at most.
+    pub concurrency: usize,
+    /// Launches of which something is there.
+    pub live: usize,
+    /// Kinds of launches that failed and wait for their next try.
+    pub held: usize,
+    /// What that look saw waiting.
+    pub queue: Vec<WaitingJob>,
+    /// Whether it has a webhook.
+    pub takes_hooks: bool,
+    /// Images with runners that were pulled since the daemon has started, and when they were made.
+    pub runner_images: Vec<(String, Timestamp)>,
+}
+
+/// A job that waits at a forge.
+#[derive(Clone, Debug)]
+pub struct WaitingJob {
+    /// What the forge says of it.
+    pub queued: QueuedJob,
+    /// Why nothing is launched for it, if so.
+    pub why: Option<String>,
 }
 
 /// The log of a runner.
@@ -95,10 +144,7 @@ pub struct RunnerLog {
 impl Supervisor {
     /// Takes up what an earlier life left below `data_root`. Nothing is launched before [`Self::start`].
     pub fn open(settings: Settings, engine: Engine, data_root: &Path) -> Result<Self> {
-        for forge in &settings.forges {
-            let policy = forge.policy.clone().map(PolicyRef::Named);
-            engine.find_policy(policy.as_ref()).map_err(|error| error.context(format!("[{}]", forge.name)))?;
-        }
+        check_policies(&engine, &settings)?;
         let logs = data_root.join("runner-logs");
         let programs = data_root.join("runner-programs");
         // Credentials of runners are in there.
@@ -113,27 +159,30 @@ impl Supervisor {
             engine,
             records,
             programs: Programs::new(programs),
+            tally: Tally::default(),
             tasks: TaskTracker::new(),
             launches: Mutex::new(launches),
             logs,
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
-            settings,
+            settings: Mutex::new(Arc::new(settings)),
         });
-        let settings = shared.settings.forges.iter();
-        let pools = settings.map(|forge| Pool::new(shared.clone(), forge.clone())).collect::<Result<_>>()?;
-        Ok(Self(Arc::new(Inner { shared, pools })))
+        let settings = shared.settings();
+        let pools = settings.forges.iter().map(|forge| Pool::new(shared.clone(), forge.clone()));
+        let pools = pools.collect::<Result<_>>()?;
+        Ok(Self(Arc::new(Inner { shared, pools: Mutex::new(pools) })))
     }
 
     /// Begins to look at the forges.
     pub fn start(&self) {
         let shared = &self.0.shared;
-        for pool in &self.0.pools {
-            shared.tasks.spawn(pool.clone().run());
+        for pool in self.pools() {
+            shared.tasks.spawn(pool.run(Earlier::Swept));
         }
+        let settings = shared.settings();
         let is_configured = |launch: &Launch| {
             let record = launch.record();
-            shared.settings.forges.iter().any(|forge| forge.name == record.forge)
+            settings.forges.iter().any(|forge| forge.name == record.forge)
         };
         for launch in shared.live().into_iter().filter(|launch| !is_configured(launch)) {
             let shared = shared.clone();
@@ -156,9 +205,96 @@ impl Supervisor {
     pub fn drain(&self) {
         info!("draining: no runner is launched any more");
         self.0.shared.draining.store(true, Ordering::SeqCst);
-        for pool in &self.0.pools {
+        for pool in self.pools() {
             pool.end_idle("the daemon is draining");
         }
+    }
+
+    /// Launches again after [`Self::drain`] or [`Self::purge`].
+    pub fn uncordon(&self) {
+        info!("runners are launched again");
+        self.0.shared.draining.store(false, Ordering::SeqCst);
+        for pool in self.pools() {
+            pool.uncordon();
+        }
+    }
+
+    /// Takes up another configuration. Forges whose section has changed are asked anew; runners that are there end as they began.
+    pub fn reload(&self, settings: Settings) -> Result<()> {
+        let shared = &self.0.shared;
+        check_policies(&shared.engine, &settings)?;
+        let mut pools = self.lock();
+        let (mut next, mut fresh) = (Vec::new(), Vec::new());
+        for forge in &settings.forges {
+            match pools.iter().find(|pool| pool.settings == *forge) {
+                Some(same) => next.push(same.clone()),
+                None => {
+                    let pool = Pool::new(shared.clone(), forge.clone())?;
+                    next.push(pool.clone());
+                    fresh.push(pool);
+                }
+            }
+        }
+        for old in pools.iter().filter(|old| !next.iter().any(|pool| Arc::ptr_eq(pool, old))) {
+            old.retire(settings.forges.iter().any(|forge| forge.name == old.settings.name));
+        }
+        *pools = next;
+        drop(pools);
+        *shared.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        for pool in fresh {
+            info!(forge = pool.settings.name, "[{}] is new or has changed", pool.settings.name);
+            shared.tasks.spawn(pool.run(Earlier::GoesOn));
+        }
+        Ok(())
+    }
+
+    /// Ends the runners of a forge, or of all, takes back every registration of ours there, and forgets what was stored of them. Nothing
+    /// is launched there until [`Self::uncordon`].
+    pub async fn purge(&self, forge: Option<&str>) -> Result<Purged> {
+        let shared = &self.0.shared;
+        let is_meant = |name: &str| forge.is_none_or(|forge| forge == name);
+        let mut pools = self.pools();
+        pools.retain(|pool| is_meant(&pool.settings.name));
+        for pool in &pools {
+            pool.cordon();
+        }
+        let mut launches = shared.launches();
+        launches.retain(|launch| is_meant(&launch.record().forge));
+        if let (Some(forge), true, true) = (forge, pools.is_empty(), launches.is_empty()) {
+            return Err(Error::not_found(format!("no such forge: {forge}")));
+        }
+        for launch in launches.iter().filter(|launch| launch.record().is_live()) {
+            launch.tell_to_end("everything of this forge is being removed");
+        }
+        let ended = join_all(launches.iter().map(|launch| launch.gone()));
+        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+            let left = launches.iter().filter(|launch| launch.record().is_live()).count();
+            return Err(Error::unavailable(format!(
+                "{left} of {} runners have not ended within {} s: `ringer jobs` tells of them",
+                launches.len(),
+                PATIENCE.as_secs()
+            )));
+        }
+        let mut purged = Purged { launches: launches.len(), registrations: 0 };
+        let mut failures = Vec::new();
+        for pool in &pools {
+            match pool.sweep_registrations().await {
+                Ok(count) => purged.registrations += count,
+                Err(error) => failures.push(format!("{}: {}", pool.settings.name, error.chain())),
+            }
+        }
+        shared.forget(&launches);
+        if forge.is_none()
+            && let Err(error) = shared.programs.clear().await
+        {
+            failures.push(error.chain());
+        }
+        if failures.is_empty() { Ok(purged) } else { Err(Error::unavailable(failures.join("; "))) }
+    }
+
+    /// Whether nothing is launched any more.
+    pub fn is_draining(&self) -> bool {
+        self.0.shared.is_draining()
     }
 
     /// All launches that are remembered, oldest first.
@@ -171,12 +307,26 @@ impl Supervisor {
 
     /// The forges.
     pub fn forges(&self) -> Vec<ForgeView> {
-        let view = |pool: &Arc<Pool>| ForgeView {
-            name: pool.settings.name.clone(),
-            url: pool.settings.url.clone(),
-            trouble: pool.trouble(),
-        };
-        self.0.pools.iter().map(view).collect()
+        self.pools().iter().map(|pool| pool.view()).collect()
+    }
+
+    /// Takes a delivery of a forge's webhook.
+    pub fn hear(&self, forge: &str, delivery: &Delivery<'_>) -> Result<()> {
+        let pool = self.pools().into_iter().find(|pool| pool.settings.name == forge);
+        pool.ok_or_else(|| Error::not_found(format!("no such forge: {forge}")))?.hear(delivery)
+    }
+
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Pool>>> {
+        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is counted.
+    pub fn tally(&self) -> &Tally {
+        &self.0.shared.tally
     }
 
     /// The log of a launch's runner. A launch is named by its name or a unique beginning of it.
@@ -189,6 +339,14 @@ impl Supervisor {
         let launch = found.ok_or_else(|| Error::not_found(format!("no such job: {launch}")))?;
         Ok(RunnerLog { path: self.0.shared.log_path(&launch.record().name), launch: launch.clone() })
     }
+}
+
+fn check_policies(engine: &Engine, settings: &Settings) -> Result<()> {
+    for forge in &settings.forges {
+        let policy = forge.policy.clone().map(PolicyRef::Named);
+        engine.find_policy(policy.as_ref()).map_err(|error| error.context(format!("[{}]", forge.name)))?;
+    }
+    Ok(())
 }
 
 impl RunnerLog {
@@ -213,6 +371,11 @@ impl Shared {
     /// Where the log of a launch's runner is kept.
     pub fn log_path(&self, launch: &str) -> PathBuf {
         self.logs.join(format!("{launch}.log"))
+    }
+
+    /// What is configured now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits; `false` if the supervisor stops meanwhile.
@@ -250,21 +413,23 @@ impl Shared {
         let live = self.live();
         let used =
             live.iter().fold(0u64, |used, launch| used.saturating_add(launch.record().limits.memory.unwrap_or(0)));
-        let fits = self.settings.max_memory.is_none_or(|max| used.saturating_add(memory.unwrap_or(0)) <= max);
-        fits && self.settings.max_jobs.is_none_or(|max| live.len() < max)
+        let settings = self.settings();
+        let fits = settings.max_memory.is_none_or(|max| used.saturating_add(memory.unwrap_or(0)) <= max);
+        fits && settings.max_jobs.is_none_or(|max| live.len() < max)
     }
 
     /// Forgets the oldest launches that have ended, with their logs.
     fn forget_old(&self) {
-        let mut launches = self.lock();
-        let ended = launches.iter().filter(|launch| !launch.record().is_live()).count();
-        let mut surplus = ended.saturating_sub(REMEMBERED);
-        launches.retain(|launch| {
-            let record = launch.record();
-            if surplus == 0 || record.is_live() {
-                return true;
-            }
-            surplus -= 1;
+        let mut ended = self.launches();
+        ended.retain(|launch| !launch.record().is_live());
+        ended.truncate(ended.len().saturating_sub(REMEMBERED));
+        self.forget(&ended);
+    }
+
+    /// Forgets these, with their logs.
+    fn forget(&self, launches: &[Arc<Launch>]) {
+        self.lock().retain(|launch| !launches.iter().any(|forgotten| Arc::ptr_eq(launch, forgotten)));
+        for record in launches.iter().map(|launch| launch.record()) {
             for removed in [self.records.remove(&record.name), fs::remove_file(self.log_path(&record.name))] {
                 if let Err(error) = removed
                     && error.kind() != io::ErrorKind::NotFound
@@ -272,7 +437,6 @@ impl Shared {
                     warn!("forgetting launch {}: {error}", record.name);
                 }
             }
-            false
-        });
+        }
     }
 }

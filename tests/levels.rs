@@ -14,7 +14,7 @@ const LEVELS: [&[&str]; 7] = [
     &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],
     &["buildkit", "containerd", "engine", "network"],
     &["edge", "supervisor"],
-    &["admin", "api"],
+    &["admin", "api", "web"],
     &["app", "cli", "config", "main"],
 ];
 
@@ -32,7 +32,7 @@ const FLOORS: [&[&str]; 8] = [
 
 /// Crates and the only modules that may use them.
 const ROOMS: [(&str, &[&str]); 5] = [
-    ("axum", &["admin", "api", "edge"]),
+    ("axum", &["admin", "api", "edge", "web"]),
     // containerd: only to tell a broken connection from an answer, by the type of the error below tonic's.
     ("hyper", &["api", "buildkit", "containerd", "edge"]),
     ("bollard_stubs", &["api"]),

@@ -9,7 +9,7 @@ use crate::{
         policy::PolicyRef,
         time::Timestamp,
     },
-    supervisor::{ForgeView, LaunchView, record::Stage},
+    supervisor::{ForgeView, LaunchView, Purged, record::Stage},
 };
 
 /// What a policy is called that came without a name.
@@ -186,10 +186,47 @@ pub struct ForgeAnswer {
     pub url: String,
     /// Why no runner is launched for it, if so.
     pub trouble: Option<String>,
+    /// When the last look that it answered began.
+    pub looked: Option<Timestamp>,
+    /// Launches at once at most.
+    pub concurrency: usize,
+    /// Launches of which something is there.
+    pub live: usize,
+    /// Jobs that the last look saw waiting and that are ours to run.
+    pub waiting: usize,
+    /// Images with runners that were pulled since the daemon has started.
+    pub runner_images: Vec<RunnerImage>,
+}
+
+/// An image with a runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerImage {
+    /// Its name.
+    pub image: String,
+    /// When it was made.
+    pub created: Timestamp,
 }
 
 impl From<ForgeView> for ForgeAnswer {
-    fn from(ForgeView { name, url, trouble }: ForgeView) -> Self {
-        Self { name, url, trouble }
+    fn from(view: ForgeView) -> Self {
+        let waiting = view.queue.iter().filter(|waiting| waiting.why.is_none()).count();
+        let ForgeView { name, url, trouble, looked, concurrency, live, runner_images, .. } = view;
+        let runner_images = runner_images.into_iter().map(|(image, created)| RunnerImage { image, created }).collect();
+        Self { name, url, trouble, looked, concurrency, live, waiting, runner_images }
+    }
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeAnswer {
+    /// Launches, those that had ended before too.
+    pub launches: usize,
+    /// Registrations that no launch was left of.
+    pub registrations: usize,
+}
+
+impl From<Purged> for PurgeAnswer {
+    fn from(Purged { launches, registrations }: Purged) -> Self {
+        Self { launches, registrations }
     }
 }

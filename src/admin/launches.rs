@@ -15,7 +15,7 @@ use tokio::{fs::File, io::AsyncReadExt};
 
 use super::{
     AdminState,
-    body::{ForgeAnswer, LaunchAnswer},
+    body::{ForgeAnswer, LaunchAnswer, PurgeAnswer},
 };
 use crate::{
     edge::{answer::Json, extract::Path},
@@ -50,6 +50,31 @@ pub(super) async fn forges(State(state): State<AdminState>) -> Result<Json<Vec<F
 pub(super) async fn drain(State(state): State<AdminState>) -> Result<StatusCode> {
     state.supervisor()?.drain();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /uncordon`.
+pub(super) async fn uncordon(State(state): State<AdminState>) -> Result<StatusCode> {
+    state.supervisor()?.uncordon();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Query of `POST /purge`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PurgeQuery {
+    forge: Option<String>,
+}
+
+/// `POST /purge`. It goes on when the client has left.
+pub(super) async fn purge(
+    State(state): State<AdminState>,
+    query: Result<Query<PurgeQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<PurgeAnswer>> {
+    let Query(PurgeQuery { forge }) = query.map_err(|error| Error::invalid(error.body_text()))?;
+    let supervisor = state.supervisor()?.clone();
+    let purging = tokio::spawn(async move { supervisor.purge(forge.as_deref()).await });
+    let purged = purging.await.map_err(|panic| Error::system("purging failed").with_source(panic))??;
+    Ok(Json(purged.into()))
 }
 
 /// Query of `GET /launches/{id}/log`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, routes};
+use super::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, routes};
 use crate::model::{
     job::{EndReason, JobLimits, JobReport},
     time::Timestamp,
@@ -77,9 +77,19 @@ fn every_field_stands_in_the_document_and_no_other() {
         assigned: None,
         ended: None,
     };
-    let forge = ForgeAnswer { name: "gitea".to_owned(), url: "http://a".to_owned(), trouble: None };
+    let forge = ForgeAnswer {
+        name: "gitea".to_owned(),
+        url: "http://a".to_owned(),
+        trouble: None,
+        looked: None,
+        concurrency: 4,
+        live: 0,
+        waiting: 0,
+        runner_images: Vec::new(),
+    };
     let shapes = [
         ("Launch", serde_json::to_value(launch).unwrap()),
+        ("Purged", serde_json::to_value(PurgeAnswer { launches: 0, registrations: 0 }).unwrap()),
         ("Forge", serde_json::to_value(forge).unwrap()),
         ("JobCreate", serde_json::to_value(body).unwrap()),
         ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1 }).unwrap()),

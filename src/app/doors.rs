@@ -10,6 +10,7 @@ use ringer::{
     api::{self, router::Router},
     edge::{
         audit::Audit,
+        measure::{self, Measures},
         server::{Access, Listener, Listening, Server},
     },
     engine::jobs::{Door, Doors},
@@ -22,12 +23,13 @@ pub struct JobDoors {
     server: Weak<Server>,
     router: Router,
     audit: Arc<Audit>,
+    measures: Arc<Measures>,
 }
 
 impl JobDoors {
     /// On `server`, with Docker's API.
-    pub fn new(server: &Arc<Server>, router: Router, audit: Arc<Audit>) -> Self {
-        Self { server: Arc::downgrade(server), router, audit }
+    pub fn new(server: &Arc<Server>, router: Router, audit: Arc<Audit>, measures: Arc<Measures>) -> Self {
+        Self { server: Arc::downgrade(server), router, audit, measures }
     }
 }
 
@@ -37,7 +39,9 @@ impl Doors for JobDoors {
         // Who may come through is said by the folder: users of the job's containers have other numbers.
         let listener = Listener::unix(socket, Access::Everybody)?;
         let api = api::for_tenant(&self.router, job.id.clone());
-        Ok(Box::new(JobDoor(server.listen(listener, self.audit.of(api, Some(job.id.clone()))))))
+        let api = self.audit.of(api, Some(job.id.clone()));
+        let api = self.measures.of(api, measure::Door::Job, Some(job.id.clone()));
+        Ok(Box::new(JobDoor(server.listen(listener, api))))
     }
 }
 

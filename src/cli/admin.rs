@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, UnixConnector};
 use ringer::{
-    admin::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer},
+    admin::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer},
     model::{Error, Result, job::JobReport},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -90,6 +90,17 @@ impl AdminClient {
     /// Launches nothing any more.
     pub async fn drain(&self) -> Result<()> {
         self.ask::<()>(Method::POST, "/drain", None).await.map(drop)
+    }
+
+    /// Launches again.
+    pub async fn uncordon(&self) -> Result<()> {
+        self.ask::<()>(Method::POST, "/uncordon", None).await.map(drop)
+    }
+
+    /// Removes everything of a forge, or of all.
+    pub async fn purge(&self, forge: Option<&str>) -> Result<PurgeAnswer> {
+        let query = forge.map(|forge| format!("?forge={}", escaped(forge))).unwrap_or_default();
+        self.call(Method::POST, &format!("/purge{query}"), None::<&()>).await
     }
 
     /// Hands the log of a runner to `piece`, as it comes.

@@ -1,11 +1,11 @@
-//! `ringer jobs`, `ringer logs` and `ringer drain`: what the supervisor does, from the command line.
+//! `ringer jobs`, `ringer logs`, `ringer drain`, `ringer uncordon` and `ringer purge`: what the supervisor does, from the command line.
 
 use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use ringer::{
-    admin::{ForgeAnswer, LaunchAnswer},
-    model::{error::Context, time::Timestamp},
+    admin::{ForgeAnswer, LaunchAnswer, PurgeAnswer},
+    model::{error::Context, time::rough},
 };
 
 use super::{admin::AdminHost, in_runtime, job::json, table};
@@ -40,6 +40,23 @@ pub struct Logs {
 pub struct Drain {
     #[command(flatten)]
     admin: AdminHost,
+}
+
+/// `ringer uncordon`.
+#[derive(Args, Debug)]
+pub struct Uncordon {
+    #[command(flatten)]
+    admin: AdminHost,
+}
+
+/// `ringer purge`.
+#[derive(Args, Debug)]
+pub struct Purge {
+    #[command(flatten)]
+    admin: AdminHost,
+    /// Only of this forge, by its name in the configuration
+    #[arg(long, value_name = "NAME")]
+    forge: Option<String>,
 }
 
 impl Jobs {
@@ -83,6 +100,30 @@ impl Drain {
     }
 }
 
+impl Uncordon {
+    /// Says so.
+    pub fn run(self) -> ExitCode {
+        in_runtime(async {
+            self.admin.client()?.uncordon().await?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+impl Purge {
+    /// Says so, and what was removed.
+    pub fn run(self) -> ExitCode {
+        in_runtime(async {
+            let PurgeAnswer { launches, registrations } = self.admin.client()?.purge(self.forge.as_deref()).await?;
+            println!(
+                "removed {launches} launches with their logs and {registrations} further registrations; nothing is launched \
+                 there until `ringer uncordon`"
+            );
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
 fn list(launches: &[LaunchAnswer]) -> String {
     let head = ["NAME", "FORGE", "REPOSITORY", "JOB", "IMAGE", "AGE", "STATE"];
     table(head, launches.iter().map(row))
@@ -100,18 +141,9 @@ fn row(launch: &LaunchAnswer) -> [String; 7] {
         or_none(&launch.repository),
         or_none(&launch.job),
         or_none(&launch.image),
-        age(launch.begun),
+        rough(launch.begun.elapsed()),
         state,
     ]
-}
-
-fn age(begun: Timestamp) -> String {
-    let nanos = Timestamp::now().unix_nanos().saturating_sub(begun.unix_nanos());
-    match nanos / 1_000_000_000 {
-        seconds if seconds < 120 => format!("{seconds} s"),
-        seconds if seconds < 7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
 }
 
 fn troubles(forges: &[ForgeAnswer]) -> String {

@@ -7,6 +7,7 @@ mod secrets;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use ringer::{
+    edge::server::ListenAddress,
     model::{Error, Result, error::Context, registry_auth::RegistryAuth},
     supervisor::{
         images::Images,
@@ -17,11 +18,11 @@ use ringer::{
 use serde::Deserialize;
 
 use self::{
-    forges::{ActSection, GithubSection},
+    forges::{ActSection, GithubSection, check_url},
     many::Many,
     secrets::Told,
 };
-use super::{Config, ServeOptions};
+use super::{Config, Http, ServeOptions};
 use crate::cli::values::Bytes;
 
 /// The file.
@@ -29,11 +30,20 @@ use crate::cli::values::Bytes;
 #[serde(rename_all = "snake_case", default, deny_unknown_fields)]
 struct RunFile {
     daemon: ServeOptions,
+    http: HttpSection,
     runner: RunnerSection,
     registry: Many<RegistrySection>,
     forgejo: Many<ActSection>,
     gitea: Many<ActSection>,
     github: Many<GithubSection>,
+}
+
+/// `[http]`: the listener that only tells, and takes webhooks.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct HttpSection {
+    listen: Option<String>,
+    public_url: Option<String>,
 }
 
 /// `[runner]`: of all forges.
@@ -72,12 +82,26 @@ struct RegistrySection {
 
 /// Reads the file; flags of `serve` win over its `[daemon]`.
 pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Settings)> {
-    let text = fs::read_to_string(path).context(format!("reading {}", path.display()))?;
-    let file = parse(&text).map_err(|error| error.context(path.display()))?;
-    let settings = file.settings().map_err(|error| error.context(path.display()))?;
+    let (file, settings, http) = read(path)?;
     let warnings = flags.accepted.check()?;
-    let config = flags.over(file.daemon).filled(warnings)?;
+    let config = Config { http, ..flags.over(file.daemon).filled(warnings)? };
     Ok((config, settings))
+}
+
+/// Reads the file again for what is taken up while the daemon runs.
+pub fn reread(path: &Path) -> Result<Settings> {
+    read(path).map(|(_, settings, _)| settings)
+}
+
+fn read(path: &Path) -> Result<(RunFile, Settings, Option<Http>)> {
+    let text = fs::read_to_string(path).context(format!("reading {}", path.display()))?;
+    let all = || {
+        let file = parse(&text)?;
+        let settings = file.settings()?;
+        let http = file.http.read(&settings)?;
+        Ok((file, settings, http))
+    };
+    all().map_err(|error: Error| error.context(path.display()))
 }
 
 /// toml's message quotes the line and points at the key.
@@ -116,6 +140,31 @@ impl RunFile {
     }
 }
 
+impl HttpSection {
+    fn read(&self, settings: &Settings) -> Result<Option<Http>> {
+        let of_hooks = settings.forges.iter().find(|forge| forge.webhook_secret.is_some());
+        let Some(listen) = &self.listen else {
+            return match of_hooks {
+                Some(forge) => Err(Error::invalid(format!("[{}]: webhook_secret needs [http] listen", forge.name))),
+                None if self.public_url.is_some() => Err(Error::invalid("[http]: public_url needs listen")),
+                None => Ok(None),
+            };
+        };
+        let address = listen.parse().map_err(|error: Error| error.context("[http]: listen"))?;
+        // Docker's port is no default of ours.
+        if matches!(address, ListenAddress::Tcp(..)) && !has_port(listen) {
+            return Err(Error::invalid(format!("[http]: listen {listen:?} has no port: expected ADDRESS:PORT")));
+        }
+        let public_url = self.public_url.as_deref().map(|url| check_url("public_url", url)).transpose();
+        let public_url = public_url.map_err(|error| error.context("[http]"))?;
+        Ok(Some(Http { address, public_url }))
+    }
+}
+
+fn has_port(listen: &str) -> bool {
+    listen.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+}
+
 impl RunnerSection {
     fn images(&self) -> Images {
         let mut of_repositories = self.repo_images.clone();
@@ -131,7 +180,8 @@ impl RegistrySection {
             return Err(Error::invalid("[[registry]]: host is missing"));
         }
         let told = Told { value: &self.password, file: &self.password_file, env: &self.password_env };
-        let password = told.read("password").map_err(|error| error.context(format!("registry {}", self.host)))?;
+        let password =
+            told.read(&self.host, "password").map_err(|error| error.context(format!("registry {}", self.host)))?;
         Ok(RegistryAuth {
             username: self.username.clone(),
             password: password.reveal().to_owned(),
@@ -206,5 +256,22 @@ mod tests {
         assert!(error("[gitea]\ninstance_url = 'http://a'\n").contains("token"));
         let both = "[gitea]\ninstance_url = 'http://a'\ntoken = 't'\ntoken_env = 'T'\n";
         assert!(error(both).contains("token"), "one of them is enough");
+    }
+
+    #[test]
+    fn webhooks_need_a_listener() {
+        let hooked = MISSION.replace("owner =", "webhook_secret = 's'\nowner =");
+        let http = |text: &str| {
+            let file = parse(text)?;
+            file.http.read(&file.settings()?)
+        };
+        let error = http(&hooked).unwrap_err().chain();
+        assert!(error.contains("[gitea]: webhook_secret needs [http] listen"), "{error}");
+        assert_eq!(http(MISSION).unwrap(), None);
+        let listening = format!("{hooked}\n[http]\nlisten = '192.0.2.2:8080'\npublic_url = 'https://ci.example.org/'");
+        let listening = http(&listening).unwrap().unwrap();
+        assert_eq!(listening.address.to_string(), "tcp://192.0.2.2:8080");
+        assert_eq!(listening.public_url.as_deref(), Some("https://ci.example.org"));
+        assert!(http(&format!("{MISSION}\n[http]\nlisten = '192.0.2.2'")).unwrap_err().chain().contains("no port"));
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 use futures_util::FutureExt;
 use http::{Method, Request, StatusCode};
 
-use super::{audit::Called, error, extract::PathName};
+use super::{audit::Called, error, extract::PathName, server::Api};
 use crate::model::Error;
 
 /// An answer that is being made.
@@ -102,6 +102,21 @@ impl<S: Clone + Send + Sync + 'static> Table<S> {
             error::message(StatusCode::INTERNAL_SERVER_ERROR, &format!("ringer failed in {}", route.operation))
         });
         called(route, name, response)
+    }
+}
+
+/// An API whose paths are as they stand.
+impl<S: Clone + Send + Sync + 'static> Api for Table<S> {
+    fn answer(&self, request: Request<Body>) -> Answer {
+        let table = self.clone();
+        Box::pin(async move {
+            let path = decoded(request.uri().path()).map(Cow::into_owned);
+            let found = path.as_deref().and_then(|path| table.find(request.method(), path));
+            match found {
+                Some((route, name)) => table.call(route, name, request).await,
+                None => error::message(StatusCode::NOT_FOUND, "page not found"),
+            }
+        })
     }
 }
 

@@ -98,6 +98,15 @@ impl Server {
 
     /// Starts accepting; `api` answers what comes through this listener.
     pub fn listen(&self, listener: Listener, api: Arc<dyn Api>) -> Listening {
+        self.listen_as(listener, api, self.allowed_hosts.clone())
+    }
+
+    /// The same for one that pages in browsers reach by these names, and by no others than everywhere.
+    pub fn listen_for_pages(&self, listener: Listener, api: Arc<dyn Api>, names: &[String]) -> Listening {
+        self.listen_as(listener, api, Arc::new(AllowedHosts::new(names)))
+    }
+
+    fn listen_as(&self, listener: Listener, api: Arc<dyn Api>, allowed_hosts: Arc<AllowedHosts>) -> Listening {
         // Of nobody's request: it goes on when that has been answered.
         let span = tracing::info_span!(parent: None, "listener", address = %listener.address());
         let stop = self.accepting.child_token();
@@ -105,7 +114,7 @@ impl Server {
         let worker = Worker {
             api,
             hangups: self.hangups.clone(),
-            allowed_hosts: self.allowed_hosts.clone(),
+            allowed_hosts,
             stop: stop.clone(),
             cut: CancellationToken::new(),
             connections: self.connections.clone(),

@@ -54,7 +54,11 @@ pub(crate) use tag::new_name;
 pub use crate::registry::{Inspected, SearchResult};
 use crate::{
     backend::images::ImageBackend,
-    engine::{config::EngineConfig, locks::KeyedLocks, tenants::Scope},
+    engine::{
+        config::EngineConfig,
+        locks::KeyedLocks,
+        tenants::{Scope, Traffic},
+    },
     model::{
         ErrorKind, Result,
         id::{ContainerId, TenantId},
@@ -82,6 +86,8 @@ pub struct ImageStore {
     patience: known::Patience,
     /// Manifests whose layers hold what their configurations say.
     proven: reach::Proven,
+    /// What pulls of all tenants needed.
+    pub(crate) traffic: Traffic,
 }
 
 impl ImageStore {
@@ -108,6 +114,7 @@ impl ImageStore {
             trimming: tokio::sync::Mutex::default(),
             patience: known::Patience::default(),
             proven: reach::Proven::default(),
+            traffic: Traffic::default(),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Jobs: verbs. A job is a tenant with a socket of its own and an end; everything made through the socket goes with it.
 //!
-//! `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start.
+//! `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have.
 
 mod end;
 mod lease;
+mod objects;
 mod restore;
 mod store;
 
@@ -20,7 +21,7 @@ use async_trait::async_trait;
 use tracing::info;
 
 pub(crate) use self::store::Job;
-pub use self::store::JobStore;
+pub use self::{objects::JobObjects, store::JobStore};
 use crate::{
     engine::{Engine, tenants::Tenant},
     model::{
@@ -86,7 +87,7 @@ impl Engine {
             expires: request.ttl.map(job::expiry).transpose()?,
             limits: request.limits,
             openings: request.openings,
-            hosts: request.hosts,
+            surroundings: request.surroundings,
             policy: Some(policy),
             ending: None,
         };
@@ -188,8 +189,9 @@ impl Engine {
         if !record.openings.is_empty() {
             self.backends.network.open_job_to(id, record.openings.clone()).await?;
         }
-        self.tenants.add_with_hosts(&id.of_runner(), network.clone(), &record.hosts);
-        let tenant = self.tenants.add_with_hosts(id, network, &record.hosts);
+        self.write_authorities(&record.surroundings)?;
+        self.tenants.add_within(&id.of_runner(), network.clone(), &record.surroundings);
+        let tenant = self.tenants.add_within(id, network, &record.surroundings);
         tenant.obeys(Arc::new(policy));
         Ok(tenant)
     }

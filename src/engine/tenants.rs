@@ -2,13 +2,17 @@
 //!
 //! Records, labels and backends know a tenant by its id alone; what is decided needs the [`Scope`].
 
+mod surroundings;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     future::Future,
-    net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +28,7 @@ use crate::{
         Error, Result,
         caller::Caller,
         id::TenantId,
+        job::Surroundings,
         policy::Policy,
         reference::Reference,
         registry_auth::{Logins, RegistryAuth},
@@ -31,16 +36,45 @@ use crate::{
     policy::{self, Asked},
 };
 
+/// Bytes of layers that pulls needed.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pulled: AtomicU64,
+    shared: AtomicU64,
+}
+
+impl Traffic {
+    /// So many more were fetched.
+    pub(crate) fn pull(&self, bytes: u64) {
+        self.pulled.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more were here.
+    pub(crate) fn share(&self, bytes: u64) {
+        self.shared.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Those that were fetched.
+    pub fn pulled(&self) -> u64 {
+        self.pulled.load(Ordering::Relaxed)
+    }
+
+    /// Those that were here already.
+    pub fn shared(&self) -> u64 {
+        self.shared.load(Ordering::Relaxed)
+    }
+}
+
 /// One tenant: everything that is its alone and lies in no record.
 pub struct Tenant {
     id: TenantId,
     network: Arc<dyn NetworkBackend>,
     socket: OnceLock<PathBuf>,
-    /// Names that all its containers know, with their addresses.
-    hosts: Vec<(String, IpAddr)>,
+    surroundings: Surroundings,
     policy: OnceLock<Arc<Policy>>,
     /// Credentials of registries, by their host, for what its clients fetch without any.
     logins: OnceLock<Logins>,
+    traffic: Traffic,
     closed: CancellationToken,
     /// What goes on in its name: scopes that are held, and what follows on its verbs.
     work: TaskTracker,
@@ -53,12 +87,13 @@ impl fmt::Debug for Tenant {
 }
 
 impl Tenant {
-    fn new(id: TenantId, network: Arc<dyn NetworkBackend>, hosts: Vec<(String, IpAddr)>) -> Self {
+    fn new(id: TenantId, network: Arc<dyn NetworkBackend>, surroundings: Surroundings) -> Self {
         let work = TaskTracker::new();
         // Open or closed is said by `closed`: the tracker only counts.
         work.close();
         let (socket, policy, logins) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { id, network, socket, policy, logins, hosts, closed: CancellationToken::new(), work }
+        let (traffic, closed) = (Traffic::default(), CancellationToken::new());
+        Self { id, network, socket, policy, logins, traffic, surroundings, closed, work }
     }
 
     /// What records, labels and backends call it.
@@ -71,9 +106,9 @@ impl Tenant {
         &self.network
     }
 
-    /// Names that all its containers know, with their addresses.
-    pub fn hosts(&self) -> &[(String, IpAddr)] {
-        &self.hosts
+    /// What all its containers find around them.
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
     }
 
     /// The unix socket through which its clients come, if there is one.
@@ -99,6 +134,11 @@ impl Tenant {
     /// Gives it credentials for what its clients fetch without any; the first time counts.
     pub fn has_logins(&self, logins: Logins) {
         let _first_one_counts = self.logins.set(logins);
+    }
+
+    /// What its pulls needed.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The one place where it is judged what a client asks. 403 if the policy does not allow it.
@@ -177,6 +217,11 @@ impl Scope {
         if sent.is_anonymous() { given().unwrap_or_default() } else { sent.clone() }
     }
 
+    /// What the tenant's pulls needed.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        self.tenant.traffic()
+    }
+
     /// Who asks.
     pub fn caller(&self) -> &Caller {
         &self.caller
@@ -194,17 +239,17 @@ impl Tenants {
 
     /// Adds a tenant whose networks live in `network`, unless it is there already.
     pub fn add(&self, id: &TenantId, network: Arc<dyn NetworkBackend>) -> Arc<Tenant> {
-        self.add_with_hosts(id, network, &[])
+        self.add_within(id, network, &Surroundings::default())
     }
 
-    /// The same; its containers know `hosts`.
-    pub fn add_with_hosts(
+    /// The same; its containers find this around them.
+    pub fn add_within(
         &self,
         id: &TenantId,
         network: Arc<dyn NetworkBackend>,
-        hosts: &[(String, IpAddr)],
+        surroundings: &Surroundings,
     ) -> Arc<Tenant> {
-        let new = || Arc::new(Tenant::new(id.clone(), network, hosts.to_vec()));
+        let new = || Arc::new(Tenant::new(id.clone(), network, surroundings.clone()));
         self.lock().entry(id.clone()).or_insert_with(new).clone()
     }
 

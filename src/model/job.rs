@@ -41,9 +41,9 @@ pub struct JobRecord {
     /// What it reaches beside what is open to all jobs.
     #[serde(default)]
     pub openings: BTreeSet<Opening>,
-    /// Names that all its containers know, with their addresses.
-    #[serde(default)]
-    pub hosts: Vec<(String, IpAddr)>,
+    /// What all its containers find around them.
+    #[serde(flatten)]
+    pub surroundings: Surroundings,
     /// What its clients may do. Records of daemons without policies have none: they get that of jobs.
     #[serde(default)]
     pub policy: Option<Policy>,
@@ -53,6 +53,18 @@ pub struct JobRecord {
 
 impl Record for JobRecord {
     const KIND: &'static str = "job";
+}
+
+/// What all containers of a job find around them, whatever they were made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Surroundings {
+    /// Names that they know, with their addresses.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Variables, `NAME=VALUE`. What a container or its image sets goes before.
+    pub env: Vec<String>,
+    /// Certificates of authorities that programs trust beside the machine's, PEM.
+    pub authorities: Option<String>,
 }
 
 /// A process that is told from a later one with its number.
@@ -139,8 +151,8 @@ pub struct JobRequest {
     pub limits: JobLimits,
     /// What it reaches beside what is open to all jobs.
     pub openings: BTreeSet<Opening>,
-    /// Names that all its containers know, with their addresses.
-    pub hosts: Vec<(String, IpAddr)>,
+    /// What all its containers find around them.
+    pub surroundings: Surroundings,
     /// What its clients may do; the daemon's policy of jobs if none.
     pub policy: Option<PolicyRef>,
     /// With what is fetched for it where its clients send no credentials. Held in memory alone.

@@ -44,6 +44,11 @@ impl Timestamp {
         self.0.timestamp_nanos_opt().unwrap_or(beyond)
     }
 
+    /// Time from an earlier point until this one, zero if it is a later one.
+    pub fn since(self, earlier: Self) -> std::time::Duration {
+        (self.0 - earlier.0).to_std().unwrap_or_default()
+    }
+
     /// Time that has passed since, zero if it lies in the future.
     pub fn elapsed(self) -> std::time::Duration {
         (Utc::now() - self.0).to_std().unwrap_or_default()
@@ -72,6 +77,16 @@ impl Timestamp {
     /// Parses RFC 3339.
     pub fn parse_rfc3339(value: &str) -> Option<Self> {
         DateTime::parse_from_rfc3339(value).ok().map(|time: DateTime<FixedOffset>| Self(time.with_timezone(&Utc)))
+    }
+}
+
+/// A time for people: `90 s`, `3 min`, `5 h`, `4 d`.
+pub fn rough(time: std::time::Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds if seconds < 172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }
 

@@ -123,7 +123,13 @@ async fn choose_two(pool: &Pool, runner: &Runner, repository: Option<&str>) -> R
 
 async fn look_into(pool: &Pool, runner: &Runner, image: &str) -> Result<Option<&'static str>> {
     pull(runner, image).await?;
-    pool.shared.programs.find(runner, image, pool.forge.programs()).await
+    let program = pool.shared.programs.find(runner, image, pool.forge.programs()).await?;
+    if program.is_some()
+        && let Some(made) = runner.image_made(image).await?
+    {
+        pool.note_runner_image(image, made);
+    }
+    Ok(program)
 }
 
 async fn pull(runner: &Runner, image: &str) -> Result<()> {

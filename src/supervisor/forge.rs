@@ -13,11 +13,12 @@ use async_trait::async_trait;
 
 use super::{
     balance::Class,
+    hooks::HookedJob,
     record::{ForgeJob, Registration},
     secret::Secret,
     settings::{ForgeSettings, Kind},
 };
-use crate::model::Result;
+use crate::model::{Result, time::Timestamp};
 
 /// A job that waits for a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct QueuedJob {
     pub labels: Vec<String>,
     /// By which a runner can be told to take this one and no other, where the forge has that.
     pub handle: Option<String>,
+    /// Since when the forge knows it, where it tells.
+    pub since: Option<Timestamp>,
 }
 
 /// A job that a runner has.
@@ -155,10 +158,11 @@ pub trait Forge: Send + Sync + 'static {
     /// How the runner is started.
     fn plan(&self, order: &Order<'_>, minted: &Minted) -> Plan;
 
-    /// Between two looks.
-    fn pause(&self) -> Duration {
-        Duration::from_secs(2)
-    }
+    /// Between two looks. A job that a runner has may have to be followed more closely than the queue.
+    fn pause(&self, has_runners: bool) -> Duration;
+
+    /// A webhook tells of a job that is one of ours, before the next look.
+    fn hear(&self, _: &HookedJob) {}
 
     /// How long a runner with a job that is told to end (by a TERM) may take to tell the forge; one that would not is ended at once.
     fn farewell(&self) -> Option<Duration> {

@@ -87,16 +87,23 @@ impl Launch {
         self.record.borrow().clone()
     }
 
+    /// Waits until nothing is left of it.
+    pub async fn gone(&self) {
+        let mut records = self.record.subscribe();
+        // The sender is ours: it is there for as long as we are.
+        let _always = records.wait_for(|record| !record.is_live()).await;
+    }
+
     /// Ends it; the first reason stays.
     pub fn tell_to_end(&self, why: impl Into<String>) {
         let _the_first_stays = self.why.set(why.into());
         self.end.cancel();
     }
 
-    /// The forge has given its runner a job.
-    pub fn is_assigned(&self, job: &ForgeJob) {
+    /// The forge has given its runner a job; whether that is news.
+    pub fn is_assigned(&self, job: &ForgeJob) -> bool {
         if self.record().work.is_some() {
-            return;
+            return false;
         }
         info!(launch = self.record().name, "{} has job {} of {}", self.record().name, job.name, job.repository);
         self.change(|record| {
@@ -106,6 +113,7 @@ impl Launch {
             }
             record.times.assigned = Some(Timestamp::now());
         });
+        true
     }
 
     /// Whether the forge still lists its runner: one that it does not has ended its job, or has none to do any more, since a user's
@@ -187,6 +195,7 @@ impl Launch {
             record.stage = Stage::Waiting;
             record.times.started = Some(Timestamp::now());
         });
+        pool.shared.tally.started(&pool.settings.name, &self.record().times);
         let started = Instant::now();
         let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log));
         let ended = self.watch(pool, &runner).await?;
@@ -212,8 +221,8 @@ impl Launch {
             ttl: Some((IDLE + settings.job_timeout + MARGIN).as_secs()),
             limits: settings.limits,
             openings: pool.openings().await?,
-            hosts: settings.hosts.clone(),
-            logins: pool.shared.settings.registries.clone(),
+            surroundings: settings.surroundings(),
+            logins: pool.shared.settings().registries.clone(),
             policy: settings.policy.clone().map(PolicyRef::Named),
             ..JobRequest::default()
         };
@@ -274,7 +283,10 @@ impl Launch {
         let record = self.record();
         let (None, Some(registration)) = (&record.work, &record.registration) else { return };
         match pool.forge.work_of(registration, record.meant_for.as_ref()).await {
-            Ok(Some(job)) => self.is_assigned(&job),
+            // When it was given the job is not known any more.
+            Ok(Some(job)) => {
+                self.is_assigned(&job);
+            }
             Ok(None) => {}
             Err(error) => warn!(launch = record.name, "asking what {} has done: {}", record.name, error.chain()),
         }

@@ -1,8 +1,14 @@
 //! The runners of one forge: looks at its queue, launches what is missing, and follows what is there.
+//!
+//! `queue` sorts what waits, `standing` says whether it launches, `told` what can be said of it and what its webhook says.
+
+mod openings;
+mod queue;
+mod standing;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -10,20 +16,19 @@ use std::{
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
+pub use self::standing::Earlier;
+use self::{queue::Queue, standing::Standing};
 use super::{
     Shared,
     balance::{self, Class},
     forge::{self, Forge, Look, QueuedJob, RunningJob},
+    hooks::Ear,
     launch::Launch,
-    record::{ForgeJob, LaunchRecord, Registration},
+    record::{ForgeJob, LaunchRecord, Registration, Stage},
     settings::ForgeSettings,
+    tally::End,
 };
-use crate::model::{
-    Error, Result,
-    error::Context,
-    id::ContainerId,
-    network::{Opening, Protocol},
-};
+use crate::model::{Error, Result, id::ContainerId, time::Timestamp};
 
 /// Between the beginnings of two looks at least, whatever wakes us.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -45,6 +50,11 @@ pub struct Pool {
     holds: Mutex<BTreeMap<Class, Hold>>,
     wake: Notify,
     told: Mutex<Told>,
+    queue: Mutex<Queue>,
+    standing: Mutex<Standing>,
+    /// Images with runners, and when they were made.
+    runner_images: Mutex<BTreeMap<String, Timestamp>>,
+    ear: Option<Ear>,
 }
 
 /// Launches of a class that failed one after another.
@@ -61,13 +71,13 @@ struct Told {
     unserved: BTreeSet<i64>,
 }
 
-/// A job that waits for nobody, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unserved {
-    /// What waits.
-    pub queued: QueuedJob,
-    /// Why no runner is launched.
-    pub why: String,
+/// Hex digits by which launches of a forge differ.
+const RANDOM: usize = 8;
+
+/// Whether a name is one of a launch: the forge's prefix, and what is random of it.
+fn is_launch(name: &str, prefix: &str) -> bool {
+    let random = name.strip_prefix(prefix).unwrap_or_default();
+    random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,6 +88,7 @@ impl Pool {
     /// That of a forge that is configured.
     pub fn new(shared: Arc<Shared>, settings: ForgeSettings) -> Result<Arc<Self>> {
         let forge = forge::connect(&settings)?;
+        let ear = settings.webhook_secret.as_ref().map(Ear::new);
         Ok(Arc::new(Self {
             shared,
             settings,
@@ -85,6 +96,10 @@ impl Pool {
             holds: Mutex::default(),
             wake: Notify::new(),
             told: Mutex::default(),
+            queue: Mutex::default(),
+            standing: Mutex::default(),
+            runner_images: Mutex::default(),
+            ear,
         }))
     }
 
@@ -100,35 +115,28 @@ impl Pool {
         lock(&self.told).trouble.clone()
     }
 
+    /// An image with a runner was made then.
+    pub fn note_runner_image(&self, image: &str, made: Timestamp) {
+        lock(&self.runner_images).insert(image.to_owned(), made);
+    }
+
     /// What the forge lists a launch's runner by.
     pub fn runner_name(&self, launch: &str) -> String {
         format!("{}{launch}", self.shared.prefix())
     }
 
-    /// The forge's own addresses: a job reaches them although they may be this machine's.
-    pub async fn openings(&self) -> Result<BTreeSet<Opening>> {
-        let url = reqwest::Url::parse(&self.settings.url).context(format!("reading {}", self.settings.url))?;
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let port = url.port_or_known_default().unwrap_or(80);
-        let given = self.settings.hosts.iter().filter(|(name, _)| *name == host);
-        let mut addresses: Vec<SocketAddr> = given.map(|(_, address)| SocketAddr::new(*address, port)).collect();
-        if addresses.is_empty() {
-            let found = tokio::net::lookup_host((host.as_str(), port)).await;
-            addresses.extend(found.context(format!("looking up {host}"))?);
-        }
-        Ok(addresses.into_iter().map(|address| Opening { protocol: Protocol::Tcp, address }).collect())
-    }
-
-    /// Looks and launches until the supervisor stops.
-    pub async fn run(self: Arc<Self>) {
-        for launch in self.live() {
-            self.shared.tasks.spawn(launch.sweep(self.clone()));
+    /// Looks and launches until the supervisor stops, or another pool is in its place.
+    pub async fn run(self: Arc<Self>, earlier: Earlier) {
+        if earlier == Earlier::Swept {
+            for launch in self.live() {
+                self.shared.tasks.spawn(launch.sweep(self.clone()));
+            }
         }
         let (mut is_greeted, mut retry) = (false, RETRIES.0);
-        loop {
+        while !self.is_over() {
             let begun = Instant::now();
             let looked = self.look(&mut is_greeted).await;
-            let next = if looked.is_ok() { self.forge.pause() } else { retry };
+            let next = if looked.is_ok() { self.pause() } else { retry };
             retry = if looked.is_ok() { RETRIES.0 } else { (retry * 2).min(RETRIES.1) };
             let looked_well = looked.is_ok();
             self.tell(looked.err());
@@ -144,6 +152,14 @@ impl Pool {
         }
     }
 
+    /// Until the next look, unless something wakes us: also a launch that may be tried again is due then.
+    fn pause(&self) -> Duration {
+        let pause = self.forge.pause(!self.live().is_empty());
+        let now = Instant::now();
+        let held = lock(&self.holds).values().filter(|hold| hold.until > now).map(|hold| hold.until - now).min();
+        held.map_or(pause, |held| pause.min(held.max(PAUSE)))
+    }
+
     async fn look(self: &Arc<Self>, is_greeted: &mut bool) -> Result<()> {
         if !*is_greeted {
             let greeting = self.forge.greet().await?;
@@ -154,23 +170,25 @@ impl Pool {
         let live = self.live();
         let registered: Vec<Registration> =
             live.iter().filter_map(|launch| launch.record().registration.clone()).collect();
+        let begun = Timestamp::now();
         let seen = self.forge.look(&registered).await?;
         self.follow(&live, &seen).await;
-        self.launch_missing(seen.queued)
+        self.launch_missing(seen.queued, begun)
     }
 
-    /// What an earlier life registered and has no record of.
-    async fn sweep_registrations(&self) -> Result<()> {
+    /// Takes back what an earlier life registered and has no record of; how many these were.
+    pub async fn sweep_registrations(&self) -> Result<usize> {
         let known: BTreeSet<String> =
             self.live().iter().map(|launch| self.runner_name(&launch.record().name)).collect();
         let prefix = format!("{}{}-", self.shared.prefix(), self.settings.name);
-        for registration in self.forge.registrations(&prefix, None).await? {
-            if !known.contains(&registration.name) {
-                info!(forge = self.settings.name, "deregistering {}, left by an earlier life", registration.name);
-                self.forge.deregister(&registration).await?;
-            }
+        let mut left = self.forge.registrations(&prefix, None).await?;
+        // Another forge of ours may have a longer name that begins like this one's.
+        left.retain(|left| is_launch(&left.name, &prefix) && !known.contains(&left.name));
+        for registration in &left {
+            info!(forge = self.settings.name, "deregistering {}, left by an earlier life", registration.name);
+            self.forge.deregister(registration).await?;
         }
-        Ok(())
+        Ok(left.len())
     }
 
     async fn follow(&self, live: &[Arc<Launch>], seen: &Look) {
@@ -181,8 +199,10 @@ impl Pool {
                 let is_handled = running.handle.is_some() && running.handle == record.class.handle;
                 is_handled || running.runner.as_deref() == Some(&registration.name)
             };
-            if let Some(running) = seen.running.iter().find(is_its) {
-                launch.is_assigned(&running.job);
+            if let Some(running) = seen.running.iter().find(is_its)
+                && launch.is_assigned(&running.job)
+            {
+                self.shared.tally.assigned(&self.settings.name, &launch.record().times);
             }
             let is_listed = seen.registered.contains(registration);
             launch.is_listed(is_listed);
@@ -203,12 +223,18 @@ impl Pool {
         }
     }
 
-    fn launch_missing(self: &Arc<Self>, queued: Vec<QueuedJob>) -> Result<()> {
+    fn launch_missing(self: &Arc<Self>, queued: Vec<QueuedJob>, looked: Timestamp) -> Result<()> {
         let by_handle: HashMap<String, ForgeJob> =
             queued.iter().filter_map(|queued| Some((queued.handle.clone()?, queued.job.clone()))).collect();
-        let (served, unserved) = self.sort_out(queued);
-        self.tell_unserved(unserved);
-        if self.shared.is_draining() {
+        let (jobs, unserved) = self.sort_out(queued);
+        self.tell_unserved(&unserved);
+        let served: Vec<Class> = jobs.iter().map(|job| self.class_of(job)).collect();
+        let before = std::mem::take(&mut *lock(&self.queue));
+        self.note_discovered(&jobs, &before);
+        *lock(&self.queue) = Queue { looked: Some(looked), served: jobs, unserved };
+        // Held until all are there: who cordons finds every one of them.
+        let standing = lock(&self.standing);
+        if self.shared.is_draining() || *standing != Standing::Launches {
             return Ok(());
         }
         let to_come: Vec<Class> = self
@@ -231,33 +257,6 @@ impl Pool {
         Ok(())
     }
 
-    /// The classes of the jobs that are ours to run, and the others with the reason.
-    fn sort_out(&self, queued: Vec<QueuedJob>) -> (Vec<Class>, Vec<Unserved>) {
-        let (mut served, mut unserved) = (Vec::new(), Vec::new());
-        for job in queued {
-            let unknown: Vec<&str> =
-                job.labels.iter().filter(|label| !self.settings.labels.contains(*label)).map(String::as_str).collect();
-            let why = if !self.settings.allows(&job.job.repository) {
-                Some(format!("jobs of {} are not allowed here", job.job.repository))
-            } else if !unknown.is_empty() {
-                Some(format!("no runner here has the label {}", unknown.join(", ")))
-            } else {
-                None
-            };
-            match why {
-                Some(why) => unserved.push(Unserved { queued: job, why }),
-                None => served.push(self.class_of(&job)),
-            }
-        }
-        (served, unserved)
-    }
-
-    /// Where images depend on the repository, no runner may be given another one's job.
-    fn class_of(&self, job: &QueuedJob) -> Class {
-        let repository = self.settings.depends_on_repository().then(|| job.job.repository.clone());
-        Class { labels: job.labels.iter().cloned().collect(), repository, handle: job.handle.clone() }
-    }
-
     fn is_held(&self, class: &Class) -> bool {
         lock(&self.holds).get(&class.without_handle()).is_some_and(|hold| hold.until > Instant::now())
     }
@@ -267,7 +266,7 @@ impl Pool {
     }
 
     fn launch(self: &Arc<Self>, class: Class, meant_for: Option<ForgeJob>) -> Result<()> {
-        let name = format!("{}-{}", self.settings.name, &ContainerId::random().short()[..8]);
+        let name = format!("{}-{}", self.settings.name, &ContainerId::random().short()[..RANDOM]);
         info!(launch = name, "launching {name} for {}", class.labels.iter().cloned().collect::<Vec<_>>().join(", "));
         let record = LaunchRecord {
             meant_for,
@@ -282,6 +281,7 @@ impl Pool {
     /// A launch has come to its end: the next of its class waits if it failed.
     pub fn has_ended(&self, launch: &Launch, is_failure: bool) {
         let record = launch.record();
+        self.shared.tally.ended(&self.settings.name, end_of(&record, is_failure));
         let (mut holds, class) = (lock(&self.holds), record.class.without_handle());
         if is_failure {
             let failures = holds.get(&class).map_or(0, |hold| hold.failures) + 1;
@@ -322,14 +322,14 @@ impl Pool {
             told.trouble = text;
         }
     }
+}
 
-    fn tell_unserved(&self, unserved: Vec<Unserved>) {
-        let mut told = lock(&self.told);
-        for Unserved { queued: QueuedJob { job, .. }, why } in &unserved {
-            if !told.unserved.contains(&job.id) {
-                info!(forge = self.settings.name, "job {} of {} is left alone: {why}", job.name, job.repository);
-            }
-        }
-        told.unserved = unserved.into_iter().map(|unserved| unserved.queued.job.id).collect();
+fn end_of(record: &LaunchRecord, is_failure: bool) -> End {
+    match (&record.stage, &record.work) {
+        (_, None) if is_failure => End::NotLaunched,
+        (_, None) => End::NoJob,
+        (Stage::Ended(words), Some(_)) => End::of_job(words),
+        // Given up: the supervisor stops.
+        (_, Some(_)) => End::Unknown,
     }
 }

@@ -83,6 +83,22 @@ impl Programs {
         self.take_out(runner, image, folder, "-folder", unpack_folder).await
     }
 
+    /// Takes away whatever was taken out.
+    pub async fn clear(&self) -> Result<()> {
+        let _one_at_a_time = self.0.taking.lock().await;
+        let folder = self.0.folder.clone();
+        let doing = format!("removing what is in {}", folder.display());
+        blocking(move || {
+            for entry in fs::read_dir(&folder).context(doing.clone())? {
+                let path = entry.context(doing.clone())?.path();
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.context(doing.clone())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn take_out(
         &self,
         runner: &Runner,

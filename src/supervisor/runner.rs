@@ -34,6 +34,7 @@ use crate::{
         error::Context,
         id::TenantId,
         reference::Reference,
+        time::Timestamp,
     },
     work::blocking,
 };
@@ -124,6 +125,12 @@ impl Runner {
     /// The id of an image that was pulled.
     pub async fn image_id(&self, image: &str) -> Result<String> {
         Ok(self.engine.image_for_container(&self.scope, image, None).await?.id.to_string())
+    }
+
+    /// When it was made, if it tells.
+    pub async fn image_made(&self, image: &str) -> Result<Option<Timestamp>> {
+        let made = self.engine.image_inspect(&self.scope, image, None, false).await?.document.created;
+        Ok(made.filter(|made| !made.is_zero()))
     }
 
     /// Makes a container of the image that is looked into and never started, and takes it away again.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{images::Images, secret::Secret};
-use crate::model::{job::JobLimits, registry_auth::Logins};
+use crate::model::{
+    job::{JobLimits, Surroundings},
+    registry_auth::Logins,
+};
 
 /// All of it.
 #[derive(Clone, Debug, Default)]
@@ -36,8 +39,18 @@ pub struct Github {
     pub api: String,
     /// The runner group of an organisation; its default one if none.
     pub group: Option<String>,
-    /// Between two looks at its queue.
-    pub pause: Duration,
+    /// How jobs are found.
+    pub discovery: Discovery,
+}
+
+/// How jobs of GitHub are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// All repositories are asked, again and again.
+    #[default]
+    Poll,
+    /// Its webhook tells of them; all repositories are asked now and then, for deliveries that were lost.
+    Webhook,
 }
 
 /// Who we are to a forge.
@@ -84,8 +97,32 @@ pub enum Mode {
     },
 }
 
+/// Proxies, as their variables have them. Addresses may hold passwords, which jobs can read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// `http_proxy`.
+    pub http: Option<Secret>,
+    /// `https_proxy`.
+    pub https: Option<Secret>,
+    /// `no_proxy`: names, domains and addresses that are reached without.
+    pub none: Option<String>,
+}
+
+impl Proxies {
+    /// The variables that programs read: in small letters, and in capitals, as some have it.
+    fn variables(&self) -> Vec<String> {
+        let all = [
+            ("http_proxy", self.http.as_ref().map(Secret::reveal)),
+            ("https_proxy", self.https.as_ref().map(Secret::reveal)),
+            ("no_proxy", self.none.as_deref()),
+        ];
+        let set = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        set.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_uppercase())]).collect()
+    }
+}
+
 /// One forge.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForgeSettings {
     /// What logs and lists call it, unique.
     pub name: String,
@@ -95,6 +132,10 @@ pub struct ForgeSettings {
     pub url: String,
     /// By what it knows us.
     pub access: Access,
+    /// Between two looks at its queue.
+    pub poll_interval: Duration,
+    /// What its webhook signs deliveries with; none are taken without.
+    pub webhook_secret: Option<Secret>,
     /// The organisation or user whose jobs run; all of the server if none.
     pub owner: Option<String>,
     /// Where steps run.
@@ -112,7 +153,9 @@ pub struct ForgeSettings {
     /// Names that runner, job containers and our own client know, with their addresses.
     pub hosts: Vec<(String, IpAddr)>,
     /// Certificates of authorities that are trusted beside the system's, PEM.
-    pub authorities: Option<Vec<u8>>,
+    pub authorities: Option<String>,
+    /// By which the world is reached, by our own client and in jobs.
+    pub proxies: Proxies,
     /// Repositories whose jobs may run, `owner/name` or `owner/*`; all if none.
     pub repositories: Option<BTreeSet<String>>,
     /// Which image is taken for what.
@@ -120,6 +163,11 @@ pub struct ForgeSettings {
 }
 
 impl ForgeSettings {
+    /// What runner and job containers find around them.
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings { hosts: self.hosts.clone(), env: self.proxies.variables(), authorities: self.authorities.clone() }
+    }
+
     /// Whether something depends on the repository whose job it is, so that no runner may be given another one's.
     pub fn depends_on_repository(&self) -> bool {
         !self.images.of_repositories.is_empty() || self.repositories.is_some()

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     daemon::Daemon,
-    forge::{Gitea, Images, LONG, USER, WORKFLOW},
+    forge::{Gitea, Images, LONG, TLS_NAME, USER, WORKFLOW},
     launches::{self, is_ended},
+    place,
 };
 
 /// Ten jobs that all make the same things, and would get in each other's way on one socket.
@@ -234,4 +235,41 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     assert!(text.contains("bad: FAILS: ") && text.contains("good: http://10.99.0.1:3000 is Gitea 1.26"), "{text}");
     assert!(text.contains(&format!("jobs that name no image: {} (job_image)", lab.images.job())), "{text}");
     assert!(!text.contains(lab.gitea.token()), "{text}");
+}
+
+/// What people have first: a name that only their own network knows, and a certificate that they have signed themselves. The forge, the
+/// runner and steps know both, and the proxies.
+#[tokio::test]
+async fn a_forge_of_ones_own_name_and_authority_is_trusted_by_all() {
+    let Some(gitea) = Gitea::start().await else { return };
+    let Some(images) = Images::start(gitea.place()).await else { return };
+    let tls = gitea.behind_tls();
+    let address = place::ADDRESS;
+    let trusted = format!(
+        "hosts = {{'{TLS_NAME}' = '{address}'}}\nca_file = '{}'\nhttp_proxy = 'http://{address}:3128'\nno_proxy = 'localhost,{TLS_NAME}'",
+        tls.authority().display()
+    );
+    let own = config(&gitea, gitea.token(), &images, &trusted).replace(&gitea.url(), &tls.url());
+    let stranger = own.replace("ca_file", "# ca_file").replace("'lab'", "'nobody'");
+    let section = |name: &str, text: String| text.replacen("[gitea]\n", &format!("[[gitea]]\nname = '{name}'\n"), 1);
+    let text = format!("{}{}", section("own", own), section("stranger", stranger));
+    let daemon = Daemon::launching(gitea.place(), &text).await;
+    let lab = Lab { daemon, images, gitea };
+    let steps = LONG.replace(
+        "echo begun; sleep 1000",
+        &format!(
+            "grep -q {address} /etc/hosts && cmp \"$SSL_CERT_FILE\" \"$NODE_EXTRA_CA_CERTS\" && grep -c BEGIN \"$SSL_CERT_FILE\" && test \"$http_proxy $NO_PROXY\" = \"http://{address}:3128 localhost,{TLS_NAME}\""
+        ),
+    );
+    let commit = lab.gitea.repository("trusted", &[(WORKFLOW, &steps)]).await;
+    let jobs = lab.gitea.until_jobs("trusted", &commit, 1, "completed").await;
+    assert_eq!(jobs[0]["conclusion"], "success", "{}", lab.gitea.job_log("trusted", &jobs[0]).await);
+    lab.until_all_ended(1).await;
+    lab.is_clean().await;
+    let told = lab.daemon.ringer(&["jobs"]).output().expect("ringer runs").stdout;
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(
+        told.contains("stranger: ") && told.contains("certificate"),
+        "who is not told of the authority says so: {told}"
+    );
 }

@@ -13,13 +13,13 @@ use ringer::{
     supervisor::{
         images::Images,
         secret::Secret,
-        settings::{Access, ForgeSettings, Kind, Mode},
+        settings::{Access, Discovery, ForgeSettings, Kind, Mode, Proxies},
     },
 };
 use serde::Deserialize;
 
 pub use self::github::GithubSection;
-use super::secrets::Told;
+use super::secrets::{OwnedTold, Told};
 use crate::cli::values::{Bytes, Cpus, Seconds};
 
 /// What workflows ask for most.
@@ -30,6 +30,9 @@ const CONCURRENCY: usize = 4;
 
 /// How long a job may take: what the upstream runners say.
 const JOB_TIMEOUT: Duration = Duration::from_secs(3 * 3600);
+
+/// Between two looks at a forge that has its jobs in one list.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Longest name of a forge: it is a part of names at the forge and of links.
 const NAME_LENGTH: usize = 40;
@@ -56,6 +59,13 @@ macro_rules! section {
             policy: Option<String>,
             hosts: BTreeMap<String, IpAddr>,
             ca_file: Option<PathBuf>,
+            http_proxy: Option<Secret>,
+            https_proxy: Option<Secret>,
+            no_proxy: Option<String>,
+            poll_interval: Option<Seconds>,
+            webhook_secret: Option<Secret>,
+            webhook_secret_file: Option<PathBuf>,
+            webhook_secret_env: Option<String>,
         }
 
         impl $name {
@@ -78,6 +88,17 @@ macro_rules! section {
                     policy: self.policy.clone(),
                     hosts: self.hosts.clone(),
                     ca_file: self.ca_file.clone(),
+                    proxies: Proxies {
+                        http: self.http_proxy.clone(),
+                        https: self.https_proxy.clone(),
+                        none: self.no_proxy.clone(),
+                    },
+                    poll_interval: self.poll_interval,
+                    webhook_secret: OwnedTold {
+                        value: self.webhook_secret.clone(),
+                        file: self.webhook_secret_file.clone(),
+                        env: self.webhook_secret_env.clone(),
+                    },
                 }
             }
         }
@@ -112,6 +133,9 @@ struct Common {
     policy: Option<String>,
     hosts: BTreeMap<String, IpAddr>,
     ca_file: Option<PathBuf>,
+    proxies: Proxies,
+    poll_interval: Option<Seconds>,
+    webhook_secret: OwnedTold,
 }
 
 /// What a section's own keys come to.
@@ -122,19 +146,27 @@ struct Own {
     owner: Option<String>,
     labels: Vec<String>,
     repositories: Option<BTreeSet<String>>,
+    /// Between two looks, if nothing else is said.
+    poll_interval: Duration,
 }
 
 impl ActSection {
     /// What the supervisor is told. `number` is which of its kind it is.
     pub fn settings(&self, kind: Kind, number: usize, common: &Images) -> Result<ForgeSettings> {
-        self.common().settings(kind.word(), number, common, || {
+        self.common().settings(kind.word(), number, common, |name| {
+            if kind == Kind::Forgejo && self.common().webhook_secret.told().is_set(name, "webhook_secret") {
+                return Err(Error::invalid(
+                    "webhook_secret: Forgejo has no webhook that tells of jobs; ringer asks it every 2 s",
+                ));
+            }
             let told = Told { value: &self.token, file: &self.token_file, env: &self.token_env };
             Ok(Own {
                 url: check_url("instance_url", &self.instance_url)?,
-                access: Access::Token(told.read("token")?),
+                access: Access::Token(told.read(name, "token")?),
                 owner: self.owner.clone(),
                 labels: LABELS.map(ToOwned::to_owned).to_vec(),
                 repositories: self.repositories.as_ref().map(|names| names.iter().cloned().collect()),
+                poll_interval: POLL_INTERVAL,
                 kind,
             })
         })
@@ -147,18 +179,26 @@ impl Common {
         word: &str,
         number: usize,
         images: &Images,
-        own: impl FnOnce() -> Result<Own>,
+        own: impl FnOnce(&str) -> Result<Own>,
     ) -> Result<ForgeSettings> {
         let first = if number == 0 { word.to_owned() } else { format!("{word}-{}", number + 1) };
         let name = self.name.clone().unwrap_or(first);
         check_name(&name)?;
         let section = format!("[{name}]");
         let wrong = |error: Error| error.context(&section);
-        let own = own().map_err(wrong)?;
+        let own = own(&name).map_err(wrong)?;
         let authorities = match &self.ca_file {
-            Some(path) => Some(fs::read(path).context(format!("reading {}", path.display())).map_err(wrong)?),
+            Some(path) => Some(fs::read_to_string(path).context(format!("reading {}", path.display())).map_err(wrong)?),
             None => None,
         };
+        let secret = self.webhook_secret.told();
+        let is_hooked = secret.is_set(&name, "webhook_secret");
+        let webhook_secret = is_hooked.then(|| secret.read(&name, "webhook_secret")).transpose().map_err(wrong)?;
+        let discovers_by_hooks = matches!(&own.kind, Kind::Github(github) if github.discovery == Discovery::Webhook);
+        if discovers_by_hooks && webhook_secret.is_none() {
+            return Err(Error::invalid(format!("{section}: discovery = \"webhook\" needs a webhook_secret")));
+        }
+        let interval = self.poll_interval.map(|Seconds(seconds)| Duration::from_secs(seconds.max(1)));
         let mode = self.mode().map_err(wrong)?;
         let labels: BTreeSet<String> = self.labels.unwrap_or(own.labels).into_iter().collect();
         if let Some(label) = labels.iter().find(|label| label.is_empty() || label.contains([':', ','])) {
@@ -168,6 +208,8 @@ impl Common {
             kind: own.kind,
             url: own.url,
             access: own.access,
+            poll_interval: interval.unwrap_or(own.poll_interval),
+            webhook_secret,
             owner: own.owner,
             mode,
             labels,
@@ -177,11 +219,24 @@ impl Common {
             policy: self.policy,
             hosts: self.hosts.into_iter().collect(),
             authorities,
+            proxies: checked(self.proxies).map_err(wrong)?,
             repositories: own.repositories,
             images: Images { runner: self.runner_image, job: self.job_image, ..images.clone() },
             name,
         })
     }
+}
+
+/// Addresses that jobs reach too.
+fn checked(proxies: Proxies) -> Result<Proxies> {
+    for (key, url) in [("http_proxy", &proxies.http), ("https_proxy", &proxies.https)] {
+        if let Some(url) = url {
+            // The address may hold a password.
+            let wrong = |_| Error::invalid(format!("{key}: expected http://HOST:PORT, at an address that jobs reach"));
+            check_url(key, url.reveal()).map_err(wrong)?;
+        }
+    }
+    Ok(proxies)
 }
 
 /// `mode`.
@@ -214,7 +269,7 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Jobs have to reach it as it is written.
-fn check_url(key: &str, text: &str) -> Result<String> {
+pub fn check_url(key: &str, text: &str) -> Result<String> {
     let invalid = |why: &str| Error::invalid(format!("invalid {key} {text:?}: {why}"));
     let uri: http::Uri = text.trim_end_matches('/').parse().map_err(|_| invalid("no URL"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {

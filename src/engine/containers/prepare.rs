@@ -61,11 +61,12 @@ impl Engine {
     /// Sets a run up. Whatever a failure leaves is taken back by the run's tear-down.
     pub(crate) async fn prepare_run(&self, turn: &Turn) -> Result<Prepared> {
         let record = turn.record();
-        let record = self.with_link_variables(record)?;
+        let record = self.with_given_variables(record)?;
         let joined = self.joined_namespaces(&record)?;
         let init = self.init_program(&record)?;
         let user = self.resolve_user(turn, &record.config.user).await?;
         let mut mounts = self.mount_run(&record).await?;
+        mounts.extend(self.given_mount(&record));
         let network = self.connect_run(&record).await?;
         turn.update(|record| {
             record.networking.attachments.clone_from(&network.attachments);

@@ -115,7 +115,7 @@ impl Engine {
     async fn prepare_task(&self, turn: &Turn) -> Result<(Spec, Writer)> {
         let log = turn.log.writer()?;
         let prepared = self.prepare_run(turn).await?;
-        let record = self.with_link_variables(turn.record())?;
+        let record = self.with_given_variables(turn.record())?;
         Ok((oci::spec(&prepared.spec_input(&record, &self.host))?, log))
     }
 

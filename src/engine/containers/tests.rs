@@ -351,7 +351,7 @@ async fn links_are_variables_and_names() {
     let error = bench.start("web").await.unwrap_err();
     assert_eq!(error.message(), "Cannot link to a non running container: /db AS /web/my-db");
     bench.start("db").await.unwrap();
-    let env = bench.engine.with_link_variables(record()).unwrap().config.env.clone().unwrap();
+    let env = bench.engine.with_given_variables(record()).unwrap().config.env.clone().unwrap();
     assert!(env.contains(&"MY_DB_NAME=/web/my-db".to_owned()), "{env:?}");
     bench.start("web").await.unwrap();
     assert_eq!(bench.engine.shown_links(&record()), ["/db:/web/my-db"]);

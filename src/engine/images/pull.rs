@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     backend::images::Lease,
-    engine::{Engine, tenants::Scope},
+    engine::{
+        Engine,
+        tenants::{Scope, Traffic},
+    },
     model::{
         Error, Result,
         image::{
@@ -63,6 +66,23 @@ impl Engine {
             self.spawn("image_pull", async move { engine.run_pull(&scope, &reference, &request, &job).await });
         }
         follower.into_stream_once_begun().await
+    }
+
+    /// So many bytes of layers were fetched.
+    fn note_pulled(&self, scope: &Scope, bytes: u64) {
+        scope.traffic().pull(bytes);
+        self.images.traffic.pull(bytes);
+    }
+
+    /// So many were here already.
+    fn note_shared(&self, scope: &Scope, bytes: u64) {
+        scope.traffic().share(bytes);
+        self.images.traffic.share(bytes);
+    }
+
+    /// What pulls of all tenants needed since the daemon has started.
+    pub fn traffic(&self) -> &Traffic {
+        &self.images.traffic
     }
 
     /// The job: under a lease, until done or nobody waits for it.

@@ -11,7 +11,7 @@ use crate::{
     model::{
         Result,
         id::TenantId,
-        job::{EndReason, Ending, JobLimits, JobRecord},
+        job::{EndReason, Ending, JobLimits, JobRecord, Surroundings},
         time::Timestamp,
     },
 };
@@ -77,7 +77,7 @@ fn lost(tenant: &TenantId) -> JobRecord {
         expires: None,
         limits: JobLimits::default(),
         openings: BTreeSet::new(),
-        hosts: Vec::new(),
+        surroundings: Surroundings::default(),
         policy: None,
         ending: Some(Ending { reason: EndReason::Lost, since: now }),
     }

@@ -266,7 +266,8 @@ async fn a_runner_is_in_its_jobs_host_and_goes_with_it_unseen() {
     let bench = Bench::new().await;
     let openings = [Opening { protocol: Protocol::Tcp, address: "192.0.2.2:3000".parse().unwrap() }].into();
     let hosts = vec![("forge".to_owned(), "192.0.2.2".parse().unwrap())];
-    let request = JobRequest { name: Some("first".to_owned()), openings, hosts, ..JobRequest::default() };
+    let surroundings = job::Surroundings { hosts, ..job::Surroundings::default() };
+    let request = JobRequest { name: Some("first".to_owned()), openings, surroundings, ..JobRequest::default() };
     let job = bench.engine().job_create(request.clone()).await.unwrap();
     bench.fill(&job).await;
     let engine = bench.engine();

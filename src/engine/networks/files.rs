@@ -101,13 +101,13 @@ impl Engine {
         let tenant = self.tenants.get(&record.tenant)?;
         if record.host_config.network_mode == NetworkMode::Host && extra_hosts.is_empty() {
             let mut text = fs::read_to_string("/etc/hosts").unwrap_or_else(|_| Hosts::default().text());
-            text.extend(tenant.hosts().iter().map(|(name, address)| hosts::line(*address, name)));
+            text.extend(tenant.surroundings().hosts.iter().map(|(name, address)| hosts::line(*address, name)));
             return Ok(text);
         }
         let gateway = self.host_gateway(record);
         let mut extra: Vec<(IpAddr, String)> =
             extra_hosts.iter().map(|entry| parse_extra(entry, gateway)).collect::<Result<_>>()?;
-        extra.extend(tenant.hosts().iter().map(|(name, address)| (*address, name.clone())));
+        extra.extend(tenant.surroundings().hosts.iter().map(|(name, address)| (*address, name.clone())));
         extra.extend(self.linked_hosts(record)?);
         let own = endpoints.iter().flat_map(own_addresses).collect();
         let domainname = record.config.domainname.clone();

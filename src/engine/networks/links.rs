@@ -98,9 +98,9 @@ impl Engine {
         }
     }
 
-    /// A container's record with the variables of its links below its own, as its processes see them.
-    pub(crate) fn with_link_variables(&self, record: Arc<ContainerRecord>) -> Result<Arc<ContainerRecord>> {
-        let mut variables = Vec::new();
+    /// A container's record with the variables of its tenant and of its links below its own, as its processes see them.
+    pub(crate) fn with_given_variables(&self, record: Arc<ContainerRecord>) -> Result<Arc<ContainerRecord>> {
+        let mut variables = self.given_variables(&record);
         for linked in self.linked(&record)? {
             let four = linked.addresses.iter().find(|address| address.is_ipv4());
             variables.extend(four.map(|address| link_variables(&record.name, &linked, *address)).unwrap_or_default());

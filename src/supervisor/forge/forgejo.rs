@@ -8,6 +8,7 @@ mod answers;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -161,7 +162,12 @@ impl Forge for Forgejo {
             let (forge_job, handle) = (self.forge_job(&job).await?, Some(job.handle));
             match job.status.as_str() {
                 "waiting" => {
-                    look.queued.push(QueuedJob { job: forge_job, labels: job.runs_on.unwrap_or_default(), handle });
+                    look.queued.push(QueuedJob {
+                        job: forge_job,
+                        labels: job.runs_on.unwrap_or_default(),
+                        handle,
+                        since: None,
+                    });
                 }
                 "running" => look.running.push(RunningJob { job: forge_job, runner: None, handle }),
                 _ => {}
@@ -261,6 +267,10 @@ impl Forge for Forgejo {
                 PlannedFile { name: "token", content: Secret::new(token) },
             ],
         }
+    }
+
+    fn pause(&self, has_runners: bool) -> Duration {
+        self.server.pause(has_runners)
     }
 
     fn programs(&self) -> &'static [&'static str] {

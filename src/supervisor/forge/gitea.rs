@@ -5,6 +5,8 @@
 
 mod answers;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::Method;
 use serde_json::json;
@@ -131,9 +133,12 @@ impl Forge for Gitea {
         let mut look = Look { registered: self.server.registered(registrations).await?, ..Look::default() };
         for job in jobs {
             let (status, runner, labels) = (job.status.clone(), job.runner_name.clone(), job.labels.clone());
+            let since = job.since();
             let Some(job) = job.into_job() else { continue };
             match status.as_str() {
-                "queued" => look.queued.push(QueuedJob { job, labels: labels.unwrap_or_default(), handle: None }),
+                "queued" => {
+                    look.queued.push(QueuedJob { job, labels: labels.unwrap_or_default(), handle: None, since });
+                }
                 "in_progress" => look.running.push(RunningJob { job, runner, handle: None }),
                 _ => {}
             }
@@ -234,6 +239,10 @@ impl Forge for Gitea {
                 PlannedFile { name: "runner.json", content: minted.credential.clone() },
             ],
         }
+    }
+
+    fn pause(&self, has_runners: bool) -> Duration {
+        self.server.pause(has_runners)
     }
 
     fn programs(&self) -> &'static [&'static str] {

@@ -26,16 +26,17 @@ use tracing::{debug, info};
 use self::{
     answers::{Groups, JitConfig, Job, Jobs, Repository, Runners, Runs},
     hub::{Failure, Hub},
-    seen::Seen,
+    seen::{Round, Seen},
 };
 use super::{Forge, Look, Minted, Order, Plan, QueuedJob, RunningJob, Shape, http::segments};
 use crate::{
     model::{Error, Result},
     supervisor::{
         balance::Class,
+        hooks::HookedJob,
         record::{ForgeJob, Registration},
         secret::Secret,
-        settings::{Access, ForgeSettings, Github},
+        settings::{Access, Discovery, ForgeSettings, Github},
     },
 };
 
@@ -61,6 +62,7 @@ pub struct GitHub {
     github: Github,
     group: OnceCell<i64>,
     seen: Seen,
+    round: Round,
     /// Calls of the last look that counted.
     cost: AtomicU64,
 }
@@ -80,6 +82,7 @@ impl GitHub {
             github: github.clone(),
             group: OnceCell::new(),
             seen: Seen::default(),
+            round: Round::default(),
             cost: AtomicU64::new(0),
         })
     }
@@ -156,25 +159,53 @@ impl GitHub {
     }
 
     /// Jobs that ask for one of our labels: the others are meant for GitHub's own machines or somebody else's.
-    fn is_meant_for_us(&self, job: &Job) -> bool {
-        job.labels.iter().any(|label| self.settings.labels.contains(&label.to_lowercase()))
+    fn is_meant_for_us(&self, labels: &[String]) -> bool {
+        labels.iter().any(|label| self.settings.labels.contains(&label.to_lowercase()))
     }
 
-    /// What has left the lists since the last look: who had it is asked one by one.
-    async fn catch_up(&self, present: &BTreeSet<i64>) -> Result<()> {
+    /// Whether a repository is one of those that are looked at.
+    fn owns(&self, repository: &str) -> bool {
+        let of_org = |org: &String| repository.split('/').next().is_some_and(|owner| owner.eq_ignore_ascii_case(org));
+        self.settings.allows(repository)
+            && (self.settings.repositories.is_some() || self.settings.owner.iter().any(of_org))
+    }
+
+    /// The repositories to look at now. Where the webhook tells of jobs, these are those with jobs that have not ended; the others now and
+    /// then.
+    async fn due(&self) -> Result<Vec<String>> {
+        let is_round = match self.github.discovery {
+            Discovery::Poll => true,
+            Discovery::Webhook => self.round.is_due(self.settings.poll_interval),
+        };
+        if !is_round {
+            return Ok(self.seen.repositories().into_iter().collect());
+        }
+        self.repositories().await
+    }
+
+    /// What is in no list that was looked at and has not ended as far as we know: what has left them since, and what a webhook told
+    /// before they did. Each is asked for itself.
+    async fn catch_up(&self, present: &BTreeSet<i64>) -> Result<Vec<(String, Job)>> {
+        let mut open = Vec::new();
         for (id, repository) in self.seen.missing(present) {
-            self.look_at(id, &repository).await?;
+            open.extend(self.look_at(id, &repository).await?.map(|job| (repository, job)));
         }
-        Ok(())
+        open.retain(|(_, job)| job.status != "completed");
+        Ok(open)
     }
 
-    async fn look_at(&self, id: i64, repository: &str) -> Result<()> {
+    async fn look_at(&self, id: i64, repository: &str) -> Result<Option<Job>> {
         match self.job(repository, id).await {
-            Ok(job) => self.seen.note(repository, &job),
-            Err(failure) if failure.status() == Some(StatusCode::NOT_FOUND) => self.seen.forget(id),
-            Err(failure) => return Err(self.refused(failure)),
+            Ok(job) => {
+                self.seen.note(repository, &job);
+                Ok(Some(job))
+            }
+            Err(failure) if failure.status() == Some(StatusCode::NOT_FOUND) => {
+                self.seen.forget(id);
+                Ok(None)
+            }
+            Err(failure) => Err(self.refused(failure)),
         }
-        Ok(())
     }
 
     async fn runners_at(&self, scope: &str, query: &str) -> Result<Vec<Registration>> {
@@ -268,28 +299,35 @@ impl Forge for GitHub {
             Access::App(app) => format!("the App {}", app.id),
         };
         let more = if all > 1 { format!(" and {} more", all - 1) } else { String::new() };
+        let seconds = self.settings.poll_interval.as_secs();
+        let asked = match self.github.discovery {
+            Discovery::Poll => format!("every {seconds} s"),
+            Discovery::Webhook => format!("when its webhook tells of jobs, and every {seconds} s,"),
+        };
         Ok(format!(
-            "{} is asked with {who} every {} s for workflow runs, and each runner gets a just-in-time configuration at {}{more}",
+            "{} is asked with {who} {asked} for workflow runs, and each runner gets a just-in-time configuration at {}{more}",
             self.github.api,
-            self.github.pause.as_secs(),
             scopes.concat()
         ))
     }
 
     async fn look(&self, registrations: &[Registration]) -> Result<Look> {
         let before = self.hub.counted();
-        let repositories = self.repositories().await?;
+        let repositories = self.due().await?;
         let found = stream::iter(repositories).map(|repository| self.jobs_of(repository)).buffered(AT_ONCE);
         let mut jobs: Vec<(String, Job)> = found.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
-        jobs.retain(|(_, job)| self.is_meant_for_us(job));
+        jobs.retain(|(_, job)| self.is_meant_for_us(&job.labels));
+        jobs.extend(self.catch_up(&jobs.iter().map(|(_, job)| job.id).collect()).await?);
         jobs.sort_by_key(|(_, job)| job.id);
-        self.catch_up(&jobs.iter().map(|(_, job)| job.id).collect()).await?;
         let mut look = Look::default();
         for (repository, job) in &jobs {
             self.seen.note(repository, job);
             let labels = job.labels.iter().map(|label| label.to_lowercase()).collect();
             match job.status.as_str() {
-                "queued" => look.queued.push(QueuedJob { job: job.in_repository(repository), labels, handle: None }),
+                "queued" => {
+                    let (since, job) = (job.since(), job.in_repository(repository));
+                    look.queued.push(QueuedJob { job, labels, handle: None, since });
+                }
                 "in_progress" => look.running.push(RunningJob {
                     job: job.in_repository(repository),
                     runner: job.runner_name.clone(),
@@ -304,6 +342,7 @@ impl Forge for GitHub {
             look.registered.extend(there.into_iter().filter(|registration| registrations.contains(registration)));
         }
         self.cost.store(self.hub.counted() - before, Ordering::Relaxed);
+        self.round.is_done();
         Ok(look)
     }
 
@@ -396,8 +435,14 @@ impl Forge for GitHub {
         }
     }
 
-    fn pause(&self) -> Duration {
-        self.github.pause.max(self.hub.limits.pause(self.cost.load(Ordering::Relaxed)))
+    fn pause(&self, _: bool) -> Duration {
+        self.settings.poll_interval.max(self.hub.limits.pause(self.cost.load(Ordering::Relaxed)))
+    }
+
+    fn hear(&self, job: &HookedJob) {
+        if !job.has_ended && self.owns(&job.repository) && self.is_meant_for_us(&job.labels) {
+            self.seen.hear(&job.repository, job.id);
+        }
     }
 
     fn farewell(&self) -> Option<Duration> {

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, NoProxy, Proxy};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::{
     model::{Error, ErrorKind, Result, error::Context},
     supervisor::{
         secret::Secret,
-        settings::{Access, ForgeSettings},
+        settings::{Access, ForgeSettings, Proxies},
     },
 };
 
@@ -90,7 +90,11 @@ impl Api {
             builder = builder.resolve(name, SocketAddr::new(*address, 0));
         }
         if let Some(pem) = &settings.authorities {
-            builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem).context("reading ca_file")?);
+            builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem.as_bytes()).context("reading ca_file")?);
+        }
+        let none = settings.proxies.none.as_deref().and_then(NoProxy::from_string);
+        for proxy in proxies_of(&settings.proxies)? {
+            builder = builder.proxy(proxy.no_proxy(none.clone()));
         }
         let client = builder.build().context("preparing TLS")?;
         Ok(Self { client, url, token })
@@ -209,6 +213,14 @@ impl Api {
         let message = format!("{method} {}/{path}: {status_text}{separator}{why}", self.url);
         Refusal { status, error: Error::new(kind, message) }
     }
+}
+
+/// An address may hold a password: what is wrong with it is not said.
+fn proxies_of(proxies: &Proxies) -> Result<Vec<Proxy>> {
+    let wrong = |_| Error::invalid("http_proxy or https_proxy is no address of a proxy");
+    let http = proxies.http.as_ref().map(|url| Proxy::http(url.reveal()).map_err(wrong));
+    let https = proxies.https.as_ref().map(|url| Proxy::https(url.reveal()).map_err(wrong));
+    [http, https].into_iter().flatten().collect()
 }
 
 /// reqwest says little itself; the last cause is the one that tells.

@@ -1,5 +1,7 @@
 //! What Gitea and Forgejo have in common: where in the API the jobs are that we run, and the lists of runners and tasks.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use tokio::sync::OnceCell;
@@ -16,6 +18,9 @@ pub const PAGE: usize = 50;
 /// Pages that are read: of a longer queue the rest comes when its head is done.
 const PAGES: usize = 40;
 
+/// Between two looks while runners are there: neither server tells them of a user's cancel.
+const FOLLOWED: Duration = Duration::from_secs(2);
+
 /// A server of either kind.
 pub struct Server {
     /// Its API.
@@ -24,6 +29,7 @@ pub struct Server {
     pub url: String,
     /// How long a job may take, in seconds.
     pub job_timeout: u64,
+    poll_interval: Duration,
     owner: Option<String>,
     /// The server's, an organisation's, or the token's user's; found once.
     scope: OnceCell<String>,
@@ -88,9 +94,15 @@ impl Server {
             api: Api::new(settings)?,
             url: settings.url.clone(),
             job_timeout: settings.job_timeout.as_secs(),
+            poll_interval: settings.poll_interval,
             owner: settings.owner.clone(),
             scope: OnceCell::new(),
         })
+    }
+
+    /// Between two looks.
+    pub fn pause(&self, has_runners: bool) -> Duration {
+        if has_runners { self.poll_interval.min(FOLLOWED) } else { self.poll_interval }
     }
 
     /// Where the jobs are: `admin`, `orgs/NAME` or `user`.

@@ -4,6 +4,7 @@
 mod config;
 mod images;
 mod runner;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
-pub use self::{images::Images, runner::Runner};
+pub use self::{
+    images::Images,
+    runner::Runner,
+    tls::{NAME as TLS_NAME, Tls},
+};
 use super::{
     daemon::http::{Answer, Client},
     part,
@@ -103,6 +108,11 @@ impl Gitea {
         &self.place
     }
 
+    /// Puts TLS before it, at another port.
+    pub fn behind_tls(&self) -> Tls {
+        Tls::before(&self.place, address())
+    }
+
     /// `http://…`, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}:{PORT}", place::ADDRESS)
@@ -143,6 +153,13 @@ impl Gitea {
         let files = [("action.yml", file("action.yml")), ("index.js", file("index.js"))];
         self.commit_to("actions/checkout", &files.each_ref().map(|(path, text)| (*path, text.as_str()))).await;
         self.post("/repos/actions/checkout/tags", json!({"tag_name": "v4", "target": "main"})).await;
+    }
+
+    /// Has jobs of a repository of [`USER`] told to an address.
+    pub async fn add_webhook(&self, repository: &str, url: &str, secret: &str) {
+        let config = json!({"url": url, "content_type": "json", "secret": secret});
+        let hook = json!({"type": "gitea", "config": config, "events": ["workflow_job"], "active": true});
+        self.post(&format!("/repos/{USER}/{repository}/hooks"), hook).await;
     }
 
     async fn new_repository(&self, path: &str, name: &str) {

@@ -5,15 +5,18 @@ use std::{collections::BTreeSet, env::consts::ARCH, time::Duration};
 use ringer::supervisor::settings::{App, Github};
 
 use super::{
-    Access, BTreeMap, Bytes, Common, Cpus, Deserialize, Error, ForgeSettings, Images, IpAddr, JobLimits, Kind, Own,
-    PathBuf, Result, Seconds, Secret, Told, Word, check_url,
+    Access, BTreeMap, Bytes, Common, Cpus, Deserialize, Discovery, Error, ForgeSettings, Images, IpAddr, JobLimits,
+    Kind, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
 };
 
 /// Where it is unless somebody has a server of their own.
 const INSTANCE: &str = "https://github.com";
 
 /// Between two looks.
-const POLL_INTERVAL: Seconds = Seconds(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same where webhooks tell of jobs, for those that were lost.
+const ROUND_INTERVAL: Duration = Duration::from_secs(120);
 
 section! {
     /// `[github]`.
@@ -31,8 +34,7 @@ section! {
         org: Option<String>,
         repos: Option<Vec<String>>,
         runner_group: Option<String>,
-        discovery: Discovery,
-        poll_interval: Option<Seconds>,
+        discovery: Way,
     }
 }
 
@@ -47,7 +49,7 @@ enum AppId {
 /// How jobs are found.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Discovery {
+enum Way {
     #[default]
     Poll,
     Webhook,
@@ -57,53 +59,48 @@ enum Discovery {
 impl GithubSection {
     /// What the supervisor is told. `number` is which of its kind it is.
     pub fn settings(&self, number: usize, images: &Images) -> Result<ForgeSettings> {
-        self.common().settings("github", number, images, || self.own()).map(in_small_letters)
+        self.common().settings("github", number, images, |name| self.own(name)).map(in_small_letters)
     }
 
-    fn own(&self) -> Result<Own> {
-        match self.discovery {
-            Discovery::Poll => {}
-            Discovery::Webhook | Discovery::ScaleSet => {
-                return Err(Error::invalid("discovery: only \"poll\" is there yet"));
-            }
-        }
+    fn own(&self, name: &str) -> Result<Own> {
+        let (discovery, poll_interval) = match self.discovery {
+            Way::Poll => (Discovery::Poll, POLL_INTERVAL),
+            Way::Webhook => (Discovery::Webhook, ROUND_INTERVAL),
+            Way::ScaleSet => return Err(Error::invalid("discovery: \"scale-set\" is not there yet")),
+        };
         let url = check_url("instance_url", self.instance_url.as_deref().unwrap_or(INSTANCE))?;
         let api = match &self.api_url {
             Some(api) => check_url("api_url", api)?,
             None => api_of(&url),
         };
-        let Seconds(pause) = self.poll_interval.unwrap_or(POLL_INTERVAL);
         Ok(Own {
-            access: self.access()?,
+            access: self.access(name)?,
             owner: self.org.clone(),
             labels: ["self-hosted", "linux", architecture()].map(ToOwned::to_owned).to_vec(),
             repositories: self.repositories()?,
-            kind: Kind::Github(Github {
-                api,
-                group: self.runner_group.clone(),
-                pause: Duration::from_secs(pause.max(1)),
-            }),
+            kind: Kind::Github(Github { api, group: self.runner_group.clone(), discovery }),
+            poll_interval,
             url,
         })
     }
 
-    fn access(&self) -> Result<Access> {
+    fn access(&self, name: &str) -> Result<Access> {
         let token = Told { value: &self.token, file: &self.token_file, env: &self.token_env };
         let key = Told { value: &self.private_key, file: &self.private_key_file, env: &self.private_key_env };
         let Some(id) = &self.app_id else {
-            if key.is_set() || self.installation_id.is_some() {
+            if key.is_set(name, "private_key") || self.installation_id.is_some() {
                 return Err(Error::invalid("private_key and installation_id are an App's: app_id is missing"));
             }
-            return Ok(Access::Token(token.read("token")?));
+            return Ok(Access::Token(token.read(name, "token")?));
         };
-        if token.is_set() {
+        if token.is_set(name, "token") {
             return Err(Error::invalid("token or app_id: only one of them can be set"));
         }
         let id = match id {
             AppId::Number(number) => number.to_string(),
             AppId::Text(text) => text.clone(),
         };
-        Ok(Access::App(App { id, key: key.read("private_key")?, installation: self.installation_id }))
+        Ok(Access::App(App { id, key: key.read(name, "private_key")?, installation: self.installation_id }))
     }
 
     /// Whole names: a bare one is the organisation's.
@@ -199,5 +196,14 @@ mod tests {
         assert!(error("app_id = 'Iv1'\norg = 'a'").contains("private_key"));
         assert!(error("org = 'a'").contains("token"));
         assert!(!format!("{app:?}").contains("s3cr3t"), "no secret is printed");
+    }
+
+    #[test]
+    fn webhooks_need_a_secret_and_make_looks_rare() {
+        let error = settings("token = 't'\norg = 'a'\ndiscovery = 'webhook'").unwrap_err().chain();
+        assert!(error.contains("needs a webhook_secret"), "{error}");
+        let hooked = settings("token = 't'\norg = 'a'\ndiscovery = 'webhook'\nwebhook_secret = 's3cr3t'").unwrap();
+        assert_eq!(hooked.poll_interval, ROUND_INTERVAL);
+        assert!(!format!("{hooked:?}").contains("s3cr3t"), "no secret is printed");
     }
 }

@@ -37,7 +37,7 @@ impl Engine {
         console_size: Option<(u32, u32)>,
     ) -> Result<Process> {
         // The other side of a link may have ended since; then its variables are not there.
-        let record = self.with_link_variables(container.record()).unwrap_or_else(|_| container.record());
+        let record = self.with_given_variables(container.record()).unwrap_or_else(|_| container.record());
         let user_spec = if request.user.is_empty() { &record.config.user } else { &request.user };
         let user = self.resolve_user(container, user_spec).await?;
         let (height, width) = console_size.unwrap_or_default();

@@ -19,6 +19,7 @@ use crate::{
             progress::Message,
             reach::{Proof, Reach},
         },
+        tenants::Scope,
     },
     model::{
         Error, Result,
@@ -44,6 +45,8 @@ impl Pull<'_> {
     ) -> Result<bool> {
         let chains = document.chain_ids();
         let here = self.layers_here(reach, manifest, document).await?;
+        let shared = manifest.layers.iter().zip(&here).filter(|(_, here)| **here).map(|(layer, _)| layer.size).sum();
+        self.engine.note_shared(self.scope, shared);
         if here.iter().all(|here| *here) {
             return Ok(false);
         }
@@ -58,6 +61,7 @@ impl Pull<'_> {
             let (done, arrival) = oneshot::channel();
             let download = Download {
                 engine: self.engine.clone(),
+                scope: self.scope.clone(),
                 lease: self.lease.clone(),
                 reach: reach.clone(),
                 layer: layer.clone(),
@@ -106,6 +110,7 @@ impl Pull<'_> {
 /// The fetching of one layer.
 struct Download {
     engine: Engine,
+    scope: Scope,
     lease: Lease,
     reach: Arc<Reach>,
     layer: Descriptor,
@@ -132,7 +137,7 @@ impl Download {
                 self.fetch(&mut sink).await?;
                 sink.0.commit(HashMap::new()).await?;
             }
-            None if is_proven => {}
+            None if is_proven => self.engine.note_shared(&self.scope, self.layer.size),
             // Somebody else's: the registry has to show that it has it.
             None => {
                 let mut proof = Proof::new();
@@ -147,6 +152,7 @@ impl Download {
 
     async fn fetch(&self, sink: &mut dyn BlobSink) -> Result<()> {
         self.reach.session.download(&self.layer, sink, &mut self.reporter()).await?;
+        self.engine.note_pulled(&self.scope, self.layer.size);
         self.say("Verifying Checksum");
         Ok(())
     }

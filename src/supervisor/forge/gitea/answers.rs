@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer};
 
-use crate::supervisor::record::ForgeJob;
+use crate::{model::time::Timestamp, supervisor::record::ForgeJob};
 
 /// `GET /version`.
 #[derive(Deserialize)]
@@ -33,9 +33,15 @@ pub struct Job {
     pub conclusion: Option<String>,
     pub labels: Option<Vec<String>>,
     pub runner_name: Option<String>,
+    pub created_at: Option<String>,
 }
 
 impl Job {
+    /// When it was made.
+    pub fn since(&self) -> Option<Timestamp> {
+        Timestamp::parse_rfc3339(self.created_at.as_deref()?)
+    }
+
     /// `None` if its address does not tell its repository.
     pub fn into_job(self) -> Option<ForgeJob> {
         let (_, path) = self.url.split_once("/repos/")?;

@@ -49,9 +49,15 @@ pub struct Job {
     pub labels: Vec<String>,
     pub runner_name: Option<String>,
     pub html_url: Option<String>,
+    pub created_at: Option<String>,
 }
 
 impl Job {
+    /// When it was made.
+    pub fn since(&self) -> Option<Timestamp> {
+        Timestamp::parse_rfc3339(self.created_at.as_deref()?)
+    }
+
     /// As the supervisor knows it.
     pub fn in_repository(&self, repository: &str) -> ForgeJob {
         ForgeJob {

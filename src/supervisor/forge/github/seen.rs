@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::answers::Job;
@@ -10,6 +11,29 @@ use crate::supervisor::record::ForgeJob;
 
 /// Runners whose job is remembered.
 const REMEMBERED: usize = 1000;
+
+/// Jobs that webhooks may tell of before a look has seen them ended.
+const HEARD: usize = 10_000;
+
+/// The looks at all repositories.
+#[derive(Default)]
+pub struct Round(Mutex<(Option<Instant>, Option<Instant>)>);
+
+impl Round {
+    /// Whether the next look is one; the last that was is as long ago as that, or none has come to its end.
+    pub fn is_due(&self, interval: Duration) -> bool {
+        let mut round = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = round.0.is_none_or(|done| done.elapsed() >= interval);
+        round.1 = is_due.then(Instant::now);
+        is_due
+    }
+
+    /// The look has come to its end.
+    pub fn is_done(&self) {
+        let mut round = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        round.0 = round.1.take().or(round.0);
+    }
+}
 
 /// What the looks have seen.
 #[derive(Default)]
@@ -38,6 +62,19 @@ impl Seen {
         } else {
             known.open.insert(job.id, repository.to_owned());
         }
+    }
+
+    /// One of which a webhook tells, unless a look has seen more of it.
+    pub fn hear(&self, repository: &str, job: i64) {
+        let mut known = self.lock();
+        if known.open.len() < HEARD {
+            known.open.entry(job).or_insert_with(|| repository.to_owned());
+        }
+    }
+
+    /// The repositories of those that have not ended.
+    pub fn repositories(&self) -> BTreeSet<String> {
+        self.lock().open.values().cloned().collect()
     }
 
     /// Jobs that have not ended and are not among these, with their repositories.

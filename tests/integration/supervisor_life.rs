@@ -1,0 +1,176 @@
+//! What people do with `ringer run` day by day: cordon it, change its configuration while jobs run, take everything away again.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::{
+    daemon::Daemon,
+    forge::Images,
+    github::{GitHub, NewJob, ORG, TOKEN},
+    launches,
+};
+
+/// A step that does not end by itself.
+const LONG: &str = "sleep 1000";
+
+struct Lab {
+    daemon: Daemon,
+    images: Images,
+    github: GitHub,
+}
+
+impl Lab {
+    async fn start() -> Option<Self> {
+        let github = GitHub::start();
+        let images = Images::with_actions_runner(github.place()).await?;
+        let daemon = Daemon::launching(github.place(), &config(&github, &images, "")).await;
+        Some(Self { daemon, images, github })
+    }
+
+    fn ringer(&self, arguments: &[&str]) -> String {
+        let output = self.daemon.ringer(arguments).output().expect("ringer runs");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {text}");
+        text
+    }
+
+    /// Changes the file and says so.
+    fn reload(&self, text: &str) {
+        fs::write(self.daemon.folder().join("config.toml"), text).expect("a file in our folder");
+        let pid = i32::try_from(self.daemon.pid()).ok().and_then(Pid::from_raw).expect("a process");
+        kill_process(pid, Signal::HUP).expect("the daemon runs");
+    }
+
+    async fn until_logged(&self, words: &str) {
+        let deadline = Instant::now() + launches::LIMIT;
+        while !self.daemon.log().contains(words) {
+            assert!(Instant::now() < deadline, "{words:?} is not logged: {}", self.daemon.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn run_long_job(&self) -> i64 {
+        let job = self.github.push("long", vec![NewJob::of("long", &[LONG])])[0];
+        self.github.until_jobs(&[job], "in_progress").await;
+        launches::until(&self.daemon, "running", |launches| launches[0]["state"] == "running").await;
+        job
+    }
+}
+
+fn config(github: &GitHub, images: &Images, more: &str) -> String {
+    let (url, image) = (github.url(), images.actions_runner());
+    format!(
+        "[github]\ninstance_url = '{url}'\norg = '{ORG}'\ntoken = '{TOKEN}'\npoll_interval = '1s'\njob_image = '{image}'\n{more}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_drained_daemon_launches_again_when_it_is_told() {
+    let Some(lab) = Lab::start().await else { return };
+    lab.ringer(&["drain"]);
+    let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
+    // Two looks that see it.
+    let asked = || lab.github.model().times("/jobs");
+    let before = asked();
+    lab.github.until("looked at twice", |model| model.times("/jobs") >= before + 2).await;
+    assert_eq!(lab.github.job(jobs[0])["status"], "queued");
+    lab.ringer(&["uncordon"]);
+    lab.github.until_jobs(&jobs, "success").await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    launches::none_is_left(&lab.daemon);
+}
+
+#[tokio::test]
+async fn a_purge_takes_everything_of_ours_away_and_nothing_of_others() {
+    let Some(lab) = Lab::start().await else { return };
+    let others = "ringer-00000000-github-12345678";
+    lab.github.model().register("orgs/acme", others, 1, vec!["self-hosted".to_owned()]);
+    lab.run_long_job().await;
+    let ours = lab.github.model().ever.last().expect("one of ours").rsplit_once('-').expect("a name").0.to_owned();
+    // One that no record is left of, and one of a forge of ours with a longer name.
+    for left in [format!("{ours}-deadbeef"), format!("{ours}-two-deadbeef")] {
+        lab.github.model().register("orgs/acme", &left, 1, vec!["nobodys".to_owned()]);
+    }
+    let told = lab.ringer(&["purge", "--forge", "github"]);
+    assert!(told.contains("removed 1 launches with their logs and 1 further registrations"), "{told}");
+    let mut names: Vec<String> = lab.github.model().runner_names().iter().map(|&name| name.to_owned()).collect();
+    names.sort_unstable();
+    let mut kept = [others.to_owned(), format!("{ours}-two-deadbeef")];
+    kept.sort_unstable();
+    assert_eq!(names, kept);
+    launches::none_is_left(&lab.daemon);
+    assert_eq!(launches::all(&lab.daemon), Vec::<Value>::new());
+    let logs = fs::read_dir(lab.daemon.folder().join("data/runner-logs")).expect("a folder").count();
+    assert_eq!(logs, 0);
+
+    let unknown = lab.daemon.ringer(&["purge", "--forge", "gitlab"]).output().expect("ringer runs");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no such forge: gitlab"));
+
+    lab.ringer(&["uncordon"]);
+    let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
+    lab.github.until_jobs(&jobs, "success").await;
+}
+
+#[tokio::test]
+async fn a_changed_configuration_is_taken_up_and_running_jobs_go_on() {
+    let Some(lab) = Lab::start().await else { return };
+    let long = lab.run_long_job().await;
+    lab.until_logged("has job long").await;
+
+    lab.reload("[github]\ntokn = 'x'\n");
+    lab.until_logged("the configuration stays as it is").await;
+    assert!(lab.daemon.log().contains("tokn"), "it says what is wrong");
+
+    lab.reload(&config(&lab.github, &lab.images, "labels = ['self-hosted', 'linux', 'new']"));
+    lab.until_logged("[github] is new or has changed").await;
+    let jobs = lab.github.push("one", vec![NewJob::of("new", &["true"]).labels(&["new"])]);
+    lab.github.until_jobs(&jobs, "success").await;
+    assert_eq!(lab.github.job(long)["status"], "in_progress", "it goes on");
+    // What takes the old one's place follows its runners: a cancel is seen.
+    lab.github.model().cancel(long);
+    let ended = launches::until_all_ended(&lab.daemon, 2).await;
+    assert_eq!(ended[0]["outcome"], "cancelled");
+    launches::none_is_left(&lab.daemon);
+
+    // One that is not configured any more ends its jobs, and has no more.
+    let long = lab.github.push("long", vec![NewJob::of("long", &[LONG])])[0];
+    lab.github.until_jobs(&[long], "in_progress").await;
+    let another = config(&lab.github, &lab.images, "name = 'another'\nlabels = ['another']");
+    lab.reload(&another);
+    lab.until_logged("[another] is new or has changed").await;
+    let jobs = lab.github.push("one", vec![NewJob::of("new", &["true"]).labels(&["new"])]);
+    lab.github.model().cancel(long);
+    launches::until_all_ended(&lab.daemon, 3).await;
+    assert_eq!(lab.github.job(jobs[0])["status"], "queued");
+    launches::none_is_left(&lab.daemon);
+}
+
+#[tokio::test]
+async fn secrets_come_from_systemds_credentials() {
+    let github = GitHub::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = format!("[github]\ninstance_url = '{}'\norg = '{ORG}'\n", github.url());
+    fs::write(folder.path().join("config.toml"), text).expect("a file in our folder");
+    let check = || {
+        let mut command = github.place().command(env!("CARGO_BIN_EXE_ringer"));
+        command.args(["config", "check", "--config"]).arg(folder.path().join("config.toml"));
+        command.env("CREDENTIALS_DIRECTORY", folder.path());
+        command.output().expect("nsenter is there")
+    };
+    let without = check();
+    assert_eq!(without.status.code(), Some(2), "{}", String::from_utf8_lossy(&without.stderr));
+    fs::write(folder.path().join("github.token"), format!("{TOKEN}\n")).expect("a file in our folder");
+    let with = check();
+    assert_eq!(
+        with.status.code(),
+        Some(0),
+        "{}{}",
+        String::from_utf8_lossy(&with.stdout),
+        String::from_utf8_lossy(&with.stderr)
+    );
+}
