@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     jobs::{Job, remains},
-    support::builder::{Said, processes_with, said},
+    support::{
+        builder::{Said, processes_with, said},
+        images::DebianRegistry,
+    },
 };
 
 /// A job with the image `box`, and the CLI at its socket.
@@ -249,4 +252,41 @@ fn copy_with_libraries(program: &std::path::Path, folder: &std::path::Path, plac
     for library in linked.split_whitespace().filter(|word| word.starts_with('/')) {
         copy(library.as_ref(), folder.join("root").join(library.trim_start_matches('/')));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_of_a_job_are_pushed_and_old_clients_build_too() {
+    let Some(builder) = Builder::start().await else { return };
+    let job = OfJob::new(&builder, &[]).await;
+    let name = "127.0.0.1:5000/built/x:1";
+    job.must_build(&["-t", name], "FROM box\nRUN echo pushed > /made\n");
+    let [here, there] = ["on-the-machine", "in-the-job"].map(|name| builder.daemon.folder().join(name));
+    fs::create_dir(&here).and_then(|()| fs::create_dir(&there)).unwrap();
+    let _on_the_machine = DebianRegistry::start(&here, builder.daemon.pid());
+    let _in_the_job = DebianRegistry::start(&there, u32::try_from(buildkitd(&builder)[0]).unwrap());
+    // By `docker push`, which is ringer's.
+    until("it is pushed", async || job.docker(&["push", name]).succeeded).await;
+    job.must(&["rmi", name]);
+    job.must(&["pull", "-q", name]);
+    assert_eq!(job.run(name, &["cat", "/made"]), "pushed\n");
+    // By BuildKit itself, which is in the job's network.
+    let name = "127.0.0.1:5000/built/y:1";
+    let cache = format!("type=registry,ref={name}-cache");
+    let flags = ["--push", "--cache-to", &cache, "-t", name];
+    let dockerfile = "FROM box\nRUN echo by-buildkit > /made\n";
+    until("it is pushed", async || job.build(&flags, dockerfile).succeeded).await;
+    job.must(&["rmi", name]);
+    job.must(&["builder", "prune", "-a", "-f"]);
+    let again = job.must_build(&["--cache-from", &cache, "-t", "again"], dockerfile);
+    assert!(again.contains("CACHED"), "{again}");
+    assert_eq!(job.run("again", &["cat", "/made"]), "by-buildkit\n");
+    job.must_build(&["-t", "on"], &format!("FROM {name}\nLABEL a=b\n"));
+    assert_eq!(job.run("on", &["cat", "/made"]), "by-buildkit\n");
+    // CLI 20.10, by `/build` and `/session`.
+    let context = builder.context("FROM on\nRUN echo old >> /made\n", &[]);
+    let Some(old) = builder.old_docker_at(&job.host(), &["build", "-t", "old", context.to_str().unwrap()]) else {
+        return;
+    };
+    assert!(old.succeeded && old.text.contains("naming to docker.io/library/old:latest"), "{}", old.text);
+    assert_eq!(job.run("old", &["cat", "/made"]), "by-buildkit\nold\n");
 }

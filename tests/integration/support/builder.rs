@@ -107,9 +107,14 @@ impl Builder {
 
     /// The CLI 20.10, which comes to BuildKit by `/build` and `/session`.
     pub fn old_docker(&self, arguments: &[&str]) -> Option<Said> {
+        self.old_docker_at(&self.daemon.host(), arguments)
+    }
+
+    /// The same at another socket.
+    pub fn old_docker_at(&self, host: &str, arguments: &[&str]) -> Option<Said> {
         let mut docker = Command::new(part("RINGER_TEST_DOCKER_20")?.join("usr/bin/docker"));
         let config = self.cli.context("old-config", &[("config.json", "{}")]);
-        docker.args(arguments).env("DOCKER_HOST", self.daemon.host()).env("DOCKER_CONFIG", config);
+        docker.args(arguments).env("DOCKER_HOST", host).env("DOCKER_CONFIG", config);
         Some(said(docker.env("BUILDKIT_PROGRESS", "plain").env_remove("DOCKER_BUILDKIT")))
     }
 
