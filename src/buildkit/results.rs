@@ -69,7 +69,9 @@ impl Results {
         for image in waiting {
             match names::put(self.tenant.as_ref(), image.clone()).await {
                 // Another build's, or one that has failed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    tracing::debug!("{} still waits: {}", image.name, error.chain());
+                }
                 put => {
                     lock(&self.waiting).retain(|_, other| *other != image);
                     put?;

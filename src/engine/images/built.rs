@@ -13,7 +13,7 @@ use crate::{
     },
     engine::{Engine, tenants::Scope},
     model::{
-        Error, Result,
+        Error, ErrorKind, Result,
         id::TenantId,
         image::{
             Descriptor,
@@ -32,8 +32,15 @@ impl Engine {
             let images = &engine.images.backend;
             let lease = images.lease().await?;
             let result = engine.name_built(&scope, reference.as_ref(), &target, &lease).await;
+            let kept = match &result {
+                // Its builder comes again with the rest of it, and has let go of this by then.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    images.lend(scope.tenant(), std::slice::from_ref(&target)).await
+                }
+                _ => Ok(()),
+            };
             images.release(lease).await?;
-            result?;
+            result.and(kept)?;
             Ok(record(scope.tenant(), &named, &target))
         })
         .await
