@@ -99,6 +99,10 @@ struct Shared {
 pub struct LaunchView {
     /// What is stored of it.
     pub record: Arc<LaunchRecord>,
+    /// Bytes of layers that were fetched for its job until now.
+    pub pulled: u64,
+    /// Bytes of layers that were here already.
+    pub shared: u64,
 }
 
 /// What can be said of a forge.
@@ -300,7 +304,11 @@ impl Supervisor {
     /// All launches that are remembered, oldest first.
     pub fn launches(&self) -> Vec<LaunchView> {
         let launches = self.0.shared.launches();
-        let mut views: Vec<LaunchView> = launches.iter().map(|launch| LaunchView { record: launch.record() }).collect();
+        let view = |launch: &Arc<Launch>| {
+            let (pulled, shared) = launch.traffic(&self.0.shared);
+            LaunchView { record: launch.record(), pulled, shared }
+        };
+        let mut views: Vec<LaunchView> = launches.iter().map(view).collect();
         views.sort_by_key(|view| view.record.times.begun);
         views
     }

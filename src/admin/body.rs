@@ -135,6 +135,10 @@ pub struct LaunchAnswer {
     pub url: Option<String>,
     /// The image of a job that names none, once it is chosen.
     pub image: Option<String>,
+    /// Bytes of layers that were fetched for it.
+    pub pulled: u64,
+    /// Bytes of layers that it needed and that were here already.
+    pub shared: u64,
     /// `preparing`, `waiting`, `running`, `ending` or `ended`.
     pub state: String,
     /// How it ended.
@@ -150,7 +154,7 @@ pub struct LaunchAnswer {
 }
 
 impl From<LaunchView> for LaunchAnswer {
-    fn from(LaunchView { record }: LaunchView) -> Self {
+    fn from(LaunchView { record, pulled, shared }: LaunchView) -> Self {
         let (state, outcome) = match &record.stage {
             Stage::Preparing => ("preparing", None),
             Stage::Waiting => ("waiting", None),
@@ -167,6 +171,8 @@ impl From<LaunchView> for LaunchAnswer {
             job: work.map(|job| job.name.clone()),
             url: work.map(|job| job.url.clone()),
             image: record.job_image.clone(),
+            pulled,
+            shared,
             state: state.to_owned(),
             outcome,
             begun: record.times.begun,

@@ -70,6 +70,8 @@ fn every_field_stands_in_the_document_and_no_other() {
         job: None,
         url: None,
         image: None,
+        pulled: 0,
+        shared: 0,
         state: "ended".to_owned(),
         outcome: None,
         begun: Timestamp::zero(),

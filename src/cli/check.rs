@@ -9,7 +9,7 @@ use ringer::supervisor::{
     settings::{ForgeSettings, Mode},
 };
 
-use crate::config::{self, ServeOptions};
+use crate::config::{self, Http, ServeOptions};
 
 /// The configuration of `ringer run`
 #[derive(Args, Debug)]
@@ -33,7 +33,10 @@ impl ConfigCommand {
     pub fn run(self) -> ExitCode {
         let Verb::Check { config } = self.verb;
         match config::run::resolve(&config, ServeOptions::default()) {
-            Ok((_, settings)) => super::in_runtime(async move { Ok(print(&check::check(&settings).await)) }),
+            Ok((config, settings)) => super::in_runtime(async move {
+                let checked = check::check(&settings).await;
+                Ok(print(&checked, config.http.as_ref()))
+            }),
             Err(error) => {
                 eprintln!("ringer: {}", error.chain());
                 ExitCode::from(2)
@@ -42,14 +45,14 @@ impl ConfigCommand {
     }
 }
 
-fn print(checked: &[Checked<'_>]) -> ExitCode {
+fn print(checked: &[Checked<'_>], http: Option<&Http>) -> ExitCode {
     for forge in checked {
-        print!("{}", told(forge));
+        print!("{}", told(forge, http));
     }
     if checked.iter().all(|forge| forge.greeting.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn told(checked: &Checked<'_>) -> String {
+fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
     let settings = checked.settings;
     let mut text = match &checked.greeting {
         Ok(greeting) => format!("{}: {greeting}\n", settings.name),
@@ -60,6 +63,13 @@ fn told(checked: &Checked<'_>) -> String {
     line(format!("mode: {}; jobs at once: {}{}", mode(settings.mode), settings.concurrency, limits(settings)));
     if let Some(policy) = &settings.policy {
         line(format!("policy: {policy}"));
+    }
+    if let (Some(_), Some(http)) = (&settings.webhook_secret, http) {
+        let at = http.public_url.clone().unwrap_or_else(|| format!("http://(what leads to {})", http.address));
+        line(format!(
+            "webhook to make there: {at}/webhook/{}, event \"Workflow jobs\", with webhook_secret",
+            settings.name
+        ));
     }
     if let Some(repositories) = &settings.repositories {
         line(format!("only jobs of: {}", repositories.iter().cloned().collect::<Vec<_>>().join(", ")));

@@ -125,11 +125,11 @@ impl Purge {
 }
 
 fn list(launches: &[LaunchAnswer]) -> String {
-    let head = ["NAME", "FORGE", "REPOSITORY", "JOB", "IMAGE", "AGE", "STATE"];
+    let head = ["NAME", "FORGE", "REPOSITORY", "JOB", "IMAGE", "PULLED", "SHARED", "AGE", "STATE"];
     table(head, launches.iter().map(row))
 }
 
-fn row(launch: &LaunchAnswer) -> [String; 7] {
+fn row(launch: &LaunchAnswer) -> [String; 9] {
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let state = match &launch.outcome {
         Some(outcome) => format!("{}: {outcome}", launch.state),
@@ -141,9 +141,15 @@ fn row(launch: &LaunchAnswer) -> [String; 7] {
         or_none(&launch.repository),
         or_none(&launch.job),
         or_none(&launch.image),
+        mebibytes(launch.pulled),
+        mebibytes(launch.shared),
         rough(launch.begun.elapsed()),
         state,
     ]
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{}.{} MiB", bytes >> 20, (bytes >> 10) % 1024 * 10 / 1024)
 }
 
 fn troubles(forges: &[ForgeAnswer]) -> String {

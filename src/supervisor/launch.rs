@@ -87,6 +87,13 @@ impl Launch {
         self.record.borrow().clone()
     }
 
+    /// Bytes of layers that were fetched for its job, and those that were here already.
+    pub fn traffic(&self, shared: &Shared) -> (u64, u64) {
+        let record = self.record();
+        let now = record.tenant.as_ref().and_then(|job| shared.engine.job_traffic(job));
+        now.unwrap_or((record.pulled, record.shared))
+    }
+
     /// Waits until nothing is left of it.
     pub async fn gone(&self) {
         let mut records = self.record.subscribe();
@@ -294,7 +301,11 @@ impl Launch {
 
     /// Takes everything away, on the machine and at the forge. Tried until it is done.
     async fn clean_up(&self, pool: &Pool, why: String) {
-        self.change(|record| record.stage = Stage::Ending(why.clone()));
+        let traffic = self.traffic(&pool.shared);
+        self.change(|record| {
+            record.stage = Stage::Ending(why.clone());
+            (record.pulled, record.shared) = traffic;
+        });
         let name = self.record().name.clone();
         self.say_farewell(pool).await;
         let mut pauses = pauses_between_tries();

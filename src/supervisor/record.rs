@@ -33,6 +33,12 @@ pub struct LaunchRecord {
     pub meant_for: Option<ForgeJob>,
     /// What the forge gave it to do.
     pub work: Option<ForgeJob>,
+    /// Bytes of layers that were fetched for its job, once it is being removed.
+    #[serde(default)]
+    pub pulled: u64,
+    /// Bytes of layers that were here already.
+    #[serde(default)]
+    pub shared: u64,
     /// How far it is.
     pub stage: Stage,
     /// When which stage was reached, as far as it came.
@@ -132,6 +138,8 @@ impl LaunchRecord {
             credential: None,
             meant_for: None,
             work: None,
+            pulled: 0,
+            shared: 0,
             stage: Stage::Preparing,
             times,
         }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderName, header};
+use http::header;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
@@ -37,8 +37,8 @@ p { color: #57606a; margin: .2rem 0 }
 table { border-collapse: collapse; width: 100% }
 th { text-align: left; font-weight: 600; color: #57606a; border-bottom: 2px solid #d0d7de }
 th, td { padding: .3rem .8rem .3rem 0; vertical-align: top }
-td { border-bottom: 1px solid #eaeef2; overflow-wrap: anywhere; min-width: 3rem }
-td.short { white-space: nowrap; overflow-wrap: normal }
+td { border-bottom: 1px solid #eaeef2; overflow-wrap: break-word }
+td.short { white-space: nowrap }
 .good { color: #1a7f37 } .bad { color: #cf222e } .busy { color: #0969da }
 @media (prefers-color-scheme: dark) {
   body { color: #e6edf3; background: #0d1117 } th, p { color: #8d96a0 } th { border-color: #30363d } td { border-color: #21262d }
@@ -65,7 +65,6 @@ pub(super) async fn show(State(state): State<WebState>) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ];
     (headers, page.into_string()).into_response()
 }
@@ -161,12 +160,13 @@ fn jobs(launches: &[&LaunchView], if_none: &str) -> Markup {
             td { (repository.map_or("-", String::as_str)) }
             td { @match work { Some(job) => (link(&job.url, &job.name)), None => "-" } }
             td { (record.job_image.as_deref().unwrap_or("-")) }
+            td.short { (launch.pulled >> 20) " MiB, " (launch.shared >> 20) " shared" }
             td { (state(&record.stage)) }
             td.short { @match record.times.ended { Some(at) => (rough(at.since(begun))), None => (age(begun)) } }
         }
     };
     let rows: Vec<_> = launches.iter().map(row).collect();
-    table(&["Name", "Repository", "Job", "Image", "State", "Age"], &rows, if_none)
+    table(&["Name", "Repository", "Job", "Image", "Pulled", "State", "Age"], &rows, if_none)
 }
 
 fn state(stage: &Stage) -> Markup {
@@ -270,7 +270,10 @@ mod tests {
         };
         let call = RefusedCall { time: Timestamp::now(), job: None, operation: "ContainerCreate", rule: Key::ALL[0] };
         Seen {
-            launches: vec![LaunchView { record: record.into() }, LaunchView { record: ended.into() }],
+            launches: vec![
+                LaunchView { record: record.into(), pulled: 3 << 20, shared: 0 },
+                LaunchView { record: ended.into(), pulled: 0, shared: 0 },
+            ],
             forges: vec![ForgeView {
                 name: "gitea".to_owned(),
                 url: "https://forge".to_owned(),

@@ -174,3 +174,22 @@ async fn secrets_come_from_systemds_credentials() {
         String::from_utf8_lossy(&with.stderr)
     );
 }
+
+#[tokio::test]
+async fn the_doctor_says_what_is_well_and_what_to_do() {
+    let Some(lab) = Lab::start().await else { return };
+    let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
+    lab.github.until_jobs(&jobs, "success").await;
+    let mut doctor = lab.github.place().command(env!("CARGO_BIN_EXE_ringer"));
+    doctor.args(["doctor", "--config"]).arg(lab.daemon.folder().join("config.toml"));
+    doctor.env("RINGER_ADMIN_HOST", format!("unix://{}", lab.daemon.folder().join("run/admin.sock").display()));
+    let output = doctor.output().expect("nsenter is there");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    for well in ["kernel", "cgroups", "containerd", "runtime", "disk", "forge: github: http"] {
+        assert!(told.contains(&format!("ok   {well}")), "{well}: {told}");
+    }
+    assert!(told.contains("FIX  MTU: there is no default route"), "this place has none: {told}");
+    assert!(told.contains("runner image: ") && told.contains(&lab.images.actions_runner()), "{told}");
+    assert_eq!(output.status.code(), Some(1), "something is to be done: {told}");
+    assert!(!told.contains(TOKEN), "{told}");
+}

@@ -65,7 +65,8 @@ async fn a_delivery_launches_a_runner_at_once_and_numbers_tell_of_it() {
     let (job, delivery) = lab.queue(NewJob::of("quick", &["docker network create one"]));
     assert_eq!(delivery.send(&lab.client).await.status, 202);
     lab.github.until_jobs(&[job], "success").await;
-    launches::until_all_ended(&lab.daemon, 1).await;
+    let ended = launches::until_all_ended(&lab.daemon, 1).await;
+    assert!(ended[0]["pulled"].as_u64().is_some_and(|bytes| bytes > 0), "{ended:#?}");
     launches::none_is_left(&lab.daemon);
 
     let number = async |line: &str| hooks::number(&lab.client, line).await;
@@ -230,7 +231,37 @@ async fn the_page_tells_what_runs_and_what_was_refused() {
         |host: &str| says(&lab, &format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Mozilla/5.0\r\n\r\n"), "");
     assert!(asked_as("ci.example.org").starts_with("HTTP/1.1 200 "), "it is public_url's name");
     assert!(asked_as("evil.example").starts_with("HTTP/1.1 403 "), "anybody's name may lead here");
-    if let Some(path) = std::env::var_os("RINGER_TEST_KEEP_PAGE") {
-        std::fs::write(path, text).expect("a file to look at");
-    }
+    in_a_browser(&lab);
+}
+
+/// A real one shows it as it is meant, and has nothing to complain of.
+fn in_a_browser(lab: &Lab) {
+    let folder = tempfile::Builder::new().prefix("browser-").tempdir().expect("a folder");
+    let picture = std::env::var_os("RINGER_TEST_PICTURE").map_or_else(|| folder.path().join("page.png"), Into::into);
+    let browse = |what: &str| {
+        let mut command = lab.github.place().command("timeout");
+        command
+            .args(["100", "chromium"])
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+                "--window-size=1280,900",
+                what,
+            ])
+            .arg(format!("--user-data-dir={}", folder.path().display()))
+            .arg(format!("http://{}/", hooks::address()))
+            .env("HOME", folder.path());
+        let output = command.output().expect("nsenter is there");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(!said.contains("Security Policy"), "the browser complains: {said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let seen = browse("--dump-dom");
+    assert!(seen.contains("&lt;b&gt;long&lt;/b&gt;") && seen.contains(">running</span>"), "{seen}");
+    browse(&format!("--screenshot={}", picture.display()));
+    let picture = std::fs::read(picture).expect("a picture");
+    assert!(picture.starts_with(b"\x89PNG") && picture.len() > 20_000, "an empty page has {} bytes", picture.len());
 }

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    engine::{Engine, tenants::Tenant},
-    model::job::JobRecord,
+    engine::{
+        Engine,
+        tenants::{Tenant, Traffic},
+    },
+    model::{id::TenantId, job::JobRecord},
 };
 
 /// What a job has now, and what its pulls needed.
@@ -30,17 +33,24 @@ impl Engine {
         self.jobs.list().iter().map(|job| self.objects_of(job.record())).collect()
     }
 
+    /// Bytes of layers that were fetched for a job, and those that were here already; none of one that is gone.
+    pub fn job_traffic(&self, job: &TenantId) -> Option<(u64, u64)> {
+        let both = [job.clone(), job.of_runner()];
+        let tenants: Vec<Arc<Tenant>> = both.iter().filter_map(|id| self.tenants.get(id).ok()).collect();
+        let sum = |of: fn(&Traffic) -> u64| tenants.iter().map(|tenant| of(tenant.traffic())).sum();
+        (!tenants.is_empty()).then(|| (sum(Traffic::pulled), sum(Traffic::shared)))
+    }
+
     fn objects_of(&self, job: Arc<JobRecord>) -> JobObjects {
         let id = &job.id;
-        let both = [id.clone(), id.of_runner()];
         // What is gone meanwhile needs nothing any more.
-        let tenants: Vec<Arc<Tenant>> = both.iter().filter_map(|id| self.tenants.get(id).ok()).collect();
+        let (pulled, shared) = self.job_traffic(id).unwrap_or_default();
         JobObjects {
             containers: self.containers.list(id).len(),
             networks: self.networks.list(id).len(),
             volumes: self.volumes.list(id).len(),
-            pulled: tenants.iter().map(|tenant| tenant.traffic().pulled()).sum(),
-            shared: tenants.iter().map(|tenant| tenant.traffic().shared()).sum(),
+            pulled,
+            shared,
             job,
         }
     }
