@@ -19,6 +19,7 @@ mod lost_exits;
 mod oom;
 mod runtime;
 mod runtimes;
+mod silence;
 mod snapshots;
 mod snapshotters;
 mod status;

@@ -124,6 +124,7 @@ impl Engine {
         // Before any container starts again; what ran is ended.
         engine.open_networks().await?;
         engine.settle_containers().await;
+        engine.learn_images();
         Ok(engine)
     }
 

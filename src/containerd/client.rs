@@ -14,13 +14,13 @@ use containerd_client::{
         Code, GrpcMethod, Request, Status,
         metadata::{Ascii, MetadataValue},
         service::{Interceptor, interceptor::InterceptedService},
-        transport::{Channel, Endpoint, Uri},
+        transport::{Endpoint, Uri},
     },
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::Instant};
 
-use super::{from_status, limits::limit_of};
+use super::{from_status, limits::limit_of, silence::Watched};
 use crate::model::{Error, Result};
 
 /// containerd refuses messages above 16 MiB; its answers may be as large, and a list of containers larger.
@@ -30,13 +30,13 @@ const MAX_MESSAGE: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A channel whose calls carry our headers.
-pub type Intercepted = InterceptedService<Channel, Headers>;
+pub type Intercepted = InterceptedService<Watched, Headers>;
 
 /// Clients of containerd's services for one namespace. Cheap to clone; clones share the connection, which
 /// comes back by itself after a restart of containerd.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    channel: Watched,
     headers: Headers,
 }
 
@@ -157,16 +157,17 @@ fn socket_path(address: &Path) -> PathBuf {
 }
 
 /// tonic reconnects by itself; calls made meanwhile wait for the connector, which waits for the socket.
-fn channel(path: PathBuf, patience: Duration) -> Channel {
+fn channel(path: PathBuf, patience: Duration) -> Watched {
     let connector = tower::service_fn(move |_: Uri| {
         let path = path.clone();
         async move { connect(&path, patience).await.map(TokioIo::new) }
     });
     // The address is never used, since the connector knows its path.
-    Endpoint::from_static("http://containerd.invalid")
+    let channel = Endpoint::from_static("http://containerd.invalid")
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(8 << 20)
-        .connect_with_connector_lazy(connector)
+        .connect_with_connector_lazy(connector);
+    Watched::new(channel)
 }
 
 async fn connect(path: &Path, patience: Duration) -> std::io::Result<UnixStream> {

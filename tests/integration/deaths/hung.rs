@@ -87,6 +87,26 @@ async fn a_hung_containerd_makes_nobody_wait_for_ever() {
     assert_eq!(daemon.run("after", "echo fine", Value::Null).await, (0, "fine\n".to_owned()));
 }
 
+/// What a removal asks of containerd one after the other is in vain once, not each time: two changes of its database wait for a
+/// minute each.
+#[tokio::test]
+async fn a_hung_containerd_is_found_out_before_the_limits_of_slow_calls() {
+    let daemon = Daemon::with_box().await;
+    let id = daemon.create("removed", "sleep 1000", Value::Null).await;
+    daemon.launch(&id).await;
+    let hung = Hung::of(&daemon);
+    let client = daemon.client();
+    let started = Instant::now();
+    let (usage, removed) = tokio::join!(client.get("/system/df"), client.delete("/containers/removed?force=1"));
+    let waited = started.elapsed();
+    assert_eq!(usage.status, 200, "nobody asked for it before: {}", usage.text());
+    assert_eq!(removed.status, 503, "{}", removed.text());
+    assert!(removed.message().contains("context deadline exceeded"), "{}", removed.text());
+    assert!(waited < LIMIT, "{waited:?}");
+    drop(hung);
+    daemon.remove("removed").await;
+}
+
 /// Something that says of itself that it is the shim of a container, of which containerd knows nothing.
 struct ForgottenShim(std::process::Child);
 
