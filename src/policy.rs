@@ -20,6 +20,7 @@ use crate::model::{
     Error, Result,
     container::{Effective, HostConfig},
     network::{EndpointSettings, NetworkCreateRequest},
+    path::clean_absolute,
     policy::{BuiltIn, Key, Policy, Rule},
     reference::Reference,
 };
@@ -145,6 +146,23 @@ pub fn completed(mut policy: Policy) -> Policy {
         policy.rules.entry(key).or_insert(rule);
     }
     policy
+}
+
+/// A policy that allows some paths of the machine more to be bound, as entries of its rule say them.
+#[must_use]
+pub fn with_binds(mut policy: Policy, binds: Vec<String>) -> Policy {
+    let rule = policy.rules.entry(Key::Binds).or_insert(Rule::All(false));
+    match rule {
+        Rule::All(true) => {}
+        Rule::All(false) => *rule = Rule::Only(binds),
+        Rule::Only(entries) => entries.extend(binds),
+    }
+    policy
+}
+
+/// Whether a path of the machine may be bound to be written.
+pub fn allows_writing(policy: &Policy, path: &str) -> bool {
+    allows(policy, &Demand { key: Key::Binds, value: Value::Path { path: clean_absolute(path), read_only: false } })
 }
 
 /// 403 if a policy does not allow what is asked: for the first reason there is.

@@ -46,6 +46,9 @@ pub struct JobBody {
     /// The same as TOML; `policy` is what it is called then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_toml: Option<String>,
+    /// Paths of the machine that its clients may bind beside what the policy allows: `PATH`, or `PATH:ro` for reading only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub binds: Vec<String>,
 }
 
 impl From<JobBody> for JobRequest {
@@ -55,8 +58,8 @@ impl From<JobBody> for JobRequest {
             (name, Some(toml)) => Some(PolicyRef::Text { name: name.unwrap_or_else(|| UNNAMED.to_owned()), toml }),
             (name, None) => name.map(PolicyRef::Named),
         };
-        let (name, uid) = (body.name, body.uid.unwrap_or(0));
-        Self { name, uid, owner_pid: body.owner_pid, ttl: body.ttl, limits, policy, ..Self::default() }
+        let (name, uid, binds) = (body.name, body.uid.unwrap_or(0), body.binds);
+        Self { name, uid, owner_pid: body.owner_pid, ttl: body.ttl, limits, policy, binds, ..Self::default() }
     }
 }
 

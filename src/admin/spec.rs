@@ -47,6 +47,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         pids: Some(1),
         policy: Some("ci".to_owned()),
         policy_toml: Some(String::new()),
+        binds: vec!["/a".to_owned()],
     };
     let answer = JobAnswer {
         id: "job-1".to_owned(),

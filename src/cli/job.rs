@@ -18,7 +18,7 @@ use super::{
     admin::AdminHost,
     in_runtime,
     policy::{self, PolicySource},
-    values::{self, Bytes, Cpus, Seconds},
+    values::{self, Bind, Bytes, Cpus, Seconds},
 };
 
 /// Jobs: each has a Docker socket of its own, and everything that was made through it is removed with it.
@@ -85,6 +85,10 @@ struct Options {
     /// or .toml) [default: the daemon's --job-policy]
     #[arg(long, value_name = "NAME|FILE")]
     policy: Option<PolicySource>,
+    /// A folder or file of the machine that its clients may bind, whatever the policy says of others; with :ro after it, only
+    /// to be read
+    #[arg(long, value_name = "PATH[:ro]")]
+    bind: Vec<Bind>,
 }
 
 impl Options {
@@ -102,6 +106,7 @@ impl Options {
             pids: self.pids,
             policy,
             policy_toml,
+            binds: self.bind.into_iter().map(|Bind(bind)| bind).collect(),
             ..JobBody::default()
         })
     }

@@ -48,6 +48,23 @@ impl FromStr for Seconds {
     }
 }
 
+/// A path of the machine that is there, without links on its way, perhaps with `:ro` after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind(pub String);
+
+impl FromStr for Bind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (path, suffix) = text.strip_suffix(":ro").map_or((text, ""), |path| (path, ":ro"));
+        let path = std::fs::canonicalize(path).map_err(|error| Error::invalid(error.to_string()))?;
+        match path.to_str() {
+            Some(path) if !path.ends_with(":ro") => Ok(Self(format!("{path}{suffix}"))),
+            _ => Err(Error::invalid(format!("{}: such a name cannot be said here", path.display()))),
+        }
+    }
+}
+
 /// A number of bytes: `512m`, `4g`, `4GiB`, or a plain number.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]

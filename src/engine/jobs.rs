@@ -78,6 +78,7 @@ impl Engine {
         let name = request.name.unwrap_or_else(|| id.to_string());
         job::check_name(&name)?;
         let policy = self.find_policy(request.policy.as_ref())?;
+        let policy = policy::with_binds(policy, self.check_binds(request.binds)?);
         let record = JobRecord {
             id,
             name,

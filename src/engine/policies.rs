@@ -1,11 +1,12 @@
 //! Which policy a job gets: one that is built in, one of the daemon's folder, or one that comes with the request.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use crate::{
     engine::{Engine, config::EngineConfig},
     model::{
         Error, Result, job,
+        path::clean_absolute,
         policy::{BuiltIn, Policy, PolicyRef},
     },
     policy,
@@ -22,6 +23,29 @@ impl Engine {
             Some(PolicyRef::Named(name)) => named(&self.config, name),
             Some(PolicyRef::Text { name, toml }) => policy::parse(name, toml),
         }
+    }
+}
+
+impl Engine {
+    /// Paths that a job is given beside its policy. 400 if one is none, or would give away what no job may have.
+    pub(crate) fn check_binds(&self, binds: Vec<String>) -> Result<Vec<String>> {
+        let own = [&self.config.data_root, &self.config.exec_root];
+        for bind in &binds {
+            let path = bind.strip_suffix(":ro").unwrap_or(bind);
+            if path == "/" || !path.starts_with('/') || clean_absolute(path) != path {
+                return Err(Error::invalid(format!(
+                    "invalid path for a job to bind ({bind}): expected a path below the root"
+                )));
+            }
+            if let Some(own) = own.iter().find(|own| own.starts_with(path) || Path::new(path).starts_with(own)) {
+                return Err(Error::invalid(format!(
+                    "invalid path for a job to bind ({bind}): ringer's own files are there ({}); \
+                     ringer job run takes its working directory for one unless there is --no-bind",
+                    own.display()
+                )));
+            }
+        }
+        Ok(binds)
     }
 }
 

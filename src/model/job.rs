@@ -155,6 +155,8 @@ pub struct JobRequest {
     pub surroundings: Surroundings,
     /// What its clients may do; the daemon's policy of jobs if none.
     pub policy: Option<PolicyRef>,
+    /// Paths of the machine that its clients may bind beside what the policy allows: `PATH`, or `PATH:ro` for reading only.
+    pub binds: Vec<String>,
     /// With what is fetched for it where its clients send no credentials. Held in memory alone.
     pub logins: Logins,
 }

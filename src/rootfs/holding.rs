@@ -2,9 +2,13 @@
 //! whatever the path that led to it says by then.
 
 use std::{
+    ffi::CString,
     fs::{self, File},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
 };
 
@@ -17,7 +21,7 @@ use rustix::{
 
 use super::{
     mounting::{on_a_thread_of_its_own, remove_place, unmount_and_remove},
-    resolve::{Owner, is_dir},
+    resolve::{Owner, beneath, is_dir, make_dir},
     view::RootView,
 };
 use crate::{
@@ -79,15 +83,17 @@ impl SeenPath {
 
 impl SeenPath {
     /// An `O_PATH` descriptor of it on the machine. A link on the way is an error, so is one at its end: who may bind a folder could put one
-    /// there that leads out of it. Nothing is made.
+    /// there that leads out of it.
     pub fn open_exactly(&self) -> Result<OwnedFd> {
         let path = &self.path;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(CWD, path, flags, Mode::empty(), no_links).map_err(|error| match error {
-            Errno::NOENT | Errno::NOTDIR => Error::bind_source_missing(path).with_source(io::Error::from(error)),
-            Errno::LOOP => Error::bind_source_has_link(path),
-            error => Error::invalid(format!("bind source path cannot be opened: {path}: {}", io::Error::from(error))),
+        let opened = match open_without_links(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.create => make_without_links(path),
+            opened => opened,
+        };
+        opened.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR) => Error::bind_source_missing(path).with_source(error),
+            Some(Errno::LOOP) => Error::bind_source_has_link(path),
+            _ => Error::invalid(format!("bind source path cannot be opened: {path}: {error}")).with_source(error),
         })
     }
 
@@ -121,6 +127,32 @@ pub fn hold_socket(socket: &Path, place: &Path) -> Result<()> {
         hold(tree_of(file.as_fd(), false)?.as_fd(), place)
     };
     hold_it().context(format!("mounting the socket {} at {}", socket.display(), place.display()))
+}
+
+fn open_without_links(path: &str) -> io::Result<OwnedFd> {
+    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), no_links)?)
+}
+
+/// Makes the folders of a path that are missing, and opens the last.
+fn make_without_links(path: &str) -> io::Result<OwnedFd> {
+    let mut here = open_without_links("/")?;
+    for part in Path::new(path).components().skip(1) {
+        let name = CString::new(part.as_os_str().as_bytes())?;
+        here = match beneath(here.as_fd(), name.as_c_str(), OFlags::PATH | OFlags::DIRECTORY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match make_dir(here.as_fd(), &name, Owner::default()) {
+                    // Another container of the same job was quicker.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        beneath(here.as_fd(), name.as_c_str(), OFlags::PATH | OFlags::DIRECTORY)?
+                    }
+                    made => made?,
+                }
+            }
+            opened => opened?,
+        };
+    }
+    Ok(here)
 }
 
 /// Whether what was opened is what is at `path` on the machine.

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use ringer::{
-    admin::JobBody,
+    admin::{JobAnswer, JobBody},
     model::{Error, Result},
 };
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{Options, told};
-use crate::cli::admin::AdminClient;
+use crate::cli::{admin::AdminClient, values::Bind};
 
 /// What reaches us and is meant for the command. Ctrl-C at a terminal reaches it anyway: it gets the signal once from there.
 const PASSED_ON: [Signal; 5] = [Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
@@ -28,6 +28,9 @@ const PASSED_ON: [Signal; 5] = [Signal::TERM, Signal::HUP, Signal::QUIT, Signal:
 pub struct Run {
     #[command(flatten)]
     options: Options,
+    /// Do not let its clients bind the working directory, as they may otherwise
+    #[arg(long)]
+    no_bind: bool,
     /// Say nothing of what was removed
     #[arg(long, short)]
     quiet: bool,
@@ -41,11 +44,15 @@ impl Run {
     pub async fn carry_out(self, client: &AdminClient) -> Result<ExitCode> {
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let uid = rustix::process::getuid().as_raw();
-        let body = JobBody { owner_pid: Some(pid), uid: Some(uid), ..self.options.body()? };
+        let mut body = JobBody { owner_pid: Some(pid), uid: Some(uid), ..self.options.body()? };
+        let folder = (!self.no_bind).then(working_directory).transpose()?;
+        // Giving all of the machine away is a policy's word, not that of a shell which happens to be in its root.
+        let given = folder.iter().map(|Bind(path)| path.clone()).filter(|path| path != "/");
+        body.binds.extend(given);
         // Before there is a job: from here on a signal must not end us without it.
         let mut signals = Signals::new()?;
         let job = client.create(&body).await?;
-        let ended = match start(&self.command, &job.docker_host, &job.id) {
+        let ended = match start(&self.command, &job, folder.as_ref()) {
             Ok(child) => signals.pass_on_until_the_end_of(child).await,
             Err(error) => Err(error),
         };
@@ -59,10 +66,18 @@ impl Run {
     }
 }
 
-fn start(command: &[OsString], docker_host: &str, job: &str) -> Result<Child> {
+fn working_directory() -> Result<Bind> {
+    ".".parse().map_err(|error: Error| error.context("looking for the working directory"))
+}
+
+fn start(command: &[OsString], job: &JobAnswer, folder: Option<&Bind>) -> Result<Child> {
     let (program, arguments) = command.split_first().ok_or_else(|| Error::invalid("no command"))?;
     let mut child = Command::new(program);
-    child.args(arguments).env("DOCKER_HOST", docker_host).env("RINGER_JOB", job);
+    child.args(arguments).env("DOCKER_HOST", &job.docker_host).env("RINGER_JOB", &job.id);
+    // Clients take its word for where they are, links on the way included, and no path with a link can be bound.
+    if let Some(Bind(path)) = folder {
+        child.env("PWD", path);
+    }
     // A context that somebody has chosen would win over the variable, and certificates are for another daemon.
     for name in ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"] {
         child.env_remove(name);

@@ -37,6 +37,8 @@ impl Engine {
             // Whether a path is there is no business of a client that may not bind it.
             Seat::Machine if !policy::allows_all(&scope.policy(), Key::Binds) => {
                 point.root = SourceRoot::Exact;
+                // Making a folder is writing to the one above it.
+                point.create_source &= policy::allows_writing(&scope.policy(), &point.source);
                 spare_daemon_mounts(point, &self.config.data_root)
             }
             Seat::Machine => self.resolve_bind_of_machine(point),

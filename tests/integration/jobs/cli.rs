@@ -45,6 +45,65 @@ async fn a_command_gets_a_socket_streams_and_its_exit_code_back() {
     remains::gone_of(&daemon, "job-").await;
 }
 
+/// What a shell in `folder` does with a job of its own.
+fn run_in(daemon: &Daemon, folder: &std::path::Path, flags: &[&str], script: &str) -> Output {
+    let import = format!("docker import {} box >/dev/null && ", daemon.folder().join("box.tar").display());
+    let script = import + script;
+    let command = [&["job", "run", "--quiet"], flags, &["--", "sh", "-c", &script]].concat();
+    daemon.ringer(&command).current_dir(folder).stdin(Stdio::null()).output().expect("ringer runs")
+}
+
+#[tokio::test]
+async fn a_job_binds_the_folder_that_it_was_run_in_and_no_other() {
+    let daemon = Daemon::start().await;
+    std::fs::write(daemon.folder().join("box.tar"), crate::support::boxes::rootfs()).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let (folder, other) = (place.path().join("work"), place.path().join("other"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(folder.join("file"), "from the machine\n").unwrap();
+    std::os::unix::fs::symlink(&other, folder.join("out")).unwrap();
+    std::os::unix::fs::symlink(&folder, place.path().join("link")).unwrap();
+
+    let script = "docker run --rm -v $PWD:/src box sh -c 'cat /src/file; echo back > /src/new' && \
+                  docker run --rm -v $PWD/a/b:/b box sh -c 'echo deep > /b/new'";
+    for (start, flags) in [("work", &[][..]), ("link", &[])] {
+        let output = run_in(&daemon, &place.path().join(start), flags, script);
+        assert_eq!(output.status.code(), Some(0), "{start}: {}", stderr(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "from the machine\n", "{start}");
+        for (path, text) in [("new", "back\n"), ("a/b/new", "deep\n")] {
+            assert_eq!(std::fs::read_to_string(folder.join(path)).unwrap(), text, "{start}: {path}");
+            std::fs::remove_file(folder.join(path)).unwrap();
+        }
+        std::fs::remove_dir_all(folder.join("a")).unwrap();
+    }
+
+    let refused = |flags: &[&str], bind: &str, expected: &str| {
+        let output = run_in(&daemon, &folder, flags, &format!("docker run --rm -v {bind} box true"));
+        assert_eq!(output.status.code(), Some(125), "{bind}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{bind}: {}", stderr(&output));
+    };
+    let all = other.display().to_string();
+    refused(&[], &format!("{all}:/x"), "refused by the policy ci, rule binds");
+    refused(&[], "/:/x", "refused by the policy ci, rule binds");
+    refused(&["--no-bind"], "$PWD:/x", "refused by the policy ci, rule binds");
+    refused(&[], "$PWD/out:/x", "link");
+    refused(&[], "$PWD/out/made:/x", "link");
+    refused(&["--bind", &format!("{all}:ro")], &format!("{all}:/x"), "refused by the policy ci, rule binds");
+    refused(&["--bind", &format!("{all}:ro")], &format!("{all}/made:/x:ro"), "bind source path does not exist");
+    assert!(std::fs::read_dir(&other).unwrap().next().is_none(), "nothing was made where nothing may be written");
+    let read =
+        run_in(&daemon, &folder, &["--bind", "../other:ro"], &format!("docker run --rm -v {all}:/x:ro box ls /x"));
+    assert_eq!(read.status.code(), Some(0), "{}", stderr(&read));
+
+    // Nobody gives away all of the machine by where his shell is, nor what the daemon keeps.
+    let output = run_in(&daemon, std::path::Path::new("/"), &[], "docker run --rm -v /etc:/x box true");
+    assert!(stderr(&output).contains("refused by the policy ci, rule binds: /etc"), "{}", stderr(&output));
+    let output = run_in(&daemon, &daemon.folder().join("data"), &[], "true");
+    assert!(stderr(&output).contains("ringer's own files are there"), "{}", stderr(&output));
+    remains::gone_of(&daemon, "job-").await;
+}
+
 #[tokio::test]
 async fn signals_reach_the_command_and_the_job_goes() {
     let daemon = Daemon::start().await;
