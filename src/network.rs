@@ -16,6 +16,7 @@ mod links;
 mod netlink;
 mod netns;
 mod nft;
+mod outlet;
 mod ports;
 mod proxy;
 mod publication;
@@ -40,6 +41,7 @@ pub use self::hosts::{JobNetworks, LinuxHosts};
 use self::{
     firewall::{Firewall, Walls},
     netns::Namespace,
+    outlet::Outlet,
     ports::{Ports, Reservation},
     relays::Relays,
     sandbox::Sandbox,
@@ -65,6 +67,7 @@ pub struct LinuxNetwork {
     names: Arc<SharedNames>,
     sandboxes: Mutex<HashMap<ContainerId, Arc<Sandbox>>>,
     relays: Relays,
+    outlet: Outlet,
     /// Deletions that nobody waits for.
     background: TaskTracker,
 }
@@ -94,6 +97,7 @@ impl LinuxNetwork {
             names: Arc::default(),
             sandboxes: Mutex::default(),
             relays: Relays::default(),
+            outlet: Outlet::default(),
             background: TaskTracker::new(),
         };
         network.with_firewall("installing nf_tables rules", |firewall| firewall.install()).await?;
@@ -118,6 +122,7 @@ impl LinuxNetwork {
             sandbox.tear_down().await;
         }
         self.relays.stop().await;
+        self.outlet.close().await;
         self.background.close();
         self.background.wait().await;
     }
@@ -184,6 +189,10 @@ fn failed(doing: &str, error: io::Error) -> Error {
 impl NetworkBackend for LinuxNetwork {
     fn namespace(&self) -> Option<PathBuf> {
         self.namespace.path().map(Path::to_owned)
+    }
+
+    async fn runtime(&self) -> Result<Option<tokio::runtime::Handle>> {
+        self.outlet.runtime(&self.namespace).await.map_err(|error| failed("starting the outlet of a job", error))
     }
 
     async fn uplink(&self) -> Result<Uplink> {

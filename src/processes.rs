@@ -7,18 +7,33 @@ pub mod mounts;
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::Command,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{AtFlags, Mode, OFlags, StatxFlags},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
 /// `NS_GET_PARENT` of `linux/nsfs.h`.
 const NS_GET_PARENT: libc::Ioctl = 0xb702;
 /// How deep pid namespaces lie within each other at most, by the kernel.
 const MAX_PID_NAMESPACES: usize = 33;
+
+/// Has a program start in the network namespace that is held at a path.
+pub fn start_in_network(command: &mut Command, namespace: &Path) -> io::Result<()> {
+    let namespace = File::open(namespace)?;
+    let enter = move || Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?);
+    // SAFETY: between fork and exec there is nothing but one system call, which takes no lock and no memory.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
+}
 
 /// A process, by its folder below `/proc`: once it has ended there is nothing in that, whoever has the number.
 #[derive(Debug)]

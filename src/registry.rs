@@ -21,7 +21,7 @@ mod session;
 pub(crate) mod tests;
 mod transport;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 pub use download::{BlobSink, Progress};
 pub use inspect::Inspected;
@@ -30,9 +30,16 @@ pub use push::{OpenBlob, Pushed};
 pub use resolve::Resolved;
 pub use search::{SearchResult, registry_and_term};
 pub use session::{FetchedManifest, Session};
+pub use transport::Outlet;
 pub(crate) use transport::install_crypto;
 
-use crate::{model::Result, registry::transport::Transport};
+use crate::{
+    model::Result,
+    registry::{
+        endpoint::Endpoint,
+        transport::{HttpClient, Transport},
+    },
+};
 
 /// Where registries are and how far they are trusted.
 #[derive(Clone, Debug)]
@@ -61,10 +68,19 @@ impl Default for RegistryConfig {
     }
 }
 
-/// The client; one for the daemon, since it keeps connections.
+/// The client; one for the daemon and one for each job, since it keeps connections.
 pub struct Registry {
-    config: RegistryConfig,
+    config: Arc<RegistryConfig>,
+    /// From the machine.
+    transport: Arc<Transport>,
+    /// From where else whatever the operator has not named is asked.
+    apart: Option<Apart>,
+}
+
+struct Apart {
     transport: Transport,
+    /// Registries, `host[:port]`, that the operator has named.
+    named: BTreeSet<String>,
 }
 
 impl Registry {
@@ -74,7 +90,33 @@ impl Registry {
             endpoint::check_mirror(mirror)?;
         }
         insecure::check(&config.insecure)?;
-        let transport = Transport::new(config.certs_dir.clone(), config.stall_limit);
-        Ok(Self { config, transport })
+        let transport = Arc::new(Transport::new(config.certs_dir.clone(), config.stall_limit));
+        Ok(Self { config: Arc::new(config), transport, apart: None })
+    }
+
+    /// The same for somebody who has an outlet of its own. Mirrors, registries on the list of insecure ones and those that are `named` are
+    /// asked from the machine all the same.
+    #[must_use]
+    pub fn through(&self, outlet: Outlet, named: BTreeSet<String>) -> Self {
+        let apart = Some(Apart { transport: self.transport.through(outlet), named });
+        Self { config: self.config.clone(), transport: self.transport.clone(), apart }
+    }
+
+    fn client(&self, endpoint: &Endpoint) -> Result<HttpClient> {
+        self.way_to(endpoint).map_or(&*self.transport, |apart| &apart.transport).client(endpoint)
+    }
+
+    fn plain_client(&self) -> Result<HttpClient> {
+        self.apart.as_ref().map_or(&*self.transport, |apart| &apart.transport).plain()
+    }
+
+    /// A registry that is asked where a job may be listening itself has to prove who it is.
+    fn vouches(&self, endpoint: &Endpoint) -> bool {
+        self.way_to(endpoint).is_none() || !endpoint.unverified()
+    }
+
+    fn way_to(&self, endpoint: &Endpoint) -> Option<&Apart> {
+        let apart = self.apart.as_ref()?;
+        (!endpoint.is_configured() && !apart.named.contains(&endpoint.host)).then_some(apart)
     }
 }

@@ -114,6 +114,14 @@ pub trait ImageBackend: Send + Sync + 'static {
     /// already; then the lease keeps it, too.
     async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>>;
 
+    /// The same for bytes that `source` sends: what others have sent of it is not taken up.
+    async fn fetch_blob(
+        &self,
+        lease: &Lease,
+        descriptor: &Descriptor,
+        source: &str,
+    ) -> Result<Option<Box<dyn BlobWriter>>>;
+
     /// Opens a blob whose digest is not known before its last byte.
     async fn write_new_blob(&self, lease: &Lease) -> Result<Box<dyn BlobWriter>>;
 

@@ -100,6 +100,10 @@ pub trait NetworkBackend: Send + Sync + 'static {
     /// The network namespace of this host, for containers that live in it; `None` is the machine's own.
     fn namespace(&self) -> Option<PathBuf>;
 
+    /// A runtime whose sockets belong to this host, for what the daemon fetches in the name of its tenant: that meets the walls
+    /// around the host. `None` is the machine's own, which every runtime has. It ends with the host.
+    async fn runtime(&self) -> Result<Option<tokio::runtime::Handle>>;
+
     /// Reads the way out of this host.
     async fn uplink(&self) -> Result<Uplink>;
 

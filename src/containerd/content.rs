@@ -83,7 +83,12 @@ pub(super) async fn give(from: &Client, to: &Client, blob: &Descriptor) -> Resul
 /// What a writer is for.
 pub(super) enum Wanted {
     /// A blob whose digest is known.
-    Blob(Box<Descriptor>),
+    Blob {
+        /// It.
+        blob: Box<Descriptor>,
+        /// Who sends it: what others have sent of it lies elsewhere. Empty for the daemon itself.
+        source: String,
+    },
     /// A blob whose digest shows at its end.
     Anything,
 }
@@ -91,14 +96,14 @@ pub(super) enum Wanted {
 impl Wanted {
     fn total(&self) -> i64 {
         match self {
-            Self::Blob(blob) => i64::try_from(blob.size).unwrap_or_default(),
+            Self::Blob { blob, .. } => i64::try_from(blob.size).unwrap_or_default(),
             Self::Anything => 0,
         }
     }
 
     fn digest(&self) -> String {
         match self {
-            Self::Blob(blob) => blob.digest.to_string(),
+            Self::Blob { blob, .. } => blob.digest.to_string(),
             Self::Anything => String::new(),
         }
     }
@@ -121,7 +126,7 @@ pub(super) struct Writer {
 /// An ingest that nobody can go on with takes no room: its client has left, or its bytes could not be stored.
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.finished || matches!(self.wanted, Wanted::Blob(_)) {
+        if self.finished || matches!(self.wanted, Wanted::Blob { .. }) {
             return;
         }
         self.requests = mpsc::channel(1).0;
@@ -156,7 +161,7 @@ impl Writer {
     pub(super) async fn open(client: Client, wanted: Wanted) -> Result<Option<Self>> {
         // containerd gives a blob of any of its namespaces to whoever names its digest. Here the bytes have to come.
         let is_named = match &wanted {
-            Wanted::Blob(blob) => info(&client, &blob.digest).await?.is_some(),
+            Wanted::Blob { blob, .. } => info(&client, &blob.digest).await?.is_some(),
             Wanted::Anything => false,
         };
         Self::open_as(client, wanted, is_named).await
@@ -165,7 +170,8 @@ impl Writer {
     /// The same, with the digest named at once or not before its end.
     async fn open_as(client: Client, wanted: Wanted, is_named: bool) -> Result<Option<Self>> {
         let reference = match &wanted {
-            Wanted::Blob(blob) => format!("ringer-{}", blob.digest),
+            Wanted::Blob { blob, source } if source.is_empty() => format!("ringer-{}", blob.digest),
+            Wanted::Blob { blob, source } => format!("ringer-{}-of-{source}", blob.digest),
             Wanted::Anything => format!("ringer-new-{}", crate::model::id::ContainerId::random()),
         };
         let deadline = Instant::now() + LOCK_PATIENCE;
@@ -301,7 +307,7 @@ async fn connect(client: &Client, wanted: &Wanted, reference: &str, is_named: bo
 /// The digest of a blob that was there before ours was complete.
 async fn existing(client: &Client, wanted: &Wanted, status: &Status) -> Result<Digest> {
     let digest = match wanted {
-        Wanted::Blob(blob) => blob.digest.clone(),
+        Wanted::Blob { blob, .. } => blob.digest.clone(),
         // containerd says `content sha256:…: already exists`.
         Wanted::Anything => {
             let found = status.message().split([' ', '"']).find_map(|word| word.trim_end_matches(':').parse().ok());
@@ -310,7 +316,8 @@ async fn existing(client: &Client, wanted: &Wanted, status: &Status) -> Result<D
     };
     let size = info(client, &digest).await?.map_or(0, |info| info.size);
     let descriptor = Descriptor { digest: digest.clone(), size, ..Descriptor::of("", b"") };
-    match connect(client, &Wanted::Blob(Box::new(descriptor)), &format!("ringer-{digest}"), true).await {
+    let wanted = Wanted::Blob { blob: Box::new(descriptor), source: String::new() };
+    match connect(client, &wanted, &format!("ringer-{digest}"), true).await {
         Err(status) if status.code() == Code::AlreadyExists => Ok(digest),
         Err(status) => Err(from_status(status)),
         Ok(_) => Err(Error::conflict(format!("blob {digest} was removed while it was being written"))),
@@ -329,7 +336,7 @@ fn is_locked(status: &Status) -> bool {
 /// containerd says `FailedPrecondition` of a digest or a size that is not as announced.
 fn write_error(status: Status, wanted: &Wanted) -> Error {
     match wanted {
-        Wanted::Blob(blob) if matches!(status.code(), Code::FailedPrecondition | Code::OutOfRange) => {
+        Wanted::Blob { blob, .. } if matches!(status.code(), Code::FailedPrecondition | Code::OutOfRange) => {
             tracing::debug!(blob.digest = %blob.digest, "containerd refused {}: {}", blob.digest, status.message());
             Error::blob_verification_failed(blob.digest.as_str())
         }

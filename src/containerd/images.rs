@@ -83,8 +83,18 @@ impl ImageBackend for Containerd {
     }
 
     async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
+        self.fetch_blob(lease, descriptor, "").await
+    }
+
+    async fn fetch_blob(
+        &self,
+        lease: &Lease,
+        descriptor: &Descriptor,
+        source: &str,
+    ) -> Result<Option<Box<dyn BlobWriter>>> {
         let client = self.client().with_lease(&lease.0)?;
-        let writer = content::Writer::open(client, content::Wanted::Blob(Box::new(descriptor.clone()))).await?;
+        let wanted = content::Wanted::Blob { blob: Box::new(descriptor.clone()), source: source.to_owned() };
+        let writer = content::Writer::open(client, wanted).await?;
         Ok(writer.map(|writer| Box::new(writer) as Box<dyn BlobWriter>))
     }
 

@@ -105,7 +105,7 @@ impl Engine {
     ) -> Result<String> {
         let (context, dockerfile) = tokio::select! {
             () = cancelled.cancelled() => return Err(cancelled_error()),
-            read = self.build_context(request, body, output, stop_of(cancelled)) => read?,
+            read = self.build_context(scope, request, body, output, stop_of(cancelled)) => read?,
         };
         let lease = self.images.backend.lease().await?;
         let mut builder = Builder::new(self, scope, request, &lease, output, cancelled, context.as_ref()).await?;

@@ -27,13 +27,12 @@ mod reach;
 mod save;
 mod tag;
 mod tree;
+mod ways;
 
 #[cfg(test)]
 mod tests;
 
 use std::{collections::HashSet, sync::Arc};
-
-use tokio::sync::Semaphore;
 
 pub use auth::LoginStatus;
 pub use commit::CommitRequest;
@@ -66,19 +65,15 @@ use crate::{
     registry::{Registry, RegistryConfig},
 };
 
-/// How many layers are fetched at once, by all pulls together; dockerd's number.
-const DOWNLOADS: usize = 3;
-
 /// What the image verbs share.
 pub struct ImageStore {
     pub(crate) backend: Arc<dyn ImageBackend>,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     trees: tree::Trees,
     /// By digest and by chain id: one task at a time fetches a blob or unpacks a layer.
     locks: KeyedLocks,
     /// Taken to change names: a tag that moves leaves its old image without name, which two at once would get wrong.
     names: tokio::sync::Mutex<()>,
-    downloads: Arc<Semaphore>,
     pulls: pull::Pulls,
     /// Taken by whoever lets go of what is kept for other jobs.
     trimming: tokio::sync::Mutex<()>,
@@ -105,11 +100,10 @@ impl ImageStore {
     pub fn with_registry(backend: Arc<dyn ImageBackend>, registry: Registry) -> Self {
         Self {
             backend,
-            registry,
+            registry: Arc::new(registry),
             trees: tree::Trees::default(),
             locks: KeyedLocks::default(),
             names: tokio::sync::Mutex::default(),
-            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             pulls: pull::Pulls::default(),
             trimming: tokio::sync::Mutex::default(),
             patience: known::Patience::default(),

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -34,7 +35,11 @@ use crate::{
         registry_auth::{Logins, RegistryAuth},
     },
     policy::{self, Asked},
+    registry::Registry,
 };
+
+/// How many layers are fetched at once, by all pulls of a tenant together; dockerd's number.
+const DOWNLOADS: usize = 3;
 
 /// Bytes of layers that pulls needed.
 #[derive(Debug, Default)]
@@ -74,6 +79,10 @@ pub struct Tenant {
     policy: OnceLock<Arc<Policy>>,
     /// Credentials of registries, by their host, for what its clients fetch without any.
     logins: OnceLock<Logins>,
+    /// What asks registries in its name, once something has.
+    registry: OnceCell<Arc<Registry>>,
+    /// Layers that are fetched at once in its name: whoever pulls from a slow registry holds up nobody else.
+    downloads: Arc<Semaphore>,
     traffic: Traffic,
     closed: CancellationToken,
     /// What goes on in its name: scopes that are held, and what follows on its verbs.
@@ -92,8 +101,9 @@ impl Tenant {
         // Open or closed is said by `closed`: the tracker only counts.
         work.close();
         let (socket, policy, logins) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let (registry, downloads) = (OnceCell::new(), Arc::new(Semaphore::new(DOWNLOADS)));
         let (traffic, closed) = (Traffic::default(), CancellationToken::new());
-        Self { id, network, socket, policy, logins, traffic, surroundings, closed, work }
+        Self { id, network, socket, policy, logins, registry, downloads, traffic, surroundings, closed, work }
     }
 
     /// What records, labels and backends call it.
@@ -139,6 +149,21 @@ impl Tenant {
     /// What its pulls needed.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Credentials that it was given, by their registry.
+    pub(crate) fn logins(&self) -> Option<&Logins> {
+        self.logins.get()
+    }
+
+    /// Where what asks registries in its name is kept.
+    pub(crate) fn registry(&self) -> &OnceCell<Arc<Registry>> {
+        &self.registry
+    }
+
+    /// Held while a layer is fetched in its name.
+    pub(crate) fn downloads(&self) -> &Arc<Semaphore> {
+        &self.downloads
     }
 
     /// The one place where it is judged what a client asks. 403 if the policy does not allow it.
@@ -189,6 +214,11 @@ impl Scope {
     /// The tenant's id.
     pub fn tenant(&self) -> &TenantId {
         self.tenant.id()
+    }
+
+    /// The tenant.
+    pub(crate) fn as_tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
     }
 
     /// The host in which the tenant's networks live.

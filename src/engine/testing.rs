@@ -48,6 +48,12 @@ impl Engine {
         let tenant = self.tenants.add(tenant, self.backends.network.machine());
         tenant.admit(Caller::Daemon).expect("nobody closed it")
     }
+
+    /// A scope of a tenant with a host of its own, as that of a job.
+    pub async fn scope_in_host(&self, tenant: &TenantId) -> Scope {
+        let host = self.backends.network.open(tenant).await.expect("a host");
+        self.tenants.add(tenant, host).admit(Caller::Daemon).expect("nobody closed it")
+    }
 }
 
 impl Fakes {

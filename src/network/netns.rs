@@ -43,6 +43,13 @@ pub struct Held {
     file: File,
 }
 
+impl Held {
+    /// For threads that enter it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
 impl Namespace {
     /// Makes a namespace that is held at `path`, with loopback up, or takes up the one that is there.
     pub async fn hold(path: PathBuf) -> io::Result<Self> {

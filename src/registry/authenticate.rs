@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     registry::{
         challenge::{Challenge, challenges},
         failure::{Failure, RequestLine},
+        transport::HttpClient,
     },
 };
 
@@ -41,7 +42,7 @@ pub enum Scope {
 
 /// How requests of one session are signed.
 pub struct Authenticator {
-    client: Client,
+    client: HttpClient,
     auth: RegistryAuth,
     scope: Scope,
     challenges: Vec<Challenge>,
@@ -64,7 +65,7 @@ struct TokenAnswer {
 
 impl Authenticator {
     /// Nothing is known of the registry's wishes yet.
-    pub fn new(client: Client, auth: RegistryAuth, scope: Scope) -> Self {
+    pub fn new(client: HttpClient, auth: RegistryAuth, scope: Scope) -> Self {
         Self { client, auth, scope, challenges: Vec::new(), token: None, refresh_token: None }
     }
 
@@ -161,12 +162,12 @@ impl Authenticator {
             }
             query.append_pair("service", service);
         }
-        let mut request = self.client.get(url.clone());
+        let mut request = self.client.request(Method::GET, url.clone());
         if !self.auth.username.is_empty() {
             let pair = STANDARD.encode(format!("{}:{}", self.auth.username, self.auth.password));
             request = request.header("authorization", format!("Basic {pair}"));
         }
-        fetch_token(&Method::GET, url, request).await
+        self.fetch_token(&Method::GET, url, request).await
     }
 
     async fn token_by_refresh(&self, url: Url, service: &str, scope: &str) -> Result<TokenAnswer, Failure> {
@@ -178,19 +179,19 @@ impl Authenticator {
             ("scope", scope),
         ];
         let body = serde_urlencoded::to_string(form).expect("pairs of strings can always be encoded");
-        let request =
-            self.client.post(url.clone()).header("content-type", "application/x-www-form-urlencoded").body(body);
-        fetch_token(&Method::POST, url, request).await
+        let request = self.client.request(Method::POST, url.clone());
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+        self.fetch_token(&Method::POST, url, request).await
+    }
+
+    async fn fetch_token(&self, method: &Method, url: Url, request: RequestBuilder) -> Result<TokenAnswer, Failure> {
+        read_token(method, &url, self.client.send(request, method, &url).await?).await
     }
 }
 
-async fn fetch_token(method: &Method, url: Url, request: RequestBuilder) -> Result<TokenAnswer, Failure> {
-    let answer = match request.send().await {
-        Ok(answer) => answer,
-        Err(error) => return Err(Failure::transport(method, &url, &error).await),
-    };
+async fn read_token(method: &Method, url: &Url, answer: Response) -> Result<TokenAnswer, Failure> {
     let (status, found) = (answer.status(), challenges(answer.headers()));
-    let body = super::session::read_limited(answer, method, &url, TOKEN_ANSWER_LIMIT).await?;
+    let body = super::session::read_limited(answer, method, url, TOKEN_ANSWER_LIMIT).await?;
     if status.is_success() {
         return serde_json::from_slice(&body)
             .map_err(|error| Failure::Other(format!("unable to decode token response: {error}")));

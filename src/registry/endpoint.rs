@@ -4,7 +4,10 @@ use reqwest::Url;
 
 use crate::{
     model::{Error, Result, reference::DEFAULT_REGISTRY},
-    registry::{RegistryConfig, insecure},
+    registry::{
+        RegistryConfig,
+        insecure::{self, Standing},
+    },
 };
 
 /// Docker Hub's API does not live under the name that references carry.
@@ -17,14 +20,26 @@ pub struct Endpoint {
     pub base: String,
     /// `host[:port]`, the name of its folder in `certs.d`.
     pub host: String,
-    /// Whether its certificate is taken as it is.
-    pub unverified: bool,
+    /// What is known of it.
+    pub standing: Standing,
+    /// Whether it is a mirror.
+    pub is_mirror: bool,
 }
 
 impl Endpoint {
     /// Whether it speaks TLS.
     pub fn is_tls(&self) -> bool {
         self.base.starts_with("https://")
+    }
+
+    /// Whether its certificate is taken as it is.
+    pub fn unverified(&self) -> bool {
+        self.standing != Standing::Unknown
+    }
+
+    /// Whether the operator has named it: it is asked from the machine, whoever it is for.
+    pub fn is_configured(&self) -> bool {
+        self.is_mirror || self.standing == Standing::Listed
     }
 }
 
@@ -51,8 +66,8 @@ pub async fn endpoints(registry: &str, config: &RegistryConfig) -> Vec<Endpoint>
     for mirror in &config.mirrors {
         let base = mirror.trim_end_matches('/').to_owned();
         let host = base.split_once("://").map_or("", |(_, host)| host).to_owned();
-        let unverified = insecure::is_insecure(&host, &config.insecure).await;
-        endpoints.push(Endpoint { base, host, unverified });
+        let standing = insecure::standing(&host, &config.insecure).await;
+        endpoints.push(Endpoint { base, host, standing, is_mirror: true });
     }
     endpoints.push(docker_hub());
     endpoints
@@ -65,13 +80,14 @@ pub async fn login_endpoints(registry: &str, config: &RegistryConfig) -> Vec<End
 
 fn docker_hub() -> Endpoint {
     let host = DOCKER_HUB_API.trim_start_matches("https://").to_owned();
-    Endpoint { base: DOCKER_HUB_API.to_owned(), host, unverified: false }
+    Endpoint { base: DOCKER_HUB_API.to_owned(), host, standing: Standing::Unknown, is_mirror: false }
 }
 
 async fn of_host(host: &str, config: &RegistryConfig) -> Vec<Endpoint> {
-    let unverified = insecure::is_insecure(host, &config.insecure).await;
-    let endpoint = |scheme: &str| Endpoint { base: format!("{scheme}://{host}"), host: host.to_owned(), unverified };
-    if unverified { vec![endpoint("https"), endpoint("http")] } else { vec![endpoint("https")] }
+    let standing = insecure::standing(host, &config.insecure).await;
+    let base = |scheme: &str| format!("{scheme}://{host}");
+    let endpoint = |scheme| Endpoint { base: base(scheme), host: host.to_owned(), standing, is_mirror: false };
+    if endpoint("https").unverified() { vec![endpoint("https"), endpoint("http")] } else { vec![endpoint("https")] }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, Response, StatusCode, Url};
 
-use super::{Registry, failure::Failure};
+use super::Registry;
 use crate::model::{Error, Result};
 
 /// A server's explanation is not read further than this.
@@ -13,13 +13,9 @@ impl Registry {
     pub async fn fetch(&self, text: &str) -> Result<Response> {
         let url: Url =
             text.parse().map_err(|error| Error::invalid(format!("parse {text:?}: {error}")).with_source(error))?;
-        let client = self.transport.plain()?;
-        let response = match client.get(url.clone()).send().await {
-            Ok(response) => response,
-            Err(error) => {
-                return Err(Error::system(Failure::transport(&Method::GET, &url, &error).await.text()).as_news());
-            }
-        };
+        let client = self.plain_client()?;
+        let sent = client.send(client.request(Method::GET, url.clone()), &Method::GET, &url).await;
+        let response = sent.map_err(|failure| Error::system(failure.text()).as_news())?;
         let status = response.status();
         if status.as_u16() < 400 {
             return Ok(response);

@@ -19,14 +19,30 @@ pub fn check(entries: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What is known of a registry before it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: it has to prove who it is.
+    Unknown,
+    /// The operator has put it on the list.
+    Listed,
+    /// It is at a loopback address: of the machine, or of the host of the job that asks.
+    Loopback,
+}
+
 /// Whether `host[:port]` is on the list: by its name as it stands, or by one of its addresses.
-pub async fn is_insecure(host: &str, entries: &[String]) -> bool {
+pub async fn standing(host: &str, entries: &[String]) -> Standing {
     if entries.iter().any(|entry| entry == host) {
-        return true;
+        return Standing::Listed;
     }
-    let networks: Vec<IpNet> = entries.iter().filter_map(|entry| entry.parse().ok()).chain(loopback()).collect();
-    let inside = |address: IpAddr| networks.iter().any(|network| network.contains(&address));
-    addresses(host).await.into_iter().any(inside)
+    let addresses = addresses(host).await;
+    let is_in = |networks: &[IpNet]| addresses.iter().any(|address| networks.iter().any(|net| net.contains(address)));
+    let listed: Vec<IpNet> = entries.iter().filter_map(|entry| entry.parse().ok()).collect();
+    match () {
+        () if is_in(&listed) => Standing::Listed,
+        () if is_in(&loopback()) => Standing::Loopback,
+        () => Standing::Unknown,
+    }
 }
 
 fn loopback() -> [IpNet; 2] {
@@ -60,17 +76,23 @@ mod tests {
 
     #[tokio::test]
     async fn loopback_is_always_insecure() {
-        assert!(is_insecure("127.3.2.1:5000", &[]).await);
-        assert!(is_insecure("[::1]:5000", &[]).await);
-        assert!(!is_insecure("10.0.0.1", &[]).await);
+        assert_eq!(standing("127.3.2.1:5000", &[]).await, Standing::Loopback);
+        assert_eq!(standing("[::1]:5000", &[]).await, Standing::Loopback);
+        assert_eq!(standing("10.0.0.1", &[]).await, Standing::Unknown);
     }
 
     #[tokio::test]
     async fn hosts_and_networks_are_matched() {
-        let entries = ["reg.test:5000".to_owned(), "10.0.0.0/8".to_owned()];
-        assert!(is_insecure("reg.test:5000", &entries).await);
-        assert!(is_insecure("10.1.2.3:443", &entries).await);
-        assert!(!is_insecure("11.1.2.3:443", &entries).await);
+        let entries = ["reg.test:5000".to_owned(), "10.0.0.0/8".to_owned(), "127.0.0.1:5000".to_owned()];
+        for (host, expected) in [
+            ("reg.test:5000", Standing::Listed),
+            ("10.1.2.3:443", Standing::Listed),
+            ("127.0.0.1:5000", Standing::Listed),
+            ("127.0.0.1:5001", Standing::Loopback),
+            ("11.1.2.3:443", Standing::Unknown),
+        ] {
+            assert_eq!(standing(host, &entries).await, expected, "{host}");
+        }
     }
 
     #[test]

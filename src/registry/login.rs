@@ -10,7 +10,6 @@ use crate::{
         challenge::challenges,
         endpoint::{Endpoint, login_endpoints},
         failure::Failure,
-        session::send,
     },
 };
 
@@ -40,20 +39,23 @@ impl Registry {
     }
 
     async fn login_at(&self, endpoint: Endpoint, auth: &RegistryAuth) -> Result<Login, LoginFailure> {
-        let client = self.transport.client(&endpoint).map_err(LoginFailure::Refused)?;
+        let client = self.client(&endpoint).map_err(LoginFailure::Refused)?;
         let text = format!("{}/v2/", endpoint.base);
         let url = reqwest::Url::parse(&text).map_err(|error| {
             LoginFailure::Refused(Error::invalid(format!("invalid registry URL {text:?}: {error}")))
         })?;
-        let answer = send(client.get(url.clone()), &Method::GET, &url).await.map_err(LoginFailure::Unreachable)?;
+        let answer = client
+            .send(client.request(Method::GET, url.clone()), &Method::GET, &url)
+            .await
+            .map_err(LoginFailure::Unreachable)?;
         if answer.status().is_success() {
             return Ok(Login::default());
         }
         let mut authenticator = Authenticator::new(client.clone(), auth.clone(), Scope::Login);
         authenticator.learn(challenges(answer.headers()));
-        let signed = authenticator.sign(client.get(url.clone()), &Method::GET, url.as_str()).await;
+        let signed = authenticator.sign(client.request(Method::GET, url.clone()), &Method::GET, url.as_str()).await;
         let signed = signed.map_err(|failure| refused(&url, &failure))?;
-        let answer = send(signed, &Method::GET, &url).await.map_err(LoginFailure::Unreachable)?;
+        let answer = client.send(signed, &Method::GET, &url).await.map_err(LoginFailure::Unreachable)?;
         match answer.status() {
             status if status.is_success() => {
                 Ok(Login { identity_token: authenticator.refresh_token.unwrap_or_default() })

@@ -24,7 +24,7 @@ use crate::{
         endpoint::login_endpoints,
         failure::Failure,
         resolve::more_telling,
-        session::{ERROR_LIMIT, Session, read_limited, send},
+        session::{ERROR_LIMIT, Session, read_limited},
     },
 };
 
@@ -61,7 +61,8 @@ impl Registry {
     ) -> Result<Session> {
         let mut last = Failure::Other(format!("no endpoint for {}", reference.familiar_name()));
         for endpoint in login_endpoints(reference.registry(), &self.config).await {
-            let scope = Scope::Push { to: reference.repository().to_owned(), from: mounts.to_vec() };
+            let from = if self.vouches(&endpoint) { mounts.to_vec() } else { Vec::new() };
+            let scope = Scope::Push { to: reference.repository().to_owned(), from };
             match Session::open_for(self, endpoint, reference, auth, scope).await {
                 Ok(session) => return Ok(session),
                 Err(failure) => last = more_telling(last, failure),
@@ -206,7 +207,7 @@ impl Session {
             if own {
                 request = self.sign(request, method, url).await?;
             }
-            let answer = send(request, method, url).await?;
+            let answer = self.send(request, method, url).await?;
             let found = challenges(answer.headers());
             if own && answer.status() == StatusCode::UNAUTHORIZED && !tried && self.learn(found.clone()).await {
                 tried = true;

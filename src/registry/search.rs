@@ -9,7 +9,8 @@ use crate::{
         Registry,
         endpoint::{Endpoint, login_endpoints},
         failure::Failure,
-        session::{read_limited, send},
+        insecure::Standing,
+        session::read_limited,
     },
 };
 
@@ -51,7 +52,8 @@ impl Registry {
             DEFAULT_REGISTRY => vec![Endpoint {
                 base: "https://index.docker.io".to_owned(),
                 host: "index.docker.io".to_owned(),
-                unverified: false,
+                standing: Standing::Unknown,
+                is_mirror: false,
             }],
             host => login_endpoints(host, &self.config).await,
         };
@@ -73,16 +75,16 @@ impl Registry {
         limit: u32,
         auth: &RegistryAuth,
     ) -> Result<Vec<SearchResult>, Failure> {
-        let client = self.transport.client(endpoint).map_err(|error| Failure::Other(error.chain()))?;
+        let client = self.client(endpoint).map_err(|error| Failure::Other(error.chain()))?;
         let query = serde_urlencoded::to_string([("q", term), ("n", &limit.to_string())]).unwrap_or_default();
         let text = format!("{}/v1/search?{query}", endpoint.base);
         let url =
             reqwest::Url::parse(&text).map_err(|error| Failure::Other(format!("invalid URL {text:?}: {error}")))?;
-        let mut request = client.get(url.clone());
+        let mut request = client.request(Method::GET, url.clone());
         if !auth.username.is_empty() {
             request = request.basic_auth(&auth.username, Some(&auth.password));
         }
-        let answer = send(request, &Method::GET, &url).await?;
+        let answer = client.send(request, &Method::GET, &url).await?;
         let status = answer.status();
         if !status.is_success() {
             return Err(Failure::Other(format!("Unexpected status code {}", status.as_u16())));

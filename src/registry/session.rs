@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode, Url,
+    Method, RequestBuilder, Response, StatusCode, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use tokio::sync::Mutex;
@@ -23,6 +23,7 @@ use crate::{
         challenge::{Challenge, challenges},
         endpoint::Endpoint,
         failure::Failure,
+        transport::HttpClient,
     },
 };
 
@@ -43,10 +44,11 @@ pub struct FetchedManifest {
 
 /// A repository at the endpoint that answered.
 pub struct Session {
-    pub(super) client: Client,
+    pub(super) client: HttpClient,
     pub(super) endpoint: Endpoint,
     pub(super) reference: Reference,
     pub(super) retry_delay: std::time::Duration,
+    vouches: bool,
     authenticator: Mutex<Authenticator>,
 }
 
@@ -70,8 +72,9 @@ impl Session {
         auth: &RegistryAuth,
         scope: Scope,
     ) -> Result<Self, Failure> {
-        let client = registry.transport.client(&endpoint).map_err(|error| Failure::Other(error.chain()))?;
+        let client = registry.client(&endpoint).map_err(|error| Failure::Other(error.chain()))?;
         let session = Self {
+            vouches: registry.vouches(&endpoint),
             authenticator: Mutex::new(Authenticator::new(client.clone(), auth.clone(), scope)),
             client,
             endpoint,
@@ -87,9 +90,14 @@ impl Session {
         &self.reference
     }
 
+    /// Whether its word on what a repository has can be trusted: it is no registry that a job may have made itself.
+    pub fn vouches(&self) -> bool {
+        self.vouches
+    }
+
     async fn ping(&self) -> Result<(), Failure> {
         let url = self.url("/v2/")?;
-        let answer = send(self.client.get(url.clone()), &Method::GET, &url).await?;
+        let answer = self.send(self.client.request(Method::GET, url.clone()), &Method::GET, &url).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             self.authenticator.lock().await.learn(challenges(answer.headers()));
         }
@@ -171,7 +179,7 @@ impl Session {
         loop {
             let request = self.client.request(method.clone(), url.clone()).headers(headers.clone());
             let request = self.sign(request, &method, &url).await?;
-            let answer = send(request, &method, &url).await?;
+            let answer = self.send(request, &method, &url).await?;
             let status = answer.status();
             if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
                 return Ok(answer);
@@ -184,6 +192,10 @@ impl Session {
             let body = read_limited(answer, &method, &url, ERROR_LIMIT).await.unwrap_or_default();
             return Err(Failure::from_answer(status, &found, &body));
         }
+    }
+
+    pub(super) async fn send(&self, request: RequestBuilder, method: &Method, url: &Url) -> Result<Response, Failure> {
+        self.client.send(request, method, url).await
     }
 
     pub(super) async fn sign(
@@ -211,14 +223,6 @@ impl Session {
 
     pub(super) fn blob_path(&self, blob: &Descriptor) -> String {
         format!("/v2/{}/blobs/{}", self.reference.repository(), blob.digest)
-    }
-}
-
-/// Sends, with a failed exchange in dockerd's words.
-pub(super) async fn send(request: RequestBuilder, method: &Method, url: &Url) -> Result<Response, Failure> {
-    match request.send().await {
-        Ok(answer) => Ok(answer),
-        Err(error) => Err(Failure::transport(method, url, &error).await),
     }
 }
 

@@ -2,25 +2,72 @@
 
 use std::{
     collections::HashMap,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Mutex, Once, PoisonError},
+    sync::{Arc, Mutex, Once, PoisonError},
     time::Duration,
 };
 
-use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Identity, IntoUrl, Method, RequestBuilder, Response, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     model::{Result, error::Context},
-    registry::endpoint::Endpoint,
+    registry::{endpoint::Endpoint, failure::Failure},
 };
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Where requests go out that do not go out from the machine.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    /// Its sockets belong there.
+    pub runtime: Handle,
+    /// The machine's, where names are looked up.
+    pub machine: Handle,
+    /// Names that are known there, with their addresses. All others are the machine's.
+    pub hosts: Vec<(String, IpAddr)>,
+}
+
+/// A client, and where its requests go out.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    client: Client,
+    outlet: Option<Handle>,
+}
+
+impl HttpClient {
+    /// A request, which [`Self::send`] sends.
+    pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
+        self.client.request(method, url)
+    }
+
+    /// Sends, with a failed exchange in dockerd's words.
+    pub async fn send(&self, request: RequestBuilder, method: &Method, url: &Url) -> Result<Response, Failure> {
+        let answer = match &self.outlet {
+            None => request.send().await,
+            Some(runtime) => match AbortOnDropHandle::new(runtime.spawn(request.send())).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(Failure::Other("the job is being removed".to_owned())),
+            },
+        };
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(Failure::transport(method, url, &error).await),
+        }
+    }
+}
+
 /// Makes clients and keeps them.
 pub struct Transport {
     certs_dir: PathBuf,
     stall_limit: Duration,
+    outlet: Option<Outlet>,
     clients: Mutex<HashMap<(String, bool), Client>>,
 }
 
@@ -28,44 +75,69 @@ impl Transport {
     /// With certificates of single hosts below `certs_dir`; an answer that stands still for `stall_limit` is broken.
     pub fn new(certs_dir: PathBuf, stall_limit: Duration) -> Self {
         install_crypto();
-        Self { certs_dir, stall_limit, clients: Mutex::default() }
+        Self { certs_dir, stall_limit, outlet: None, clients: Mutex::default() }
+    }
+
+    /// The same through an outlet. Connections are not shared: they belong to where they were made.
+    pub fn through(&self, outlet: Outlet) -> Self {
+        let (certs_dir, outlet) = (self.certs_dir.clone(), Some(outlet));
+        Self { certs_dir, stall_limit: self.stall_limit, outlet, clients: Mutex::default() }
     }
 
     /// The client for a place. Hosts without certificates of their own share one.
-    pub fn client(&self, endpoint: &Endpoint) -> Result<Client> {
+    pub fn client(&self, endpoint: &Endpoint) -> Result<HttpClient> {
         let own = self.certs_dir.join(&endpoint.host);
         let has_own = endpoint.is_tls() && own.is_dir();
-        let key = (if has_own { endpoint.host.clone() } else { String::new() }, endpoint.unverified);
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let mut builder = self.base_client().tls_danger_accept_invalid_certs(endpoint.unverified);
-        if has_own {
-            builder = with_certificates(builder, &own)?;
-        }
-        let client = builder.build().context("preparing TLS")?;
-        clients.insert(key, client.clone());
-        Ok(client)
+        let key = (if has_own { endpoint.host.clone() } else { String::new() }, endpoint.unverified());
+        self.kept(key, || {
+            let builder = self.base_client().tls_danger_accept_invalid_certs(endpoint.unverified());
+            if has_own { with_certificates(builder, &own) } else { Ok(builder) }
+        })
     }
 
     /// The client for places that are no registries: certificates are checked.
-    pub fn plain(&self) -> Result<Client> {
+    pub fn plain(&self) -> Result<HttpClient> {
+        self.kept((String::new(), false), || Ok(self.base_client()))
+    }
+
+    fn kept(&self, key: (String, bool), make: impl FnOnce() -> Result<ClientBuilder>) -> Result<HttpClient> {
+        let outlet = self.outlet.as_ref().map(|outlet| outlet.runtime.clone());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (String::new(), false);
         if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
+            return Ok(HttpClient { client: client.clone(), outlet });
         }
-        let client = self.base_client().build().context("preparing TLS")?;
+        let client = make()?.build().context("preparing TLS")?;
         clients.insert(key, client.clone());
-        Ok(client)
+        Ok(HttpClient { client, outlet })
     }
 
     fn base_client(&self) -> ClientBuilder {
-        Client::builder()
+        let builder = Client::builder()
             .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(self.stall_limit)
+            .read_timeout(self.stall_limit);
+        match &self.outlet {
+            None => builder,
+            Some(outlet) => builder.dns_resolver(Arc::new(MachinesNames(outlet.clone()))),
+        }
+    }
+}
+
+/// Names as the machine knows them, since a job has no say in what a name means; before them what its operator has said.
+struct MachinesNames(Outlet);
+
+impl Resolve for MachinesNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        let said = |(known, _): &&(String, IpAddr)| known.eq_ignore_ascii_case(name.as_str());
+        let known: Vec<_> = self.0.hosts.iter().filter(said).map(|(_, address)| SocketAddr::new(*address, 0)).collect();
+        if !known.is_empty() {
+            return Box::pin(async move { Ok(Box::new(known.into_iter()) as Addrs) });
+        }
+        let looked_up = self.0.machine.spawn(async move {
+            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            Ok::<_, std::io::Error>(found)
+        });
+        Box::pin(async move { Ok(Box::new(looked_up.await??.into_iter()) as Addrs) })
     }
 }
 

@@ -180,7 +180,7 @@ fn in_a_job(daemon: &Daemon, script: &str) -> String {
 
 #[tokio::test]
 async fn the_second_job_pulls_no_layer_and_sees_nothing_that_it_did_not_pull() {
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::start_with(&["--insecure-registry=127.0.0.1:5000"]).await;
     let registry = DebianRegistry::start(daemon.folder(), daemon.pid());
     let archive = write_archive(daemon.folder(), &image_for_registry(), "x:1");
     registry.push(&archive, "lib/x:1").await;

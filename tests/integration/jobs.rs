@@ -2,6 +2,7 @@
 
 mod cli;
 mod deaths;
+mod fetches;
 mod limits;
 pub mod remains;
 

@@ -126,6 +126,16 @@ async fn broken_upload_is_taken_up_again(backend: &dyn ImageBackend) {
     writer.write(bytes.slice(offset..)).await.unwrap();
     writer.commit(HashMap::new()).await.unwrap();
 
+    let sent: Bytes = fresh("w").repeat(60_000).into();
+    let blob = Descriptor::of("application/octet-stream", &sent);
+    let mut slow = backend.fetch_blob(&lease, &blob, "evil.test").await.unwrap().unwrap();
+    slow.write(bytes.slice(..2 << 20)).await.unwrap();
+    let mut writer = backend.fetch_blob(&lease, &blob, "registry.test:5000").await.unwrap().unwrap();
+    assert_eq!(writer.offset(), 0, "what another has sent is not taken for a beginning");
+    writer.write(sent).await.unwrap();
+    writer.commit(HashMap::new()).await.unwrap();
+    drop(slow);
+
     let other: Bytes = fresh("y").repeat(60_000).into();
     let blob = Descriptor::of("application/octet-stream", &other);
     let mut writer = backend.write_blob(&lease, &blob).await.unwrap().unwrap();

@@ -25,7 +25,7 @@ const SNAPSHOTTER: &str = "fake";
 struct State {
     images: BTreeMap<(TenantId, String), ImageRecord>,
     blobs: HashMap<Digest, (Bytes, HashMap<String, String>)>,
-    ingests: HashMap<Digest, BytesMut>,
+    ingests: HashMap<(String, Digest), BytesMut>,
     /// Chain id to parent and size.
     snapshots: HashMap<String, (String, u64)>,
     leases: HashMap<String, Held>,
@@ -170,13 +170,22 @@ impl ImageBackend for FakeImages {
     }
 
     async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
+        self.fetch_blob(lease, descriptor, "").await
+    }
+
+    async fn fetch_blob(
+        &self,
+        lease: &Lease,
+        descriptor: &Descriptor,
+        source: &str,
+    ) -> Result<Option<Box<dyn BlobWriter>>> {
         let mut state = self.state();
         state.hold(lease, &descriptor.digest)?;
         if state.blobs.contains_key(&descriptor.digest) {
             return Ok(None);
         }
-        let bytes = state.ingests.remove(&descriptor.digest).unwrap_or_default();
-        let wanted = Some(descriptor.clone());
+        let bytes = state.ingests.remove(&(source.to_owned(), descriptor.digest.clone())).unwrap_or_default();
+        let wanted = Some((source.to_owned(), descriptor.clone()));
         Ok(Some(Box::new(FakeWriter { store: self.clone(), lease: lease.clone(), wanted, bytes })))
     }
 
@@ -288,7 +297,8 @@ impl ImageBackend for FakeImages {
 struct FakeWriter {
     store: FakeImages,
     lease: Lease,
-    wanted: Option<Descriptor>,
+    /// Who sends it, and what it has to be.
+    wanted: Option<(String, Descriptor)>,
     bytes: BytesMut,
 }
 
@@ -311,7 +321,7 @@ impl BlobWriter for FakeWriter {
     async fn commit(mut self: Box<Self>, labels: HashMap<String, String>) -> Result<Digest> {
         let bytes = std::mem::take(&mut self.bytes).freeze();
         let digest = Digest::of(&bytes);
-        if let Some(wanted) = self.wanted.take()
+        if let Some((_, wanted)) = self.wanted.take()
             && (wanted.digest != digest || wanted.size != bytes.len() as u64)
         {
             return Err(Error::blob_verification_failed(wanted.digest.as_str()));
@@ -326,9 +336,9 @@ impl BlobWriter for FakeWriter {
 impl Drop for FakeWriter {
     /// An ingest stays for the next writer.
     fn drop(&mut self) {
-        if let Some(wanted) = &self.wanted {
+        if let Some((source, wanted)) = self.wanted.take() {
             let bytes = std::mem::take(&mut self.bytes);
-            self.store.state().ingests.insert(wanted.digest.clone(), bytes);
+            self.store.state().ingests.insert((source, wanted.digest), bytes);
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     dockerfile::{Dockerfile, ignore::Ignore},
-    engine::{Engine, images::Body},
+    engine::{Engine, images::Body, tenants::Scope},
     model::{Error, Result, error::Context as _, limits},
     rootfs::{ExtractOptions, RootView, remove_folder},
     work::{Stop, Worker, blocking},
@@ -67,12 +67,13 @@ impl Engine {
     /// Reads the context and its Dockerfile. A single Dockerfile has no context.
     pub(super) async fn build_context(
         &self,
+        scope: &Scope,
         request: &BuildRequest,
         body: Body,
         output: &Output,
         stop: Stop,
     ) -> Result<(Option<Context>, Dockerfile)> {
-        let context = match self.fetch_context(request, body, output).await? {
+        let context = match self.fetch_context(scope, request, body, output).await? {
             Fetched::Dockerfile(text) => return Ok((None, Dockerfile::parse("Dockerfile", &text)?)),
             Fetched::Checkout(context) => context,
             Fetched::Archive(body) => {

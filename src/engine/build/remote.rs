@@ -17,13 +17,21 @@ use crate::{
     engine::{
         Engine,
         images::{Body, progress::Message},
+        tenants::Scope,
     },
     model::{Error, Result, error::Context as _, limits},
+    processes,
     rootfs::RootView,
 };
 
 impl Engine {
-    pub(super) async fn fetch_context(&self, request: &BuildRequest, body: Body, output: &Output) -> Result<Fetched> {
+    pub(super) async fn fetch_context(
+        &self,
+        scope: &Scope,
+        request: &BuildRequest,
+        body: Body,
+        output: &Output,
+    ) -> Result<Fetched> {
         let remote = request.remote.as_str();
         if remote.is_empty() {
             return Ok(Fetched::Archive(body));
@@ -34,16 +42,16 @@ impl Engine {
             ));
         }
         if is_git(remote) {
-            return self.clone_repository(remote).await.map(Fetched::Checkout);
+            return self.clone_repository(scope, remote).await.map(Fetched::Checkout);
         }
         if !is_url(remote) {
             return Err(Error::system(format!("remoteURL ({remote}) could not be recognized as URL")));
         }
-        self.download_context(remote, output).await
+        self.download_context(scope, remote, output).await
     }
 
-    async fn download_context(&self, url: &str, output: &Output) -> Result<Fetched> {
-        let response = self.images.registry.fetch(url).await;
+    async fn download_context(&self, scope: &Scope, url: &str, output: &Output) -> Result<Fetched> {
+        let response = self.registry_for(scope).await?.fetch(url).await;
         let response = response.map_err(|error| error.context(format!("error downloading remote context {url}")))?;
         let length = response.content_length().unwrap_or_default();
         let kind = response.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -79,28 +87,30 @@ impl Engine {
         Ok(Fetched::Dockerfile(text))
     }
 
-    async fn clone_repository(&self, remote: &str) -> Result<Context> {
+    async fn clone_repository(&self, scope: &Scope, remote: &str) -> Result<Context> {
         let (url, reference, folder) = split(remote);
         if reference.starts_with('-') {
             return Err(Error::invalid(format!("invalid refspec: {reference}")));
         }
         let temporary = TempFolder::make(&self.config.data_root)?;
         let place = temporary.path().to_owned();
-        git(&place, &["init"]).await.map_err(|text| Error::system(format!("failed to init repo at {url}: {text}")))?;
-        git(&place, &["remote", "add", "origin", &url])
+        let network = self.open_host(scope).await?;
+        let git = async |arguments: &[&str]| git(network.as_deref(), &place, arguments).await;
+        git(&["init"]).await.map_err(|text| Error::system(format!("failed to init repo at {url}: {text}")))?;
+        git(&["remote", "add", "origin", &url])
             .await
             .map_err(|text| Error::system(format!("failed add origin repo at {url}: {text}")))?;
         // A server that knows no shallow fetches gives all.
-        let fetched = match git(&place, &["fetch", "--depth", "1", "origin", "--", &reference]).await {
+        let fetched = match git(&["fetch", "--depth", "1", "origin", "--", &reference]).await {
             Ok(()) => Ok(()),
-            Err(_) => git(&place, &["fetch", "origin", "--", &reference]).await,
+            Err(_) => git(&["fetch", "origin", "--", &reference]).await,
         };
         fetched.map_err(|text| Error::system(format!("error fetching: {text}")))?;
-        if let Err(text) = git(&place, &["checkout", &reference]).await {
-            let fetched = git(&place, &["checkout", "FETCH_HEAD"]).await;
+        if let Err(text) = git(&["checkout", &reference]).await {
+            let fetched = git(&["checkout", "FETCH_HEAD"]).await;
             fetched.map_err(|_| Error::system(format!("error checking out {reference}: {text}")))?;
         }
-        git(&place, &["submodule", "update", "--init", "--recursive", "--depth=1"])
+        git(&["submodule", "update", "--init", "--recursive", "--depth=1"])
             .await
             .map_err(|text| Error::system(format!("error initializing submodules: {text}")))?;
         let view = RootView::folder(&place)?;
@@ -117,11 +127,15 @@ impl Engine {
     }
 }
 
-/// Runs git; the error is what it printed.
-async fn git(folder: &Path, arguments: &[&str]) -> Result<(), String> {
+/// Runs git, in a network namespace if there is one; the error is what it printed.
+async fn git(network: Option<&Path>, folder: &Path, arguments: &[&str]) -> Result<(), String> {
     // Submodules of a stranger's repository must not read files of this machine.
     let mut git = Command::new("git");
     crate::descriptors::give_back(git.as_std_mut());
+    if let Some(network) = network {
+        processes::start_in_network(git.as_std_mut(), network)
+            .map_err(|error| format!("running git in {}: {error}", network.display()))?;
+    }
     let output = git
         .args(["-c", "protocol.file.allow=never"])
         .args(arguments)

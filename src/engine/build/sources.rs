@@ -52,7 +52,7 @@ pub(super) struct Found {
 impl Builder<'_> {
     /// A file from a URL, which is not unpacked.
     pub(super) async fn download(&self, url: &str, destination: &str, made: &mut Made) -> Result<Found> {
-        let response = self.engine.images.registry.fetch(url).await?;
+        let response = self.engine.registry_for(self.scope).await?.fetch(url).await?;
         let path = url.split(['?', '#']).next().unwrap_or_default();
         let path = path.split_once("://").map_or("", |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
         let mut name = path.rsplit('/').next().unwrap_or_default().to_owned();

@@ -20,7 +20,7 @@ impl Engine {
     /// Checks credentials at their registry. Nothing is kept: each call brings its own.
     pub async fn auth(&self, scope: &Scope, credentials: &RegistryAuth) -> Result<LoginStatus> {
         scope.permit(Asked::Registry(&registry::registry_of(&credentials.serveraddress)))?;
-        let login = self.images.registry.login(credentials).await?;
+        let login = self.registry_for(scope).await?.login(credentials).await?;
         Ok(LoginStatus { status: "Login Succeeded", identity_token: login.identity_token })
     }
 }

@@ -15,7 +15,7 @@ impl Engine {
     pub async fn distribution_inspect(&self, scope: &Scope, name: &str, auth: &RegistryAuth) -> Result<Inspected> {
         let reference = Reference::parse(name)?.or_latest();
         scope.permit(Asked::Registry(reference.registry()))?;
-        self.images.registry.inspect(&reference, &scope.login(&reference, auth)).await
+        self.registry_for(scope).await?.inspect(&reference, &scope.login(&reference, auth)).await
     }
 
     /// Asks an index. `limit` 0 means the usual number.
@@ -34,7 +34,7 @@ impl Engine {
             Ok(limit) if limit <= 100 => limit,
             _ => return Err(Error::invalid(format!("limit {limit} is outside the range of [1, 100]"))),
         };
-        let results = self.images.registry.search(term, limit, auth).await?;
+        let results = self.registry_for(scope).await?.search(term, limit, auth).await?;
         Ok(results.into_iter().filter(|result| wanted.contains(result)).collect())
     }
 }

@@ -164,6 +164,15 @@ impl ImageBackend for Remembering {
         self.store.write_blob(lease, descriptor).await
     }
 
+    async fn fetch_blob(
+        &self,
+        lease: &Lease,
+        descriptor: &Descriptor,
+        source: &str,
+    ) -> Result<Option<Box<dyn BlobWriter>>> {
+        self.store.fetch_blob(lease, descriptor, source).await
+    }
+
     async fn write_new_blob(&self, lease: &Lease) -> Result<Box<dyn BlobWriter>> {
         self.store.write_new_blob(lease).await
     }

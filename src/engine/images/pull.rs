@@ -150,7 +150,7 @@ impl Pull<'_> {
             }
             return Ok(());
         }
-        let tags = self.engine.images.registry.tags(reference, &self.request.auth).await?;
+        let tags = self.engine.registry_for(self.scope).await?.tags(reference, &self.request.auth).await?;
         let mut news = false;
         for tag in tags {
             news |= self.pull(&reference.with_tag(&tag)?).await?.news;
@@ -177,9 +177,10 @@ impl Pull<'_> {
         let known =
             images.backend.get_image(self.scope.tenant(), &reference.to_string()).await?.map(|record| record.target);
         let have = |digest: &crate::model::reference::Digest| known.clone().filter(|target| target.digest == *digest);
-        let resolved = images.registry.resolve(reference, &self.request.auth, &have).await?;
+        let resolved =
+            self.engine.registry_for(self.scope).await?.resolve(reference, &self.request.auth, &have).await?;
         let Resolved { session, target, fetched } = resolved;
-        let reach = Arc::new(Reach::new(self.engine, self.scope.tenant(), session));
+        let reach = Arc::new(Reach::new(self.engine, self.scope, session));
         let id = match (reference.tag(), reference.digest()) {
             (Some(tag), None) => tag.to_owned(),
             _ => reference.familiar(),
@@ -230,7 +231,7 @@ impl Pull<'_> {
         }
         let fetched = reach.session.manifest(entry).await?;
         images.store_document(self.lease, entry, &fetched.bytes).await?;
-        images.remember_source(entry, reach.session.reference()).await?;
+        images.remember_source(entry, &reach.session).await?;
         Manifest::parse(&fetched.bytes)
     }
 
@@ -259,7 +260,7 @@ impl Pull<'_> {
         let bytes = reach.session.small_blob(config, limit).await?;
         let document = ImageDocument::parse(&bytes)?;
         images.store_document(self.lease, config, &bytes).await?;
-        images.remember_source(config, reach.session.reference()).await?;
+        images.remember_source(config, &reach.session).await?;
         Ok(document)
     }
 }

@@ -157,12 +157,12 @@ impl Push<'_> {
         for layer in layers(&variants) {
             self.say(Message::layer(short(&layer.digest), "Preparing")).await;
         }
-        let session = self.engine.images.registry.open_for_push(name, &self.request.auth, &mounts).await?;
+        let session =
+            self.engine.registry_for(self.scope).await?.open_for_push(name, &self.request.auth, &mounts).await?;
         let session = &session;
         let uploads: Vec<(Descriptor, Vec<String>)> =
             layers(&variants).map(|layer| (layer.clone(), sources.remove(&layer.digest).unwrap_or_default())).collect();
-        let uploading: Vec<_> =
-            uploads.iter().map(|(layer, mounts)| self.push_layer(session, name, layer, mounts)).collect();
+        let uploading: Vec<_> = uploads.iter().map(|(layer, mounts)| self.push_layer(session, layer, mounts)).collect();
         stream::iter(uploading).buffer_unordered(UPLOADS).try_collect::<Vec<()>>().await?;
         for (variant, content) in &variants {
             self.push_blob(session, &content.manifest.config, &[], None).await?;
@@ -236,21 +236,17 @@ impl Push<'_> {
         Ok(sources)
     }
 
-    async fn push_layer(
-        &self,
-        session: &Session,
-        name: &Reference,
-        layer: &Descriptor,
-        mounts: &[String],
-    ) -> Result<()> {
+    async fn push_layer(&self, session: &Session, layer: &Descriptor, mounts: &[String]) -> Result<()> {
         let id = short(&layer.digest);
+        // What others have in a registry is no business of one that a job has made.
+        let mounts = if session.vouches() { mounts } else { &[] };
         let done = match self.push_blob(session, layer, mounts, Some(id)).await? {
             Pushed::Existed => "Layer already exists".to_owned(),
             Pushed::Mounted(from) => format!("Mounted from {from}"),
             Pushed::Uploaded => "Pushed".to_owned(),
         };
         self.say(Message::layer(id, done)).await;
-        self.engine.images.remember_source(layer, name).await
+        self.engine.images.remember_source(layer, session).await
     }
 
     /// `id` names it in messages, if it is to be reported.
@@ -328,7 +324,11 @@ pub(super) fn repositories(info: &BlobInfo, registry: &str) -> Vec<String> {
 
 impl super::ImageStore {
     /// Notes in which repository of which registry a layer is: pushes to others can mount it from there.
-    pub(super) async fn remember_source(&self, layer: &Descriptor, name: &Reference) -> Result<()> {
+    pub(super) async fn remember_source(&self, layer: &Descriptor, session: &Session) -> Result<()> {
+        if !session.vouches() {
+            return Ok(());
+        }
+        let name = session.reference();
         let Some(info) = self.backend.blob_info(&layer.digest).await? else { return Ok(()) };
         let mut known = repositories(&info, name.registry());
         if known.iter().any(|repository| repository == name.repository()) {

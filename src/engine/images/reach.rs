@@ -24,11 +24,14 @@ use tokio_util::io::SyncIoBridge;
 use super::{load::decompressed, look_up::Found, push::repositories, tree::Tree};
 use crate::{
     backend::images::ImageRecord,
-    engine::{Engine, images::ImageStore},
+    engine::{
+        Engine,
+        images::ImageStore,
+        tenants::{Scope, Tenant},
+    },
     model::{
         Error, Result,
         error::Context,
-        id::TenantId,
         image::{Descriptor, documents::media_type},
         reference::Digest,
     },
@@ -138,15 +141,28 @@ impl Tree {
 /// What a tenant may take from here while it pulls.
 pub(super) struct Reach {
     engine: Engine,
-    tenant: TenantId,
+    tenant: Arc<Tenant>,
     /// With the registry that names the content, by the tenant's own credentials.
     pub(super) session: Session,
     own: OnceCell<HashSet<Digest>>,
 }
 
 impl Reach {
-    pub(super) fn new(engine: &Engine, tenant: &TenantId, session: Session) -> Self {
-        Self { engine: engine.clone(), tenant: tenant.clone(), session, own: OnceCell::new() }
+    pub(super) fn new(engine: &Engine, scope: &Scope, session: Session) -> Self {
+        Self { engine: engine.clone(), tenant: scope.as_tenant().clone(), session, own: OnceCell::new() }
+    }
+
+    /// Who pulls.
+    pub(super) fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// Who sends what is fetched, told from others by whom it may be slow or wrong: a registry, or a job that may be one itself.
+    pub(super) fn source(&self) -> String {
+        match self.session.vouches() {
+            true => self.session.reference().registry().to_owned(),
+            false => format!("{} of {}", self.session.reference().registry(), self.tenant.id()),
+        }
     }
 
     /// Whether a blob is here, and whoever names it has it.
@@ -154,7 +170,8 @@ impl Reach {
         let images = &self.engine.images;
         let Some(info) = images.backend.blob_info(&blob.digest).await? else { return Ok(false) };
         let name = self.session.reference();
-        let given_by = repositories(&info, name.registry());
+        // At the loopback addresses of a job another registry is listening than at those of the machine.
+        let given_by = if self.session.vouches() { repositories(&info, name.registry()) } else { Vec::new() };
         if given_by.iter().any(|repository| repository == name.repository()) || self.own().await?.contains(&blob.digest)
         {
             return Ok(true);
@@ -163,7 +180,7 @@ impl Reach {
         if given_by.is_empty() || !self.session.has(blob).await {
             return Ok(false);
         }
-        images.remember_source(blob, name).await?;
+        images.remember_source(blob, &self.session).await?;
         Ok(true)
     }
 
@@ -171,7 +188,7 @@ impl Reach {
     async fn own(&self) -> Result<&HashSet<Digest>> {
         let read = async || {
             let (images, mut own) = (&self.engine.images, HashSet::new());
-            for tenant in [&self.tenant, &self.tenant.of_builds()] {
+            for tenant in [self.tenant.id(), &self.tenant.id().of_builds()] {
                 for found in images.all(tenant).await? {
                     // What cannot be read proves nothing.
                     let Ok(tree) = images.tree(&found).await else { continue };

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -111,12 +111,17 @@ pub fn docker_archive(sample: &samples::Sample, tag: &str) -> Vec<u8> {
 /// Debian's docker-registry in a daemon's network namespace, so that ports of tests do not meet.
 pub struct DebianRegistry {
     process: std::process::Child,
-    daemon: u32,
+    namespace: PathBuf,
 }
 
 impl DebianRegistry {
     /// Starts it with its data in `folder`.
     pub fn start(folder: &Path, daemon: u32) -> Self {
+        Self::start_in(folder, format!("/proc/{daemon}/ns/net").into())
+    }
+
+    /// The same in a network namespace.
+    pub fn start_in(folder: &Path, namespace: PathBuf) -> Self {
         let config = folder.join("registry.yml");
         let data = folder.join("registry");
         let text = format!(
@@ -124,7 +129,7 @@ impl DebianRegistry {
             data.display()
         );
         fs::write(&config, text).expect("writing into the test's folder");
-        let process = in_namespace(daemon, "docker-registry")
+        let process = in_namespace(&namespace, "docker-registry")
             .arg("serve")
             .arg(config)
             .stdin(Stdio::null())
@@ -132,14 +137,14 @@ impl DebianRegistry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry is installed");
-        Self { process, daemon }
+        Self { process, namespace }
     }
 
     /// Puts a docker-archive under a name, once it answers.
     pub async fn push(&self, archive: &str, name: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let output = in_namespace(self.daemon, "skopeo")
+            let output = in_namespace(&self.namespace, "skopeo")
                 .args(["--insecure-policy", "copy", "--dest-tls-verify=false"])
                 .arg(format!("docker-archive:{archive}"))
                 .arg(format!("docker://{}", self.name(name)))
@@ -171,9 +176,9 @@ impl Drop for DebianRegistry {
     }
 }
 
-/// A program in the network namespace of a process.
-fn in_namespace(pid: u32, program: &str) -> Command {
+/// A program in a network namespace.
+fn in_namespace(namespace: &Path, program: &str) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/proc/{pid}/ns/net")).arg(program);
+    command.arg(format!("--net={}", namespace.display())).arg(program);
     command
 }

@@ -120,18 +120,21 @@ struct Download {
 impl Download {
     async fn run(&self) -> Result<()> {
         let images = &self.engine.images;
-        // Another pull may be at the same layer: then it is waited for, and found.
-        let _lock = images.locks.lock(self.layer.digest.as_str()).await;
-        let _slot = match images.downloads.clone().try_acquire_owned() {
+        let source = self.reach.source();
+        // Another pull may be at the same layer: then it is waited for, and found. Not one that another registry sends, which may
+        // be as slow as it likes.
+        let _lock = images.locks.lock(&format!("{source} {}", self.layer.digest)).await;
+        let slots = self.reach.tenant().downloads();
+        let _slot = match slots.clone().try_acquire_owned() {
             Ok(slot) => slot,
             Err(_) => {
                 self.say("Waiting");
-                let slot = images.downloads.clone().acquire_owned().await;
+                let slot = slots.clone().acquire_owned().await;
                 slot.map_err(|closed| Error::system("downloads are over").with_source(closed))?
             }
         };
         let is_proven = self.reach.has(&self.layer).await?;
-        match images.backend.write_blob(&self.lease, &self.layer).await? {
+        match images.backend.fetch_blob(&self.lease, &self.layer, &source).await? {
             Some(writer) => {
                 let mut sink = Sink(writer);
                 self.fetch(&mut sink).await?;
@@ -145,7 +148,7 @@ impl Download {
                 proof.finish(&self.layer)?;
             }
         }
-        images.remember_source(&self.layer, self.reach.session.reference()).await?;
+        images.remember_source(&self.layer, &self.reach.session).await?;
         self.say("Download complete");
         Ok(())
     }

@@ -126,6 +126,72 @@ async fn who_has_the_content_gets_the_image() {
     case.pull(&case.victim, &case.evil, "own/again").await.unwrap();
 }
 
+/// Two jobs may have a registry at the same address of theirs, and each says of its own what it likes.
+#[tokio::test]
+async fn a_registry_in_a_jobs_host_gives_what_it_has_and_vouches_for_nothing() {
+    let case = Case::new().await;
+    let layer = secret().manifest().layers[0].digest.clone();
+    let thief = case.world.engine.scope_in_host(&"job-5".parse().unwrap()).await;
+    // The victim has pulled it from a registry of this very name.
+    let registry = &case.world.registry;
+    publish_only(registry, "victim/again", &secret(), |kind| !kind.contains("layer") && !kind.contains("rootfs"));
+    let wrong = vec![0; usize::try_from(secret().manifest().layers[0].size).unwrap()];
+    registry.put_blob("victim/again", layer.as_str(), &wrong);
+    let refused = case.pull(&thief, registry, "victim/again").await.unwrap_err();
+    assert!(refused.message().contains("verification failed"), "{}", refused.message());
+    let fetched = || registry.count(&format!("GET /v2/victim/private/blobs/{layer}"));
+    assert_eq!(fetched(), 1);
+    case.pull(&thief, registry, "victim/private").await.unwrap();
+    assert_eq!(fetched(), 2, "that it has given it to others is no word of this one's");
+    case.pull(&thief, registry, "victim/private").await.unwrap();
+    assert_eq!(fetched(), 2, "what is one's own is not fetched again");
+}
+
+/// A registry that sends nothing any more, or something wrong, holds up those who ask it, and nobody else.
+#[tokio::test]
+async fn a_slow_registry_holds_up_nobody_elses_pulls() {
+    let case = Case::new().await;
+    let (evil, registry) = (&case.evil, &case.world.registry);
+    let others = scopes_of_slow_pulls(&case, evil).await;
+    publish(registry, "fast/own", &own());
+    let platform = Some("linux/amd64".parse().unwrap());
+    let request =
+        PullRequest { image: format!("{}/fast/own:latest", registry.host()), platform, ..PullRequest::default() };
+    let pulled = async { lines(case.world.engine.image_pull(&case.thief, &request).await.unwrap()).await.unwrap() };
+    tokio::time::timeout(std::time::Duration::from_secs(30), pulled)
+        .await
+        .expect("the same layer comes from elsewhere");
+    drop(others);
+}
+
+/// Pulls of a job, more than there are places, that wait for layers which never come; one of them is [`own`]'s.
+async fn scopes_of_slow_pulls(case: &Case, evil: &fake::Registry) -> Vec<tokio::task::JoinHandle<()>> {
+    let slow = case.world.engine.scope_for(&"job-6".parse().unwrap());
+    let mut pulls = Vec::new();
+    for n in 0..4 {
+        let sample = match n {
+            0 => own(),
+            n => image("linux/amd64", ImageConfig::default(), &[(tar(&[("slow", &[n])]), Packing::Gzip)]),
+        };
+        let repository = format!("slow/{n}");
+        publish(evil, &repository, &sample);
+        let layer = sample.manifest().layers[0].digest.clone();
+        let _never_opened = evil.hold_blob(&repository, layer.as_str());
+        let platform = Some("linux/amd64".parse().unwrap());
+        let image = format!("{}/{repository}:latest", evil.host());
+        let request = PullRequest { image, platform, ..PullRequest::default() };
+        let stream = case.world.engine.image_pull(&slow, &request).await.unwrap();
+        pulls.push(tokio::spawn(async move { drop(lines(stream).await) }));
+        if n < 3 {
+            let asked = format!("GET /v2/{repository}/blobs/{layer}");
+            while evil.count(&asked) == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+    }
+    pulls
+}
+
 /// An index may name whatever is here: by load, and for another platform than was pulled.
 #[tokio::test]
 async fn a_part_of_an_index_that_others_have_is_not_seen() {

@@ -1,0 +1,30 @@
+//! From where registries and other servers are asked in the name of a tenant: from its host, so that what is fetched for a job meets the
+//! walls around it, and finds what the job itself has published there.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::{
+    engine::{Engine, tenants::Scope},
+    model::Result,
+    registry::{Outlet, Registry},
+};
+
+impl Engine {
+    /// The client of registries for a tenant. What its operator has configured is asked from the machine: mirrors, registries that are
+    /// listed as insecure, registries with credentials of the job; so is everything for a job's runner, which the operator chooses.
+    pub(crate) async fn registry_for(&self, scope: &Scope) -> Result<Arc<Registry>> {
+        let tenant = scope.as_tenant();
+        if tenant.id().served().is_some() {
+            return Ok(self.images.registry.clone());
+        }
+        let open = async || {
+            let Some(runtime) = tenant.network().runtime().await? else { return Ok(self.images.registry.clone()) };
+            let outlet = Outlet { runtime, machine: Handle::current(), hosts: tenant.surroundings().hosts.clone() };
+            let named = tenant.logins().into_iter().flatten().map(|(host, _)| host.clone()).collect();
+            Ok(Arc::new(self.images.registry.through(outlet, named)))
+        };
+        tenant.registry().get_or_try_init(open).await.cloned()
+    }
+}

@@ -1,0 +1,182 @@
+//! What the daemon fetches in the name of a job: it leaves from the job's host, finds what the job has there, and meets its walls.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use http::Request;
+use http_body_util::Full;
+use ringer::{
+    backend::images::samples::{Packing, image, tar},
+    model::image::ImageConfig,
+};
+
+use serde_json::Value;
+
+use super::Job;
+use crate::support::{
+    daemon::{Daemon, http::Client},
+    images::{DebianRegistry, docker_archive},
+};
+
+/// For a server that starts.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// An address of the machine that is not loopback.
+const MACHINE: &str = "10.98.7.1";
+
+/// Where clouds tell a machine its secrets.
+const METADATA: &str = "169.254.169.254";
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
+}
+
+/// A shell with a Docker socket: that of a job, or the default one.
+fn shell(socket: &str, script: &str) -> Output {
+    Command::new("sh")
+        .args(["-ec", script])
+        .env("DOCKER_HOST", socket)
+        .env("DOCKER_BUILDKIT", "0")
+        .stdin(Stdio::null())
+        .output()
+        .expect("a shell")
+}
+
+fn host_of(job: &Job) -> String {
+    job.answer["docker_host"].as_str().expect("an address").to_owned()
+}
+
+/// The network namespace of a job's host.
+fn namespace_of(daemon: &Daemon, job: &Job) -> PathBuf {
+    daemon.folder().join("run/hosts").join(job.id()).join("host")
+}
+
+/// A registry with an image of its own, called `lib/NAME:1`.
+async fn registry(daemon: &Daemon, name: &str, namespace: PathBuf) -> DebianRegistry {
+    let folder = daemon.folder().join(format!("registry-of-{name}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let layer = tar(&[("name", name.as_bytes())]);
+    let sample = image("linux/amd64", ImageConfig::default(), &[(layer, Packing::Gzip)]);
+    let archive = folder.join("image.tar");
+    std::fs::write(&archive, docker_archive(&sample, "x:1")).unwrap();
+    let registry = DebianRegistry::start_in(&folder, namespace);
+    registry.push(&archive.display().to_string(), &format!("lib/{name}:1")).await;
+    registry
+}
+
+/// A registry that a job publishes is at its localhost, as on dockerd; that of the machine is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn localhost_is_the_jobs_own() {
+    let daemon = Daemon::start().await;
+    let (one, two) = (Job::create(&daemon, &[]), Job::create(&daemon, &[]));
+    let of_machine = registry(&daemon, "machine", format!("/proc/{}/ns/net", daemon.pid()).into()).await;
+    let of_job = registry(&daemon, "job", namespace_of(&daemon, &one)).await;
+    assert_eq!(of_machine.host(), of_job.host());
+
+    let at = |rest: &str| of_job.name(rest);
+    let script = format!(
+        "docker pull {0}; docker tag {0} {1}; docker push {1}; docker rmi {0} {1}; docker pull {1}",
+        at("lib/job:1"),
+        at("lib/pushed:1")
+    );
+    let output = shell(&host_of(&one), &script);
+    assert!(output.status.success() && text(&output).contains("Pull complete"), "{}\n{}", text(&output), daemon.log());
+    for (socket, name, expected) in [
+        (host_of(&one), "lib/machine:1", "manifest unknown"),
+        (host_of(&two), "lib/job:1", "connection refused"),
+        (host_of(&two), "lib/machine:1", "connection refused"),
+        (daemon.host(), "lib/job:1", "manifest unknown"),
+    ] {
+        let output = shell(&socket, &format!("docker pull {}", at(name)));
+        assert!(!output.status.success() && text(&output).contains(expected), "{name}: {}", text(&output));
+    }
+    let output = shell(&daemon.host(), &format!("docker pull {}", at("lib/machine:1")));
+    assert!(output.status.success(), "{}", text(&output));
+    one.remove(&daemon);
+    super::remains::gone_of(&daemon, one.id()).await;
+}
+
+/// What the operator has named is asked from the machine for everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn registries_of_the_operator_are_asked_from_the_machine() {
+    let daemon = Daemon::start_with(&["--insecure-registry=127.0.0.1:5000"]).await;
+    let of_machine = registry(&daemon, "machine", format!("/proc/{}/ns/net", daemon.pid()).into()).await;
+    let job = Job::create(&daemon, &[]);
+    let output = shell(&host_of(&job), &format!("docker pull {}", of_machine.name("lib/machine:1")));
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// A web server in the daemon's network namespace, on all its addresses, with a secret and what looks like a repository.
+struct Web(Child);
+
+impl Web {
+    async fn start(daemon: &Daemon) -> Self {
+        let folder = daemon.folder().join("web");
+        std::fs::create_dir_all(folder.join("repository.git/info")).unwrap();
+        std::fs::write(folder.join("secret"), "of the machine\n").unwrap();
+        std::fs::write(folder.join("Dockerfile"), "FROM scratch\nLABEL a=b\n").unwrap();
+        std::fs::write(folder.join("repository.git/info/refs"), "").unwrap();
+        std::fs::write(folder.join("repository.git/HEAD"), "ref: refs/heads/master\n").unwrap();
+        let script = format!(
+            "ip addr add {MACHINE}/32 dev lo; ip addr add {METADATA}/32 dev lo; exec busybox httpd -f -p 8000 -h {}",
+            folder.display()
+        );
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", daemon.pid())).args(["sh", "-ec", &script]).stdin(Stdio::null());
+        let web = Self(command.spawn().expect("nsenter"));
+        let deadline = Instant::now() + LIMIT;
+        let namespace = format!("/proc/{}/ns/net", daemon.pid());
+        let address = format!("{MACHINE}:8000").parse().unwrap();
+        while crate::support::place::connect(namespace.as_ref(), address).is_err() {
+            assert!(Instant::now() < deadline, "no web server");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        web
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _reaped_already = self.0.wait();
+    }
+}
+
+/// What a client is told of builds in whose name the daemon fetches something from an address.
+async fn builds(client: &Client, address: &str) -> Vec<(&'static str, String)> {
+    let at = format!("http://{address}:8000");
+    let dockerfile = format!("FROM scratch\nADD {at}/secret /\n");
+    let context = Request::post("/build").header("content-type", "application/x-tar");
+    let context = context.body(Full::new(tar(&[("Dockerfile", dockerfile.as_bytes())]))).unwrap();
+    let mut told = vec![("ADD", client.whole(context).await.text())];
+    for (way, path) in [("a Dockerfile", "Dockerfile"), ("a repository", "repository.git")] {
+        told.push((way, client.post(&format!("/build?remote={at}/{path}"), Value::Null).await.text()));
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_for_a_job_meets_its_walls() {
+    let daemon = Daemon::start().await;
+    let _web = Web::start(&daemon).await;
+    let job = Job::create(&daemon, &["--policy", "trusted"]);
+    for address in ["127.0.0.1", MACHINE, METADATA] {
+        for (way, said) in builds(&job.client, address).await {
+            let words = ["refused", "unreachable", "timeout", "timed out", "no route", "couldn't connect"];
+            let is_refused = words.iter().any(|word| said.to_lowercase().contains(word));
+            assert!(is_refused, "{way} of {address}: {said}");
+        }
+    }
+    // Without walls all of them are there: who asks through the default socket reaches them.
+    for address in ["127.0.0.1", MACHINE, METADATA] {
+        for (way, said) in builds(daemon.client(), address).await {
+            let is_reached = said.contains("sha256:") || said.contains("remote ref");
+            assert!(is_reached, "{way} of {address}: {said}");
+        }
+    }
+    job.remove(&daemon);
+    super::remains::gone_of(&daemon, job.id()).await;
+}
