@@ -66,7 +66,8 @@ pub(super) async fn give(from: &Client, to: &Client, blob: &Descriptor) -> Resul
     let Some(info) = info(from, &blob.digest).await? else { return Ok(false) };
     let blob = Descriptor { size: info.size, ..blob.clone() };
     let digest = blob.digest.clone();
-    let Some(mut writer) = Writer::open_as(to.clone(), Wanted::Blob(Box::new(blob)), true).await? else {
+    let wanted = Wanted::Blob { blob: Box::new(blob), source: String::new() };
+    let Some(mut writer) = Writer::open_as(to.clone(), wanted, true).await? else {
         return Ok(true);
     };
     // containerd takes it as it is, unless it was told to keep namespaces apart.

@@ -89,6 +89,7 @@ impl Engine {
             limits: request.limits,
             openings: request.openings,
             surroundings: request.surroundings,
+            registries: request.registries.into_iter().chain(request.logins.keys().cloned()).collect(),
             policy: Some(policy),
             ending: None,
         };
@@ -194,6 +195,7 @@ impl Engine {
         self.tenants.add_within(&id.of_runner(), network.clone(), &record.surroundings);
         let tenant = self.tenants.add_within(id, network, &record.surroundings);
         tenant.obeys(Arc::new(policy));
+        tenant.has_registries(record.registries.clone());
         Ok(tenant)
     }
 

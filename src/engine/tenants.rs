@@ -79,6 +79,8 @@ pub struct Tenant {
     policy: OnceLock<Arc<Policy>>,
     /// Credentials of registries, by their host, for what its clients fetch without any.
     logins: OnceLock<Logins>,
+    /// Registries that its operator has named.
+    named: OnceLock<BTreeSet<String>>,
     /// What asks registries in its name, once something has.
     registry: OnceCell<Arc<Registry>>,
     /// Layers that are fetched at once in its name: whoever pulls from a slow registry holds up nobody else.
@@ -101,9 +103,9 @@ impl Tenant {
         // Open or closed is said by `closed`: the tracker only counts.
         work.close();
         let (socket, policy, logins) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let (registry, downloads) = (OnceCell::new(), Arc::new(Semaphore::new(DOWNLOADS)));
+        let (named, registry, downloads) = (OnceLock::new(), OnceCell::new(), Arc::new(Semaphore::new(DOWNLOADS)));
         let (traffic, closed) = (Traffic::default(), CancellationToken::new());
-        Self { id, network, socket, policy, logins, registry, downloads, traffic, surroundings, closed, work }
+        Self { id, network, socket, policy, logins, named, registry, downloads, traffic, surroundings, closed, work }
     }
 
     /// What records, labels and backends call it.
@@ -151,9 +153,14 @@ impl Tenant {
         &self.traffic
     }
 
-    /// Credentials that it was given, by their registry.
-    pub(crate) fn logins(&self) -> Option<&Logins> {
-        self.logins.get()
+    /// Says which registries, `host[:port]`, its operator has named; the first time counts.
+    pub fn has_registries(&self, named: BTreeSet<String>) {
+        let _first_one_counts = self.named.set(named);
+    }
+
+    /// Registries that its operator has named.
+    pub(crate) fn named_registries(&self) -> BTreeSet<String> {
+        self.named.get().cloned().unwrap_or_default()
     }
 
     /// Where what asks registries in its name is kept.

@@ -44,6 +44,9 @@ pub struct JobRecord {
     /// What all its containers find around them.
     #[serde(flatten)]
     pub surroundings: Surroundings,
+    /// Registries, `host[:port]`, that its operator has named: they are asked from the machine.
+    #[serde(default)]
+    pub registries: BTreeSet<String>,
     /// What its clients may do. Records of daemons without policies have none: they get that of jobs.
     #[serde(default)]
     pub policy: Option<Policy>,
@@ -157,6 +160,9 @@ pub struct JobRequest {
     pub policy: Option<PolicyRef>,
     /// Paths of the machine that its clients may bind beside what the policy allows: `PATH`, or `PATH:ro` for reading only.
     pub binds: Vec<String>,
+    /// Registries, `host[:port]`, that its operator has named, beside those of `logins`: they are asked from the machine, not from the
+    /// job's host.
+    pub registries: BTreeSet<String>,
     /// With what is fetched for it where its clients send no credentials. Held in memory alone.
     pub logins: Logins,
 }

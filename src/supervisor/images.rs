@@ -1,7 +1,9 @@
 //! The one order in which an image is chosen: the workflow's `container:` (the runner's own business) > the repository's >
 //! the forge's > `[runner] default_image` > what is built in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::reference::Reference;
 
 /// What is configured of images, for one forge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,13 @@ impl Images {
             Some(image) => (image.clone(), Rung::Forge),
             None => (built_in.to_owned(), Rung::BuiltIn),
         }
+    }
+
+    /// The registries, `host[:port]`, of all that is configured.
+    pub fn registries(&self) -> BTreeSet<String> {
+        let single = [&self.runner, &self.job, &self.default].into_iter().flatten();
+        let references = single.chain(self.of_repositories.values()).filter_map(|image| Reference::parse(image).ok());
+        references.map(|reference| reference.registry().to_owned()).collect()
     }
 
     /// The longer key wins: one with its owner is meant for that repository alone.

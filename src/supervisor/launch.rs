@@ -229,6 +229,7 @@ impl Launch {
             limits: settings.limits,
             openings: pool.openings().await?,
             surroundings: settings.surroundings(),
+            registries: settings.images.registries(),
             logins: pool.shared.settings().registries.clone(),
             policy: settings.policy.clone().map(PolicyRef::Named),
             ..JobRequest::default()

@@ -13,7 +13,7 @@ use crate::{
 
 impl Engine {
     /// The client of registries for a tenant. What its operator has configured is asked from the machine: mirrors, registries that are
-    /// listed as insecure, registries with credentials of the job; so is everything for a job's runner, which the operator chooses.
+    /// listed as insecure, those of the images and credentials of its configuration; so is everything for a job's runner, whose image is the operator's.
     pub(crate) async fn registry_for(&self, scope: &Scope) -> Result<Arc<Registry>> {
         let tenant = scope.as_tenant();
         if tenant.id().served().is_some() {
@@ -22,8 +22,7 @@ impl Engine {
         let open = async || {
             let Some(runtime) = tenant.network().runtime().await? else { return Ok(self.images.registry.clone()) };
             let outlet = Outlet { runtime, machine: Handle::current(), hosts: tenant.surroundings().hosts.clone() };
-            let named = tenant.logins().into_iter().flatten().map(|(host, _)| host.clone()).collect();
-            Ok(Arc::new(self.images.registry.through(outlet, named)))
+            Ok(Arc::new(self.images.registry.through(outlet, tenant.named_registries())))
         };
         tenant.registry().get_or_try_init(open).await.cloned()
     }

@@ -78,6 +78,7 @@ fn lost(tenant: &TenantId) -> JobRecord {
         limits: JobLimits::default(),
         openings: BTreeSet::new(),
         surroundings: Surroundings::default(),
+        registries: BTreeSet::new(),
         policy: None,
         ending: Some(Ending { reason: EndReason::Lost, since: now }),
     }
