@@ -20,6 +20,7 @@ pub(super) const FRONTEND_ATTRIBUTES: u32 = 7;
 pub(super) const CACHE: u32 = 8;
 pub(super) const ENTITLEMENTS: u32 = 9;
 pub(super) const EXPORTERS: u32 = 13;
+const SESSION_EXPORTER: u32 = 14;
 
 /// Fields of `moby.buildkit.v1.CacheOptions`. The first one is of older clients.
 const OLD_CACHE_EXPORT: u32 = 1;
@@ -81,6 +82,8 @@ pub(super) fn control(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>>
             FRONTEND_ATTRIBUTES => allowed_option(content)?,
             ENTITLEMENTS => allowed_entitlement(wire::text(content)?, rules)?,
             CACHE => allowed_cache(content, rules)?,
+            // Exporters that buildkitd asks of the client later, unseen by us.
+            SESSION_EXPORTER => Change::Drop,
             _ => Change::Keep,
         })
     })?;
@@ -180,28 +183,29 @@ fn exporter(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>> {
     let is_no = |value: &str| matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False");
     if asked.iter().any(|(key, value)| key == "push" && !is_no(value)) {
         let names = asked.iter().filter(|(key, _)| key == "name").flat_map(|(_, names)| names.split(','));
-        for name in names.filter(|name| !name.is_empty()) {
+        let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+        if names.is_empty() {
+            return Err(Error::invalid("tag is needed when pushing to registry"));
+        }
+        for name in names {
             rules.permit(Wish::Push(&Reference::parse(name)?.or_latest()))?;
         }
     }
-    let mut set: Vec<String> = Vec::new();
     let mut edited = wire::edited(message, |field| {
         Ok(match field.number {
             TYPE => Change::Into(IMAGE.into()),
             ATTRIBUTES => {
                 let (key, value) = wire::entry(field.content.unwrap_or_default())?;
-                if key == UNPACK {
+                if key == UNPACK || IMAGE_ATTRIBUTES.iter().any(|(ours, _)| *ours == key) {
                     return Ok(Change::Drop);
                 }
                 let value = if key == "name" { normalised(&value)? } else { value };
-                let entry = wire::entry_of(&key, &value);
-                set.push(key);
-                Change::Into(entry)
+                Change::Into(wire::entry_of(&key, &value))
             }
             _ => Change::Keep,
         })
     })?;
-    for (key, value) in IMAGE_ATTRIBUTES.iter().filter(|(key, _)| !set.iter().any(|set| set == key)) {
+    for (key, value) in IMAGE_ATTRIBUTES {
         wire::put_entry(&mut edited, ATTRIBUTES, key, value);
     }
     Ok(edited)
@@ -277,6 +281,23 @@ mod tests {
         wire::put_entry(&mut message, OLD_EXPORTER_ATTRIBUTES, "name", "y");
         let exporters = exporters_of(&control(&message, &Free).unwrap());
         assert_eq!((exporters.len(), exporters[0].1["name"].as_str()), (1, "docker.io/library/y:latest"));
+    }
+
+    #[test]
+    fn a_client_names_nothing_that_is_pushed_by_another_way() {
+        let of = |attributes: &[(&str, &str)]| exporter(&typed("image", attributes.iter().copied()), &Free);
+        let (_, attributes) = read(
+            &of(&[("name", "y"), ("dangling-name-prefix", "evil.test/x"), ("danging-name-empty-only", "false")])
+                .unwrap(),
+        );
+        assert_eq!(attributes["dangling-name-prefix"], "moby-dangling");
+        assert_eq!(attributes["danging-name-empty-only"], "true");
+        assert!(of(&[("push", "true"), ("dangling-name-prefix", "evil.test/x")]).is_err());
+        let mut message = request();
+        // A number: a key without content, then the value.
+        message.extend([u8::try_from(SESSION_EXPORTER << 3).unwrap(), 1]);
+        let edited = control(&message, &Free).unwrap();
+        assert!(wire::fields(&edited).all(|field| field.unwrap().number != SESSION_EXPORTER));
     }
 
     #[test]
