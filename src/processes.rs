@@ -2,6 +2,7 @@
 //! some time; what is asked here is of one process throughout.
 
 pub mod ends;
+pub mod environment;
 pub mod mounts;
 
 use std::{
@@ -11,7 +12,6 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt,
     },
-    path::Path,
     process::Command,
 };
 
@@ -26,13 +26,11 @@ const NS_GET_PARENT: libc::Ioctl = 0xb702;
 /// How deep pid namespaces lie within each other at most, by the kernel.
 const MAX_PID_NAMESPACES: usize = 33;
 
-/// Has a program start in the network namespace that is held at a path.
-pub fn start_in_network(command: &mut Command, namespace: &Path) -> io::Result<()> {
-    let namespace = File::open(namespace)?;
+/// Has a program start in a network namespace.
+pub fn start_in_network(command: &mut Command, namespace: File) {
     let enter = move || Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?);
     // SAFETY: between fork and exec there is nothing but one system call, which takes no lock and no memory.
     unsafe { command.pre_exec(enter) };
-    Ok(())
 }
 
 /// A process, by its folder below `/proc`: once it has ended there is nothing in that, whoever has the number.

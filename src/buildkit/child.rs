@@ -2,20 +2,16 @@
 //! that thread waits for its end.
 
 use std::{
-    env,
     fs::File,
     io,
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use rustix::{
-    process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,24 +19,11 @@ use tracing::{info, warn};
 use crate::{
     descriptors,
     model::{Error, Result, error::Context},
-    processes::ends::Watched,
+    processes::{self, ends::Watched, environment},
 };
 
 /// How long a TERM may take before KILL follows: builds under way are broken off.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// What it gets of our environment. Nothing else: it speaks to clouds and registries for its clients, and would use what it finds there.
-const HANDED_ON: [&str; 9] = [
-    "PATH",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-];
 
 /// How it is started.
 pub(super) struct Start {
@@ -124,32 +107,35 @@ fn run(start: Start, told: oneshot::Sender<Result<i32>>) {
 fn command(start: Start) -> io::Result<Command> {
     let log = log_file(&start.log)?;
     let mut command = Command::new(&start.program);
-    command.arg("--config").arg(&start.config).env_clear();
-    command.envs(HANDED_ON.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+    command.arg("--config").arg(&start.config);
+    // It speaks to clouds and registries for its clients, and would use what it finds there.
+    command.env_clear().envs(environment::handed_on(start.network.is_some()));
     command.env("TMPDIR", &start.temporary).env("HOME", &start.temporary);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // A group of its own: Ctrl-C at our terminal must end it after us, not beside us.
     command.process_group(0);
     descriptors::give_back(&mut command);
     let parent = rustix::process::getpid();
-    let (network, cgroup) = (start.network, start.cgroup);
+    let cgroup = start.cgroup;
     let with_us = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         for file in &cgroup {
             rustix::io::write(file, b"0")?;
-        }
-        if let Some(network) = &network {
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
         }
         // We may have ended before that.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     };
     // SAFETY: between fork and exec there are nothing but a few system calls, which take no lock and no memory.
     unsafe { command.pre_exec(with_us) };
+    if let Some(network) = start.network {
+        processes::start_in_network(&mut command, network);
+    }
     Ok(command)
 }
 
-/// Begun anew at each start: what stands there is of interest when it does not come up.
+/// Begun anew at each start: what stands there is of interest when it does not come up. Whoever cuts it later finds what follows at its new end.
 fn log_file(path: &Path) -> io::Result<File> {
-    File::options().create(true).write(true).truncate(true).open(path)
+    let file = File::options().create(true).append(true).open(path)?;
+    file.set_len(0)?;
+    Ok(file)
 }

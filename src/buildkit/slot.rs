@@ -42,7 +42,10 @@ const START_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long nobody may use it before it is stopped, and how often that is looked at.
 const IDLE: Duration = Duration::from_secs(600);
-const IDLE_PAUSE: Duration = Duration::from_secs(60);
+const IDLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// A log of buildkitd that is longer is emptied: its clients' errors stand there, and it lies in memory.
+const LOG_LIMIT: u64 = 4 << 20;
 
 /// One of them.
 pub(super) struct Slot {
@@ -236,6 +239,9 @@ async fn stop_when_idle(slot: Weak<Slot>) {
     loop {
         tokio::time::sleep(IDLE_PAUSE).await;
         let Some(slot) = slot.upgrade() else { return };
+        if let Err(error) = trim(&slot.remains.folders.log()) {
+            debug!(%error, "emptying the log of BuildKit: {error}");
+        }
         if slot.users() > 0 {
             last_used = Instant::now();
         }
@@ -243,6 +249,14 @@ async fn stop_when_idle(slot: Weak<Slot>) {
             return;
         }
     }
+}
+
+/// Empties a file that has become too long; whoever writes it appends.
+fn trim(log: &Path) -> io::Result<()> {
+    if fs::metadata(log)?.len() > LOG_LIMIT {
+        File::options().write(true).open(log)?.set_len(0)?;
+    }
+    Ok(())
 }
 
 /// Why it ended, which it says in a line before the stack of its calls, or what it said last.

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     model::{Result, error::Context},
+    processes::environment,
     registry::{endpoint::Endpoint, failure::Failure},
 };
 
@@ -118,7 +119,10 @@ impl Transport {
             .read_timeout(self.stall_limit);
         match &self.outlet {
             None => builder,
-            Some(outlet) => builder.dns_resolver(Arc::new(MachinesNames(outlet.clone()))),
+            Some(outlet) => {
+                let builder = builder.dns_resolver(Arc::new(MachinesNames(outlet.clone())));
+                if environment::has_proxy_at_loopback() { builder.no_proxy() } else { builder }
+            }
         }
     }
 }

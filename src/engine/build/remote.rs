@@ -1,10 +1,11 @@
 //! `remote`: a context that lies elsewhere. The URL of a tar, of a single Dockerfile, or of a Git repository
 //! (`https://host/name.git#branch:folder`), which the `git` program fetches.
 
-use std::{path::Path, process::Stdio};
+use std::{fs::File, path::Path, process::Stdio};
 
 use futures_util::TryStreamExt;
-use tokio::process::Command;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, Command};
 use tokio_util::io::StreamReader;
 
 use super::{
@@ -20,9 +21,13 @@ use crate::{
         tenants::Scope,
     },
     model::{Error, Result, error::Context as _, limits},
-    processes,
+    processes::{self, environment},
     rootfs::RootView,
 };
+
+/// ssh without the keys of root, for what jobs name.
+const SSH_OF_NOBODY: &str =
+    "ssh -F none -o IdentityFile=none -o IdentitiesOnly=yes -o IdentityAgent=none -o BatchMode=yes";
 
 impl Engine {
     pub(super) async fn fetch_context(
@@ -129,24 +134,34 @@ impl Engine {
 
 /// Runs git, in a network namespace if there is one; the error is what it printed.
 async fn git(network: Option<&Path>, folder: &Path, arguments: &[&str]) -> Result<(), String> {
-    // Submodules of a stranger's repository must not read files of this machine.
     let mut git = Command::new("git");
     crate::descriptors::give_back(git.as_std_mut());
+    // Its own helpers are of the group.
+    git.process_group(0).env_clear().envs(environment::handed_on(network.is_some()));
+    // Nothing that is configured for root, nor what a repository has for it.
+    git.env("HOME", "/nonexistent").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     if let Some(network) = network {
-        processes::start_in_network(git.as_std_mut(), network)
+        File::open(network)
+            .map(|namespace| processes::start_in_network(git.as_std_mut(), namespace))
             .map_err(|error| format!("running git in {}: {error}", network.display()))?;
+        git.env("GIT_SSH_COMMAND", SSH_OF_NOBODY);
     }
-    let output = git
+    let child = git
+        // Submodules of a stranger's repository must not read files of this machine.
         .args(["-c", "protocol.file.allow=never"])
         .args(arguments)
         .current_dir(folder)
         .env("GIT_PROTOCOL_FROM_USER", "0")
         .env("GIT_TERMINAL_PROMPT", "0")
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await
+        .spawn()
         .map_err(|error| format!("running git: {error}"))?;
+    let group = Group::of(&child);
+    let output = child.wait_with_output().await.map_err(|error| format!("running git: {error}"))?;
+    group.has_ended();
     if output.status.success() {
         return Ok(());
     }
@@ -155,6 +170,28 @@ async fn git(network: Option<&Path>, folder: &Path, arguments: &[&str]) -> Resul
         Some(code) => format!("{text}: exit status {code}"),
         None => text,
     })
+}
+
+/// A program with all that it started: dropped before their end, they are killed.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// That of a child which leads one.
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
+    }
+
+    fn has_ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ended_already = kill_process_group(group, Signal::KILL);
+        }
+    }
 }
 
 /// Whether a source is fetched by URL.
