@@ -165,7 +165,8 @@ fn channel(path: PathBuf, patience: Duration) -> Watched {
     // The address is never used, since the connector knows its path.
     let channel = Endpoint::from_static("http://containerd.invalid")
         .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(8 << 20)
+        // Not less than all streams together may hold: blobs that their readers leave lying must not stop everybody's answers.
+        .initial_connection_window_size((1 << 31) - 1)
         .connect_with_connector_lazy(connector);
     Watched::new(channel)
 }

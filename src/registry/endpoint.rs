@@ -39,7 +39,7 @@ impl Endpoint {
 
     /// Whether the operator has named it: it is asked from the machine, whoever it is for.
     pub fn is_configured(&self) -> bool {
-        self.is_mirror || self.standing == Standing::Listed
+        self.is_mirror || self.standing == Standing::Named
     }
 }
 

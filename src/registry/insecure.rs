@@ -24,25 +24,21 @@ pub fn check(entries: &[String]) -> Result<()> {
 pub enum Standing {
     /// Nothing: it has to prove who it is.
     Unknown,
-    /// The operator has put it on the list.
-    Listed,
-    /// It is at a loopback address: of the machine, or of the host of the job that asks.
-    Loopback,
+    /// The operator has named it, by its host.
+    Named,
+    /// It is at a loopback address or in a network of the list, whoever listens there.
+    Unproven,
 }
 
 /// Whether `host[:port]` is on the list: by its name as it stands, or by one of its addresses.
 pub async fn standing(host: &str, entries: &[String]) -> Standing {
     if entries.iter().any(|entry| entry == host) {
-        return Standing::Listed;
+        return Standing::Named;
     }
     let addresses = addresses(host).await;
-    let is_in = |networks: &[IpNet]| addresses.iter().any(|address| networks.iter().any(|net| net.contains(address)));
-    let listed: Vec<IpNet> = entries.iter().filter_map(|entry| entry.parse().ok()).collect();
-    match () {
-        () if is_in(&listed) => Standing::Listed,
-        () if is_in(&loopback()) => Standing::Loopback,
-        () => Standing::Unknown,
-    }
+    let networks: Vec<IpNet> = entries.iter().filter_map(|entry| entry.parse().ok()).chain(loopback()).collect();
+    let is_inside = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
+    if addresses.iter().any(is_inside) { Standing::Unproven } else { Standing::Unknown }
 }
 
 fn loopback() -> [IpNet; 2] {
@@ -76,8 +72,8 @@ mod tests {
 
     #[tokio::test]
     async fn loopback_is_always_insecure() {
-        assert_eq!(standing("127.3.2.1:5000", &[]).await, Standing::Loopback);
-        assert_eq!(standing("[::1]:5000", &[]).await, Standing::Loopback);
+        assert_eq!(standing("127.3.2.1:5000", &[]).await, Standing::Unproven);
+        assert_eq!(standing("[::1]:5000", &[]).await, Standing::Unproven);
         assert_eq!(standing("10.0.0.1", &[]).await, Standing::Unknown);
     }
 
@@ -85,10 +81,10 @@ mod tests {
     async fn hosts_and_networks_are_matched() {
         let entries = ["reg.test:5000".to_owned(), "10.0.0.0/8".to_owned(), "127.0.0.1:5000".to_owned()];
         for (host, expected) in [
-            ("reg.test:5000", Standing::Listed),
-            ("10.1.2.3:443", Standing::Listed),
-            ("127.0.0.1:5000", Standing::Listed),
-            ("127.0.0.1:5001", Standing::Loopback),
+            ("reg.test:5000", Standing::Named),
+            ("10.1.2.3:443", Standing::Unproven),
+            ("127.0.0.1:5000", Standing::Named),
+            ("127.0.0.1:5001", Standing::Unproven),
             ("11.1.2.3:443", Standing::Unknown),
         ] {
             assert_eq!(standing(host, &entries).await, expected, "{host}");

@@ -133,7 +133,8 @@ impl ImageStore {
         chain_id: &str,
         diff_id: &Digest,
     ) -> Result<bool> {
-        let _lock = self.locks.lock(chain_id).await;
+        // What a configuration claims that a blob unpacks to is its own word: others may have the blob that does.
+        let _lock = self.locks.lock(&format!("{chain_id} {}", layer.digest)).await;
         if self.backend.has_snapshot(lease, chain_id).await? {
             return match self.holds_tar(layer, diff_id).await? {
                 true => Ok(false),

@@ -8,7 +8,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{
+    sync::{OwnedMutexGuard, oneshot},
+    task::JoinSet,
+};
 
 use super::{Pull, job::Job, layer_id};
 use crate::{
@@ -32,6 +35,9 @@ use crate::{
     registry::{BlobSink, Progress},
 };
 
+/// How long another pull of the same layer is waited for, which fetches it from the same registry through a network of its own.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often a download reports; dockerd's interval.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -45,7 +51,8 @@ impl Pull<'_> {
     ) -> Result<bool> {
         let chains = document.chain_ids();
         let here = self.layers_here(reach, manifest, document).await?;
-        let shared = manifest.layers.iter().zip(&here).filter(|(_, here)| **here).map(|(layer, _)| layer.size).sum();
+        let shared = manifest.layers.iter().zip(&here).filter(|(_, here)| **here).map(|(layer, _)| layer.size);
+        let shared = shared.fold(0, u64::saturating_add);
         self.engine.note_shared(self.scope, shared);
         if here.iter().all(|here| *here) {
             return Ok(false);
@@ -120,10 +127,6 @@ struct Download {
 impl Download {
     async fn run(&self) -> Result<()> {
         let images = &self.engine.images;
-        let source = self.reach.source();
-        // Another pull may be at the same layer: then it is waited for, and found. Not one that another registry sends, which may
-        // be as slow as it likes.
-        let _lock = images.locks.lock(&format!("{source} {}", self.layer.digest)).await;
         let slots = self.reach.tenant().downloads();
         let _slot = match slots.clone().try_acquire_owned() {
             Ok(slot) => slot,
@@ -133,6 +136,8 @@ impl Download {
                 slot.map_err(|closed| Error::system("downloads are over").with_source(closed))?
             }
         };
+        // With a place to fetch it: whoever waits for one holds nobody up.
+        let (source, _turn) = self.turn().await;
         let is_proven = self.reach.has(&self.layer).await?;
         match images.backend.fetch_blob(&self.lease, &self.layer, &source).await? {
             Some(writer) => {
@@ -151,6 +156,20 @@ impl Download {
         images.remember_source(&self.layer, &self.reach.session).await?;
         self.say("Download complete");
         Ok(())
+    }
+
+    /// Waits for another pull that is at the same layer, which is then found. Not for one that another registry sends, and not for ever:
+    /// a job may be as slow as it likes. Answers under what name it is fetched.
+    async fn turn(&self) -> (String, OwnedMutexGuard<()>) {
+        let locks = &self.engine.images.locks;
+        let lock = async |source: &str| locks.lock(&format!("{source} {}", self.layer.digest)).await;
+        let shared = self.reach.source();
+        if let Ok(turn) = tokio::time::timeout(PATIENCE, lock(&shared)).await {
+            return (shared, turn);
+        }
+        let own = format!("{shared} of {}", self.reach.tenant().id());
+        let turn = lock(&own).await;
+        (own, turn)
     }
 
     async fn fetch(&self, sink: &mut dyn BlobSink) -> Result<()> {

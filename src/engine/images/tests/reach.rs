@@ -147,13 +147,13 @@ async fn a_registry_in_a_jobs_host_gives_what_it_has_and_vouches_for_nothing() {
     assert_eq!(fetched(), 2, "what is one's own is not fetched again");
 }
 
-/// A registry that sends nothing any more, or something wrong, holds up those who ask it, and nobody else.
+/// A registry that sends nothing any more holds up those who ask it, and nobody else.
 #[tokio::test]
 async fn a_slow_registry_holds_up_nobody_elses_pulls() {
     let case = Case::new().await;
     let (evil, registry) = (&case.evil, &case.world.registry);
-    let others = scopes_of_slow_pulls(&case, evil).await;
     publish(registry, "fast/own", &own());
+    let _others = SlowPulls::start(&case, evil).await;
     let platform = Some("linux/amd64".parse().unwrap());
     let request =
         PullRequest { image: format!("{}/fast/own:latest", registry.host()), platform, ..PullRequest::default() };
@@ -161,35 +161,50 @@ async fn a_slow_registry_holds_up_nobody_elses_pulls() {
     tokio::time::timeout(std::time::Duration::from_secs(30), pulled)
         .await
         .expect("the same layer comes from elsewhere");
-    drop(others);
 }
 
-/// Pulls of a job, more than there are places, that wait for layers which never come; one of them is [`own`]'s.
-async fn scopes_of_slow_pulls(case: &Case, evil: &fake::Registry) -> Vec<tokio::task::JoinHandle<()>> {
-    let slow = case.world.engine.scope_for(&"job-6".parse().unwrap());
-    let mut pulls = Vec::new();
-    for n in 0..4 {
-        let sample = match n {
-            0 => own(),
-            n => image("linux/amd64", ImageConfig::default(), &[(tar(&[("slow", &[n])]), Packing::Gzip)]),
-        };
-        let repository = format!("slow/{n}");
-        publish(evil, &repository, &sample);
-        let layer = sample.manifest().layers[0].digest.clone();
-        let _never_opened = evil.hold_blob(&repository, layer.as_str());
-        let platform = Some("linux/amd64".parse().unwrap());
-        let image = format!("{}/{repository}:latest", evil.host());
-        let request = PullRequest { image, platform, ..PullRequest::default() };
-        let stream = case.world.engine.image_pull(&slow, &request).await.unwrap();
-        pulls.push(tokio::spawn(async move { drop(lines(stream).await) }));
-        if n < 3 {
+/// Pulls of a job for all places, that wait for layers which never come; one of them is [`own`]'s. And one more, of what others want.
+struct SlowPulls(Vec<tokio_util::task::AbortOnDropHandle<()>>);
+
+impl SlowPulls {
+    async fn start(case: &Case, evil: &fake::Registry) -> Self {
+        let slow = case.world.engine.scope_for(&"job-6".parse().unwrap());
+        let mut pulls = Self(Vec::new());
+        for n in 0..3 {
+            let (repository, layer) = publish_slow(evil, n);
+            pulls.add(case, &slow, format!("{}/{repository}:latest", evil.host())).await;
             let asked = format!("GET /v2/{repository}/blobs/{layer}");
             while evil.count(&asked) == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         }
+        let registry = &case.world.registry;
+        pulls.add(case, &slow, format!("{}/fast/own:latest", registry.host())).await;
+        while registry.count("GET /v2/fast/own/manifests/") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        pulls
     }
-    pulls
+
+    async fn add(&mut self, case: &Case, scope: &Scope, image: String) {
+        let platform = Some("linux/amd64".parse().unwrap());
+        let request = PullRequest { image, platform, ..PullRequest::default() };
+        let stream = case.world.engine.image_pull(scope, &request).await.unwrap();
+        self.0.push(tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { drop(lines(stream).await) })));
+    }
+}
+
+/// An image whose layer never comes: its repository and the layer.
+fn publish_slow(evil: &fake::Registry, n: u8) -> (String, String) {
+    let sample = match n {
+        0 => own(),
+        n => image("linux/amd64", ImageConfig::default(), &[(tar(&[("slow", &[n])]), Packing::Gzip)]),
+    };
+    let repository = format!("slow/{n}");
+    publish(evil, &repository, &sample);
+    let layer = sample.manifest().layers[0].digest.to_string();
+    let _never_opened = evil.hold_blob(&repository, &layer);
+    (repository, layer)
 }
 
 /// An index may name whatever is here: by load, and for another platform than was pulled.
