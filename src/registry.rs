@@ -94,7 +94,7 @@ impl Registry {
         Ok(Self { config: Arc::new(config), transport, apart: None })
     }
 
-    /// The same for somebody who has an outlet of its own. Mirrors, registries on the list of insecure ones and those that are `named` are
+    /// The same for somebody who has an outlet of its own. Mirrors, insecure registries that the list names by their host and those that are `named` are
     /// asked from the machine all the same.
     #[must_use]
     pub fn through(&self, outlet: Outlet, named: BTreeSet<String>) -> Self {

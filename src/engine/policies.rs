@@ -1,11 +1,16 @@
 //! Which policy a job gets: one that is built in, one of the daemon's folder, or one that comes with the request.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     engine::{Engine, config::EngineConfig},
     model::{
-        Error, Result, job,
+        Error, Result,
+        id::TenantId,
+        job,
         path::clean_absolute,
         policy::{BuiltIn, Policy, PolicyRef},
     },
@@ -29,7 +34,11 @@ impl Engine {
 impl Engine {
     /// Paths that a job is given beside its policy. 400 if one is none, or would give away what no job may have.
     pub(crate) fn check_binds(&self, binds: Vec<String>) -> Result<Vec<String>> {
-        let own = [&self.config.data_root, &self.config.exec_root];
+        let default = self.tenants.get(&TenantId::default_tenant())?;
+        let folders = [self.config.data_root.as_path(), self.config.exec_root.as_path()];
+        // Paths of binds are without links.
+        let own = folders.into_iter().chain(default.socket());
+        let own: Vec<PathBuf> = own.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned())).collect();
         for bind in &binds {
             let path = bind.strip_suffix(":ro").unwrap_or(bind);
             if path == "/" || !path.starts_with('/') || clean_absolute(path) != path {

@@ -235,7 +235,16 @@ impl Drop for Daemon {
             let _reaped_already = self.process.wait();
         }
         sweep(self.folder.path());
+        sweep_cgroups(&self.instance());
     }
+}
+
+/// Removes the cgroups of jobs that were left when their daemon ended: they would wait for its next life.
+fn sweep_cgroups(instance: &str) {
+    let pattern = format!("*/ringer-{instance}*");
+    let mut find = Command::new("find");
+    find.args(["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &pattern, "-exec", "rmdir", "{}", "+"]);
+    let _nothing_may_be_left = find.stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 /// Ends processes that were started with the folder in their arguments, and unmounts what is mounted below it.
