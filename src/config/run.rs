@@ -104,9 +104,16 @@ fn read(path: &Path) -> Result<(RunFile, Settings, Option<Http>)> {
     all().map_err(|error: Error| error.context(path.display()))
 }
 
-/// toml's message quotes the line and points at the key.
 fn parse(text: &str) -> Result<RunFile> {
-    toml::from_str(text).map_err(|error| Error::invalid(error.to_string().trim_end().to_owned()))
+    toml::from_str(text).map_err(|error| Error::invalid(mistake(text, &error)))
+}
+
+/// What is wrong and where. toml's own words quote the whole line, and a secret may stand there: this goes to the log.
+fn mistake(text: &str, error: &toml::de::Error) -> String {
+    let Some(span) = error.span() else { return error.message().to_owned() };
+    let before = text.as_bytes().iter().take(span.start);
+    let line = before.filter(|&&byte| byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message())
 }
 
 impl RunFile {
@@ -256,6 +263,24 @@ mod tests {
         assert!(error("[gitea]\ninstance_url = 'http://a'\n").contains("token"));
         let both = "[gitea]\ninstance_url = 'http://a'\ntoken = 't'\ntoken_env = 'T'\n";
         assert!(error(both).contains("token"), "one of them is enough");
+    }
+
+    #[test]
+    fn mistakes_quote_no_secret() {
+        let error = |text: &str| settings(text).unwrap_err().chain();
+        let mistyped = error("[gitea]\ninstance_url = 'http://192.0.2.2'\ntokn = 'ghp_s3cr3t'\n");
+        assert!(mistyped.contains("line 3: ") && mistyped.contains("tokn"), "{mistyped}");
+        let unquoted = error("[gitea]\ntoken = ghp_s3cr3t\n");
+        assert!(unquoted.contains("line 2: "), "{unquoted}");
+        let unclosed = error("[gitea]\ntoken = 'ghp_s3cr3t\n");
+        assert!(unclosed.contains("line 2: "), "{unclosed}");
+        let number = error("[gitea]\n\ntoken = 73570\n");
+        assert!(number.contains("line 3: ") && number.contains("in quotes"), "{number}");
+        let section = error("[[registry]]\nhost = 'a'\npassword = ['s3cr3t']\n");
+        assert!(section.contains("in quotes"), "{section}");
+        for told in [mistyped, unquoted, unclosed, number, section] {
+            assert!(!told.contains("s3cr3t") && !told.contains("73570"), "{told}");
+        }
     }
 
     #[test]
