@@ -33,6 +33,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -87,6 +88,8 @@ struct Shared {
     pub tally: Tally,
     /// Loops and launches.
     pub tasks: TaskTracker,
+    /// Something has changed that may let any pool launch.
+    pub news: watch::Sender<()>,
     settings: Mutex<Arc<Settings>>,
     launches: Mutex<Vec<Arc<Launch>>>,
     logs: PathBuf,
@@ -169,6 +172,7 @@ impl Supervisor {
             logs,
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            news: watch::Sender::new(()),
             settings: Mutex::new(Arc::new(settings)),
         });
         let settings = shared.settings();
@@ -249,6 +253,8 @@ impl Supervisor {
             info!(forge = pool.settings.name, "[{}] is new or has changed", pool.settings.name);
             shared.tasks.spawn(pool.run(Earlier::GoesOn));
         }
+        // There may be more room now for those that stay, too.
+        shared.wake_pools();
         Ok(())
     }
 
@@ -392,6 +398,11 @@ impl Shared {
             () = self.stop.cancelled() => false,
             () = tokio::time::sleep(pause) => true,
         }
+    }
+
+    /// Lets all pools look again.
+    pub fn wake_pools(&self) {
+        self.news.send_replace(());
     }
 
     /// Whether nothing may be launched.

@@ -179,7 +179,10 @@ impl Launch {
     /// The same, for one whose forge is not configured any more and cannot be asked.
     pub async fn abandon(&self, shared: &Shared) {
         match self.remove_job(shared).await {
-            Ok(()) => self.has_ended("the daemon ended meanwhile; its forge is not configured any more".to_owned()),
+            Ok(()) => {
+                self.has_ended("the daemon ended meanwhile; its forge is not configured any more".to_owned());
+                shared.wake_pools();
+            }
             Err(error) => warn!("removing job {}: {}", self.record().name, error.chain()),
         }
     }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 pub use self::standing::Earlier;
@@ -133,6 +133,7 @@ impl Pool {
             }
         }
         let (mut is_greeted, mut retry) = (false, RETRIES.0);
+        let mut news = self.shared.news.subscribe();
         while !self.is_over() {
             let begun = Instant::now();
             let looked = self.look(&mut is_greeted).await;
@@ -140,15 +141,22 @@ impl Pool {
             retry = if looked.is_ok() { RETRIES.0 } else { (retry * 2).min(RETRIES.1) };
             let looked_well = looked.is_ok();
             self.tell(looked.err());
-            // A launch that has ended makes room for the next.
             tokio::select! {
                 goes_on = self.shared.pause(next) => if !goes_on { return },
-                () = self.wake.notified(), if looked_well => {
+                () = self.woken(&mut news), if looked_well => {
                     if !self.shared.pause(PAUSE.saturating_sub(begun.elapsed())).await {
                         return;
                     }
                 }
             }
+        }
+    }
+
+    async fn woken(&self, news: &mut watch::Receiver<()>) {
+        tokio::select! {
+            () = self.wake.notified() => {}
+            // The sender is ours: it is there for as long as we are.
+            _always = news.changed() => {}
         }
     }
 
@@ -299,7 +307,8 @@ impl Pool {
         }
         drop(holds);
         self.shared.forget_old();
-        self.wake.notify_one();
+        // It makes room for the next: of another forge, or of the pool that has taken our place.
+        self.shared.wake_pools();
     }
 
     /// Ends what has no job yet; what runs goes on.
