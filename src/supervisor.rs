@@ -259,8 +259,14 @@ impl Supervisor {
     }
 
     /// Ends the runners of a forge, or of all, takes back every registration of ours there, and forgets what was stored of them. Nothing
-    /// is launched there until [`Self::uncordon`].
-    pub async fn purge(&self, forge: Option<&str>) -> Result<Purged> {
+    /// is launched there until [`Self::uncordon`]. It goes on when its caller has left.
+    pub async fn purge(&self, forge: Option<String>) -> Result<Purged> {
+        let supervisor = self.clone();
+        let purging = self.0.shared.tasks.spawn(async move { supervisor.purge_all_of(forge.as_deref()).await });
+        purging.await.map_err(|panic| Error::system("purging failed").with_source(panic))?
+    }
+
+    async fn purge_all_of(&self, forge: Option<&str>) -> Result<Purged> {
         let shared = &self.0.shared;
         let is_meant = |name: &str| forge.is_none_or(|forge| forge == name);
         let mut pools = self.pools();
@@ -276,8 +282,12 @@ impl Supervisor {
         for launch in launches.iter().filter(|launch| launch.record().is_live()) {
             launch.tell_to_end("everything of this forge is being removed");
         }
-        let ended = join_all(launches.iter().map(|launch| launch.gone()));
-        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(PATIENCE, join_all(launches.iter().map(|launch| launch.gone()))) => ended,
+            // Some are left to the next life then, and the end waits for us.
+            () = shared.stop.cancelled() => return Err(Error::unavailable("the daemon is shutting down")),
+        };
+        if ended.is_err() {
             let left = launches.iter().filter(|launch| launch.record().is_live()).count();
             return Err(Error::unavailable(format!(
                 "{left} of {} runners have not ended within {} s: `ringer jobs` tells of them",

@@ -65,16 +65,13 @@ pub(super) struct PurgeQuery {
     forge: Option<String>,
 }
 
-/// `POST /purge`. It goes on when the client has left.
+/// `POST /purge`.
 pub(super) async fn purge(
     State(state): State<AdminState>,
     query: Result<Query<PurgeQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<PurgeAnswer>> {
     let Query(PurgeQuery { forge }) = query.map_err(|error| Error::invalid(error.body_text()))?;
-    let supervisor = state.supervisor()?.clone();
-    let purging = tokio::spawn(async move { supervisor.purge(forge.as_deref()).await });
-    let purged = purging.await.map_err(|panic| Error::system("purging failed").with_source(panic))??;
-    Ok(Json(purged.into()))
+    Ok(Json(state.supervisor()?.purge(forge).await?.into()))
 }
 
 /// Query of `GET /launches/{id}/log`.
