@@ -44,7 +44,7 @@ use self::{
     pool::{Earlier, Pool},
     programs::Programs,
     record::LaunchRecord,
-    settings::Settings,
+    settings::{ForgeSettings, Settings},
     tally::Tally,
 };
 use crate::{
@@ -73,7 +73,14 @@ pub struct Supervisor(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    pools: Mutex<Vec<Arc<Pool>>>,
+    pools: Mutex<Pools>,
+}
+
+struct Pools {
+    /// Those of the forges that are configured.
+    current: Vec<Arc<Pool>>,
+    /// Those that are not configured any more and follow what they have launched.
+    retired: Vec<Arc<Pool>>,
 }
 
 /// What the pools share.
@@ -177,7 +184,7 @@ impl Supervisor {
         });
         let settings = shared.settings();
         let pools = settings.forges.iter().map(|forge| Pool::new(shared.clone(), forge.clone()));
-        let pools = pools.collect::<Result<_>>()?;
+        let pools = Pools { current: pools.collect::<Result<_>>()?, retired: Vec::new() };
         Ok(Self(Arc::new(Inner { shared, pools: Mutex::new(pools) })))
     }
 
@@ -222,7 +229,7 @@ impl Supervisor {
     pub fn uncordon(&self) {
         info!("runners are launched again");
         self.0.shared.draining.store(false, Ordering::SeqCst);
-        for pool in self.pools() {
+        for pool in &self.lock().current {
             pool.uncordon();
         }
     }
@@ -234,19 +241,26 @@ impl Supervisor {
         let mut pools = self.lock();
         let (mut next, mut fresh) = (Vec::new(), Vec::new());
         for forge in &settings.forges {
-            match pools.iter().find(|pool| pool.settings == *forge) {
+            match pools.current.iter().find(|pool| pool.settings == *forge) {
                 Some(same) => next.push(same.clone()),
                 None => {
+                    pools.check_successor(forge)?;
                     let pool = Pool::new(shared.clone(), forge.clone())?;
+                    if pools.current.iter().any(|old| old.settings.name == forge.name && old.is_cordoned()) {
+                        pool.cordon();
+                    }
                     next.push(pool.clone());
                     fresh.push(pool);
                 }
             }
         }
-        for old in pools.iter().filter(|old| !next.iter().any(|pool| Arc::ptr_eq(pool, old))) {
+        let mut old: Vec<_> = pools.current.iter().chain(&pools.retired).cloned().collect();
+        old.retain(|old| !next.iter().any(|pool| Arc::ptr_eq(pool, old)));
+        for old in &old {
             old.retire(settings.forges.iter().any(|forge| forge.name == old.settings.name));
         }
-        *pools = next;
+        old.retain(|old| !old.is_over());
+        *pools = Pools { current: next, retired: old };
         drop(pools);
         *shared.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         for pool in fresh {
@@ -269,11 +283,7 @@ impl Supervisor {
     async fn purge_all_of(&self, forge: Option<&str>) -> Result<Purged> {
         let shared = &self.0.shared;
         let is_meant = |name: &str| forge.is_none_or(|forge| forge == name);
-        let mut pools = self.pools();
-        pools.retain(|pool| is_meant(&pool.settings.name));
-        for pool in &pools {
-            pool.cordon();
-        }
+        let pools = self.cordon(is_meant);
         let mut launches = shared.launches();
         launches.retain(|launch| is_meant(&launch.record().forge));
         if let (Some(forge), true, true) = (forge, pools.is_empty(), launches.is_empty()) {
@@ -312,6 +322,13 @@ impl Supervisor {
         if failures.is_empty() { Ok(purged) } else { Err(Error::unavailable(failures.join("; "))) }
     }
 
+    /// Under the lock, so that a pool that takes another's place meanwhile is cordoned too.
+    fn cordon(&self, is_meant: impl Fn(&str) -> bool) -> Vec<Arc<Pool>> {
+        let pools = self.lock();
+        let meant = pools.current.iter().filter(|pool| is_meant(&pool.settings.name));
+        meant.inspect(|pool| pool.cordon()).cloned().collect()
+    }
+
     /// Whether nothing is launched any more.
     pub fn is_draining(&self) -> bool {
         self.0.shared.is_draining()
@@ -341,10 +358,10 @@ impl Supervisor {
     }
 
     fn pools(&self) -> Vec<Arc<Pool>> {
-        self.lock().clone()
+        self.lock().current.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Pool>>> {
+    fn lock(&self) -> MutexGuard<'_, Pools> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -362,6 +379,23 @@ impl Supervisor {
         });
         let launch = found.ok_or_else(|| Error::not_found(format!("no such job: {launch}")))?;
         Ok(RunnerLog { path: self.0.shared.log_path(&launch.record().name), launch: launch.clone() })
+    }
+}
+
+impl Pools {
+    /// Whether a forge may be called so. Who follows runners asks the forge that the name leads to: another one knows none of them, and
+    /// they would be ended.
+    fn check_successor(&self, forge: &ForgeSettings) -> Result<()> {
+        let mut of_the_name =
+            self.current.iter().chain(&self.retired).filter(|pool| pool.settings.name == forge.name && !pool.is_over());
+        match of_the_name.find(|pool| !forge.leads_to_the_same(&pool.settings) && pool.has_launches()) {
+            Some(_) => Err(Error::conflict(format!(
+                "[{}]: another server, owner or kind while runners of it are there: give it another name, or drain and wait until \
+                 `ringer jobs` is empty",
+                forge.name
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

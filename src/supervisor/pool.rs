@@ -110,6 +110,11 @@ impl Pool {
         live
     }
 
+    /// Whether something is there of what was launched for it.
+    pub fn has_launches(&self) -> bool {
+        !self.live().is_empty()
+    }
+
     /// Why nothing is launched at all, if so.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.told).trouble.clone()

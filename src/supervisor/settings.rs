@@ -168,6 +168,19 @@ impl ForgeSettings {
         Surroundings { hosts: self.hosts.clone(), env: self.proxies.variables(), authorities: self.authorities.clone() }
     }
 
+    /// Whether runners that were registered under the other ones are found under these: the same server, and the same place there.
+    pub fn leads_to_the_same(&self, other: &Self) -> bool {
+        let place = |settings: &Self| {
+            let api = match &settings.kind {
+                Kind::Github(github) => Some(github.api.clone()),
+                Kind::Forgejo | Kind::Gitea => None,
+            };
+            let owner = settings.owner.as_ref().map(|owner| owner.to_lowercase());
+            (settings.kind.word(), settings.url.clone(), api, owner)
+        };
+        place(self) == place(other)
+    }
+
     /// Whether something depends on the repository whose job it is, so that no runner may be given another one's.
     pub fn depends_on_repository(&self) -> bool {
         !self.images.of_repositories.is_empty() || self.repositories.is_some()

@@ -111,6 +111,14 @@ async fn a_purge_takes_everything_of_ours_away_and_nothing_of_others() {
     let unknown = lab.daemon.ringer(&["purge", "--forge", "gitlab"]).output().expect("ringer runs");
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("no such forge: gitlab"));
 
+    // What takes the forge's place launches nothing either.
+    lab.reload(&config(&lab.github, &lab.images, "timeout = '50m'"));
+    lab.until_logged("[github] is new or has changed").await;
+    let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
+    let asked = || lab.github.model().times("/jobs");
+    let before = asked();
+    lab.github.until("looked at twice", |model| model.times("/jobs") >= before + 2).await;
+    assert_eq!(lab.github.job(jobs[0])["status"], "queued");
     lab.ringer(&["uncordon"]);
     let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
     lab.github.until_jobs(&jobs, "success").await;
@@ -122,9 +130,13 @@ async fn a_changed_configuration_is_taken_up_and_running_jobs_go_on() {
     let long = lab.run_long_job().await;
     lab.until_logged("has job long").await;
 
-    lab.reload("[github]\ntokn = 'x'\n");
+    lab.reload("[github]\ntokn = 's3cr3t'\n");
     lab.until_logged("the configuration stays as it is").await;
-    assert!(lab.daemon.log().contains("tokn"), "it says what is wrong");
+    let log = lab.daemon.log();
+    assert!(log.contains("line 2: ") && log.contains("tokn"), "it says what is wrong: {log}");
+    assert!(!log.contains("s3cr3t"), "{log}");
+    lab.reload(&config(&lab.github, &lab.images, "").replace(ORG, "another"));
+    lab.until_logged("another server, owner or kind while runners of it are there").await;
 
     lab.reload(&config(&lab.github, &lab.images, "labels = ['self-hosted', 'linux', 'new']"));
     lab.until_logged("[github] is new or has changed").await;

@@ -24,6 +24,16 @@ pub(super) enum Standing {
     Replaced,
 }
 
+impl Standing {
+    /// What becomes of it by somebody's word: nothing brings one back that another may have taken the place of.
+    fn told(self, now: Self) -> Self {
+        match (self, now) {
+            (Self::Launches | Self::Cordoned, _) | (Self::Retired, Self::Replaced) => now,
+            (Self::Retired | Self::Replaced, _) => self,
+        }
+    }
+}
+
 impl Pool {
     /// Launches nothing for a while.
     pub fn cordon(&self) {
@@ -41,13 +51,37 @@ impl Pool {
     }
 
     fn stands(&self, now: Standing) {
-        *lock(&self.standing) = now;
+        let mut standing = lock(&self.standing);
+        *standing = standing.told(now);
         self.wake.notify_one();
     }
 
+    /// Whether it was told to launch nothing for a while.
+    pub fn is_cordoned(&self) -> bool {
+        *lock(&self.standing) == Standing::Cordoned
+    }
+
     /// Whether there is nothing left to do, ever.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         let standing = *lock(&self.standing);
         standing == Standing::Replaced || (standing == Standing::Retired && self.live().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Standing::{Cordoned, Launches, Replaced, Retired};
+
+    #[test]
+    fn nothing_brings_back_what_is_not_configured_any_more() {
+        assert_eq!(Launches.told(Cordoned), Cordoned);
+        assert_eq!(Cordoned.told(Launches), Launches);
+        for now in [Launches, Cordoned, Retired, Replaced] {
+            assert_eq!(Replaced.told(now), Replaced);
+        }
+        for now in [Launches, Cordoned, Retired] {
+            assert_eq!(Retired.told(now), Retired);
+        }
+        assert_eq!(Retired.told(Replaced), Replaced, "its name is configured again");
     }
 }

@@ -186,6 +186,16 @@ mod tests {
     }
 
     #[test]
+    fn a_name_leads_to_a_place() {
+        let of = |text: &str| settings(&format!("token = 't'\n{text}")).unwrap();
+        let acme = of("org = 'acme'");
+        assert!(acme.leads_to_the_same(&of("org = 'Acme'\nlabels = ['new']\nrepos = ['x']")));
+        assert!(!acme.leads_to_the_same(&of("org = 'other'")));
+        assert!(!acme.leads_to_the_same(&of("org = 'acme'\ninstance_url = 'https://ghes.example.org'")));
+        assert!(!acme.leads_to_the_same(&ForgeSettings { kind: Kind::Gitea, ..acme.clone() }));
+    }
+
+    #[test]
     fn it_is_a_token_or_an_app() {
         let app = settings("app_id = 7\nprivate_key = 's3cr3t'\norg = 'a'\nlabels = ['Big']").unwrap();
         assert!(matches!(&app.access, Access::App(App { id, .. }) if id == "7"));
