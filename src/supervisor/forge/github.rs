@@ -52,6 +52,9 @@ const OLDEST: usize = 30;
 /// The group that is always there.
 const DEFAULT_GROUP: i64 = 1;
 
+/// Between two looks at most while runners are there: one whose job nobody has told of is taken for idle, and ended.
+const FOLLOWED: Duration = Duration::from_secs(60);
+
 /// How long the runner may take to cancel its job and to say so: it gives steps 10 s.
 const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -435,8 +438,10 @@ impl Forge for GitHub {
         }
     }
 
-    fn pause(&self, _: bool) -> Duration {
-        self.settings.poll_interval.max(self.hub.limits.pause(self.cost.load(Ordering::Relaxed)))
+    fn pause(&self, has_runners: bool) -> Duration {
+        let wanted = self.settings.poll_interval;
+        let wanted = if has_runners { wanted.min(FOLLOWED) } else { wanted };
+        wanted.max(self.hub.limits.pause(self.cost.load(Ordering::Relaxed)))
     }
 
     fn hear(&self, job: &HookedJob) {
