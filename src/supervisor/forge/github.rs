@@ -131,15 +131,18 @@ impl GitHub {
         match self.open_jobs(&repository).await {
             Ok(jobs) => Ok(jobs.into_iter().map(|job| (repository.clone(), job)).collect()),
             // One of many, such as one without Actions, is no reason to leave the others alone.
-            Err(failure)
-                if self.settings.repositories.is_none()
-                    && matches!(failure.status(), Some(StatusCode::NOT_FOUND | StatusCode::FORBIDDEN)) =>
-            {
+            Err(failure) if self.may_be_left_out(&failure) => {
                 debug!(forge = self.settings.name, "{repository} is left out: {}", Error::from(failure).chain());
                 Ok(Vec::new())
             }
             Err(failure) => Err(self.refused(failure)),
         }
+    }
+
+    /// Whether this is one repository's alone, which nobody has named.
+    fn may_be_left_out(&self, failure: &Failure) -> bool {
+        self.settings.repositories.is_none()
+            && matches!(failure.status(), Some(StatusCode::NOT_FOUND | StatusCode::FORBIDDEN))
     }
 
     async fn open_jobs(&self, repository: &str) -> Result<Vec<Job>, Failure> {
@@ -203,7 +206,9 @@ impl GitHub {
                 self.seen.note(repository, &job);
                 Ok(Some(job))
             }
-            Err(failure) if failure.status() == Some(StatusCode::NOT_FOUND) => {
+            // Else every look would fail of one job that a webhook has told of.
+            Err(failure) if failure.status() == Some(StatusCode::NOT_FOUND) || self.may_be_left_out(&failure) => {
+                debug!(forge = self.settings.name, "job {id} is left out: {}", Error::from(failure).chain());
                 self.seen.forget(id);
                 Ok(None)
             }
