@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use sha2::{Digest, Sha256};
@@ -75,12 +76,16 @@ impl Engine {
     }
 }
 
+/// Tells the halves of files apart that are written at once: each job of a forge writes the same file.
+static HALVES: AtomicU64 = AtomicU64::new(0);
+
 /// Whole or not at all; jobs that have the old one keep it.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
     }
-    let half = path.with_extension("part");
+    let half = path.with_extension(format!("{}.part", HALVES.fetch_add(1, Ordering::Relaxed)));
+    // An earlier life may have left one of that name.
     match fs::remove_file(&half) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -88,4 +93,22 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::File::options().write(true).create_new(true).mode(0o644).open(&half)?;
     io::Write::write_all(&mut file, text.as_bytes())?;
     fs::rename(&half, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_be_written_by_several_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("authorities").join("a.pem");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| replace(&path, "a certificate").unwrap()));
+            }
+        });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a certificate");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no half is left");
+    }
 }
