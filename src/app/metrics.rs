@@ -95,7 +95,7 @@ impl Collector for OfForges {
             &mut encoder,
             "forge_up",
             "Whether the last look at a forge was answered",
-            of(|forge| u64::from(forge.trouble.is_none())),
+            of(|forge| u64::from(forge.trouble.is_none() && forge.looked.is_some())),
         )?;
         gauges(&mut encoder, "forge_launches", "Launches of which something is there", of(|forge| forge.live as u64))?;
         gauges(&mut encoder, "forge_concurrency", "Launches at once at most", of(|forge| forge.concurrency as u64))?;
