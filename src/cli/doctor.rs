@@ -21,7 +21,7 @@ use crate::config::{self, Config, ServeOptions};
 /// The oldest kernel: files are found by openat2, processes by their pidfd.
 const KERNEL: (u32, u32) = (5, 10);
 
-/// Of the data root's disk, what has to be free: bytes, and a part of all.
+/// Of the data root's disk, what has to be free: so many bytes, or such a part of all.
 const FREE: (u64, u64) = (10 << 30, 20);
 
 /// A runner older than this may be refused: GitHub takes none for which a newer one has been there for 30 days.
@@ -172,15 +172,16 @@ fn disk(data_root: &Path) -> Finding {
         Ok(stat) => {
             let (free, all) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
             let told = format!("{} GiB free of {} at {}", free >> 30, all >> 30, there.display());
-            if free < FREE.0.min(all / FREE.1) || free < all / FREE.1 {
-                Err(format!("{told}: make room, or lower cache-max-bytes"))
-            } else {
-                Ok(told)
-            }
+            if is_little(free, all) { Err(format!("{told}: make room, or lower cache-max-bytes")) } else { Ok(told) }
         }
         Err(error) => Err(format!("{}: {error}", there.display())),
     };
     Finding { what: "disk", found }
+}
+
+/// A twentieth of a big disk is plenty, and few disks of little machines have 10 GiB to spare.
+fn is_little(free: u64, all: u64) -> bool {
+    free < FREE.0 && free < all / FREE.1
 }
 
 fn builder(config: &Config) -> Finding {
@@ -209,4 +210,18 @@ fn told(forge: &check::Checked<'_>) -> Result<String, String> {
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_little;
+
+    #[test]
+    fn little_room_is_little_of_itself_and_of_the_disk() {
+        let gib = |number: u64| number << 30;
+        assert!(is_little(gib(4), gib(100)));
+        assert!(!is_little(gib(6), gib(100)), "a twentieth");
+        assert!(!is_little(gib(11), gib(1000)), "enough for what is fetched next");
+        assert!(is_little(gib(9), gib(1000)));
+    }
 }

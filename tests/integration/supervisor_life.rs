@@ -120,7 +120,6 @@ async fn a_purge_takes_everything_of_ours_away_and_nothing_of_others() {
     lab.github.until("looked at twice", |model| model.times("/jobs") >= before + 2).await;
     assert_eq!(lab.github.job(jobs[0])["status"], "queued");
     lab.ringer(&["uncordon"]);
-    let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
     lab.github.until_jobs(&jobs, "success").await;
 }
 
@@ -197,9 +196,10 @@ async fn the_doctor_says_what_is_well_and_what_to_do() {
     doctor.env("RINGER_ADMIN_HOST", format!("unix://{}", lab.daemon.folder().join("run/admin.sock").display()));
     let output = doctor.output().expect("nsenter is there");
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    for well in ["kernel", "cgroups", "containerd", "runtime", "disk", "forge: github: http"] {
+    for well in ["kernel", "cgroups", "containerd", "runtime", "forge: github: http"] {
         assert!(told.contains(&format!("ok   {well}")), "{well}: {told}");
     }
+    assert!(told.contains("disk: "), "how full it is, is the machine's: {told}");
     assert!(told.contains("FIX  MTU: there is no default route"), "this place has none: {told}");
     assert!(told.contains("runner image: ") && told.contains(&lab.images.actions_runner()), "{told}");
     assert_eq!(output.status.code(), Some(1), "something is to be done: {told}");
