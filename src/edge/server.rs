@@ -17,7 +17,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -101,9 +101,9 @@ impl Server {
         self.listen_as(listener, api, self.allowed_hosts.clone())
     }
 
-    /// The same for one that pages in browsers reach by these names, and by no others than everywhere.
+    /// The same for one that pages in browsers reach by these names, and by no others than everywhere, and people by links.
     pub fn listen_for_pages(&self, listener: Listener, api: Arc<dyn Api>, names: &[String]) -> Listening {
-        self.listen_as(listener, api, Arc::new(AllowedHosts::new(names)))
+        self.listen_as(listener, api, Arc::new(AllowedHosts::new(names).taking_visitors()))
     }
 
     fn listen_as(&self, listener: Listener, api: Arc<dyn Api>, allowed_hosts: Arc<AllowedHosts>) -> Listening {
@@ -247,7 +247,8 @@ impl Worker {
         let (takes, mut taken) = mpsc::channel(1);
         let service = service_fn(move |request: Request<Incoming>| {
             let (api, takes) = (api.clone(), takes.clone());
-            let (refusal, request) = (tag.refusal(request.headers()), tag.put_on(unread::watch(request)));
+            let (refusal, request) =
+                (tag.refusal(request.method(), request.headers()), tag.put_on(unread::watch(request)));
             async move {
                 let answer = match refusal {
                     Some(refusal) => refusal,
@@ -310,7 +311,7 @@ struct Tag {
 
 impl Tag {
     /// The answer to a request that gets no further.
-    fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
+    fn refusal(&self, method: &Method, headers: &HeaderMap) -> Option<Response> {
         if headers.get_all(header::HOST).iter().count() > 1 {
             // As Go's server: whom such a request is meant for is seen differently by each who reads it.
             let plain = [
@@ -319,7 +320,7 @@ impl Tag {
             ];
             return Some((StatusCode::BAD_REQUEST, plain, "400 Bad Request").into_response());
         }
-        let why = self.pages.as_ref()?.refusal(headers)?;
+        let why = self.pages.as_ref()?.refusal(method, headers)?;
         Some(error::message(StatusCode::FORBIDDEN, &format!("the request of a page in a browser is refused: {why}")))
     }
 

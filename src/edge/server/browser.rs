@@ -1,7 +1,7 @@
 //! Browsers on plain tcp: any page that is open in one can send requests to it, and by a name that it lets point here
 //! (DNS rebinding) read the answers. A page of our own address is let in, others are not. Programs are not asked.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 
 /// What every browser sends and few programs do. The first two only tell where a page comes from, and are not always there:
 /// a page without TLS reads from its own address without them.
@@ -9,21 +9,33 @@ const OF_BROWSERS: [&str; 4] = ["origin", "sec-fetch-site", "referer", "accept-l
 
 /// Names under which a page may reach us, besides those that nobody else can give to an address of his.
 #[derive(Clone, Debug, Default)]
-pub struct AllowedHosts(Vec<String>);
+pub struct AllowedHosts {
+    names: Vec<String>,
+    takes_visitors: bool,
+}
 
 impl AllowedHosts {
     /// Of `--allowed-host`: names, with or without ports.
     pub fn new(names: &[String]) -> Self {
-        Self(names.iter().map(|name| host_name(name).to_ascii_lowercase()).collect())
+        let names = names.iter().map(|name| host_name(name).to_ascii_lowercase()).collect();
+        Self { names, takes_visitors: false }
+    }
+
+    /// Lets people come by links of other sites, whose pages read nothing of what they see then.
+    #[must_use]
+    pub fn taking_visitors(self) -> Self {
+        Self { takes_visitors: true, ..self }
     }
 
     /// Why a request is refused, if it is one of a page that may not.
-    pub fn refusal(&self, headers: &HeaderMap) -> Option<String> {
+    pub fn refusal(&self, method: &Method, headers: &HeaderMap) -> Option<String> {
         if !is_of_a_browser(headers) {
             return None;
         }
         let text = |name: &str| headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-        if let Some(site) = text("sec-fetch-site").find(|site| site != "same-origin" && site != "none") {
+        let is_visit = self.takes_visitors && method == Method::GET && text("sec-fetch-mode").eq(["navigate"]);
+        let mut sites = text("sec-fetch-site").filter(|_| !is_visit);
+        if let Some(site) = sites.find(|site| site != "same-origin" && site != "none") {
             return Some(format!("it comes from another site (Sec-Fetch-Site: {site})"));
         }
         let host = text(header::HOST.as_str()).next().unwrap_or_default();
@@ -38,7 +50,7 @@ impl AllowedHosts {
         let name = host_name(host).to_ascii_lowercase();
         let is_address = name.parse::<std::net::IpAddr>().is_ok();
         let is_of_this_network = name == "localhost" || name.ends_with(".localhost") || !name.contains('.');
-        !name.is_empty() && (is_address || is_of_this_network || self.0.contains(&name))
+        !name.is_empty() && (is_address || is_of_this_network || self.names.contains(&name))
     }
 }
 
@@ -70,7 +82,23 @@ mod tests {
     fn refusal(pairs: &[(&'static str, &'static str)]) -> Option<String> {
         let headers =
             pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        AllowedHosts::new(&["Docker.example.com:2375".to_owned()]).refusal(&headers.collect())
+        AllowedHosts::new(&["Docker.example.com:2375".to_owned()]).refusal(&Method::GET, &headers.collect())
+    }
+
+    #[test]
+    fn people_may_come_by_a_link_to_pages_that_are_meant_for_them() {
+        let link = |host: &'static str, mode: &'static str| {
+            [("host", host), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", mode)]
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        };
+        let hosts = AllowedHosts::new(&["ci.example.com".to_owned()]);
+        let for_people = hosts.clone().taking_visitors();
+        let of = |hosts: &AllowedHosts, method, headers| hosts.refusal(&method, &HeaderMap::from_iter(headers));
+        assert_eq!(of(&for_people, Method::GET, link("ci.example.com", "navigate")), None);
+        assert!(of(&hosts, Method::GET, link("ci.example.com", "navigate")).is_some(), "the API has no visitors");
+        assert!(of(&for_people, Method::POST, link("ci.example.com", "navigate")).is_some(), "a form");
+        assert!(of(&for_people, Method::GET, link("ci.example.com", "no-cors")).is_some(), "a picture");
+        assert!(of(&for_people, Method::GET, link("evil.example", "navigate")).is_some(), "a name of theirs");
     }
 
     #[test]
