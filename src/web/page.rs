@@ -315,7 +315,7 @@ mod tests {
         let hash = BASE64_STANDARD.encode(Sha256::digest(style));
         assert!(POLICY.contains(&format!("style-src 'sha256-{hash}'")), "as a browser computes it");
         for foreign in ["src=", "<link", "@import", "url(", " style=", " onclick"] {
-            assert!(!text.split("<body>").nth(1).unwrap().contains(foreign), "{foreign}");
+            assert!(!text.contains(foreign), "{foreign}");
         }
     }
 }
