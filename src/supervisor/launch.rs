@@ -165,6 +165,7 @@ impl Launch {
         let words = ended.unwrap_or_else(|error| error.chain());
         if is_failure {
             warn!(launch = self.record().name, "launching {}: {words}", self.record().name);
+            pool.has_failed(&self);
         }
         self.clean_up(&pool, words).await;
         pool.has_ended(&self, is_failure);

@@ -291,23 +291,27 @@ impl Pool {
         Ok(())
     }
 
-    /// A launch has come to its end: the next of its class waits if it failed.
+    /// A launch has failed: the next of its class waits. Said before it is cleaned up after, when it counts as none any more.
+    pub fn has_failed(&self, launch: &Launch) {
+        let (mut holds, class) = (lock(&self.holds), launch.record().class.without_handle());
+        let failures = holds.get(&class).map_or(0, |hold| hold.failures) + 1;
+        let pause = (HOLDS.0 * 2u32.saturating_pow(failures.min(16) - 1)).min(HOLDS.1);
+        if failures > 1 {
+            error!(
+                forge = self.settings.name,
+                "{failures} launches in a row have failed; next in {} s",
+                pause.as_secs()
+            );
+        }
+        holds.insert(class, Hold { failures, until: Instant::now() + pause });
+    }
+
+    /// A launch has come to its end.
     pub fn has_ended(&self, launch: &Launch, is_failure: bool) {
         let record = launch.record();
         self.shared.tally.ended(&self.settings.name, end_of(&record, is_failure));
         let (mut holds, class) = (lock(&self.holds), record.class.without_handle());
-        if is_failure {
-            let failures = holds.get(&class).map_or(0, |hold| hold.failures) + 1;
-            let pause = (HOLDS.0 * 2u32.saturating_pow(failures.min(16) - 1)).min(HOLDS.1);
-            if failures > 1 {
-                error!(
-                    forge = self.settings.name,
-                    "{failures} launches in a row have failed; next in {} s",
-                    pause.as_secs()
-                );
-            }
-            holds.insert(class, Hold { failures, until: Instant::now() + pause });
-        } else if record.work.is_some() {
+        if !is_failure && record.work.is_some() {
             holds.remove(&class);
         }
         drop(holds);
