@@ -187,7 +187,7 @@ async fn a_webhook_of_gitea_launches_a_runner_at_once() {
         assert!(Instant::now() < deadline, "{}", daemon.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    gitea.repository("hooked", &[("README", "nothing to do")]).await;
+    gitea.empty_repository("hooked").await;
     gitea.add_webhook("hooked", &format!("http://{}/webhook/gitea", hooks::address()), SECRET).await;
     let quick = LONG.replace("sleep 1000", "true");
     let commit = gitea.commit("hooked", &[(WORKFLOW, &quick)]).await;

@@ -135,8 +135,14 @@ impl Gitea {
 
     /// Makes a repository of [`USER`] whose first commit has these files; the commit.
     pub async fn repository(&self, name: &str, files: &[(&str, &str)]) -> String {
-        self.new_repository("/user/repos", name).await;
+        self.empty_repository(name).await;
         self.commit(name, files).await
+    }
+
+    /// Makes a repository in which nothing is to be done yet. Gitea looks at a push later, and then at what the branch has by then: of two
+    /// in a row the second one is done twice.
+    pub async fn empty_repository(&self, name: &str) {
+        self.new_repository("/user/repos", name).await;
     }
 
     /// Commits these files, new or changed, to a repository of [`USER`]; the commit.
