@@ -159,8 +159,9 @@ async fn exec_start_says_how() {
         stream.read_to_end(&mut bytes).await.unwrap();
         String::from_utf8(bytes).unwrap()
     };
-    // crun sets the size from outside, when the process may run already.
-    let until_it_has_one = "until busybox stty size 2>/dev/null; do sleep 0.05; done";
+    // crun sets the size from outside, when the process may run already. And what a process on a terminal says at its very end was lost
+    // once, on a machine with a load of ten, which is not what is asked here.
+    let until_it_has_one = "until busybox stty size 2>/dev/null; do sleep 0.05; done; sleep 0.3";
     let size =
         json!({"Cmd": ["sh", "-c", until_it_has_one], "Tty": true, "AttachStdout": true, "ConsoleSize": [30, 100]});
     let exec = make(size.clone()).await;
