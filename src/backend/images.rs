@@ -112,7 +112,9 @@ pub trait ImageBackend: Send + Sync + 'static {
 
     /// Opens a blob for writing; goes on where an earlier writer with the same digest stopped. `None` if it is there
     /// already; then the lease keeps it, too.
-    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>>;
+    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
+        self.fetch_blob(lease, descriptor, "").await
+    }
 
     /// The same for bytes that `source` sends: what others have sent of it is not taken up.
     async fn fetch_blob(

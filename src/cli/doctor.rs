@@ -48,7 +48,8 @@ impl Doctor {
     /// 0 if all is well, 1 if something is to be done.
     pub fn run(self) -> ExitCode {
         super::in_runtime(async move {
-            let mut findings = vec![kernel(), cgroups(), containerd(), runtime()];
+            let host = HostFacts::detect();
+            let mut findings = vec![kernel(&host), cgroups(&host), containerd(), runtime()];
             match config::run::resolve(&self.config, ServeOptions::default()) {
                 Ok((config, settings)) => {
                     findings.extend([mtu(config.engine.mtu), disk(&config.engine.data_root), builder(&config)]);
@@ -97,9 +98,9 @@ fn ages(forge: &ForgeAnswer) -> Vec<Finding> {
     forge.runner_images.iter().map(age).collect()
 }
 
-fn kernel() -> Finding {
+fn kernel(host: &HostFacts) -> Finding {
     let text = read("/proc/sys/kernel/osrelease");
-    let (release, (major, minor)) = (text.trim(), HostFacts::detect().kernel);
+    let (release, (major, minor)) = (text.trim(), host.kernel);
     let found = if (major, minor) < KERNEL {
         Err(format!("{release} is too old: {}.{} or later is needed", KERNEL.0, KERNEL.1))
     } else if !read("/proc/filesystems").contains("overlay") && !Path::new("/sys/module/overlay").exists() {
@@ -110,14 +111,13 @@ fn kernel() -> Finding {
     Finding { what: "kernel", found }
 }
 
-fn cgroups() -> Finding {
-    let facts = HostFacts::detect();
-    let features = facts.features;
+fn cgroups(host: &HostFacts) -> Finding {
+    let features = &host.features;
     let all = [("memory", features.memory), ("cpu", features.cpu_cfs), ("pids", features.pids)];
     let missing: Vec<&str> = all.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();
-    let version = format!("v{}", facts.cgroup.number());
+    let version = format!("v{}", host.cgroup.number());
     let found = if missing.is_empty() {
-        Ok(version.to_owned())
+        Ok(version)
     } else {
         Err(format!(
             "{version} without {}: limits of jobs need them (a kernel's command line may switch them off)",

@@ -8,7 +8,7 @@ use ringer::{
     model::{error::Context, time::rough},
 };
 
-use super::{admin::AdminHost, in_runtime, job::json, table};
+use super::{admin::AdminHost, in_runtime, job::json, table, values::in_units};
 
 /// `ringer jobs`.
 #[derive(Args, Debug)]
@@ -141,15 +141,11 @@ fn row(launch: &LaunchAnswer) -> [String; 9] {
         or_none(&launch.repository),
         or_none(&launch.job),
         or_none(&launch.image),
-        mebibytes(launch.pulled),
-        mebibytes(launch.shared),
+        in_units(launch.pulled),
+        in_units(launch.shared),
         rough(launch.begun.elapsed()),
         state,
     ]
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{}.{} MiB", bytes >> 20, (bytes >> 10) % 1024 * 10 / 1024)
 }
 
 fn troubles(forges: &[ForgeAnswer]) -> String {

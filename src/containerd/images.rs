@@ -82,10 +82,6 @@ impl ImageBackend for Containerd {
         content::read(self.client(), digest, offset).await
     }
 
-    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
-        self.fetch_blob(lease, descriptor, "").await
-    }
-
     async fn fetch_blob(
         &self,
         lease: &Lease,

@@ -54,6 +54,7 @@ pub use crate::registry::{Inspected, SearchResult};
 use crate::{
     backend::images::ImageBackend,
     engine::{
+        Engine,
         config::EngineConfig,
         locks::KeyedLocks,
         tenants::{Scope, Traffic},
@@ -83,6 +84,22 @@ pub struct ImageStore {
     proven: reach::Proven,
     /// What pulls of all tenants needed.
     pub(crate) traffic: Traffic,
+}
+
+impl Engine {
+    /// Reads the names of every tenant once, so that they are known should containerd fall silent before anybody asks.
+    pub(crate) fn learn_images(&self) {
+        let engine = self.clone();
+        self.spawn("names of images", async move {
+            for tenant in engine.tenants.list() {
+                for names in [tenant.id().clone(), tenant.id().of_builds()] {
+                    if let Err(error) = engine.backends.images.list_images(&names).await {
+                        tracing::debug!("reading the names of the images of {names}: {error}");
+                    }
+                }
+            }
+        });
+    }
 }
 
 impl ImageStore {

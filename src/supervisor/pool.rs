@@ -242,9 +242,11 @@ impl Pool {
         let (jobs, unserved) = self.sort_out(queued);
         self.tell_unserved(&unserved);
         let served: Vec<Class> = jobs.iter().map(|job| self.class_of(job)).collect();
-        let before = std::mem::take(&mut *lock(&self.queue));
-        self.note_discovered(&jobs, &before);
-        *lock(&self.queue) = Queue { looked: Some(looked), served: jobs, unserved };
+        {
+            let mut queue = lock(&self.queue);
+            self.note_discovered(&jobs, &queue);
+            *queue = Queue { looked: Some(looked), served: jobs, unserved };
+        }
         // Held until all are there: who cordons finds every one of them.
         let standing = lock(&self.standing);
         if self.shared.is_draining() || *standing != Standing::Launches {

@@ -73,8 +73,8 @@ async fn a_pushed_workflow_turns_green_and_its_runners_vanish() {
     let commit = gitea.repository("green", &[(WORKFLOW, GREEN)]).await;
     for name in ["runner-1", "runner-2"] {
         let job = Job::with_box(&daemon, &["--name", name]).await;
-        let host = job.answer["docker_host"].as_str().expect("a host");
-        let Some(mut runner) = Runner::start(&gitea, name, LABELS, host, "").await else { return };
+        let host = job.host();
+        let Some(mut runner) = Runner::start(&gitea, name, LABELS, &host, "").await else { return };
         assert!(runner.ended().await.success(), "{}", runner.log());
         assert_eq!(job.client.get("/containers/json?all=1").await.json(), json!([]));
         job.remove(&daemon);

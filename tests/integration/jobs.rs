@@ -6,7 +6,10 @@ mod fetches;
 mod limits;
 pub mod remains;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -43,6 +46,16 @@ impl Job {
     /// Its id.
     pub fn id(&self) -> &str {
         self.answer["id"].as_str().expect("an id")
+    }
+
+    /// `DOCKER_HOST` for its clients.
+    pub fn host(&self) -> String {
+        self.answer["docker_host"].as_str().expect("an address").to_owned()
+    }
+
+    /// The network namespace of its host.
+    pub fn namespace(&self, daemon: &Daemon) -> PathBuf {
+        daemon.folder().join("run/hosts").join(self.id()).join("host")
     }
 
     /// Removes it and gives what ringer printed.

@@ -45,10 +45,7 @@ impl Lab {
 
     /// Queues a job that does not end, and waits until it runs.
     async fn run_long_job(&self) -> i64 {
-        let job = self.github.push("long", vec![NewJob::of("long", &[LONG])])[0];
-        self.github.until_jobs(&[job], "in_progress").await;
-        launches::until(&self.daemon, "running", |launches| launches[0]["state"] == "running").await;
-        job
+        self.github.run_long_job(&self.daemon, LONG).await
     }
 
     /// Nothing of any job is left, here or at the forge.

@@ -1,9 +1,6 @@
 //! What people do with `ringer run` day by day: cordon it, change its configuration while jobs run, take everything away again.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -47,18 +44,21 @@ impl Lab {
     }
 
     async fn until_logged(&self, words: &str) {
-        let deadline = Instant::now() + launches::LIMIT;
-        while !self.daemon.log().contains(words) {
-            assert!(Instant::now() < deadline, "{words:?} is not logged: {}", self.daemon.log());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        launches::until_logged(&self.daemon, words).await;
     }
 
     async fn run_long_job(&self) -> i64 {
-        let job = self.github.push("long", vec![NewJob::of("long", &[LONG])])[0];
-        self.github.until_jobs(&[job], "in_progress").await;
-        launches::until(&self.daemon, "running", |launches| launches[0]["state"] == "running").await;
-        job
+        self.github.run_long_job(&self.daemon, LONG).await
+    }
+
+    /// Queues a job that the daemon sees, and for which it launches nothing.
+    async fn queue_in_vain(&self) -> Vec<i64> {
+        let jobs = self.github.push("one", vec![NewJob::of("quick", &["true"])]);
+        // Two looks that see it.
+        let before = self.github.model().times("/jobs");
+        self.github.until("looked at twice", |model| model.times("/jobs") >= before + 2).await;
+        assert_eq!(self.github.job(jobs[0])["status"], "queued");
+        jobs
     }
 }
 
@@ -73,12 +73,7 @@ fn config(github: &GitHub, images: &Images, more: &str) -> String {
 async fn a_drained_daemon_launches_again_when_it_is_told() {
     let Some(lab) = Lab::start().await else { return };
     lab.ringer(&["drain"]);
-    let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
-    // Two looks that see it.
-    let asked = || lab.github.model().times("/jobs");
-    let before = asked();
-    lab.github.until("looked at twice", |model| model.times("/jobs") >= before + 2).await;
-    assert_eq!(lab.github.job(jobs[0])["status"], "queued");
+    let jobs = lab.queue_in_vain().await;
     lab.ringer(&["uncordon"]);
     lab.github.until_jobs(&jobs, "success").await;
     launches::until_all_ended(&lab.daemon, 1).await;
@@ -114,11 +109,7 @@ async fn a_purge_takes_everything_of_ours_away_and_nothing_of_others() {
     // What takes the forge's place launches nothing either.
     lab.reload(&config(&lab.github, &lab.images, "timeout = '50m'"));
     lab.until_logged("[github] is new or has changed").await;
-    let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
-    let asked = || lab.github.model().times("/jobs");
-    let before = asked();
-    lab.github.until("looked at twice", |model| model.times("/jobs") >= before + 2).await;
-    assert_eq!(lab.github.job(jobs[0])["status"], "queued");
+    let jobs = lab.queue_in_vain().await;
     lab.ringer(&["uncordon"]);
     lab.github.until_jobs(&jobs, "success").await;
 }

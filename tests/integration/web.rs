@@ -182,11 +182,7 @@ async fn a_webhook_of_gitea_launches_a_runner_at_once() {
     );
     let daemon = Daemon::launching(gitea.place(), &text).await;
     let client = hooks::client(gitea.place());
-    let deadline = Instant::now() + launches::LIMIT;
-    while !daemon.log().contains("is Gitea 1.26") {
-        assert!(Instant::now() < deadline, "{}", daemon.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    launches::until_logged(&daemon, "is Gitea 1.26").await;
     gitea.empty_repository("hooked").await;
     gitea.add_webhook("hooked", &format!("http://{}/webhook/gitea", hooks::address()), SECRET).await;
     let quick = LONG.replace("sleep 1000", "true");

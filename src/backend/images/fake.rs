@@ -169,10 +169,6 @@ impl ImageBackend for FakeImages {
         Ok(Box::pin(Cursor::new(bytes.slice(offset..))))
     }
 
-    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
-        self.fetch_blob(lease, descriptor, "").await
-    }
-
     async fn fetch_blob(
         &self,
         lease: &Lease,

@@ -13,7 +13,6 @@ use async_trait::async_trait;
 
 use crate::{
     backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer},
-    engine::Engine,
     model::{
         Error, ErrorKind, Result,
         container::Change,
@@ -160,10 +159,6 @@ impl ImageBackend for Remembering {
         self.store.read_blob(digest, offset).await
     }
 
-    async fn write_blob(&self, lease: &Lease, descriptor: &Descriptor) -> Result<Option<Box<dyn BlobWriter>>> {
-        self.store.write_blob(lease, descriptor).await
-    }
-
     async fn fetch_blob(
         &self,
         lease: &Lease,
@@ -222,22 +217,6 @@ impl ImageBackend for Remembering {
 
     async fn collect_garbage(&self) -> Result<()> {
         self.store.collect_garbage().await
-    }
-}
-
-impl Engine {
-    /// Reads the names of every tenant once, so that they are known should containerd fall silent before anybody asks.
-    pub(crate) fn learn_images(&self) {
-        let engine = self.clone();
-        self.spawn("names of images", async move {
-            for tenant in engine.tenants.list() {
-                for names in [tenant.id().clone(), tenant.id().of_builds()] {
-                    if let Err(error) = engine.backends.images.list_images(&names).await {
-                        tracing::debug!("reading the names of the images of {names}: {error}");
-                    }
-                }
-            }
-        });
     }
 }
 

@@ -27,7 +27,7 @@ impl<'b> OfJob<'b> {
     }
 
     pub fn host(&self) -> String {
-        self.job.answer["docker_host"].as_str().expect("an address").to_owned()
+        self.job.host()
     }
 
     pub fn docker(&self, arguments: &[&str]) -> Said {
@@ -59,7 +59,7 @@ impl<'b> OfJob<'b> {
 
     /// Where its network is.
     pub fn namespace(&self) -> PathBuf {
-        self.builder.daemon.folder().join("run/hosts").join(self.job.id()).join("host")
+        self.job.namespace(&self.builder.daemon)
     }
 }
 

@@ -45,15 +45,6 @@ fn shell(socket: &str, script: &str) -> Output {
         .expect("a shell")
 }
 
-fn host_of(job: &Job) -> String {
-    job.answer["docker_host"].as_str().expect("an address").to_owned()
-}
-
-/// The network namespace of a job's host.
-fn namespace_of(daemon: &Daemon, job: &Job) -> PathBuf {
-    daemon.folder().join("run/hosts").join(job.id()).join("host")
-}
-
 /// A registry with an image of its own, called `lib/NAME:1`.
 async fn registry(daemon: &Daemon, name: &str, namespace: PathBuf) -> DebianRegistry {
     let folder = daemon.folder().join(format!("registry-of-{name}"));
@@ -73,7 +64,7 @@ async fn localhost_is_the_jobs_own() {
     let daemon = Daemon::start().await;
     let (one, two) = (Job::create(&daemon, &[]), Job::create(&daemon, &[]));
     let of_machine = registry(&daemon, "machine", format!("/proc/{}/ns/net", daemon.pid()).into()).await;
-    let of_job = registry(&daemon, "job", namespace_of(&daemon, &one)).await;
+    let of_job = registry(&daemon, "job", one.namespace(&daemon)).await;
     assert_eq!(of_machine.host(), of_job.host());
 
     let at = |rest: &str| of_job.name(rest);
@@ -82,12 +73,12 @@ async fn localhost_is_the_jobs_own() {
         at("lib/job:1"),
         at("lib/pushed:1")
     );
-    let output = shell(&host_of(&one), &script);
+    let output = shell(&one.host(), &script);
     assert!(output.status.success() && text(&output).contains("Pull complete"), "{}\n{}", text(&output), daemon.log());
     for (socket, name, expected) in [
-        (host_of(&one), "lib/machine:1", "manifest unknown"),
-        (host_of(&two), "lib/job:1", "connection refused"),
-        (host_of(&two), "lib/machine:1", "connection refused"),
+        (one.host(), "lib/machine:1", "manifest unknown"),
+        (two.host(), "lib/job:1", "connection refused"),
+        (two.host(), "lib/machine:1", "connection refused"),
         (daemon.host(), "lib/job:1", "manifest unknown"),
     ] {
         let output = shell(&socket, &format!("docker pull {}", at(name)));
@@ -105,7 +96,7 @@ async fn registries_of_the_operator_are_asked_from_the_machine() {
     let daemon = Daemon::start_with(&["--insecure-registry=127.0.0.1:5000"]).await;
     let of_machine = registry(&daemon, "machine", format!("/proc/{}/ns/net", daemon.pid()).into()).await;
     let job = Job::create(&daemon, &[]);
-    let output = shell(&host_of(&job), &format!("docker pull {}", of_machine.name("lib/machine:1")));
+    let output = shell(&job.host(), &format!("docker pull {}", of_machine.name("lib/machine:1")));
     assert!(output.status.success(), "{}", text(&output));
 }
 

@@ -23,7 +23,11 @@ use serde_json::Value;
 
 use self::model::Asked;
 pub use self::model::{Fault, Model, NewJob, Reply, now};
-use super::place::{self, Place, Serving};
+use super::{
+    daemon::Daemon,
+    launches,
+    place::{self, Place, Serving},
+};
 
 /// Its port, at [`place::ADDRESS`].
 const PORT: u16 = 3080;
@@ -120,6 +124,14 @@ impl GitHub {
             assert!(Instant::now() < deadline, "not {wanted}: {jobs:#?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Queues a job with a step that does not end by itself, and waits until it runs: the only one.
+    pub async fn run_long_job(&self, daemon: &Daemon, step: &str) -> i64 {
+        let job = self.push("long", vec![NewJob::of("long", &[step])])[0];
+        self.until_jobs(&[job], "in_progress").await;
+        launches::until(daemon, "running", |launches| launches[0]["state"] == "running").await;
+        job
     }
 
     /// Waits until something is so.

@@ -37,6 +37,15 @@ pub async fn until(daemon: &Daemon, what: &str, is_so: impl Fn(&[Value]) -> bool
     }
 }
 
+/// Waits until the daemon has said these words.
+pub async fn until_logged(daemon: &Daemon, words: &str) {
+    let deadline = Instant::now() + LIMIT;
+    while !daemon.log().contains(words) {
+        assert!(Instant::now() < deadline, "{words:?} is not logged: {}", daemon.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Waits until there are so many and all of them have ended.
 pub async fn until_all_ended(daemon: &Daemon, count: usize) -> Vec<Value> {
     until(daemon, "all ended", |launches| launches.len() >= count && launches.iter().all(is_ended)).await
