@@ -39,7 +39,7 @@ enum Command {
     /// The configuration of `run`: what it means, and whether its forges let us
     Config(check::ConfigCommand),
     /// Jobs: a Docker socket each, with which everything goes that was made through it
-    Job(job::JobCommand),
+    Job(Box<job::JobCommand>),
     /// The jobs of forges: what runs where, and how it went
     Jobs(launches::Jobs),
     /// The log of a job's runner

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use self::accepted::AcceptedOptions;
-use crate::cli::values::{Bytes, Seconds, read_as_flags};
+use crate::cli::values::{Bytes, Image, Seconds, read_as_flags};
 
 /// Flags of `ringer serve`, and keys of its file.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -108,13 +108,16 @@ pub struct ServeOptions {
     /// Folder of policies that jobs name, NAME.toml each
     #[arg(long, value_name = "PATH")]
     pub policy_dir: Option<PathBuf>,
+    /// Image that every job has from its beginning: that of the default socket, pulled at start if it is not there
+    #[arg(long, value_name = "IMAGE")]
+    pub preload: Vec<Image>,
     /// File of who changed what, rotated there [default: DATA_ROOT/audit.log]
     #[arg(long, value_name = "PATH")]
     pub audit_log: Option<PathBuf>,
-    /// Room for images that are kept for jobs to come, such as 20g [default: 20g]
+    /// Room for images that are kept for jobs to come, and the same for cache volumes, such as 20g [default: 20g]
     #[arg(long, value_name = "BYTES")]
     pub cache_max_bytes: Option<Bytes>,
-    /// How long they are kept when no job pulls them, such as 72h [default: 336h]
+    /// How long they are kept when no job uses them, such as 72h [default: 336h]
     #[arg(long, value_name = "DURATION")]
     pub cache_max_age: Option<Seconds>,
     /// Give every container an init process that reaps
@@ -326,6 +329,7 @@ impl ServeOptions {
             job_deny: list(self.job_deny, file.job_deny),
             job_policy: self.job_policy.or(file.job_policy),
             policy_dir: self.policy_dir.or(file.policy_dir),
+            preload: list(self.preload, file.preload),
             audit_log: self.audit_log.or(file.audit_log),
             cache_max_bytes: self.cache_max_bytes.or(file.cache_max_bytes),
             cache_max_age: self.cache_max_age.or(file.cache_max_age),
@@ -399,6 +403,7 @@ impl ServeOptions {
                 job_openings: self.job_allow.into_iter().map(|OpeningOption(opening)| opening).collect(),
                 job_policy: self.job_policy.unwrap_or_default(),
                 policy_dir: self.policy_dir,
+                preload: self.preload.into_iter().map(|Image(image)| image).collect(),
                 insecure_registries: self.insecure_registry,
                 registry_mirrors: self.registry_mirror,
                 cache_max_bytes: self.cache_max_bytes.map(|Bytes(bytes)| bytes),

@@ -34,8 +34,13 @@ use tracing::Instrument;
 use crate::{
     backend::{builds::Builders, images::ImageBackend, network::NetworkHosts, runtime::Runtime},
     engine::{
-        config::EngineConfig, events::EventBus, jobs::JobStore, networks::NetworkStore, store::ContainerStore,
-        tenants::Tenants, volumes::VolumeStore,
+        config::EngineConfig,
+        events::EventBus,
+        jobs::{CacheStore, JobStore},
+        networks::NetworkStore,
+        store::ContainerStore,
+        tenants::Tenants,
+        volumes::VolumeStore,
     },
     model::{Error, Result, id::TenantId},
     oci::HostFacts,
@@ -73,6 +78,7 @@ pub struct Inner {
     pub(crate) images: images::ImageStore,
     pub(crate) prunes: prune::Prunes,
     pub(crate) jobs: JobStore,
+    pub(crate) caches: CacheStore,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -98,6 +104,7 @@ impl Engine {
         let networks = NetworkStore::open(&config.data_root)?;
         let volumes = VolumeStore::open(&config.data_root)?;
         let jobs = JobStore::open(&config.data_root)?;
+        let caches = CacheStore::open(&config.data_root)?;
         let backends = Backends { images: Arc::new(images::Remembering::new(backends.images.clone())), ..backends };
         let images = images::ImageStore::new(&config, backends.images.clone())?;
         let engine = Self(Arc::new(Inner {
@@ -114,6 +121,7 @@ impl Engine {
             events: EventBus::default(),
             prunes: prune::Prunes::default(),
             jobs,
+            caches,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::jobs::JobView,
     model::{
-        job::{EndReason, JobLimits, JobRequest},
+        job::{CacheVolume, EndReason, JobLimits, JobRequest},
         policy::PolicyRef,
         time::Timestamp,
     },
@@ -49,6 +49,12 @@ pub struct JobBody {
     /// Paths of the machine that its clients may bind beside what the policy allows: `PATH`, or `PATH:ro` for reading only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub binds: Vec<String>,
+    /// Jobs with the same key have the same caches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_key: Option<String>,
+    /// Volumes that it finds as the last job with its key has left them: `NAME`, or `NAME:ro` for reading only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cache_volumes: Vec<CacheVolume>,
 }
 
 impl From<JobBody> for JobRequest {
@@ -58,8 +64,18 @@ impl From<JobBody> for JobRequest {
             (name, Some(toml)) => Some(PolicyRef::Text { name: name.unwrap_or_else(|| UNNAMED.to_owned()), toml }),
             (name, None) => name.map(PolicyRef::Named),
         };
-        let (name, uid, binds) = (body.name, body.uid.unwrap_or(0), body.binds);
-        Self { name, uid, owner_pid: body.owner_pid, ttl: body.ttl, limits, policy, binds, ..Self::default() }
+        Self {
+            name: body.name,
+            uid: body.uid.unwrap_or(0),
+            owner_pid: body.owner_pid,
+            ttl: body.ttl,
+            limits,
+            policy,
+            binds: body.binds,
+            cache_key: body.cache_key,
+            cache_volumes: body.cache_volumes,
+            ..Self::default()
+        }
     }
 }
 
@@ -69,6 +85,9 @@ impl From<JobBody> for JobRequest {
 pub struct ExtendBody {
     /// Seconds from now until the job ends.
     pub ttl: u64,
+    /// Whether it ends no more with its owner.
+    #[serde(default)]
+    pub disown: bool,
 }
 
 /// A job.
@@ -95,6 +114,10 @@ pub struct JobAnswer {
     pub limits: JobLimits,
     /// What its clients may do is called so.
     pub policy: Option<String>,
+    /// Jobs with the same key have the same caches.
+    pub cache_key: Option<String>,
+    /// Volumes that it found and will leave.
+    pub cache_volumes: Vec<CacheVolume>,
     /// Why it is being removed, if it is.
     pub ending: Option<EndReason>,
     /// Why that has not come to its end yet.
@@ -115,6 +138,8 @@ impl From<JobView> for JobAnswer {
             uid: record.uid,
             limits: record.limits,
             policy: record.policy.as_ref().map(|policy| policy.name.clone()),
+            cache_key: record.cache_key.clone(),
+            cache_volumes: record.cache_volumes.clone(),
             ending: record.ending.as_ref().map(|ending| ending.reason),
             trouble,
         }

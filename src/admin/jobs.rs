@@ -57,7 +57,7 @@ pub(super) async fn extend(
     Path(id): Path,
     Told(body): Told<ExtendBody>,
 ) -> Result<Json<JobAnswer>> {
-    Ok(Json(engine.job_extend(&id, body.ttl)?.into()))
+    Ok(Json(engine.job_extend(&id, body.ttl, body.disown)?.into()))
 }
 
 /// `DELETE /jobs/{id}`.

@@ -48,6 +48,8 @@ fn every_field_stands_in_the_document_and_no_other() {
         policy: Some("ci".to_owned()),
         policy_toml: Some(String::new()),
         binds: vec!["/a".to_owned()],
+        cache_key: Some("a".to_owned()),
+        cache_volumes: vec!["aa".parse().unwrap()],
     };
     let answer = JobAnswer {
         id: "job-1".to_owned(),
@@ -60,6 +62,8 @@ fn every_field_stands_in_the_document_and_no_other() {
         uid: 0,
         limits: JobLimits::default(),
         policy: None,
+        cache_key: None,
+        cache_volumes: Vec::new(),
         ending: None,
         trouble: None,
     };
@@ -95,7 +99,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         ("Purged", serde_json::to_value(PurgeAnswer { launches: 0, registrations: 0 }).unwrap()),
         ("Forge", serde_json::to_value(forge).unwrap()),
         ("JobCreate", serde_json::to_value(body).unwrap()),
-        ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1 }).unwrap()),
+        ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1, disown: false }).unwrap()),
         ("Job", serde_json::to_value(answer).unwrap()),
         ("JobReport", serde_json::to_value(JobReport::default()).unwrap()),
     ];

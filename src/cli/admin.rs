@@ -68,8 +68,8 @@ impl AdminClient {
     }
 
     /// Gives it another time.
-    pub async fn extend(&self, job: &str, ttl: u64) -> Result<JobAnswer> {
-        self.call(Method::POST, &path(job, "/extend"), Some(&ExtendBody { ttl })).await
+    pub async fn extend(&self, job: &str, body: ExtendBody) -> Result<JobAnswer> {
+        self.call(Method::POST, &path(job, "/extend"), Some(&body)).await
     }
 
     /// Removes it.

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use ringer::{
-    admin::{JobAnswer, JobBody},
+    admin::{ExtendBody, JobAnswer, JobBody},
     model::{
         Error, Result,
-        job::{EndReason, JobReport},
+        job::{CacheVolume, EndReason, JobReport},
     },
 };
 
@@ -89,6 +89,13 @@ struct Options {
     /// to be read
     #[arg(long, value_name = "PATH[:ro]")]
     bind: Vec<Bind>,
+    /// Jobs with the same key, such as the name of a repository, have the same caches
+    #[arg(long, value_name = "KEY")]
+    cache_key: Option<String>,
+    /// A volume that outlives the job: it is found as the last job with the same key has left it; with :ro after it, only to
+    /// be read
+    #[arg(long, value_name = "NAME[:ro]")]
+    volume_cache: Vec<CacheVolume>,
 }
 
 impl Options {
@@ -107,6 +114,8 @@ impl Options {
             policy,
             policy_toml,
             binds: self.bind.into_iter().map(|Bind(bind)| bind).collect(),
+            cache_key: self.cache_key,
+            cache_volumes: self.volume_cache,
             ..JobBody::default()
         })
     }
@@ -141,7 +150,9 @@ impl JobCommand {
             Verb::Ls { json: true } => println!("{}", json(&client.list().await?)?),
             Verb::Ls { json: false } => print!("{}", list(&client.list().await?)),
             Verb::Inspect { job } => println!("{}", json(&client.inspect(&job).await?)?),
-            Verb::Extend { job, ttl: Seconds(ttl) } => println!("{}", json(&client.extend(&job, ttl).await?)?),
+            Verb::Extend { job, ttl: Seconds(ttl) } => {
+                println!("{}", json(&client.extend(&job, ExtendBody { ttl, disown: false }).await?)?)
+            }
             Verb::Rm { jobs } => {
                 for job in jobs {
                     let removed = client.delete(&job).await?;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use ringer::model::{Error, time::parse_go_duration};
+use ringer::model::{Error, reference::Reference, time::parse_go_duration};
 use serde::Deserialize;
 
 /// Reads values of keys in a file as those of flags are read.
@@ -20,7 +20,7 @@ macro_rules! read_as_flags {
 
 pub(crate) use read_as_flags;
 
-read_as_flags!(Seconds, Bytes);
+read_as_flags!(Seconds, Bytes, Image);
 
 impl TryFrom<f64> for Cpus {
     type Error = String;
@@ -62,6 +62,19 @@ impl FromStr for Bind {
             Some(path) if !path.ends_with(":ro") => Ok(Self(format!("{path}{suffix}"))),
             _ => Err(Error::invalid(format!("{}: such a name cannot be said here", path.display()))),
         }
+    }
+}
+
+/// Name of an image, `latest` where it has no tag.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub struct Image(pub Reference);
+
+impl FromStr for Image {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Ok(Self(Reference::parse(text)?.or_latest()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::model::network::Opening;
+use crate::model::{network::Opening, reference::Reference};
 
 /// A pool that networks without a wanted subnet are cut from (`--default-address-pool`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,12 @@ pub struct OpenHost {
     /// Whether there is TLS, only without certificates of clients.
     pub is_encrypted: bool,
 }
+
+/// Bytes that are kept for jobs to come, unless the configuration says otherwise.
+const CACHE_BYTES: u64 = 20 << 30;
+
+/// For how long, likewise.
+const CACHE_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Settings of an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,13 +53,15 @@ pub struct EngineConfig {
     pub job_policy: String,
     /// Folder of policies that jobs name, `NAME.toml` (`--policy-dir`).
     pub policy_dir: Option<PathBuf>,
+    /// Images that jobs have from their beginning (`--preload`).
+    pub preload: Vec<Reference>,
     /// Registries without TLS or with certificates that nobody signed: `host[:port]` or CIDR.
     pub insecure_registries: Vec<String>,
     /// Asked before Docker Hub: URLs.
     pub registry_mirrors: Vec<String>,
-    /// Bytes of images that are kept for jobs to come; `None` is 20 GiB.
+    /// Bytes of images that are kept for jobs to come, and the same of cache volumes; `None` is 20 GiB.
     pub cache_max_bytes: Option<u64>,
-    /// How long they are kept when no job pulls them; `None` is two weeks.
+    /// How long they are kept when no job uses them; `None` is two weeks.
     pub cache_max_age: Option<Duration>,
     /// Whether containers get an init process that reaps, unless they say otherwise (`--init`).
     pub init: bool,
@@ -63,4 +71,11 @@ pub struct EngineConfig {
     pub labels: Vec<String>,
     /// Hosts that `/info` warns of.
     pub open_hosts: Vec<OpenHost>,
+}
+
+impl EngineConfig {
+    /// Bytes that each kind of what is kept for jobs to come may take, and for how long it is kept unused.
+    pub(crate) fn cache_limits(&self) -> (u64, Duration) {
+        (self.cache_max_bytes.unwrap_or(CACHE_BYTES), self.cache_max_age.unwrap_or(CACHE_AGE))
+    }
 }

@@ -1,7 +1,8 @@
 //! Jobs: verbs. A job is a tenant with a socket of its own and an end; everything made through the socket goes with it.
 //!
-//! `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have.
+//! `caches` keeps what outlives them, `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have.
 
+mod caches;
 mod end;
 mod lease;
 mod objects;
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use tracing::info;
 
 pub(crate) use self::store::Job;
-pub use self::{objects::JobObjects, store::JobStore};
+pub use self::{caches::CacheStore, objects::JobObjects, store::JobStore};
 use crate::{
     engine::{Engine, tenants::Tenant},
     model::{
@@ -74,6 +75,7 @@ impl Engine {
             ends::name_of(pid)
                 .map_err(|error| Error::invalid(format!("no process {pid} that could own a job: {error}")))
         });
+        caches::check(&request)?;
         let id = store::new_id();
         let name = request.name.unwrap_or_else(|| id.to_string());
         job::check_name(&name)?;
@@ -91,6 +93,8 @@ impl Engine {
             surroundings: request.surroundings,
             registries: request.registries.into_iter().chain(request.logins.keys().cloned()).collect(),
             policy: Some(policy),
+            cache_key: request.cache_key,
+            cache_volumes: request.cache_volumes,
             ending: None,
         };
         let job = self.jobs.add(record)?;
@@ -120,14 +124,17 @@ impl Engine {
         Ok(self.view(&*self.jobs.get(reference)?))
     }
 
-    /// Gives a job another time from now on.
-    pub fn job_extend(&self, reference: &str, ttl: u64) -> Result<JobView> {
+    /// Gives a job another time from now on; with `disown`, it ends no more with its owner.
+    pub fn job_extend(&self, reference: &str, ttl: u64, disown: bool) -> Result<JobView> {
         let job = self.jobs.get(reference)?;
         let expires = job::expiry(ttl)?;
         job.change(|record| match record.ending {
             Some(_) => Err(Error::conflict(format!("job {} is being removed", record.name))),
             None => {
                 record.expires = Some(expires);
+                if disown {
+                    record.owner = None;
+                }
                 Ok(())
             }
         })?;
@@ -163,8 +170,10 @@ impl Engine {
         let tenant = self.tenant_of(job).await?;
         for tenant in [tenant, self.tenants.get(&job.id().of_runner())?] {
             tenant.has_logins(logins.clone());
+            self.give_preloaded(tenant.id()).await?;
             self.open_networks_of(&tenant).await?;
         }
+        self.give_cache_volumes(&job.record()).await?;
         self.let_in(job).await
     }
 

@@ -1,7 +1,6 @@
 //! Volumes: verbs. `store` keeps the records, `local` knows the driver's options, `usage` serves containers.
 
 mod local;
-mod names;
 mod prune;
 pub(crate) mod store;
 mod usage;
@@ -10,6 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use indexmap::IndexMap;
 
+pub(crate) use local::LocalMount;
 pub use prune::VolumesPruned;
 pub use store::VolumeStore;
 pub(crate) use usage::VolumeUse;

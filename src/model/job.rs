@@ -1,6 +1,6 @@
 //! Jobs: small machines of their own, each a tenant with a socket and an end.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,9 @@ use super::{
 
 /// The longest `--name`.
 const NAME_LENGTH: usize = 128;
+
+/// The longest key of caches, in bytes.
+const KEY_LENGTH: usize = 512;
 
 /// The longest time that a job may be given, in seconds: ten years.
 const LONGEST: u64 = 10 * 365 * 24 * 3600;
@@ -50,6 +53,12 @@ pub struct JobRecord {
     /// What its clients may do. Records of daemons without policies have none: they get that of jobs.
     #[serde(default)]
     pub policy: Option<Policy>,
+    /// Jobs with the same key have the same caches; none is a key of its own.
+    #[serde(default)]
+    pub cache_key: Option<String>,
+    /// Volumes that it finds and leaves.
+    #[serde(default)]
+    pub cache_volumes: Vec<CacheVolume>,
     /// Since when and why it is being removed.
     pub ending: Option<Ending>,
 }
@@ -68,6 +77,47 @@ pub struct Surroundings {
     pub env: Vec<String>,
     /// Certificates of authorities that programs trust beside the machine's, PEM.
     pub authorities: Option<String>,
+}
+
+/// A volume that outlives jobs, as one names it: `NAME`, or `NAME:ro` for reading only.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CacheVolume {
+    /// What the job's clients call it.
+    pub name: String,
+    /// Whether they only read it.
+    pub is_read_only: bool,
+}
+
+impl FromStr for CacheVolume {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, is_read_only) = text.strip_suffix(":ro").map_or((text, false), |name| (name, true));
+        super::volume::check_name(name)?;
+        Ok(Self { name: name.to_owned(), is_read_only })
+    }
+}
+
+impl fmt::Display for CacheVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.is_read_only { f.write_str(":ro") } else { Ok(()) }
+    }
+}
+
+impl TryFrom<String> for CacheVolume {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|error: Error| error.message().to_owned())
+    }
+}
+
+impl From<CacheVolume> for String {
+    fn from(volume: CacheVolume) -> Self {
+        volume.to_string()
+    }
 }
 
 /// A process that is told from a later one with its number.
@@ -160,6 +210,10 @@ pub struct JobRequest {
     pub policy: Option<PolicyRef>,
     /// Paths of the machine that its clients may bind beside what the policy allows: `PATH`, or `PATH:ro` for reading only.
     pub binds: Vec<String>,
+    /// Jobs with the same key have the same caches.
+    pub cache_key: Option<String>,
+    /// Volumes that it finds as the last job with its key has left them.
+    pub cache_volumes: Vec<CacheVolume>,
     /// Registries, `host[:port]`, that its operator has named, beside those of `logins`: they are asked from the machine, not from the
     /// job's host.
     pub registries: BTreeSet<String>,
@@ -174,6 +228,16 @@ pub fn check_name(name: &str) -> Result<()> {
     if !begins_well || name.len() > NAME_LENGTH || !name.chars().all(fits) {
         return Err(Error::invalid(format!(
             "invalid name of a job ({name}): only [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most {NAME_LENGTH}"
+        )));
+    }
+    Ok(())
+}
+
+/// A key is a line of text: the name of a repository, say.
+pub fn check_cache_key(key: &str) -> Result<()> {
+    if key.is_empty() || key.len() > KEY_LENGTH || key.chars().any(char::is_control) {
+        return Err(Error::invalid(format!(
+            "invalid key of caches ({key:?}): expected a line of 1 to {KEY_LENGTH} bytes"
         )));
     }
     Ok(())

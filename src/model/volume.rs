@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{record::Record, time::Timestamp};
+use super::{Error, Result, id::ContainerId, record::Record, time::Timestamp};
 
 /// The label of volumes that were made without a name; pruning takes these only.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -44,4 +44,39 @@ pub struct VolumeRequest {
     pub driver_opts: Option<IndexMap<String, String>>,
     /// Labels.
     pub labels: Option<IndexMap<String, String>>,
+}
+
+/// Checks a name that a client chose, in dockerd's words.
+pub fn check_name(name: &str) -> Result<()> {
+    if name.len() == 1 {
+        return Err(Error::invalid("volume name is too short, names should be at least two alphanumeric characters"));
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. \
+         If you intended to pass a host directory, use absolute path"
+    )))
+}
+
+/// A name for a volume that was given none: 64 hex digits.
+pub fn random_name() -> String {
+    ContainerId::random().as_str().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dockers() {
+        for name in ["ab", "A0_.-", &random_name()] {
+            check_name(name).unwrap();
+        }
+        for name in ["a", "-x", "a/b", "..", "a b", ""] {
+            check_name(name).unwrap_err();
+        }
+    }
 }

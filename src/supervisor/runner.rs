@@ -111,9 +111,12 @@ impl Runner {
         Ok(Self { engine, scope })
     }
 
-    /// Pulls its image. Layers that an earlier one pulled are there.
+    /// Pulls its image, unless the operator has preloaded it. Layers that an earlier one pulled are there.
     pub async fn pull(&self, image: &str) -> Result<()> {
         let reference = Reference::parse(image)?.or_latest();
+        if self.engine.is_preloaded(&self.scope, &reference).await? {
+            return Ok(());
+        }
         let request = PullRequest { image: reference.to_string(), ..PullRequest::default() };
         let mut messages = self.engine.image_pull(&self.scope, &request).await?;
         while let Some(message) = messages.next().await {

@@ -203,6 +203,29 @@ async fn the_second_job_pulls_no_layer_and_sees_nothing_that_it_did_not_pull() {
 }
 
 #[tokio::test]
+async fn preloaded_images_are_pulled_at_start_and_every_job_has_them() {
+    let flags = ["--preload", "127.0.0.1:5000/lib/x:1", "--preload", "box"];
+    let daemon = Daemon::start_with(&flags).await;
+    daemon.import_box().await;
+    // It is not there yet when the daemon first asks.
+    let registry = DebianRegistry::start(daemon.folder(), daemon.pid());
+    let (archive, name) = (write_archive(daemon.folder(), &image_for_registry(), "x:1"), registry.name("lib/x:1"));
+    registry.push(&archive, "lib/x:1").await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !docker(&daemon, &["image", "inspect", &name]).0 {
+        assert!(std::time::Instant::now() < deadline, "{}", daemon.log());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    drop(registry);
+    let script = format!(
+        "docker run --rm {name}; docker run --rm box echo box; docker rmi box >/dev/null; docker images -q | wc -l"
+    );
+    for _ in 0..2 {
+        assert_eq!(in_a_job(&daemon, &script), "hello\nbox\n1\n", "a job takes its names alone with it");
+    }
+}
+
+#[tokio::test]
 async fn docker_cli_commits_diffs_exports_and_pushes_to_debians_registry() {
     let daemon = Daemon::start().await;
     let registry = DebianRegistry::start(daemon.folder(), daemon.pid());

@@ -1,5 +1,6 @@
 //! Jobs: a socket each, equal names, and nothing left of one that has ended, however it ended.
 
+mod caches;
 mod cli;
 mod deaths;
 mod fetches;

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use ringer::{
-    admin::{JobAnswer, JobBody},
+    admin::{ExtendBody, JobAnswer, JobBody},
     model::{Error, Result},
 };
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
@@ -18,7 +18,10 @@ use tokio::{
 };
 
 use super::{Options, told};
-use crate::cli::{admin::AdminClient, values::Bind};
+use crate::cli::{
+    admin::AdminClient,
+    values::{Bind, Seconds},
+};
 
 /// What reaches us and is meant for the command. Ctrl-C at a terminal reaches it anyway: it gets the signal once from there.
 const PASSED_ON: [Signal; 5] = [Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
@@ -31,6 +34,9 @@ pub struct Run {
     /// Do not let its clients bind the working directory, as they may otherwise
     #[arg(long)]
     no_bind: bool,
+    /// When the command fails, keep the job for so long, such as 30m, to look at it
+    #[arg(long, value_name = "DURATION")]
+    keep_on_failure: Option<Seconds>,
     /// Say nothing of what was removed
     #[arg(long, short)]
     quiet: bool,
@@ -56,6 +62,14 @@ impl Run {
             Ok(child) => signals.pass_on_until_the_end_of(child).await,
             Err(error) => Err(error),
         };
+        let is_failure = !matches!(&ended, Ok(status) if status.success());
+        if let Some(Seconds(ttl)) = self.keep_on_failure.filter(|_| is_failure) {
+            match client.extend(&job.id, ExtendBody { ttl, disown: true }).await {
+                Ok(kept) => eprintln!("{}", told_of_kept(&kept)),
+                Err(error) => eprintln!("ringer: keeping job {}: {}", job.name, error.chain()),
+            }
+            return Ok(exit_code(ended?));
+        }
         match client.delete(&job.id).await {
             Ok(removed) if !self.quiet => eprintln!("ringer: job {}: {}", job.name, told(&removed)),
             Ok(_) => {}
@@ -64,6 +78,14 @@ impl Run {
         }
         Ok(exit_code(ended?))
     }
+}
+
+fn told_of_kept(job: &JobAnswer) -> String {
+    let until = job.expires.map(|expires| format!(" until {expires}")).unwrap_or_default();
+    format!(
+        "ringer: job {}: kept{until}: DOCKER_HOST={}; ringer job rm {} removes it now",
+        job.name, job.docker_host, job.name
+    )
 }
 
 fn working_directory() -> Result<Bind> {

@@ -2,7 +2,7 @@
 //! there: who wants it pulls it, and the registry says yes or no to his own credentials. What was not pulled for long goes, and of the
 //! rest the longest unused when it takes too much room. A job's own names and the leases of pulls are not touched by that.
 
-use std::{cmp::Reverse, time::Duration};
+use std::cmp::Reverse;
 
 use super::prune::SizesByName;
 use crate::{
@@ -10,12 +10,6 @@ use crate::{
     engine::{Engine, tenants::Scope},
     model::{Result, id::TenantId, image::Descriptor, time::Timestamp},
 };
-
-/// Bytes that are kept unless the configuration says otherwise.
-const MOST_BYTES: u64 = 20 << 30;
-
-/// For how long, likewise.
-const LONGEST: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl Engine {
     /// Keeps what a job has pulled just now. A failure costs the next job time, not this one. Only what `grows` by that is trimmed: to look
@@ -51,8 +45,7 @@ impl Engine {
     /// Lets go of what is too old or too much.
     pub(crate) async fn trim_cache(&self) -> Result<()> {
         let _alone = self.images.trimming.lock().await;
-        let most = self.config.cache_max_bytes.unwrap_or(MOST_BYTES);
-        let longest = self.config.cache_max_age.unwrap_or(LONGEST);
+        let (most, longest) = self.config.cache_limits();
         let mut records = self.images.backend.list_images(&TenantId::of_cache()).await?;
         records.sort_by_key(|record| Reverse(record.updated));
         let (mut kept, mut has_removed) = (SizesByName::default(), false);

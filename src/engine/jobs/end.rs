@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::store::Job;
 use crate::{
-    engine::{Engine, container::Container, containers::delete::DeleteOptions, tenants::Tenant},
+    engine::{Engine, container::Container, containers::delete::DeleteOptions, images::is_given, tenants::Tenant},
     model::{Error, ErrorKind, Result, error::Context, id::TenantId, job::JobReport},
     rootfs,
     work::blocking,
@@ -62,7 +62,9 @@ impl Engine {
         for tenant in [&runner, &tenant] {
             self.tenants.remove(tenant.id());
         }
-        self.jobs.forget(job, *report)
+        self.jobs.forget(job, *report)?;
+        self.cache_volumes_are_free(&job.record());
+        Ok(())
     }
 
     async fn remove_things_of(&self, tenant: &Arc<Tenant>, report: &mut JobReport) -> Result<()> {
@@ -120,6 +122,10 @@ impl Engine {
 
     async fn remove_volumes_of(&self, tenant: &Tenant, report: &mut JobReport) -> Result<()> {
         for info in self.volumes.list(tenant.id()) {
+            if self.outlives_its_job(&info.volume) {
+                self.delete_volume(tenant.id(), &info.volume.name, true).await?;
+                continue;
+            }
             let folder = info.mountpoint.clone();
             report.bytes += blocking(move || rootfs::folder_size(&folder).context("measuring")).await.unwrap_or(0);
             self.delete_volume(tenant.id(), &info.volume.name, true).await?;
@@ -138,7 +144,7 @@ impl Engine {
         let images = &self.images.backend;
         for record in images.list_images(tenant).await? {
             images.delete_image(tenant, &record.name, false).await?;
-            report.images += 1;
+            report.images += u64::from(!is_given(&record));
         }
         let steps = tenant.of_builds();
         for record in images.list_images(&steps).await? {

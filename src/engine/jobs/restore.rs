@@ -37,6 +37,7 @@ impl Engine {
             }
             self.watch_job(&job);
         }
+        self.trim_cache_volumes_soon();
     }
 
     /// Makes tenants of all jobs, before their networks are opened. Whose things are found without a record of a job is removed
@@ -80,6 +81,8 @@ fn lost(tenant: &TenantId) -> JobRecord {
         surroundings: Surroundings::default(),
         registries: BTreeSet::new(),
         policy: None,
+        cache_key: None,
+        cache_volumes: Vec::new(),
         ending: Some(Ending { reason: EndReason::Lost, since: now }),
     }
 }

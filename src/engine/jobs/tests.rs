@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     backend::images::samples::tar,
     engine::{
+        config::EngineConfig,
         containers::list::ListOptions,
         images::{Body, ImportRequest},
         tenants::Scope,
@@ -25,6 +26,7 @@ use crate::{
         network::{NetworkCreateRequest, Opening, Protocol},
         volume::VolumeRequest,
     },
+    oci::HostFacts,
 };
 
 /// Nothing here takes longer, on the slowest machine.
@@ -68,7 +70,12 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let (fakes, doors) = (Fakes::new().await, FakeDoors::default());
+        Self::with(EngineConfig::default()).await
+    }
+
+    async fn with(config: EngineConfig) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (fakes, doors) = (Fakes::open_with(HostFacts::detect(), folder, config).await, FakeDoors::default());
         fakes.engine.serve_jobs(Arc::new(doors.clone())).await;
         Self { fakes, doors }
     }
@@ -183,12 +190,12 @@ async fn a_job_that_is_extended_stays() {
     let bench = Bench::new().await;
     let request = JobRequest { name: Some("short".to_owned()), ttl: Some(1), ..JobRequest::default() };
     let job = bench.engine().job_create(request).await.unwrap();
-    let extended = bench.engine().job_extend("short", 3600).unwrap();
+    let extended = bench.engine().job_extend("short", 3600, false).unwrap();
     assert!(extended.record.expires > job.record.expires);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(bench.engine().job_inspect("short").unwrap().record.ending.is_none());
-    assert_eq!(bench.engine().job_extend("nobody", 1).unwrap_err().kind(), ErrorKind::NotFound);
-    assert!(bench.engine().job_extend("short", 0).is_err());
+    assert_eq!(bench.engine().job_extend("nobody", 1, false).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(bench.engine().job_extend("short", 0, false).is_err());
 }
 
 #[tokio::test]
@@ -293,4 +300,53 @@ async fn a_runner_is_in_its_jobs_host_and_goes_with_it_unseen() {
     assert!(engine.containers.list_all().is_empty());
     assert!(engine.scope_of(&job.record.id.of_runner()).is_err());
     assert!(engine.networks.tenants_with_some().iter().all(|tenant| *tenant == TenantId::default_tenant()));
+}
+
+#[tokio::test]
+async fn jobs_have_what_is_preloaded_and_take_nothing_of_it_along() {
+    let image = crate::model::reference::Reference::parse("box:latest").unwrap();
+    let bench = Bench::with(EngineConfig { preload: vec![image.clone()], ..EngineConfig::default() }).await;
+    let default = bench.engine().default_scope();
+    let before = bench.job("before").await;
+    bench.import(&default).await;
+    assert!(!bench.engine().is_preloaded(&bench.scope(&before), &image).await.unwrap());
+    let job = bench.job("after").await;
+    assert!(bench.engine().is_preloaded(&bench.scope(&job), &image).await.unwrap());
+    bench.start(&bench.scope(&job), "web", HostConfig::default()).await;
+    let report = bench.engine().job_delete("after").await.unwrap();
+    assert_eq!((report.containers, report.images), (1, 0));
+    bench.start(&default, "web", HostConfig::default()).await;
+}
+
+/// A job with a cache volume, and the folder that is bound there.
+async fn with_cache(bench: &Bench, key: &str) -> (JobView, PathBuf) {
+    let volume = "cargo".parse().unwrap();
+    let request = JobRequest { cache_key: Some(key.to_owned()), cache_volumes: vec![volume], ..JobRequest::default() };
+    let job = bench.engine().job_create(request).await.unwrap();
+    let info = bench.engine().volume_inspect(&bench.scope(&job), "cargo").await.unwrap();
+    (job, info.volume.options.as_ref().unwrap()["device"].clone().into())
+}
+
+#[tokio::test]
+async fn cache_volumes_go_when_they_are_unused_and_too_much() {
+    let bench = Bench::with(EngineConfig { cache_max_bytes: Some(10), ..EngineConfig::default() }).await;
+    let (used, of_used) = with_cache(&bench, "used").await;
+    let (first, of_first) = with_cache(&bench, "first").await;
+    std::fs::write(of_used.join("file"), [0; 20]).unwrap();
+    std::fs::write(of_first.join("file"), [0; 8]).unwrap();
+    bench.engine().job_delete(first.record.id.as_str()).await.unwrap();
+    bench.engine().trim_cache_volumes().await.unwrap();
+    assert!(of_used.exists(), "a job uses it");
+    assert!(of_first.exists(), "it has room");
+
+    let (second, of_second) = with_cache(&bench, "second").await;
+    std::fs::write(of_second.join("file"), [0; 8]).unwrap();
+    let report = bench.engine().job_delete(second.record.id.as_str()).await.unwrap();
+    assert_eq!(report.volumes, 0, "it is not removed with the job");
+    bench.engine().trim_cache_volumes().await.unwrap();
+    assert!(of_second.exists() && !of_first.exists(), "the longest unused goes");
+    assert!(of_used.exists());
+    bench.engine().job_delete(used.record.id.as_str()).await.unwrap();
+    bench.engine().trim_cache_volumes().await.unwrap();
+    assert!(!of_used.exists(), "it never had room");
 }

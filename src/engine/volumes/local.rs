@@ -46,6 +46,20 @@ impl LocalMount {
         Some(Self { kind: options.get("type")?.clone(), device: options.get("device")?.clone(), flags, data })
     }
 
+    /// Whether nothing can be written to it.
+    pub fn is_read_only(&self) -> bool {
+        self.flags.contains(MountFlags::RDONLY)
+    }
+
+    /// What a volume that is kept elsewhere has for options: its folder is bound, for reading only if so.
+    pub fn options_of_bind(folder: &Path, is_read_only: bool) -> IndexMap<String, String> {
+        let o = if is_read_only { "bind,ro" } else { "bind" };
+        let device = folder.to_string_lossy().into_owned();
+        [("type", "none".to_owned()), ("o", o.to_owned()), ("device", device)]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into()
+    }
+
     /// Mounts it at `target`.
     pub fn mount(&self, target: &Path) -> Result<()> {
         let while_mounting =

@@ -24,7 +24,7 @@ use crate::{
         error::Context,
         id::{ContainerId, TenantId},
         record,
-        volume::Volume,
+        volume::{self, Volume},
     },
     rootfs::remove_folder,
 };
@@ -199,7 +199,7 @@ impl VolumeStore {
         name: &str,
     ) -> Result<impl Future<Output = ()> + Send + use<>> {
         let (folder, mountpoint) = (self.root(tenant).join(name), self.mountpoint(tenant, name));
-        let away = self.root(tenant).join(REMOVED).join(super::names::random());
+        let away = self.root(tenant).join(REMOVED).join(volume::random_name());
         let target = away.clone();
         let moved = tokio::task::spawn_blocking(move || {
             local::unmount(&mountpoint)?;

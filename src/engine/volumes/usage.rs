@@ -8,7 +8,6 @@ use tracing::warn;
 use super::{
     LOCAL, VolumeInfo,
     local::{self, LocalMount},
-    names,
 };
 use crate::{
     backend::runtime::RootfsMount,
@@ -19,7 +18,7 @@ use crate::{
         error::Context,
         id::{ContainerId, TenantId},
         time::Timestamp,
-        volume::{ANONYMOUS_LABEL, Volume, VolumeRequest},
+        volume::{self, ANONYMOUS_LABEL, Volume, VolumeRequest},
     },
     rootfs::{self, RootView},
 };
@@ -55,7 +54,7 @@ impl Engine {
     pub(crate) async fn use_volume(&self, scope: &Scope, request: VolumeRequest) -> Result<VolumeUse> {
         let changing = self.volumes.change().await;
         let is_anonymous = request.name.is_empty();
-        let name = if is_anonymous { names::random() } else { request.name };
+        let name = if is_anonymous { volume::random_name() } else { request.name };
         let of_create = |error: Error| error.context(format!("create {name}"));
         if !["", LOCAL].contains(&request.driver.as_str()) {
             let driver = &request.driver;
@@ -65,7 +64,7 @@ impl Engine {
         if let Some(info) = self.volumes.get(scope.tenant(), &name) {
             return Ok(VolumeUse::new(self, scope, info));
         }
-        names::check(&name).map_err(of_create)?;
+        volume::check_name(&name).map_err(of_create)?;
         if let Some(options) = &request.driver_opts {
             local::check(options).map_err(of_create)?;
         }
@@ -126,12 +125,15 @@ impl Engine {
         mounts: &'m [MountPoint],
         rootfs: &[RootfsMount],
     ) -> Result<Vec<&'m MountPoint>> {
-        let mut wanted: Vec<&MountPoint> =
-            mounts.iter().filter(|mount| mount.kind == MountKind::Volume && !mount.no_copy).collect();
-        let may_fail = |mount: &&&MountPoint| {
-            let has_options = |info: VolumeInfo| LocalMount::of(&info.volume).is_some();
-            !mount.subpath.is_empty() || self.volumes.get(tenant, &mount.name).is_some_and(has_options)
+        let mount_of =
+            |mount: &MountPoint| self.volumes.get(tenant, &mount.name).and_then(|info| LocalMount::of(&info.volume));
+        let can_be_filled = |mount: &&MountPoint| {
+            mount.kind == MountKind::Volume
+                && !mount.no_copy
+                && !mount_of(mount).is_some_and(|mount| mount.is_read_only())
         };
+        let mut wanted: Vec<&MountPoint> = mounts.iter().filter(can_be_filled).collect();
+        let may_fail = |mount: &&&MountPoint| !mount.subpath.is_empty() || mount_of(mount).is_some();
         let places: Vec<String> = wanted.iter().filter(may_fail).map(|mount| mount.destination.clone()).collect();
         if places.is_empty() {
             return Ok(wanted);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Job, remains, until_only};
 use crate::support::daemon::Daemon;
 
-fn stderr(output: &Output) -> String {
+pub(super) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -46,7 +46,7 @@ async fn a_command_gets_a_socket_streams_and_its_exit_code_back() {
 }
 
 /// What a shell in `folder` does with a job of its own.
-fn run_in(daemon: &Daemon, folder: &std::path::Path, flags: &[&str], script: &str) -> Output {
+pub(super) fn run_in(daemon: &Daemon, folder: &std::path::Path, flags: &[&str], script: &str) -> Output {
     let import = format!("docker import {} box >/dev/null && ", daemon.folder().join("box.tar").display());
     let script = import + script;
     let command = [&["job", "run", "--quiet"], flags, &["--", "sh", "-c", &script]].concat();
@@ -207,4 +207,28 @@ async fn an_owner_that_is_killed_takes_its_job_along() {
     owner.wait().unwrap();
     remains::gone_of(&daemon, &job).await;
     until_only(&daemon, &[]).await;
+}
+
+#[tokio::test]
+async fn a_job_whose_command_fails_is_kept_for_a_while_to_look_at() {
+    let mut daemon = Daemon::start().await;
+    std::fs::write(daemon.folder().join("box.tar"), crate::support::boxes::rootfs()).unwrap();
+    let flags = ["--no-bind", "--name", "mine", "--keep-on-failure", "1h"];
+    let script = "docker run --name left box true && exit ";
+    let output = run_in(&daemon, daemon.folder(), &flags, &format!("{script}0"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    until_only(&daemon, &[]).await;
+
+    let output = run_in(&daemon, daemon.folder(), &flags, &format!("{script}3"));
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let said = stderr(&output);
+    let host = said.split("DOCKER_HOST=").nth(1).and_then(|rest| rest.split(';').next()).expect("where it is");
+    let listed = std::process::Command::new("docker").args(["-H", host, "ps", "-aq", "--filter", "name=left"]).output();
+    assert_eq!(listed.unwrap().stdout.iter().filter(|&&byte| byte == b'\n').count(), 1, "{said}");
+    // Also the next daemon does not take the end of its owner for its own.
+    daemon.kill();
+    daemon.restart().await;
+    until_only(&daemon, &["mine"]).await;
+    assert!(daemon.ringer(&["job", "rm", "mine"]).output().unwrap().status.success());
+    remains::gone_of(&daemon, "job-").await;
 }

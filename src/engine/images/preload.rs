@@ -1,0 +1,86 @@
+//! Images that the operator has named for all jobs: those of the default socket. What of them is not there at start is pulled; each
+//! job that is made has the names of those that are, and does with them what it likes.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tracing::{info, warn};
+
+use super::PullRequest;
+use crate::{
+    backend::images::ImageRecord,
+    engine::{Engine, tenants::Scope},
+    model::{Result, id::TenantId, reference::Reference, registry_auth::Logins},
+};
+
+/// Label of a job's name that it was given.
+const GIVEN: &str = "ringer.preloaded";
+
+/// Between two tries to pull one: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+impl Engine {
+    /// Begins to pull what is not there, with these credentials.
+    pub fn preload(&self, logins: &Logins) -> Result<()> {
+        let scope = self.scope_of(&TenantId::default_tenant())?;
+        for image in &self.config.preload {
+            let (engine, scope, image) = (self.clone(), scope.clone(), image.clone());
+            let auth = logins.get(image.registry()).cloned().unwrap_or_default();
+            self.spawn("preload", async move {
+                let request = PullRequest { image: image.to_string(), auth, ..PullRequest::default() };
+                let stopping = engine.stopping();
+                tokio::select! {
+                    () = engine.pull_until_it_is_there(&scope, &request) => {}
+                    () = stopping.cancelled() => {}
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn pull_until_it_is_there(&self, scope: &Scope, request: &PullRequest) {
+        let mut pause = PAUSES.0;
+        while let Err(error) = self.pull_missing(scope, request).await {
+            warn!("preloading {}, to be tried again: {}", request.image, error.chain());
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+        info!("image {} is there for jobs", request.image);
+    }
+
+    async fn pull_missing(&self, scope: &Scope, request: &PullRequest) -> Result<()> {
+        if self.images.find(scope.tenant(), &request.image).await.is_ok() {
+            return Ok(());
+        }
+        let mut messages = self.image_pull(scope, request).await?;
+        while let Some(message) = messages.next().await {
+            message?;
+        }
+        Ok(())
+    }
+
+    /// Gives a new tenant what is there.
+    pub(crate) async fn give_preloaded(&self, tenant: &TenantId) -> Result<()> {
+        for image in &self.config.preload {
+            let images = &self.images.backend;
+            let Some(record) = images.get_image(&TenantId::default_tenant(), &image.to_string()).await? else {
+                continue;
+            };
+            let mut labels = record.labels.clone();
+            labels.insert(GIVEN.to_owned(), "1".to_owned());
+            images.put_image(&ImageRecord { tenant: tenant.clone(), labels, ..record }).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether an image is one that the tenant was given.
+    pub async fn is_preloaded(&self, scope: &Scope, image: &Reference) -> Result<bool> {
+        let record = self.images.backend.get_image(scope.tenant(), &image.to_string()).await?;
+        Ok(record.as_ref().is_some_and(is_given))
+    }
+}
+
+/// Whether a name is one that its tenant was given.
+pub(crate) fn is_given(record: &ImageRecord) -> bool {
+    record.labels.contains_key(GIVEN)
+}
