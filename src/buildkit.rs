@@ -154,11 +154,6 @@ impl BuildKit {
         }
     }
 
-    /// Whether it can be started at all.
-    pub fn is_here(&self) -> bool {
-        self.options.program.is_some()
-    }
-
     /// Ends all of them. Nobody is served any more.
     pub async fn stop(&self) {
         let slots: Vec<_> = {
@@ -178,6 +173,10 @@ impl Builders for BuildKit {
             slot.stop().await;
         }
         Remains::of(&self.options, &self.runtime, tenant).remove().await
+    }
+
+    fn is_here(&self) -> bool {
+        self.options.program.is_some()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ringer::{
+    backend::builds::Builders,
     buildkit::{self, BuildKit},
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::Backends,

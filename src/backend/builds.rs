@@ -78,6 +78,9 @@ pub trait Builders: Send + Sync + 'static {
     /// Ends a tenant's for good, with all that it has: processes, cache, history, mounts. Nobody builds for the tenant any more. What
     /// is gone already is success.
     async fn remove(&self, tenant: &TenantId) -> Result<()>;
+
+    /// Whether they can be started at all.
+    fn is_here(&self) -> bool;
 }
 
 /// Where nobody builds.
@@ -87,6 +90,10 @@ pub struct NoBuilders;
 impl Builders for NoBuilders {
     async fn remove(&self, _: &TenantId) -> Result<()> {
         Ok(())
+    }
+
+    fn is_here(&self) -> bool {
+        false
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod attach;
 mod binds;
+mod buildx;
 pub mod create;
 pub mod delete;
 pub mod effective;

@@ -468,6 +468,16 @@ impl Error {
         self
     }
 
+    /// 403: such a builder asks for what the BuildKit of ours does not carry out that it would get instead of its privileges.
+    pub fn beyond_our_builder(policy: &str, what: &str) -> Self {
+        let text = format!(
+            "refused by the policy {policy}, rule {}: without privileges a builder of buildx (driver: docker-container) is the daemon's own \
+             BuildKit, which does not carry out {what}; leave it out, or use the default builder (driver: docker)",
+            Key::Privileged
+        );
+        Self { refused_by: Some(Key::Privileged), ..Self::forbidden(text) }
+    }
+
     /// The rule of a policy that did not allow what was asked.
     pub fn refused_by(&self) -> Option<Key> {
         self.refused_by

@@ -20,9 +20,6 @@ use crate::{
     policy::Asked,
 };
 
-/// How buildx calls the builders that it makes itself.
-const OF_BUILDX: &str = "buildx_buildkit_";
-
 /// A container that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
@@ -59,6 +56,7 @@ impl Engine {
         request: ContainerCreateRequest,
         image: ImageForContainer,
     ) -> Result<Created> {
+        let request = self.stand_in_for_builder(scope, request, &image.config)?;
         let wanted_name = request.name.clone();
         let id = ContainerId::random();
         let filled = self.fill(scope, request, &image.config, &id)?;
@@ -67,7 +65,7 @@ impl Engine {
         let made = async {
             let effective = self.effective(scope, filled.request).await?;
             scope.permit(Asked::Create(&effective)).map_err(|refusal| match refusal.refused_by() {
-                Some(Key::Privileged) if name.starts_with(OF_BUILDX) => refusal.or_the_default_builder(),
+                Some(Key::Privileged) if name.starts_with(super::buildx::PREFIX) => refusal.or_the_default_builder(),
                 _ => refusal,
             })?;
             self.make(scope, draft, effective).await

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Where clients look for the socket of a daemon.
-const USUAL: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
+pub(super) const USUAL: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
 
 impl Engine {
     /// Whether a client means its tenant's socket by the source of a bind.

@@ -51,7 +51,9 @@ impl Engine {
             // Else it is looked for at the start, where it was named.
         }
         for mut point in request.own_mounts.iter().cloned() {
-            self.resolve_bind_of_machine(&mut point)?;
+            if point.root == SourceRoot::Machine {
+                self.resolve_bind_of_machine(&mut point)?;
+            }
             wanted.push(WantedMount { is_own: true, ..WantedMount::from(point) });
         }
         Ok(wanted)

@@ -1,5 +1,7 @@
 //! What a hostile client of a job's BuildKit tries.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use containerd_client::services::v1::InfoRequest;
 use http::Request;
@@ -133,8 +135,13 @@ async fn entitlements_are_judged_by_the_jobs_policy() {
 }
 
 /// A registry on the loopback of a job's host.
-fn registry_of(job: &OfJob<'_>) -> Registry {
-    let listener = listen(&job.namespace(), "127.0.0.1:0".parse().unwrap()).expect("a free port");
+pub fn registry_of(job: &OfJob<'_>) -> Registry {
+    registry_in(&job.namespace())
+}
+
+/// The same in another network namespace.
+pub fn registry_in(namespace: &Path) -> Registry {
+    let listener = listen(namespace, "127.0.0.1:0".parse().unwrap()).expect("a free port");
     listener.set_nonblocking(true).unwrap();
     Registry::serve_at(tokio::net::TcpListener::from_std(listener).unwrap())
 }
