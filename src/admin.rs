@@ -5,6 +5,7 @@
 mod body;
 mod jobs;
 mod launches;
+mod overview;
 #[cfg(test)]
 mod spec;
 
@@ -27,7 +28,9 @@ use crate::{
     supervisor::Supervisor,
 };
 
-pub use self::body::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, RunnerImage};
+pub use self::body::{
+    ContainerAnswer, EventAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, RunnerImage,
+};
 
 /// What the calls work on.
 #[derive(Clone)]
@@ -54,6 +57,8 @@ pub fn routes() -> Vec<Route<AdminState>> {
         Route::new(Method::POST, "/jobs/{id}/extend", "JobExtend").to(jobs::extend),
         Route::new(Method::GET, "/jobs/{id}", "JobInspect").to(jobs::inspect),
         Route::new(Method::DELETE, "/jobs/{id}", "JobDelete").to(jobs::delete),
+        Route::new(Method::GET, "/containers", "ContainerList").to(overview::containers),
+        Route::new(Method::GET, "/events", "EventFollow").to(overview::events),
         Route::new(Method::GET, "/launches", "LaunchList").to(launches::list),
         Route::new(Method::GET, "/launches/{id}/log", "LaunchLog").to(launches::log),
         Route::new(Method::GET, "/forges", "ForgeList").to(launches::forges),

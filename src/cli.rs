@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod job;
 mod launches;
+mod overview;
 mod policy;
 pub mod values;
 
@@ -40,6 +41,10 @@ enum Command {
     Config(check::ConfigCommand),
     /// Jobs: a Docker socket each, with which everything goes that was made through it
     Job(Box<job::JobCommand>),
+    /// The containers of the default socket, of a job or of all jobs
+    Ps(overview::Ps),
+    /// What happens to those of the default socket, of a job or of all jobs
+    Events(overview::Events),
     /// The jobs of forges: what runs where, and how it went
     Jobs(launches::Jobs),
     /// The log of a job's runner
@@ -83,6 +88,8 @@ pub fn main() -> ExitCode {
         }
         Command::Config(command) => command.run(),
         Command::Job(command) => command.run(),
+        Command::Ps(command) => command.run(),
+        Command::Events(command) => command.run(),
         Command::Jobs(command) => command.run(),
         Command::Logs(command) => command.run(),
         Command::Drain(command) => command.run(),

@@ -1,10 +1,17 @@
 //! What requests and answers of the admin API look like; its clients read and write the same.
 
+use std::sync::Arc;
+
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::jobs::JobView,
+    engine::{
+        container::Container,
+        jobs::{JobView, Owner},
+    },
     model::{
+        event::Event,
         job::{CacheVolume, EndReason, JobLimits, JobRequest},
         policy::PolicyRef,
         time::Timestamp,
@@ -143,6 +150,78 @@ impl From<JobView> for JobAnswer {
             ending: record.ending.as_ref().map(|ending| ending.reason),
             trouble,
         }
+    }
+}
+
+/// A container of any tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerAnswer {
+    /// Name of its job; none of the default socket's.
+    pub job: Option<String>,
+    /// Whether it is the job's runner, which the job's clients do not see.
+    pub is_runner: bool,
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The image that it was made of, as its client called it.
+    pub image: String,
+    /// `created`, `running`, `paused`, `restarting`, `exited`, `removing` or `dead`.
+    pub state: String,
+    /// How it has ended.
+    pub exit_code: Option<i64>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl From<(Owner, Arc<Container>)> for ContainerAnswer {
+    fn from((owner, container): (Owner, Arc<Container>)) -> Self {
+        let record = container.record();
+        let (job, is_runner) = told(owner);
+        Self {
+            job,
+            is_runner,
+            id: record.id.to_string(),
+            name: record.name.clone(),
+            image: record.config.image.clone(),
+            state: record.state.as_str().to_owned(),
+            exit_code: record.state.ended().map(|ended| ended.exit_code),
+            created: record.created,
+        }
+    }
+}
+
+/// Something that happened to a thing of any tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventAnswer {
+    /// When.
+    pub time: Timestamp,
+    /// Name of the job; none of the default socket's.
+    pub job: Option<String>,
+    /// Whether it is about the job's runner, which the job's clients do not see.
+    pub is_runner: bool,
+    /// Kind of the thing: `container`, `image`, `network`, `volume`, `builder`.
+    pub kind: String,
+    /// What happened, in Docker's words.
+    pub action: String,
+    /// Its id, or a volume's name.
+    pub actor: String,
+    /// Its labels, and facts on the event.
+    pub attributes: IndexMap<String, String>,
+}
+
+impl From<(Owner, Event)> for EventAnswer {
+    fn from((owner, event): (Owner, Event)) -> Self {
+        let Event { kind, action, actor, attributes, time } = event;
+        let (job, is_runner) = told(owner);
+        Self { time, job, is_runner, kind: kind.as_str().to_owned(), action, actor, attributes }
+    }
+}
+
+fn told(owner: Owner) -> (Option<String>, bool) {
+    match owner {
+        Owner::Default => (None, false),
+        Owner::Job { name, is_runner } => (Some(name), is_runner),
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, routes};
+use super::{
+    ContainerAnswer, EventAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, routes,
+};
 use crate::model::{
     job::{EndReason, JobLimits, JobReport},
     time::Timestamp,
@@ -94,7 +97,28 @@ fn every_field_stands_in_the_document_and_no_other() {
         waiting: 0,
         runner_images: Vec::new(),
     };
+    let container = ContainerAnswer {
+        job: None,
+        is_runner: false,
+        id: String::new(),
+        name: String::new(),
+        image: String::new(),
+        state: "running".to_owned(),
+        exit_code: None,
+        created: Timestamp::zero(),
+    };
+    let event = EventAnswer {
+        time: Timestamp::zero(),
+        job: None,
+        is_runner: false,
+        kind: "volume".to_owned(),
+        action: String::new(),
+        actor: String::new(),
+        attributes: IndexMap::new(),
+    };
     let shapes = [
+        ("Container", serde_json::to_value(container).unwrap()),
+        ("Event", serde_json::to_value(event).unwrap()),
         ("Launch", serde_json::to_value(launch).unwrap()),
         ("Purged", serde_json::to_value(PurgeAnswer { launches: 0, registrations: 0 }).unwrap()),
         ("Forge", serde_json::to_value(forge).unwrap()),

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, UnixConnector};
 use ringer::{
-    admin::{ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer},
+    admin::{ContainerAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer},
     model::{Error, Result, job::JobReport},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -77,6 +77,16 @@ impl AdminClient {
         self.call(Method::DELETE, &path(job, ""), None::<&()>).await
     }
 
+    /// The containers of all jobs and of the default socket.
+    pub async fn containers(&self) -> Result<Vec<ContainerAnswer>> {
+        self.call(Method::GET, "/containers", None::<&()>).await
+    }
+
+    /// Hands what happens to `piece`, as it comes: JSON, a line each.
+    pub async fn events(&self, piece: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.follow("/events", piece).await
+    }
+
     /// The runners that were launched.
     pub async fn launches(&self) -> Result<Vec<LaunchAnswer>> {
         self.call(Method::GET, "/launches", None::<&()>).await
@@ -104,9 +114,12 @@ impl AdminClient {
     }
 
     /// Hands the log of a runner to `piece`, as it comes.
-    pub async fn log(&self, launch: &str, follow: bool, mut piece: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let path = format!("/launches/{}/log?follow={follow}", escaped(launch));
-        let mut body = self.send::<()>(Method::GET, &path, None).await?.into_body();
+    pub async fn log(&self, launch: &str, follow: bool, piece: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.follow(&format!("/launches/{}/log?follow={follow}", escaped(launch)), piece).await
+    }
+
+    async fn follow(&self, path: &str, mut piece: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut body = self.send::<()>(Method::GET, path, None).await?.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| self.failed(&error))?;
             if let Some(bytes) = frame.data_ref() {

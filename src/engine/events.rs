@@ -5,8 +5,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use futures_util::{Stream, stream};
 use indexmap::IndexMap;
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, Receiver, error::RecvError};
 
 use crate::model::{
     container::ContainerRecord,
@@ -23,7 +24,11 @@ const BACKLOG: usize = 4096;
 
 /// Publishes events, to each tenant its own.
 #[derive(Default)]
-pub struct EventBus(Mutex<HashMap<TenantId, OfTenant>>);
+pub struct EventBus {
+    tenants: Mutex<HashMap<TenantId, OfTenant>>,
+    /// For who listens to all of them.
+    all: Mutex<Option<broadcast::Sender<(TenantId, Event)>>>,
+}
 
 /// One tenant's past, and who waits for what comes.
 #[derive(Default)]
@@ -35,7 +40,11 @@ struct OfTenant {
 
 impl EventBus {
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, OfTenant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> MutexGuard<'_, Option<broadcast::Sender<(TenantId, Event)>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes what just happened to `actor`.
@@ -54,6 +63,10 @@ impl EventBus {
             history.pop_front();
         }
         history.push_back(event.clone());
+        let mut all = self.all();
+        if all.as_ref().is_some_and(|all| all.send((tenant.clone(), event.clone())).is_err()) {
+            *all = None;
+        }
         // Sent under the lock, so that a listener's past and future neither overlap nor have a gap.
         if sender.as_ref().is_some_and(|sender| sender.send(event).is_err()) {
             // Nobody listens any more.
@@ -91,6 +104,24 @@ impl EventBus {
         let future = sender.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe();
         (history.iter().cloned().collect(), future)
     }
+
+    /// What happens to all tenants from now on, with the tenant's name.
+    pub fn subscribe_to_all(&self) -> broadcast::Receiver<(TenantId, Event)> {
+        self.all().get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe()
+    }
+}
+
+/// What comes. What a listener that is too slow misses is left out, as by dockerd.
+pub(crate) fn received<T: Clone + Send + 'static>(receiver: Receiver<T>) -> impl Stream<Item = T> + Send {
+    stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            match receiver.recv().await {
+                Ok(event) => return Some((event, receiver)),
+                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "a listener missed {missed} events"),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -122,6 +153,10 @@ mod tests {
         bus.publish(&one, EventType::Volume, "create", "a", IndexMap::new());
         assert!(future.try_recv().is_err() && bus.subscribe(&other).0.is_empty());
         assert_eq!((bus.listeners(&one), bus.listeners(&other)), (0, 1));
+        let mut all = bus.subscribe_to_all();
+        bus.publish(&one, EventType::Volume, "create", "b", IndexMap::new());
+        let (tenant, event) = all.try_recv().unwrap();
+        assert_eq!((&tenant, event.actor.as_str()), (&one, "b"));
         bus.forget(&one);
         assert!(bus.subscribe(&one).0.is_empty());
     }

@@ -1,11 +1,12 @@
 //! Jobs: verbs. A job is a tenant with a socket of its own and an end; everything made through the socket goes with it.
 //!
-//! `caches` keeps what outlives them, `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have.
+//! `caches` keeps what outlives them, `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have, `overview` shows it.
 
 mod caches;
 mod end;
 mod lease;
 mod objects;
+mod overview;
 mod restore;
 mod store;
 
@@ -22,7 +23,7 @@ use async_trait::async_trait;
 use tracing::info;
 
 pub(crate) use self::store::Job;
-pub use self::{caches::CacheStore, objects::JobObjects, store::JobStore};
+pub use self::{caches::CacheStore, objects::JobObjects, overview::Owner, store::JobStore};
 use crate::{
     engine::{Engine, tenants::Tenant},
     model::{

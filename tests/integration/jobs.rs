@@ -1,10 +1,12 @@
 //! Jobs: a socket each, equal names, and nothing left of one that has ended, however it ended.
 
+mod acts;
 mod caches;
 mod cli;
 mod deaths;
 mod fetches;
 mod limits;
+mod overview;
 pub mod remains;
 
 use std::{

@@ -1,10 +1,9 @@
 //! `GET /events`: the past that is still known, then what happens, through the query's sieve.
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::{
-    engine::{Engine, tenants::Scope},
+    engine::{Engine, events::received, tenants::Scope},
     model::{
         event::{Event, EventType},
         filters::Filters,
@@ -56,19 +55,6 @@ async fn end(until: Option<Timestamp>) {
         Some(until) => tokio::time::sleep(until.time_left()).await,
         None => std::future::pending().await,
     }
-}
-
-/// What a listener that is too slow misses is left out, as by dockerd.
-fn received(receiver: Receiver<Event>) -> impl Stream<Item = Event> {
-    stream::unfold(receiver, |mut receiver| async move {
-        loop {
-            match receiver.recv().await {
-                Ok(event) => return Some((event, receiver)),
-                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "a listener missed {missed} events"),
-                Err(RecvError::Closed) => return None,
-            }
-        }
-    })
 }
 
 /// Actions that carry a command or a result behind a colon; for these the filter is a prefix.
