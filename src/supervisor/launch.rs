@@ -227,6 +227,7 @@ impl Launch {
 
     async fn make_job(&self, pool: &Pool) -> Result<JobView> {
         let settings = &pool.settings;
+        let cache_key = self.record().class.repository.as_deref().map(|repository| settings.cache_key(repository));
         let request = JobRequest {
             name: Some(self.record().name.clone()),
             ttl: Some((IDLE + settings.job_timeout + MARGIN).as_secs()),
@@ -236,6 +237,9 @@ impl Launch {
             registries: settings.images.registries(),
             logins: pool.shared.settings().registries.clone(),
             policy: settings.policy.clone().map(PolicyRef::Named),
+            // Without a repository there are none: they are what makes a launch depend on it.
+            cache_volumes: cache_key.as_ref().map(|_| settings.cache_volumes.clone()).unwrap_or_default(),
+            cache_key,
             ..JobRequest::default()
         };
         let job = pool.shared.engine.job_create(request).await?;

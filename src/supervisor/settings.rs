@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{images::Images, secret::Secret};
 use crate::model::{
-    job::{JobLimits, Surroundings},
+    job::{CacheVolume, JobLimits, Surroundings},
     registry_auth::Logins,
 };
 
@@ -158,6 +158,8 @@ pub struct ForgeSettings {
     pub proxies: Proxies,
     /// Repositories whose jobs may run, `owner/name` or `owner/*`; all if none.
     pub repositories: Option<BTreeSet<String>>,
+    /// Volumes that a repository's jobs find as its last one has left them.
+    pub cache_volumes: Vec<CacheVolume>,
     /// Which image is taken for what.
     pub images: Images,
 }
@@ -183,7 +185,12 @@ impl ForgeSettings {
 
     /// Whether something depends on the repository whose job it is, so that no runner may be given another one's.
     pub fn depends_on_repository(&self) -> bool {
-        !self.images.of_repositories.is_empty() || self.repositories.is_some()
+        !self.images.of_repositories.is_empty() || self.repositories.is_some() || !self.cache_volumes.is_empty()
+    }
+
+    /// The key of a repository's caches: the same name at another forge is another repository.
+    pub fn cache_key(&self, repository: &str) -> String {
+        format!("{}/{}", self.url, repository.to_lowercase())
     }
 
     /// Whether jobs of a repository may run.

@@ -39,6 +39,16 @@ jobs:
       - run: test -x /opt/ringer-program && echo "beside the runner"; test -S /var/run/docker.sock || echo "no docker"
 "#;
 
+/// Two jobs, of which the second finds what the first has left in the repository's volume.
+fn caching(image: &str) -> String {
+    let container = format!("container: {{image: '{image}', volumes: ['cargo:/c']}}");
+    format!(
+        "on: push\ndefaults: {{run: {{shell: sh}}}}\njobs:\n\
+         \x20 first:\n    runs-on: lab\n    {container}\n    steps: [{{run: 'test ! -e /c/left && echo first >/c/left'}}]\n\
+         \x20 second:\n    needs: first\n    runs-on: lab\n    {container}\n    steps: [{{run: 'grep first /c/left'}}]\n"
+    )
+}
+
 /// The forge, what its runners are made of, and the daemon that launches them.
 struct Lab {
     daemon: Daemon,
@@ -154,17 +164,18 @@ async fn steps_run_beside_the_runner_in_an_image_that_has_none() {
 }
 
 #[tokio::test]
-async fn a_repositorys_image_is_its_own_and_its_runner_takes_no_other_job() {
+async fn a_repositorys_image_and_cache_are_its_own_and_its_runner_takes_no_other_job() {
     let Some(gitea) = Gitea::start().await else { return };
     let Some(images) = Images::start(gitea.place()).await else { return };
     let own = format!("[runner.repo_images]\nown = '{}'\n", images.runner());
-    let text = format!("{}{own}", config(&gitea, gitea.token(), &images, ""));
+    let text = format!("{}{own}", config(&gitea, gitea.token(), &images, "cache_volumes = ['cargo']"));
     let daemon = Daemon::launching(gitea.place(), &text).await;
     let lab = Lab { daemon, images, gitea };
+    let workflow = caching(&lab.images.job());
     for (repository, image) in [("own", lab.images.runner()), ("other", lab.images.job())] {
-        let commit = lab.gitea.repository(repository, &[(WORKFLOW, LOOK)]).await;
-        lab.gitea.until_jobs(repository, &commit, 1, "success").await;
-        let launches = lab.until_all_ended(1).await;
+        let commit = lab.gitea.repository(repository, &[(WORKFLOW, &workflow)]).await;
+        lab.gitea.until_jobs(repository, &commit, 2, "success").await;
+        let launches = lab.until_all_ended(2).await;
         let launch = launches.last().expect("it was launched");
         assert_eq!((&launch["image"], &launch["repository"]), (&json!(image), &json!(format!("{USER}/{repository}"))));
     }

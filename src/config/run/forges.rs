@@ -9,7 +9,11 @@ use std::{
 };
 
 use ringer::{
-    model::{Error, Result, error::Context, job::JobLimits},
+    model::{
+        Error, Result,
+        error::Context,
+        job::{CacheVolume, JobLimits},
+    },
     supervisor::{
         images::Images,
         secret::Secret,
@@ -116,6 +120,7 @@ section! {
         token_env: Option<String>,
         owner: Option<String>,
         repositories: Option<Vec<String>>,
+        cache_volumes: Vec<CacheVolume>,
     }
 }
 
@@ -146,6 +151,7 @@ struct Own {
     owner: Option<String>,
     labels: Vec<String>,
     repositories: Option<BTreeSet<String>>,
+    cache_volumes: Vec<CacheVolume>,
     /// Between two looks, if nothing else is said.
     poll_interval: Duration,
 }
@@ -166,6 +172,7 @@ impl ActSection {
                 owner: self.owner.clone(),
                 labels: LABELS.map(ToOwned::to_owned).to_vec(),
                 repositories: self.repositories.as_ref().map(|names| names.iter().cloned().collect()),
+                cache_volumes: self.cache_volumes.clone(),
                 poll_interval: POLL_INTERVAL,
                 kind,
             })
@@ -204,6 +211,12 @@ impl Common {
         if let Some(label) = labels.iter().find(|label| label.is_empty() || label.contains([':', ','])) {
             return Err(Error::invalid(format!("{section}: {label:?} is no label: it is a name without an image")));
         }
+        if mode != Mode::Socket && !own.cache_volumes.is_empty() {
+            return Err(Error::invalid(format!(
+                "{section}: cache_volumes are named by workflows, in container.volumes: with mode = \"single\" there is no such \
+                 container"
+            )));
+        }
         Ok(ForgeSettings {
             kind: own.kind,
             url: own.url,
@@ -221,6 +234,7 @@ impl Common {
             authorities,
             proxies: checked(self.proxies).map_err(wrong)?,
             repositories: own.repositories,
+            cache_volumes: own.cache_volumes,
             images: Images { runner: self.runner_image, job: self.job_image, ..images.clone() },
             name,
         })

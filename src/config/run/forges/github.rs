@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, env::consts::ARCH, time::Duration};
 use ringer::supervisor::settings::{App, Github};
 
 use super::{
-    Access, BTreeMap, Bytes, Common, Cpus, Deserialize, Discovery, Error, ForgeSettings, Images, IpAddr, JobLimits,
-    Kind, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
+    Access, BTreeMap, Bytes, CacheVolume, Common, Cpus, Deserialize, Discovery, Error, ForgeSettings, Images, IpAddr,
+    JobLimits, Kind, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
 };
 
 /// Where it is unless somebody has a server of their own.
@@ -35,6 +35,7 @@ section! {
         repos: Option<Vec<String>>,
         runner_group: Option<String>,
         discovery: Way,
+        cache_volumes: Vec<CacheVolume>,
     }
 }
 
@@ -78,6 +79,7 @@ impl GithubSection {
             owner: self.org.clone(),
             labels: ["self-hosted", "linux", architecture()].map(ToOwned::to_owned).to_vec(),
             repositories: self.repositories()?,
+            cache_volumes: self.cache_volumes.clone(),
             kind: Kind::Github(Github { api, group: self.runner_group.clone(), discovery }),
             poll_interval,
             url,
