@@ -26,6 +26,7 @@ mod session;
 mod slot;
 mod solve;
 mod steps;
+mod usage;
 mod wire;
 
 use std::{
@@ -46,7 +47,7 @@ pub use self::{
 use self::{remains::Remains, slot::Slot};
 use crate::{
     backend::{
-        builds::{BuildPlace, BuildTenant, Builders},
+        builds::{BuildPlace, BuildTenant, Builders, CachePrune, CacheRecord},
         runtime::Runtime,
     },
     model::{Error, Result, id::TenantId},
@@ -94,6 +95,8 @@ pub struct BuildKit {
     options: Arc<Options>,
     runtime: Arc<dyn Runtime>,
     slots: Mutex<Slots>,
+    /// Builds of clients that do not speak gRPC, by the names that those gave them.
+    named: build::Named,
 }
 
 #[derive(Default)]
@@ -105,7 +108,7 @@ struct Slots {
 impl BuildKit {
     /// None runs yet.
     pub fn new(options: Options, runtime: Arc<dyn Runtime>) -> Self {
-        Self { options: Arc::new(options), runtime, slots: Mutex::default() }
+        Self { options: Arc::new(options), runtime, slots: Mutex::default(), named: build::Named::default() }
     }
 
     fn slot(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>) -> Result<Arc<Slot>> {
@@ -177,6 +180,19 @@ impl Builders for BuildKit {
 
     fn is_here(&self) -> bool {
         self.options.program.is_some()
+    }
+
+    async fn cache_usage(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>) -> Result<Vec<CacheRecord>> {
+        self.usage(tenant, of).await
+    }
+
+    async fn prune_cache(
+        &self,
+        tenant: &TenantId,
+        of: Arc<dyn BuildTenant>,
+        prune: &CachePrune,
+    ) -> Result<Vec<CacheRecord>> {
+        self.prune(tenant, of, prune).await
     }
 }
 

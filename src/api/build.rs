@@ -27,6 +27,7 @@ const BUILDKIT: &str = "2";
 pub struct BuildQuery {
     version: String,
     session: String,
+    buildid: String,
     dockerfile: String,
     remote: String,
     t: Vec<String>,
@@ -203,18 +204,40 @@ pub async fn build_prune(
     Query(query): Query<BuildPruneQuery>,
 ) -> Result<Json<BuildPruneBody>, Error> {
     let reserved = bytes("reserved-space", &query.reserved_space)?;
-    let keep = if reserved == 0 { bytes("keep-storage", &query.keep_storage)? } else { reserved };
-    for (name, value) in [("max-used-space", &query.max_used_space), ("min-free-space", &query.min_free_space)] {
-        if bytes(name, value)? != 0 {
-            return Err(Error::not_implemented(format!("pruning by {name} is not implemented by ringer")));
-        }
-    }
-    let request = PruneRequest { all: query.all, filters: query.filters, keep };
+    let request = PruneRequest {
+        all: query.all,
+        filters: query.filters,
+        reserved: if reserved == 0 { bytes("keep-storage", &query.keep_storage)? } else { reserved },
+        max_used: bytes("max-used-space", &query.max_used_space)?,
+        min_free: bytes("min-free-space", &query.min_free_space)?,
+    };
     let pruned = api.engine.build_prune(&scope, &request).await?;
     Ok(Json(BuildPruneBody {
         caches_deleted: (!pruned.deleted.is_empty()).then_some(pruned.deleted),
         space_reclaimed: pruned.reclaimed,
     }))
+}
+
+/// Which build to cancel.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct BuildCancelQuery {
+    id: String,
+}
+
+/// `POST /build/cancel`: of a build that has ended, or that nobody knows, it is success as well.
+pub async fn build_cancel(
+    State(api): State<ApiState>,
+    scope: Scope,
+    Query(query): Query<BuildCancelQuery>,
+) -> Result<(), Error> {
+    if query.id.is_empty() {
+        return Err(Error::invalid("build ID not provided"));
+    }
+    if let Some(builder) = &api.buildkit {
+        builder.cancel(scope.tenant(), &query.id);
+    }
+    Ok(())
 }
 
 fn bytes(name: &str, text: &str) -> Result<u64, Error> {

@@ -93,6 +93,7 @@ pub fn routes() -> Vec<Route<ApiState>> {
         // Session
         post("/session", "Session").to(buildkit::session),
         post("/grpc", "Grpc").to(buildkit::grpc),
+        post("/build/cancel", "BuildCancel").to(build::build_cancel),
 
         // Plugin
         get("/plugins", "PluginList").to(plugins::plugin_list),

@@ -1,6 +1,6 @@
 //! What a builder beside the engine needs of it and of the runtime: BuildKit, which keeps its own cache in our containerd.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -12,6 +12,7 @@ use crate::{
         id::{ContainerId, TenantId},
         image::Descriptor,
         reference::Reference,
+        time::Timestamp,
     },
 };
 
@@ -81,6 +82,59 @@ pub trait Builders: Send + Sync + 'static {
 
     /// Whether they can be started at all.
     fn is_here(&self) -> bool;
+
+    /// What a tenant's keeps of its builds; nothing if it has never built.
+    async fn cache_usage(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>) -> Result<Vec<CacheRecord>>;
+
+    /// Takes some of that away, and tells what it was.
+    async fn prune_cache(
+        &self,
+        tenant: &TenantId,
+        of: Arc<dyn BuildTenant>,
+        prune: &CachePrune,
+    ) -> Result<Vec<CacheRecord>>;
+}
+
+/// Something that is kept of builds, as Docker's API tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheRecord {
+    /// Its id.
+    pub id: String,
+    /// Those that it is made upon.
+    pub parents: Vec<String>,
+    /// `regular`, `source.local`, `exec.cachemount` and their like.
+    pub kind: String,
+    /// The command, or what else it came from.
+    pub description: String,
+    /// A build has it at this moment.
+    pub in_use: bool,
+    /// An image has it too, so that its end frees nothing.
+    pub shared: bool,
+    /// Bytes on disk.
+    pub size: u64,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When a build last had it.
+    pub last_used: Option<Timestamp>,
+    /// How many builds had it.
+    pub usage_count: u64,
+}
+
+/// Which records are to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CachePrune {
+    /// Also those of which images are made.
+    pub all: bool,
+    /// In BuildKit's language: `type==regular,shared`. Empty is all.
+    pub filter: String,
+    /// What a build had since then stays.
+    pub unused_for: Duration,
+    /// Bytes that stay in any case; 0 is no limit, as with the next ones.
+    pub reserved: u64,
+    /// Bytes that may stay.
+    pub max_used: u64,
+    /// Bytes that should be free on the disk.
+    pub min_free: u64,
 }
 
 /// Where nobody builds.
@@ -94,6 +148,14 @@ impl Builders for NoBuilders {
 
     fn is_here(&self) -> bool {
         false
+    }
+
+    async fn cache_usage(&self, _: &TenantId, _: Arc<dyn BuildTenant>) -> Result<Vec<CacheRecord>> {
+        Ok(Vec::new())
+    }
+
+    async fn prune_cache(&self, _: &TenantId, _: Arc<dyn BuildTenant>, _: &CachePrune) -> Result<Vec<CacheRecord>> {
+        Ok(Vec::new())
     }
 }
 

@@ -1,6 +1,12 @@
 //! Builds of clients that do not speak gRPC (docker CLI up to 22): we ask buildkitd in their place and pass on what it tells.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -8,10 +14,11 @@ use http::{Request, header};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     BuildKit,
+    front::lock,
     grpc::{self, Body, CONTENT_TYPE, Frames, boxed, framed},
     proxy::Upstream,
     results::Results,
@@ -20,7 +27,7 @@ use super::{
 use crate::{
     backend::builds::BuildTenant,
     model::{
-        Result,
+        Error, Result,
         id::{ContainerId, TenantId},
     },
 };
@@ -49,6 +56,38 @@ pub struct BuildOptions {
     pub cache_from: Vec<String>,
     /// Whether the result says how it can be used so.
     pub inline_cache: bool,
+    /// By which its client may cancel it; empty for none.
+    pub name: String,
+}
+
+/// How a build ends that its client has cancelled, in dockerd's words.
+const CANCELLED: &str = "context canceled";
+
+/// Builds that can be cancelled.
+#[derive(Default)]
+pub(super) struct Named(Mutex<HashMap<(TenantId, String), CancellationToken>>);
+
+impl Named {
+    fn add(&self, tenant: &TenantId, name: &str) -> HasName<'_> {
+        let (key, cancelled) = ((tenant.clone(), name.to_owned()), CancellationToken::new());
+        if !name.is_empty() {
+            lock(&self.0).insert(key.clone(), cancelled.clone());
+        }
+        HasName { of: self, key, cancelled }
+    }
+}
+
+/// A build that can be cancelled by its name.
+struct HasName<'n> {
+    of: &'n Named,
+    key: (TenantId, String),
+    cancelled: CancellationToken,
+}
+
+impl Drop for HasName<'_> {
+    fn drop(&mut self) {
+        lock(&self.of.0).remove(&self.key);
+    }
 }
 
 /// What is told of a build.
@@ -100,13 +139,15 @@ impl BuildKit {
         let (news, stream) = mpsc::channel(WAITING);
         let (builder, tenant) = (self.clone(), tenant.clone());
         let building = AbortOnDropHandle::new(tokio::spawn(async move {
+            let named = builder.named.add(&tenant, &options.name);
             let built = async {
                 let rules = of.clone();
                 let slot = builder.slot(&tenant, of)?;
                 let (upstream, _used) = slot.connect().await?;
                 run(&upstream, &options, rules.as_ref(), &slot.known.results, &news).await
             };
-            if let Err(error) = built.await {
+            let built = named.cancelled.run_until_cancelled(built);
+            if let Err(error) = built.await.unwrap_or_else(|| Err(Error::system(CANCELLED))) {
                 let _client_left = news.send(Err(error)).await;
             }
         }));
@@ -115,6 +156,15 @@ impl BuildKit {
             let _ = &building;
             item
         })
+    }
+}
+
+impl BuildKit {
+    /// Breaks a build off by the name that its client gave it. One that is not there has ended.
+    pub fn cancel(&self, tenant: &TenantId, name: &str) {
+        if let Some(build) = lock(&self.named.0).get(&(tenant.clone(), name.to_owned())) {
+            build.cancel();
+        }
     }
 }
 
@@ -190,7 +240,7 @@ fn image(answer: &[u8]) -> Result<Option<String>> {
     Ok(None)
 }
 
-fn request(method: &str, message: &[u8]) -> Request<Body> {
+pub(super) fn request(method: &str, message: &[u8]) -> Request<Body> {
     Request::post(format!("/moby.buildkit.v1.Control/{method}"))
         .header(header::CONTENT_TYPE, CONTENT_TYPE)
         .header("te", "trailers")
@@ -201,7 +251,7 @@ fn request(method: &str, message: &[u8]) -> Request<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{buildkit::rules::Free, model::Error};
+    use crate::buildkit::rules::Free;
 
     #[test]
     fn a_build_is_said_as_buildx_says_it() {

@@ -174,14 +174,29 @@ where
 
 /// The message of an answer that has one, or why there is none.
 pub(super) async fn unary(answer: Response<Body>) -> Result<Bytes> {
+    let message = read_message(Full::new(whole(answer).await?)).await;
+    message.map_err(|status| Error::system(status.message))
+}
+
+/// The messages of an answer that is a stream of them, once it has ended.
+pub(super) async fn messages(answer: Response<Body>) -> Result<Vec<Bytes>> {
+    let (mut frames, mut messages) = (Frames::default(), Vec::new());
+    frames.push(&whole(answer).await?);
+    while let Some(message) = frames.next().map_err(|status| Error::system(status.message))? {
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// All bytes of an answer, or why it failed.
+async fn whole(answer: Response<Body>) -> Result<Bytes> {
     failure(answer.headers())?;
     let collected = answer.into_body().collect().await;
     let collected = collected.map_err(|error| Error::unavailable(format!("the call broke off: {error}")))?;
     if let Some(trailers) = collected.trailers() {
         failure(trailers)?;
     }
-    let message = read_message(Full::new(collected.to_bytes())).await;
-    message.map_err(|status| Error::system(status.message))
+    Ok(collected.to_bytes())
 }
 
 /// What a status says, if it is not success.

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     message::BuildMessage,
-    prune::{BuildPruned, BuildStep, PruneRequest},
+    prune::{BuildPruned, PruneRequest},
     request::{BuildLimits, BuildRequest},
 };
 pub(crate) use context::tidy;

@@ -41,10 +41,10 @@ pub(super) fn build(
             "a context that is uploaded beside its build is not carried out: name a folder, or set DOCKER_BUILDKIT=0",
         ));
     }
-    let (session, outputs) = (query.session.clone(), query.outputs.clone());
+    let (session, outputs, name) = (query.session.clone(), query.outputs.clone(), query.buildid.clone());
     let request = query.request(headers)?;
     let quiet = request.quiet;
-    let options = options(request, session, &outputs)?;
+    let options = BuildOptions { name, ..options(request, session, &outputs)? };
     let news = builder.build(scope.tenant(), api.engine.build_tenant(scope.tenant()), options);
     let lines = news.filter_map(move |news| std::future::ready(news.map(|news| line(news, quiet)).transpose()));
     Ok(messages.progress(lines))
@@ -118,7 +118,7 @@ fn options(request: BuildRequest, session: String, outputs: &str) -> Result<Buil
     }
     let cache_from = request.cache_from;
     let exporters = exporters(outputs, &request.tags)?;
-    Ok(BuildOptions { session, options, exporters, entitlements, cache_from, inline_cache })
+    Ok(BuildOptions { session, options, exporters, entitlements, cache_from, inline_cache, ..BuildOptions::default() })
 }
 
 fn exporters(outputs: &str, tags: &[String]) -> Result<Vec<Exporter>> {

@@ -11,8 +11,8 @@ use crate::{
         ApiState, answer::Json, compat::ApiVersion, containers::list::summary, images::SummaryBody, query::Query,
         volumes::VolumeBody,
     },
+    backend::builds::CacheRecord,
     engine::{
-        build::BuildStep,
         containers::view::ContainerSize,
         images::ImageSummary,
         system::{DiskUsage, UsageTypes, VolumeUsage},
@@ -79,7 +79,7 @@ impl Lists {
             };
             volumes.iter().map(body).collect()
         });
-        let build_cache = usage.build_cache.as_ref().map(|steps| steps.iter().map(build_step).collect());
+        let build_cache = usage.build_cache.as_ref().map(|records| records.iter().map(cache_record).collect());
         Self { images, containers, volumes, build_cache }
     }
 }
@@ -92,31 +92,29 @@ fn legacy(usage: &DiskUsage, lists: Lists, version: ApiVersion) -> Value {
         "Volumes": lists.volumes,
         "BuildCache": lists.build_cache,
     });
-    let builder_size: u64 = usage.build_cache.iter().flatten().map(|step| step.size).sum();
+    let builder_size: u64 = usage.build_cache.iter().flatten().map(|record| record.size).sum();
     if version.has_builder_size() && builder_size > 0 {
         answer["BuilderSize"] = json!(builder_size);
     }
     answer
 }
 
-/// A step of a build as a record of BuildKit's cache. What an image is made of is shared with it; only a build that runs
-/// would have it in use.
-fn build_step(step: &BuildStep) -> Value {
-    let mut record = json!({
-        "ID": step.id,
-        "Type": "regular",
-        "Description": step.description,
-        "InUse": false,
-        "Shared": step.in_use,
-        "Size": step.size,
-        "CreatedAt": step.created,
-        "LastUsedAt": null,
-        "UsageCount": 1,
+fn cache_record(record: &CacheRecord) -> Value {
+    let mut body = json!({
+        "ID": record.id,
+        "Type": record.kind,
+        "Description": record.description,
+        "InUse": record.in_use,
+        "Shared": record.shared,
+        "Size": record.size,
+        "CreatedAt": record.created,
+        "LastUsedAt": record.last_used,
+        "UsageCount": record.usage_count,
     });
-    if !step.parent.is_empty() {
-        record["Parents"] = json!([step.parent]);
+    if !record.parents.is_empty() {
+        body["Parents"] = json!(record.parents);
     }
-    record
+    body
 }
 
 /// The sums of one kind; what is zero is left out, as Go's `omitempty` does.
@@ -164,10 +162,11 @@ fn sums(usage: &DiskUsage, lists: Lists, verbose: bool) -> Value {
         }
         answer.insert("VolumeUsage".to_owned(), sum(active, volumes.len(), size, free, items(lists.volumes)));
     }
-    if let Some(steps) = &usage.build_cache {
-        let size = steps.iter().map(|step| step.size).sum();
-        let free = steps.iter().filter(|step| !step.in_use).map(|step| step.size).sum();
-        let sum = sum(0, steps.len(), size, free, items(lists.build_cache));
+    if let Some(records) = &usage.build_cache {
+        let active = records.iter().filter(|record| record.in_use).count();
+        let size = records.iter().map(|record| record.size).sum();
+        let free = records.iter().filter(|record| !record.in_use && !record.shared).map(|record| record.size).sum();
+        let sum = sum(active, records.len(), size, free, items(lists.build_cache));
         answer.insert("BuildCacheUsage".to_owned(), sum);
     }
     Value::Object(answer)

@@ -119,6 +119,7 @@ const CALLS: &[(&str, Asked)] = &[
     ("VolumePrune", With(&[(r#"?filters={"all":["true"]}"#, "")])),
     ("Session", NamesNothing),
     ("Grpc", NamesNothing),
+    ("BuildCancel", NamesNothing),
 ];
 
 /// Query and body with which a call with a name in its path comes as far as looking its object up.

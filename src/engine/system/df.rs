@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
+    backend::builds::CacheRecord,
     engine::{
         Engine,
-        build::BuildStep,
         containers::{list::ListOptions as ContainerListOptions, view::ContainerSize},
         images::{ImageSummary, ListOptions, prune::SizesByName},
         tenants::Scope,
@@ -62,8 +62,8 @@ pub struct DiskUsage {
     pub containers: Option<Vec<(Arc<ContainerRecord>, ContainerSize)>>,
     /// Volumes.
     pub volumes: Option<Vec<VolumeUsage>>,
-    /// Steps of builds.
-    pub build_cache: Option<Vec<BuildStep>>,
+    /// What is kept of builds.
+    pub build_cache: Option<Vec<CacheRecord>>,
 }
 
 /// A volume with its use.
