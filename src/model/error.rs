@@ -478,6 +478,16 @@ impl Error {
         Self { refused_by: Some(Key::Privileged), ..Self::forbidden(text) }
     }
 
+    /// The same of any other container of a job, which is most often a Docker daemon or builder of its own.
+    #[must_use]
+    pub fn or_the_jobs_docker(mut self) -> Self {
+        self.message.push_str(
+            "; Docker needs no privileges in a job: bind /var/run/docker.sock, which is the job's own, or use it where it is bound, and \
+             leave out docker:dind, DOCKER_HOST and DOCKER_TLS_CERTDIR",
+        );
+        self
+    }
+
     /// The rule of a policy that did not allow what was asked.
     pub fn refused_by(&self) -> Option<Key> {
         self.refused_by

@@ -23,6 +23,14 @@ impl Class {
         Self { handle: None, ..self.clone() }
     }
 
+    /// What it takes, for people.
+    pub fn words(&self) -> String {
+        if self.labels.is_empty() {
+            return "whatever comes".to_owned();
+        }
+        self.labels.iter().cloned().collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether a runner of this class may be handed a job of that one.
     fn takes(&self, job: &Self) -> bool {
         self.labels.is_superset(&job.labels) && self.repository == job.repository && self.handle == job.handle

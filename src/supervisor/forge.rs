@@ -4,6 +4,7 @@ mod connect;
 mod forgejo;
 mod gitea;
 mod github;
+mod gitlab;
 mod http;
 mod server;
 
@@ -127,6 +128,15 @@ impl Order<'_> {
     }
 }
 
+/// How a runner that waits for a job is kept from taking one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quit {
+    /// It is ended at once: a job that it takes in that moment fails.
+    Ended,
+    /// It is sent this signal, does the job that it may have been given meanwhile, and ends by itself.
+    Signalled(&'static str),
+}
+
 /// A forge. Every call is bounded in time and in what it reads.
 #[async_trait]
 pub trait Forge: Send + Sync + 'static {
@@ -169,6 +179,11 @@ pub trait Forge: Send + Sync + 'static {
         None
     }
 
+    /// How a runner that waits is kept from taking a job.
+    fn quit(&self) -> Quit {
+        Quit::Ended
+    }
+
     /// What the runner is made of.
     fn shape(&self) -> Shape {
         Shape::Program
@@ -190,5 +205,6 @@ pub fn connect(settings: &ForgeSettings) -> Result<Arc<dyn Forge>> {
         Kind::Forgejo => Arc::new(forgejo::Forgejo::new(settings)?),
         Kind::Gitea => Arc::new(gitea::Gitea::new(settings)?),
         Kind::Github(github) => Arc::new(github::GitHub::new(settings, github)?),
+        Kind::Gitlab(gitlab) => Arc::new(gitlab::GitLab::new(settings, gitlab)?),
     })
 }

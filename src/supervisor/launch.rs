@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     Shared, choice,
-    forge::{Minted, Order, Steps},
+    forge::{Minted, Order, Quit, Steps},
     log,
     pool::Pool,
     record::{ForgeJob, LaunchRecord, Stage},
@@ -47,6 +47,8 @@ pub struct Launch {
     records: Arc<RecordFolder>,
     end: CancellationToken,
     why: OnceLock<String>,
+    /// Why its runner was told to take no job any more.
+    quits: OnceLock<String>,
     missing: std::sync::Mutex<Option<Instant>>,
 }
 
@@ -78,6 +80,7 @@ impl Launch {
             records: records.clone(),
             end: CancellationToken::new(),
             why: OnceLock::new(),
+            quits: OnceLock::new(),
             missing: std::sync::Mutex::default(),
         })
     }
@@ -105,6 +108,22 @@ impl Launch {
     pub fn tell_to_end(&self, why: impl Into<String>) {
         let _the_first_stays = self.why.set(why.into());
         self.end.cancel();
+    }
+
+    /// Keeps its runner, which has no job as far as we know, from taking one.
+    pub async fn quit(self: Arc<Self>, pool: Arc<Pool>, why: String) {
+        let record = self.record();
+        let (Quit::Signalled(signal), Stage::Waiting, Some(job)) = (pool.forge.quit(), &record.stage, &record.tenant)
+        else {
+            self.tell_to_end(why);
+            return;
+        };
+        let _the_first_stays = self.quits.set(why.clone());
+        let sent = async { Runner::of(&pool.shared, job)?.signal(signal).await };
+        if let Err(error) = sent.await {
+            warn!(launch = record.name, "telling {} to take no job any more: {}", record.name, error.chain());
+            self.tell_to_end(why);
+        }
     }
 
     /// The forge has given its runner a job; whether that is news.
@@ -215,8 +234,9 @@ impl Launch {
         match (ended, &self.record().work) {
             (Ended::OutOfTime(why), _) => Ok(why),
             (Ended::ByItself(code), Some(_)) => Ok(format!("the runner has ended with exit code {code}")),
+            (Ended::ByItself(_), None) if let Some(why) = self.quits.get() => Ok(why.clone()),
             (Ended::ByItself(0), None) if started.elapsed() >= PATIENCE => {
-                Ok("no job came, and the forge has taken the registration back".to_owned())
+                Ok("no job came, and the runner has ended: it waited long enough, or the forge has taken its registration back".to_owned())
             }
             // The next of its kind would end in the same way.
             (Ended::ByItself(code), None) => Err(Error::unavailable(format!(

@@ -282,7 +282,7 @@ impl Pool {
 
     fn launch(self: &Arc<Self>, class: Class, meant_for: Option<ForgeJob>) -> Result<()> {
         let name = format!("{}-{}", self.settings.name, &ContainerId::random().short()[..RANDOM]);
-        info!(launch = name, "launching {name} for {}", class.labels.iter().cloned().collect::<Vec<_>>().join(", "));
+        info!(launch = name, "launching {name} for {}", class.words());
         let record = LaunchRecord {
             meant_for,
             ..LaunchRecord::new(name, self.settings.name.clone(), class, self.settings.limits)
@@ -323,10 +323,10 @@ impl Pool {
     }
 
     /// Ends what has no job yet; what runs goes on.
-    pub fn end_idle(&self, why: &str) {
+    pub fn end_idle(self: &Arc<Self>, why: &str) {
         for launch in self.live() {
             if launch.record().is_to_come() {
-                launch.tell_to_end(why);
+                self.shared.tasks.spawn(launch.quit(self.clone(), why.to_owned()));
             }
         }
     }

@@ -213,9 +213,18 @@ impl Runner {
         self.engine.container_start(&self.scope, NAME).await
     }
 
-    /// Tells it to end, and ends it when it has not by then.
+    /// Sends its program a signal, as `docker kill -s` names it.
+    pub async fn signal(&self, signal: &str) -> Result<()> {
+        self.engine.container_kill(&self.scope, NAME, Some(signal)).await
+    }
+
+    /// Tells it to end, and ends it when it has not by then. What the image says of signals is meant for other ends: GitLab's makes the
+    /// runner wait for its job.
     pub async fn stop(&self, limit: Duration) -> Result<()> {
-        let options = StopOptions { signal: None, timeout: Some(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)) };
+        let options = StopOptions {
+            signal: Some("SIGTERM".to_owned()),
+            timeout: Some(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)),
+        };
         self.engine.container_stop(&self.scope, NAME, options).await
     }
 

@@ -30,6 +30,15 @@ pub enum Kind {
     Gitea,
     /// GitHub, or a GitHub Enterprise Server.
     Github(Github),
+    /// GitLab.
+    Gitlab(Gitlab),
+}
+
+/// What only GitLab has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gitlab {
+    /// The authentication token of a runner that was made there: by it our slots are known, which share it.
+    pub runner: Secret,
 }
 
 /// What only GitHub has.
@@ -80,6 +89,7 @@ impl Kind {
             Self::Forgejo => "forgejo",
             Self::Gitea => "gitea",
             Self::Github(_) => "github",
+            Self::Gitlab(_) => "gitlab",
         }
     }
 }
@@ -173,12 +183,14 @@ impl ForgeSettings {
     /// Whether runners that were registered under the other ones are found under these: the same server, and the same place there.
     pub fn leads_to_the_same(&self, other: &Self) -> bool {
         let place = |settings: &Self| {
-            let api = match &settings.kind {
-                Kind::Github(github) => Some(github.api.clone()),
+            let at = match &settings.kind {
+                Kind::Github(github) => Some(Secret::new(github.api.clone())),
+                // Jobs of another runner are not found by this one's.
+                Kind::Gitlab(gitlab) => Some(gitlab.runner.clone()),
                 Kind::Forgejo | Kind::Gitea => None,
             };
             let owner = settings.owner.as_ref().map(|owner| owner.to_lowercase());
-            (settings.kind.word(), settings.url.clone(), api, owner)
+            (settings.kind.word(), settings.url.clone(), at, owner)
         };
         place(self) == place(other)
     }

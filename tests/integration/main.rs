@@ -25,6 +25,7 @@ mod races;
 mod supervisor;
 mod supervisor_forgejo;
 mod supervisor_github;
+mod supervisor_gitlab;
 mod supervisor_life;
 mod support;
 mod system;

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod forge;
 pub mod forgejo;
 pub mod github;
+pub mod gitlab;
 pub mod hooks;
 pub mod images;
 pub mod launches;

@@ -66,7 +66,7 @@ impl Tenants {
         let text = answer["message"].as_str().unwrap_or_default();
         let expected = format!("refused by the policy ci, rule {rule}: ");
         assert!(status == 403 && text.starts_with(&expected), "ci, {rule}: {method} {path} {body}: {status} {answer}");
-        assert!(text.contains(&format!("{rule} ")) && text.ends_with("would allow it"), "{text}");
+        assert!(text.contains(&format!("{rule} ")) && text.contains("would allow it"), "{text}");
     }
 }
 

@@ -22,7 +22,7 @@ use ringer::{
 };
 use serde::Deserialize;
 
-pub use self::github::GithubSection;
+pub use self::{github::GithubSection, gitlab::GitlabSection};
 use super::secrets::{OwnedTold, Told};
 use crate::cli::values::{Bytes, Cpus, Seconds};
 
@@ -110,6 +110,7 @@ macro_rules! section {
 }
 
 mod github;
+mod gitlab;
 
 section! {
     /// `[forgejo]`, `[gitea]`: forges whose runners are of the act family.
@@ -263,6 +264,21 @@ enum Word {
 }
 
 impl Common {
+    /// Of forges whose runner makes a container for each step, and whose webhooks ringer does not read.
+    fn needs_no_more_than_a_socket(&self, runner: &str, name: &str) -> Result<()> {
+        if self.mode != Word::Socket {
+            return Err(Error::invalid(format!(
+                "mode = \"single\": {runner} runs steps in containers of its own alone"
+            )));
+        }
+        if self.webhook_secret.told().is_set(name, "webhook_secret") {
+            return Err(Error::invalid(
+                "webhook_secret: webhooks of this forge are not read; it is asked every poll_interval",
+            ));
+        }
+        Ok(())
+    }
+
     fn mode(&self) -> Result<Mode> {
         match self.mode {
             Word::Single => Ok(Mode::Single { docker: self.docker }),

@@ -66,6 +66,7 @@ impl Engine {
             let effective = self.effective(scope, filled.request).await?;
             scope.permit(Asked::Create(&effective)).map_err(|refusal| match refusal.refused_by() {
                 Some(Key::Privileged) if name.starts_with(super::buildx::PREFIX) => refusal.or_the_default_builder(),
+                Some(Key::Privileged) => refusal.or_the_jobs_docker(),
                 _ => refusal,
             })?;
             self.make(scope, draft, effective).await

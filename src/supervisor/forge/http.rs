@@ -32,8 +32,8 @@ const QUOTED: usize = 200;
 pub struct Api {
     client: Client,
     url: String,
-    /// Sent with each call, unless the call says who speaks.
-    token: Option<Secret>,
+    /// Sent with each call as `Authorization`, unless the call says who speaks.
+    authorization: Option<Secret>,
 }
 
 /// An answer, whatever its status.
@@ -74,11 +74,18 @@ impl Api {
             Access::Token(token) => Some(token.clone()),
             Access::App(_) => None,
         };
-        Self::at(settings, settings.url.clone(), token)
+        let authorization = token.map(|token| Secret::new(format!("token {}", token.reveal())));
+        Self::at(settings, settings.url.clone(), authorization)
+    }
+
+    /// The same for a server that takes tokens as bearers' alone.
+    pub fn of_bearer(settings: &ForgeSettings, token: &Secret) -> Result<Self> {
+        let authorization = Secret::new(format!("Bearer {}", token.reveal()));
+        Self::at(settings, settings.url.clone(), Some(authorization))
     }
 
     /// The same at another address, for calls that may say themselves who speaks.
-    pub fn at(settings: &ForgeSettings, url: String, token: Option<Secret>) -> Result<Self> {
+    pub fn at(settings: &ForgeSettings, url: String, authorization: Option<Secret>) -> Result<Self> {
         crate::registry::install_crypto();
         let mut builder = Client::builder()
             .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
@@ -97,7 +104,7 @@ impl Api {
             builder = builder.proxy(proxy.no_proxy(none.clone()));
         }
         let client = builder.build().context("preparing TLS")?;
-        Ok(Self { client, url, token })
+        Ok(Self { client, url, authorization })
     }
 
     /// A call below the server's URL whose answer is `T`.
@@ -170,8 +177,7 @@ impl Api {
         let mut request = self.client.request(method.clone(), format!("{}/{path}", self.url));
         let mut all = HeaderMap::new();
         all.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
-        let of_token = self.token.as_ref().map(|token| format!("token {}", token.reveal()));
-        let ours = of_token.iter().map(|value| ("authorization", value.as_str()));
+        let ours = self.authorization.iter().map(|value| ("authorization", value.reveal()));
         for (name, value) in ours.chain(headers.iter().copied()) {
             let unfit =
                 || self.refused(method, path, None, &format!("the header {name} cannot be sent: is it one line?"));

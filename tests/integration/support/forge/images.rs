@@ -36,6 +36,12 @@ impl Images {
         Some(Self::of(place, &["busybox", "actions-runner"]).await)
     }
 
+    /// The same with the image of GitLab's runner.
+    pub async fn with_gitlab_runner(place: &Place) -> Option<Self> {
+        part("RINGER_TEST_GITLAB_RUNNER")?;
+        Some(Self::of(place, &["busybox", "web", "gitlab-runner"]).await)
+    }
+
     /// The same, whose registry asks for the user `ringer` and the password `secret`.
     pub async fn with_forgejo_runner_and_password(place: &Place) -> Option<Self> {
         part("RINGER_TEST_GITEA_RUNNER")?;
@@ -67,6 +73,11 @@ impl Images {
         images
     }
 
+    /// The image of GitLab's runner.
+    pub fn gitlab_runner(&self) -> String {
+        format!("{}/ringer/gitlab-runner", self.address)
+    }
+
     /// The image of GitHub's runner.
     pub fn actions_runner(&self) -> String {
         format!("{}/ringer/actions-runner", self.address)
@@ -85,6 +96,11 @@ impl Images {
     /// One whose program ends as soon as it is started.
     pub fn dead_runner(&self) -> String {
         format!("{}/ringer/dead-runner", self.address)
+    }
+
+    /// An image of a service, which serves at port 8080.
+    pub fn web(&self) -> String {
+        format!("{}/ringer/web", self.address)
     }
 
     /// An image for jobs.

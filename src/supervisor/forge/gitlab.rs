@@ -1,0 +1,337 @@
+//! GitLab: the lists of jobs of the projects that its runner serves are asked for jobs that wait, and `gitlab-runner run-single` with the
+//! docker executor takes one of them. GitLab hands a job to whoever asks with the runner's token, so all runners are alike: slots.
+//!
+//! After GitLab's `lib/api/ci/{runner,runners,jobs}.rb`, and gitlab-runner's `commands/single.go` and `common/config.go`.
+
+mod answers;
+mod config;
+mod slots;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::{Method, StatusCode};
+use serde_json::json;
+use tracing::debug;
+
+use self::{
+    answers::{Job, Project, Runner, Verified},
+    slots::Slots,
+};
+use super::{
+    FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, Quit, RunningJob, Steps,
+    http::{Api, Refusal, segments},
+};
+use crate::{
+    model::{Error, ErrorKind, Result},
+    supervisor::{
+        balance::Class,
+        record::{ForgeJob, Registration},
+        secret::Secret,
+        settings::{Access, ForgeSettings, Gitlab},
+    },
+};
+
+/// Entries of a list that are asked for: GitLab gives no more.
+const PAGE: usize = 100;
+
+/// Projects that are looked at, those with the latest activity first.
+const PROJECTS: usize = PAGE;
+
+/// Projects that are asked at once.
+const AT_ONCE: usize = 6;
+
+/// Between two looks for each project: GitLab lets a user list jobs 600 times a minute (`project_jobs_api_rate_limit`).
+const PER_PROJECT: Duration = Duration::from_millis(150);
+
+/// How long it is remembered which projects there are.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Jobs that are looked through for the last one of a slot.
+const NEWEST: usize = 20;
+
+/// How long the runner waits for a job, in seconds: less than a launch, so that it ends by itself and loses none.
+const WAIT: &str = "300";
+
+/// How long the runner may take to fail its job and to say so: its own limit (`common.DefaultShutdownTimeout`).
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// A server, and a runner that was made there.
+pub struct GitLab {
+    api: Api,
+    runner: Secret,
+    settings: ForgeSettings,
+    slots: Slots,
+    known: Mutex<Option<Known>>,
+}
+
+/// What is looked at.
+#[derive(Clone)]
+struct Known {
+    at: Instant,
+    runner: Runner,
+    projects: Vec<Project>,
+}
+
+impl GitLab {
+    /// The one that is configured.
+    pub fn new(settings: &ForgeSettings, gitlab: &Gitlab) -> Result<Self> {
+        let Access::Token(token) = &settings.access else {
+            return Err(Error::invalid(format!("[{}]: api_token is missing", settings.name)));
+        };
+        Ok(Self {
+            api: Api::of_bearer(settings, token)?,
+            runner: gitlab.runner.clone(),
+            settings: settings.clone(),
+            slots: Slots::default(),
+            known: Mutex::default(),
+        })
+    }
+
+    /// The number of the runner whose token we have. It also tells that a slot is there, if one is named.
+    async fn verify(&self, slot: Option<&str>) -> Result<i64> {
+        let body = json!({"token": self.runner.reveal(), "system_id": slot});
+        let verified: Verified =
+            self.api.call(Method::POST, "api/v4/runners/verify", Some(&body)).await.map_err(|refusal| {
+                self.said(
+                    refusal,
+                    StatusCode::FORBIDDEN,
+                    "does not take token: it has to be the authentication token of a \
+                    runner (glrt-…), and that runner has to be there",
+                )
+            })?;
+        Ok(verified.id)
+    }
+
+    fn said(&self, refusal: Refusal, status: StatusCode, words: &str) -> Error {
+        if refusal.status != Some(status) {
+            return refusal.into();
+        }
+        Error::forbidden(format!("{} {words}", self.settings.url)).with_source(Error::from(refusal))
+    }
+
+    /// A refusal of what is asked with `api_token`.
+    fn refused(&self, refusal: Refusal) -> Error {
+        match refusal.status {
+            Some(status @ StatusCode::UNAUTHORIZED) => {
+                self.said(refusal, status, "does not take api_token: it was revoked, has expired, or is no access token")
+            }
+            Some(status @ (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)) => self.said(
+                refusal,
+                status,
+                "does not let api_token see or do this: it needs the scope api, and the role Maintainer where the runner is",
+            ),
+            _ => refusal.into(),
+        }
+    }
+
+    async fn known(&self) -> Result<Known> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known.filter(|known| known.at.elapsed() < REMEMBERED) {
+            return Ok(known);
+        }
+        let id = self.verify(None).await?;
+        let runner: Runner =
+            self.api.get(&format!("api/v4/runners/{id}")).await.map_err(|refusal| self.refused(refusal))?;
+        let known = Known { at: Instant::now(), projects: self.projects_of(&runner).await?, runner };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
+        Ok(known)
+    }
+
+    /// The projects whose jobs the runner takes, as far as the token sees them.
+    async fn projects_of(&self, runner: &Runner) -> Result<Vec<Project>> {
+        let newest = format!("simple=true&archived=false&order_by=last_activity_at&sort=desc&per_page={PROJECTS}");
+        let lists = match runner.runner_type.as_str() {
+            "project_type" => return Ok(runner.projects.iter().take(PROJECTS).cloned().collect()),
+            "group_type" => {
+                let of = |group: &answers::Group| {
+                    format!("api/v4/groups/{}/projects?include_subgroups=true&{newest}", group.id)
+                };
+                runner.groups.iter().map(of).collect()
+            }
+            _ => vec![format!("api/v4/projects?{newest}")],
+        };
+        let mut projects = Vec::new();
+        for list in lists {
+            projects.extend(self.api.get::<Vec<Project>>(&list).await.map_err(|refusal| self.refused(refusal))?);
+        }
+        projects.truncate(PROJECTS);
+        Ok(projects)
+    }
+
+    /// What waits or runs of a project.
+    async fn jobs_of(&self, project: Project) -> Result<Vec<(Project, Job)>> {
+        let path = format!("api/v4/projects/{}/jobs?scope[]=pending&scope[]=running&per_page={PAGE}", project.id);
+        match self.api.get::<Vec<Job>>(&path).await {
+            Ok(jobs) => Ok(jobs.into_iter().map(|job| (project.clone(), job)).collect()),
+            // One of many, such as one without CI, is no reason to leave the others alone.
+            Err(refusal) if matches!(refusal.status, Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)) => {
+                debug!(forge = self.settings.name, "{} is left out: {refusal}", project.path_with_namespace);
+                Ok(Vec::new())
+            }
+            Err(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    /// The job that a slot was given last.
+    async fn last_job_of(&self, runner: i64, slot: &str) -> Result<Option<Job>> {
+        let path = format!("api/v4/runners/{runner}/jobs?system_id={slot}&order_by=id&sort=desc&per_page={NEWEST}");
+        let jobs: Vec<Job> = self.api.get(&path).await.map_err(|refusal| self.refused(refusal))?;
+        // RFC 3339 of one server: its order is that of its letters.
+        Ok(jobs.into_iter().max_by(|a, b| a.started_at.cmp(&b.started_at)))
+    }
+
+    async fn job(&self, job: &ForgeJob) -> Result<Job> {
+        self.api.get(&path_of(job)).await.map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Answers the job as it is then.
+    async fn cancel(&self, job: &ForgeJob, query: &str) -> Result<Job> {
+        let path = format!("{}/cancel{query}", path_of(job));
+        self.api.call(Method::POST, &path, None::<&()>).await.map_err(|refusal| self.refused(refusal))
+    }
+}
+
+fn path_of(job: &ForgeJob) -> String {
+    format!("api/v4/projects/{}/jobs/{}", segments(&job.repository).replace('/', "%2F"), job.id)
+}
+
+#[async_trait]
+impl Forge for GitLab {
+    async fn greet(&self) -> Result<String> {
+        let Known { runner, projects, .. } = self.known().await?;
+        let whose = runner.description.as_deref().filter(|text| !text.is_empty()).unwrap_or("without a description");
+        if runner.paused {
+            return Err(Error::unavailable(format!(
+                "the runner {} ({whose}) is paused at {}: no job is given to it",
+                runner.id, self.settings.url
+            )));
+        }
+        let tags = match (runner.tag_list.join(", "), runner.run_untagged) {
+            (tags, true) if tags.is_empty() => "jobs without tags".to_owned(),
+            (tags, true) => format!("jobs without tags, or of {tags}"),
+            (tags, false) => format!("jobs of the tags {tags}"),
+        };
+        Ok(format!(
+            "{} has the {} runner {} ({whose}) for {tags}: the jobs of {} projects are asked for, and each one gets gitlab-runner \
+             run-single in a slot of that runner",
+            self.settings.url,
+            runner.scope(),
+            runner.id,
+            projects.len(),
+        ))
+    }
+
+    async fn look(&self, registrations: &[Registration]) -> Result<Look> {
+        self.slots.are_used(registrations.iter().map(|registration| registration.scope.as_str()));
+        let Known { runner, projects, .. } = self.known().await?;
+        let found = stream::iter(projects).map(|project| self.jobs_of(project)).buffered(AT_ONCE);
+        let mut jobs: Vec<(Project, Job)> = found.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        jobs.sort_by_key(|(_, job)| job.id);
+        // A slot is no registration: nothing at GitLab can be gone of it.
+        let mut look = Look { registered: registrations.to_vec(), ..Look::default() };
+        for (project, job) in &jobs {
+            let is_its = |registration: &&Registration| job.system_id() == Some(&registration.scope);
+            if let Some(registration) = registrations.iter().find(is_its) {
+                let runner = Some(registration.name.clone());
+                look.running.push(RunningJob { job: job.of(project), runner, handle: None });
+            } else if job.status == "pending" && job.system_id().is_none() && runner.takes(&job.tag_list) {
+                // Tags are the runner's at GitLab, and every slot has all of them.
+                look.queued.push(QueuedJob { job: job.of(project), labels: Vec::new(), handle: None, since: None });
+            }
+        }
+        Ok(look)
+    }
+
+    /// There are none of launches: all share the one that is configured.
+    async fn registrations(&self, _: &str, _: Option<&Class>) -> Result<Vec<Registration>> {
+        Ok(Vec::new())
+    }
+
+    /// A slot, whose last job is noted, so that the next one can be told from it. A runner whose token is wrong would never end.
+    async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
+        let slot = self.slots.take(order.name);
+        let last = async { self.last_job_of(self.verify(Some(&slot)).await?, &slot).await };
+        let last = last.await.inspect_err(|_| self.slots.give_back(&slot))?;
+        let registration =
+            Registration { id: last.map_or(0, |job| job.id), name: order.name.to_owned(), scope: slot.clone() };
+        Ok(Minted { registration, credential: Secret::new(slot) })
+    }
+
+    async fn deregister(&self, registration: &Registration) -> Result<()> {
+        self.slots.give_back(&registration.scope);
+        Ok(())
+    }
+
+    async fn work_of(&self, registration: &Registration, _: Option<&ForgeJob>) -> Result<Option<ForgeJob>> {
+        let runner = self.known().await?.runner.id;
+        let last = self.last_job_of(runner, &registration.scope).await?.filter(|job| job.id != registration.id);
+        Ok(last.and_then(|job| Some(job.of(job.project.as_ref()?))))
+    }
+
+    /// GitLab would wait an hour for it. A job that waits for its runner to cancel it would wait for half of one.
+    async fn give_up(&self, job: &ForgeJob, _: &Secret, _: &str) -> Result<()> {
+        if self.cancel(job, "").await?.status != "canceling" {
+            return Ok(());
+        }
+        match self.cancel(job, "?force=true").await {
+            // By who may cancel and is no maintainer.
+            Err(error) if error.kind() == ErrorKind::Forbidden => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
+        Ok(self.job(job).await?.conclusion())
+    }
+
+    fn plan(&self, order: &Order<'_>, minted: &Minted) -> Plan {
+        let image = match order.steps {
+            Steps::In(image) => image,
+            // It is not let be configured.
+            Steps::Here => self.job_image(),
+        };
+        let config = config::of(order.name, &self.settings.url, &self.runner, image);
+        let path = format!("{FOLDER}/config.toml");
+        let arguments =
+            ["run-single", "--config", &path, "--runner", order.name, "--max-builds", "1", "--wait-timeout", WAIT];
+        Plan {
+            arguments: arguments.map(str::to_owned).to_vec(),
+            env: Vec::new(),
+            files: vec![
+                PlannedFile { name: "config.toml", content: config },
+                PlannedFile { name: ".runner_system_id", content: minted.credential.clone() },
+            ],
+        }
+    }
+
+    fn pause(&self, _: bool) -> Duration {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let projects = known.as_ref().map_or(0, |known| known.projects.len());
+        self.settings.poll_interval.max(PER_PROJECT * u32::try_from(projects).unwrap_or(u32::MAX))
+    }
+
+    fn farewell(&self) -> Option<Duration> {
+        Some(FAREWELL)
+    }
+
+    fn quit(&self) -> Quit {
+        Quit::Signalled("SIGQUIT")
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        &["/usr/bin/gitlab-runner", "/usr/local/bin/gitlab-runner"]
+    }
+
+    fn runner_image(&self) -> &'static str {
+        "docker.io/gitlab/gitlab-runner:latest"
+    }
+
+    fn job_image(&self) -> &'static str {
+        "docker.io/library/alpine:latest"
+    }
+}
