@@ -4,6 +4,7 @@
 //! BuildKit keeps its cache, its history and its clients' credentials in one pot for all who reach it, so each tenant has one of
 //! its own ([`slot`]).
 
+mod around;
 mod build;
 mod check;
 mod child;

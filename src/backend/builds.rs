@@ -1,6 +1,6 @@
 //! What a builder beside the engine needs of it and of the runtime: BuildKit, which keeps its own cache in our containerd.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -65,10 +65,40 @@ pub enum Wish<'a> {
     Push(&'a Reference),
 }
 
-/// Whom a builder builds for.
-pub trait BuildTenant: BuildImages + StepNetworks + BuildRules {}
+/// What the containers of a tenant find around them, and so the steps of its builds and its builder.
+pub trait BuildSurroundings: Send + Sync + 'static {
+    /// What that is.
+    fn around(&self) -> Around;
+}
 
-impl<T: BuildImages + StepNetworks + BuildRules> BuildTenant for T {}
+/// What is around steps and builders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Variables of steps, `NAME=VALUE`. What a step sets goes before.
+    pub env: Vec<String>,
+    /// Names that they know, with their addresses.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// A file that they have.
+    pub file: Option<AroundFile>,
+    /// Variables of the builder itself.
+    pub builder_env: Vec<String>,
+}
+
+/// A file for reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AroundFile {
+    /// On the machine.
+    pub source: PathBuf,
+    /// In a step.
+    pub destination: String,
+    /// Variables that name it there.
+    pub env: Vec<String>,
+}
+
+/// Whom a builder builds for.
+pub trait BuildTenant: BuildImages + StepNetworks + BuildRules + BuildSurroundings {}
+
+impl<T: BuildImages + StepNetworks + BuildRules + BuildSurroundings> BuildTenant for T {}
 
 /// How the names of images begin that were built without one; their digest follows.
 pub const DANGLING: &str = "moby-dangling@";

@@ -32,6 +32,8 @@ pub(super) struct Start {
     pub(super) log: PathBuf,
     /// Where it puts what is temporary, mounts among it.
     pub(super) temporary: PathBuf,
+    /// `NAME=VALUE`: beside what programs have that work for clients, and before it.
+    pub(super) env: Vec<String>,
     /// The network namespace from which it fetches, if that is not the machine's.
     pub(super) network: Option<File>,
     /// The cgroup in which it is: written to by a process, each of these files takes it in.
@@ -110,6 +112,7 @@ fn command(start: Start) -> io::Result<Command> {
     command.arg("--config").arg(&start.config);
     // It speaks to clouds and registries for its clients, and would use what it finds there.
     command.env_clear().envs(environment::handed_on(start.network.is_some()));
+    command.envs(start.env.iter().filter_map(|variable| variable.split_once('=')));
     command.env("TMPDIR", &start.temporary).env("HOME", &start.temporary);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // A group of its own: Ctrl-C at our terminal must end it after us, not beside us.

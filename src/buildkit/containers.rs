@@ -1,15 +1,19 @@
 //! The containers in which buildkitd runs a build's steps: whatever it was told, they are put where the tenant's containers belong.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use containerd_client::services::v1::{Container, container::Runtime};
 use prost_types::Any;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{check, steps::Connected};
+use super::{
+    around::{self, Names},
+    check,
+    steps::Connected,
+};
 use crate::{
-    backend::builds::BuildPlace,
+    backend::builds::{Around, BuildPlace},
     model::{
         Error, Result,
         container::{HostConfig, Ulimit},
@@ -30,19 +34,30 @@ const NOFILE: i64 = 1024;
 pub(super) struct Walls {
     runtime: Runtime,
     cgroup: Box<dyn Fn(&ContainerId) -> String + Send + Sync>,
-    /// Folders of the builder itself, of which its containers may have something.
-    folders: Vec<PathBuf>,
+    /// Folders of the builder itself, of which its containers may have something: its cache, and where it runs.
+    folders: [PathBuf; 2],
 }
 
 impl Walls {
     /// Under the default runtime of a place; `cgroup` says where a container's is.
     pub(super) fn new(
         place: &BuildPlace,
-        folders: Vec<PathBuf>,
+        folders: [PathBuf; 2],
         cgroup: impl Fn(&ContainerId) -> String + Send + Sync + 'static,
     ) -> Self {
         let options = place.shim_options.clone().map(|(type_url, value)| Any { type_url, value });
         Self { runtime: Runtime { name: place.shim.clone(), options }, cgroup: Box::new(cgroup), folders }
+    }
+
+    /// Where a container finds the names that its tenant knows.
+    fn names(&self, id: &str) -> Names<'_> {
+        let [root, run] = &self.folders;
+        Names { root, file: run.join(format!("hosts.{}", name_of(id))) }
+    }
+
+    /// Takes away what a container had of us.
+    pub(super) fn forget(&self, id: &str) {
+        let _it_had_none = fs::remove_file(self.names(id).file);
     }
 }
 
@@ -91,7 +106,7 @@ pub(super) fn wish(container: &Container) -> Result<HostConfig> {
 }
 
 /// Puts a container there before it is made.
-pub(super) fn put_behind(walls: &Walls, container: &mut Container, network: &Network) -> Result<()> {
+pub(super) fn put_behind(walls: &Walls, container: &mut Container, network: &Network, around: &Around) -> Result<()> {
     let step = match network {
         Network::Step(step) => Some(step.network()),
         Network::None | Network::Host(_) => None,
@@ -118,6 +133,7 @@ pub(super) fn put_behind(walls: &Walls, container: &mut Container, network: &Net
             mount["source"] = json!(step.resolv_conf);
         }
     }
+    around::lay(&mut spec, around, &walls.names(&container.id))?;
     let value = serde_json::to_vec(&spec).expect("it was JSON before");
     container.spec.as_mut().expect("it was parsed").value = value;
     Ok(())
@@ -146,7 +162,7 @@ mod tests {
             shim: "io.containerd.runc.v2".to_owned(),
             shim_options: Some(("options".to_owned(), b"ours".to_vec())),
         };
-        Walls::new(&place, Vec::new(), |id| format!("/ringer/job/{id}"))
+        Walls::new(&place, ["/root", "/run"].map(PathBuf::from), |id| format!("/ringer/job/{id}"))
     }
 
     /// A plain step with what is laid over it.
@@ -169,7 +185,7 @@ mod tests {
     fn cgroup_and_runtime_are_ours_whatever_was_asked() {
         let mut container =
             step(&json!({"process": {"args": ["true"]}, "linux": {"cgroupsPath": "/buildkit/step", "x": 1}}));
-        put_behind(&walls(), &mut container, &Network::None).unwrap();
+        put_behind(&walls(), &mut container, &Network::None, &Around::default()).unwrap();
         let runtime = container.runtime.unwrap();
         assert_eq!(
             (runtime.name.as_str(), runtime.options.unwrap().value),
@@ -195,7 +211,7 @@ mod tests {
         assert_eq!(network(&asked(Value::Null)).unwrap(), Wanted::Host);
         let put = |given: Network| {
             let mut container = plugins();
-            put_behind(&walls(), &mut container, &given).unwrap();
+            put_behind(&walls(), &mut container, &given, &Around::default()).unwrap();
             parsed(&container).unwrap()
         };
         let ours = put(Network::Step(Connected::for_test("/ours", "/resolv")));
@@ -221,8 +237,8 @@ mod tests {
         let spec = |value: &[u8]| Some(Any { type_url: "spec".to_owned(), value: value.to_vec() });
         for value in [&b"{}"[..], b"[]", b"no JSON"] {
             let mut container = Container { spec: spec(value), ..Container::default() };
-            assert!(put_behind(&walls(), &mut container, &Network::None).is_err());
+            assert!(put_behind(&walls(), &mut container, &Network::None, &Around::default()).is_err());
         }
-        assert!(put_behind(&walls(), &mut Container::default(), &Network::None).is_err());
+        assert!(put_behind(&walls(), &mut Container::default(), &Network::None, &Around::default()).is_err());
     }
 }

@@ -197,7 +197,7 @@ impl Facade {
             Wanted::Host => Network::Host(self.tenant.host().await?),
             Wanted::Tenants => Network::Step(self.steps.connect(&container.id).await?),
         };
-        containers::put_behind(&self.walls, container, &network)?;
+        containers::put_behind(&self.walls, container, &network, &self.tenant.around())?;
         let answer = upstream.call(with(head, &create.encode_to_vec())).await;
         let is_made = answer.headers().get("grpc-status").is_none_or(|status| status == "0");
         if let (Network::Step(step), true) = (network, is_made) {
@@ -210,6 +210,7 @@ impl Facade {
         let (head, message) = hold(call).await?;
         let DeleteContainerRequest { id } = decode(message.clone())?;
         let answer = upstream.call(with(head, &message)).await;
+        self.walls.forget(&id);
         self.steps.release(&id).await;
         Ok(answer)
     }

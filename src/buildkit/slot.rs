@@ -84,7 +84,7 @@ impl Slot {
     ) -> Self {
         let (cgroups, whose) = (runtime.clone(), tenant.clone());
         let remains = Remains::of(options, runtime, tenant);
-        let own = vec![remains.folders.root.clone(), remains.folders.run.clone()];
+        let own = [remains.folders.root.clone(), remains.folders.run.clone()];
         let known = Arc::new(Known::of(of.clone()));
         let facade = Facade {
             results: known.results.clone(),
@@ -157,6 +157,7 @@ impl Slot {
             config,
             log: self.remains.folders.log(),
             temporary: self.remains.folders.temporary(),
+            env: self.facade.tenant.around().builder_env,
             network,
             cgroup: self.remains.open_cgroup()?,
         })

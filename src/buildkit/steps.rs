@@ -100,7 +100,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         backend::{
-            builds::{BuildImages, BuildRules, StepNetworks, Wish},
+            builds::{Around, BuildImages, BuildRules, BuildSurroundings, StepNetworks, Wish},
             images::ImageRecord,
         },
         model::{
@@ -124,6 +124,12 @@ pub(super) mod tests {
         /// How many images were named.
         pub fn named(&self) -> usize {
             lock(&self.0).iter().filter(|line| line.starts_with("name ")).count()
+        }
+    }
+
+    impl BuildSurroundings for Tenant {
+        fn around(&self) -> Around {
+            Around::default()
         }
     }
 

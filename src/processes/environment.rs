@@ -15,6 +15,12 @@ pub fn handed_on(in_job: bool) -> Vec<(&'static str, OsString)> {
     PLAIN.into_iter().filter_map(set).chain(proxies).collect()
 }
 
+/// Whether a variable (`NAME=VALUE`) names a proxy, or what is reached without.
+pub fn is_of_proxies(variable: &str) -> bool {
+    let name = variable.split('=').next().unwrap_or_default();
+    PROXIES.contains(&name) || name.eq_ignore_ascii_case("no_proxy")
+}
+
 /// Whether one of our proxies is at the machine's loopback.
 pub fn has_proxy_at_loopback() -> bool {
     PROXIES.into_iter().filter_map(std::env::var_os).any(|proxy| is_at_loopback(&proxy))

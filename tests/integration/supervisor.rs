@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
+    builder::{self, Buildx, processes_with, said},
     daemon::Daemon,
     forge::{Gitea, Images, LONG, TLS_NAME, USER, WORKFLOW},
     launches::{self, is_ended},
@@ -248,6 +249,41 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     assert!(!text.contains(lab.gitea.token()), "{text}");
 }
 
+/// Builds in the job that runs, whose builder and steps know what its containers know, and lets it go on.
+async fn built_within(lab: &Lab, cli: &Buildx, knows_all: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (host, container) = loop {
+        assert!(Instant::now() < deadline, "no step runs:\n{}", lab.daemon.log());
+        let listed = lab.daemon.ringer(&["job", "ls", "--json"]).output().expect("ringer runs").stdout;
+        let listed: Value = serde_json::from_slice(&listed).expect("jobs as JSON");
+        if let Some(host) = listed[0]["docker_host"].as_str() {
+            let running = said(&mut cli.docker(host, &["ps", "-q", "--no-trunc"])).text;
+            if let Some(container) = running.lines().next() {
+                break (host.to_owned(), container.to_owned());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let steps = format!("FROM {}\nRUN {knows_all}\n", lab.images.job());
+    let context = cli.context("within", &[("Dockerfile", &steps)]);
+    let built = said(&mut cli.docker(&host, &["build", "-t", "built", context.to_str().unwrap()]));
+    assert!(built.succeeded, "{}\n{}", built.text, lab.daemon.log());
+    let env = said(&mut cli.docker(&host, &["image", "inspect", "--format={{.Config.Env}}", "built"])).text;
+    assert!(!env.contains("proxy") && !env.contains("SSL_CERT"), "{env}");
+    // What it fetches itself goes by the proxy, at which nobody listens.
+    let context = cli.context("fetching", &[("Dockerfile", "FROM scratch\nADD http://files.test/x /\n")]);
+    let fetched = said(&mut cli.docker(&host, &["build", context.to_str().unwrap()]));
+    assert!(fetched.text.contains("proxyconnect") && fetched.text.contains(":3128"), "{}", fetched.text);
+    let own = processes_with(&format!("--config {}", lab.daemon.folder().join("run/buildkit").display()));
+    let env = std::fs::read_to_string(format!("/proc/{}/environ", own[0])).unwrap();
+    assert!(
+        env.split('\0').any(|variable| variable.starts_with("SSL_CERT_FILE=") && variable.ends_with(".pem")),
+        "{env}"
+    );
+    let told = said(&mut cli.docker(&host, &["exec", &container, "touch", "/tmp/built"]));
+    assert!(told.succeeded, "{}", told.text);
+}
+
 /// What people have first: a name that only their own network knows, and a certificate that they have signed themselves. The forge, the
 /// runner and steps know both, and the proxies.
 #[tokio::test]
@@ -263,16 +299,18 @@ async fn a_forge_of_ones_own_name_and_authority_is_trusted_by_all() {
     let own = config(&gitea, gitea.token(), &images, &trusted).replace(&gitea.url(), &tls.url());
     let stranger = own.replace("ca_file", "# ca_file").replace("'lab'", "'nobody'");
     let section = |name: &str, text: String| text.replacen("[gitea]\n", &format!("[[gitea]]\nname = '{name}'\n"), 1);
-    let text = format!("{}{}", section("own", own), section("stranger", stranger));
+    let Some((cli, buildkitd)) = Buildx::new().zip(builder::flag()) else { return };
+    let buildkitd = buildkitd.trim_start_matches("--buildkitd=");
+    let text = format!("[daemon]\nbuildkitd = '{buildkitd}'\n{}{}", section("own", own), section("stranger", stranger));
     let daemon = Daemon::launching(gitea.place(), &text).await;
     let lab = Lab { daemon, images, gitea };
-    let steps = LONG.replace(
-        "echo begun; sleep 1000",
-        &format!(
-            "grep -q {address} /etc/hosts && cmp \"$SSL_CERT_FILE\" \"$NODE_EXTRA_CA_CERTS\" && grep -c BEGIN \"$SSL_CERT_FILE\" && test \"$http_proxy $NO_PROXY\" = \"http://{address}:3128 localhost,{TLS_NAME}\""
-        ),
+    let knows_all = format!(
+        "grep -q {address} /etc/hosts && cmp \"$SSL_CERT_FILE\" \"$NODE_EXTRA_CA_CERTS\" && grep -c BEGIN \"$SSL_CERT_FILE\" && test \"$http_proxy $NO_PROXY\" = \"http://{address}:3128 localhost,{TLS_NAME}\""
     );
+    let until_built = "while ! test -e /tmp/built; do sleep 0.1; done";
+    let steps = LONG.replace("echo begun; sleep 1000", &format!("{knows_all} && {until_built}"));
     let commit = lab.gitea.repository("trusted", &[(WORKFLOW, &steps)]).await;
+    built_within(&lab, &cli, &knows_all).await;
     let jobs = lab.gitea.until_jobs("trusted", &commit, 1, "completed").await;
     assert_eq!(jobs[0]["conclusion"], "success", "{}", lab.gitea.job_log("trusted", &jobs[0]).await);
     lab.until_all_ended(1).await;

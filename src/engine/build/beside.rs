@@ -11,7 +11,9 @@ use async_trait::async_trait;
 
 use crate::{
     backend::{
-        builds::{BuildImages, BuildRules, BuildTenant, LENT, StepNetwork, StepNetworks, Wish},
+        builds::{
+            Around, BuildImages, BuildRules, BuildSurroundings, BuildTenant, LENT, StepNetwork, StepNetworks, Wish,
+        },
         images::ImageRecord,
     },
     engine::Engine,
@@ -87,6 +89,12 @@ impl BuildRules for OfTenant {
             Wish::Steps(host_config) => Asked::Build(host_config),
             Wish::Push(reference) => Asked::Push(reference),
         })
+    }
+}
+
+impl BuildSurroundings for OfTenant {
+    fn around(&self) -> Around {
+        self.engine.around_builds(&self.tenant)
     }
 }
 

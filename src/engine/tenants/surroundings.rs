@@ -11,13 +11,16 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    backend::builds::{Around, AroundFile},
     engine::Engine,
     model::{
         Result,
         container::{ContainerRecord, MountKind, MountPoint},
         error::Context,
+        id::TenantId,
         job::Surroundings,
     },
+    processes::environment,
 };
 
 /// Where the certificates are in a container: `/dev` is no part of its image, so that nothing of it is left in a layer.
@@ -31,15 +34,38 @@ const READ_BY: [&str; 5] =
 const MACHINES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
+fn naming(file: &str) -> [String; READ_BY.len()] {
+    READ_BY.map(|name| format!("{name}={file}"))
+}
+
 impl Engine {
     /// Variables of a container's tenant, which its own go before.
     pub(crate) fn given_variables(&self, record: &ContainerRecord) -> Vec<String> {
         let Ok(tenant) = self.tenants.get(&record.tenant) else { return Vec::new() };
         let mut variables = tenant.surroundings().env.clone();
         if self.authorities_for(record).is_some() {
-            variables.extend(READ_BY.map(|name| format!("{name}={AUTHORITIES}")));
+            variables.extend(naming(AUTHORITIES));
         }
         variables
+    }
+
+    /// What steps of a tenant's builds have of the same. The builder itself, which fetches, has the proxies, and knows the authorities.
+    pub(crate) fn around_builds(&self, tenant: &TenantId) -> Around {
+        let Ok(tenant) = self.tenants.get(tenant) else { return Around::default() };
+        let given = tenant.surroundings();
+        let source = given.authorities.as_ref().map(|pem| self.authorities_file(pem));
+        let proxies = given.env.iter().filter(|variable| environment::is_of_proxies(variable)).cloned();
+        let authorities = source.iter().flat_map(|file| naming(&file.display().to_string()));
+        Around {
+            env: given.env.clone(),
+            hosts: given.hosts.clone(),
+            builder_env: proxies.chain(authorities).collect(),
+            file: source.map(|source| AroundFile {
+                source,
+                destination: AUTHORITIES.to_owned(),
+                env: naming(AUTHORITIES).to_vec(),
+            }),
+        }
     }
 
     /// What is mounted into a container beside what it asks for.
