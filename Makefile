@@ -1,6 +1,6 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo check test deny compat bench api-spec picture build install
+.PHONY: demo check test soak deny compat bench api-spec picture build install
 
 ## a whole CI job on ringer, from nothing
 demo:
@@ -13,6 +13,11 @@ check:
 ## everything that is tested: unit, contract, integration, real clients and agents
 test:
 	@scripts/test
+
+## 500 short jobs, eight at a time, whose owners are killed: what the daemon takes must not grow; a shorter one is in `make test`
+soak:
+	@scripts/install --tests
+	RINGER_TEST_SOAK=500 cargo test --locked --test integration soak -- --nocapture
 
 ## licences, sources and forbidden crates, as deny.toml says; installs cargo-deny if it is absent
 deny:

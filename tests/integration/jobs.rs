@@ -8,6 +8,7 @@ mod fetches;
 mod limits;
 mod overview;
 pub mod remains;
+mod soak;
 
 use std::{
     path::PathBuf,
