@@ -76,7 +76,8 @@ pub struct ImageStore {
     /// By digest and by chain id: one task at a time fetches a blob or unpacks a layer.
     locks: KeyedLocks,
     /// Taken to change names: a tag that moves leaves its old image without name, which two at once would get wrong.
-    names: tokio::sync::Mutex<()>,
+    /// Of each tenant its own: nobody waits while another's images are pruned.
+    names: KeyedLocks,
     pulls: pull::Pulls,
     /// Taken by whoever lets go of what is kept for other jobs.
     trimming: tokio::sync::Mutex<()>,
@@ -122,7 +123,7 @@ impl ImageStore {
             registry: Arc::new(registry),
             trees: tree::Trees::default(),
             locks: KeyedLocks::default(),
-            names: tokio::sync::Mutex::default(),
+            names: KeyedLocks::default(),
             pulls: pull::Pulls::default(),
             trimming: tokio::sync::Mutex::default(),
             patience: known::Patience::default(),

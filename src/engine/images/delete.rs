@@ -43,7 +43,7 @@ impl Engine {
     pub async fn image_delete(&self, scope: &Scope, image: &str, options: DeleteOptions) -> Result<Vec<Deleted>> {
         let (engine, scope, image) = (self.clone(), scope.clone(), image.to_owned());
         self.run("image_delete", async move {
-            let _lock = engine.images.names.lock().await;
+            let _lock = engine.images.names.lock(scope.tenant().as_str()).await;
             let found = engine.images.find(scope.tenant(), &image).await?;
             match found.named.clone() {
                 Some(name) => engine.delete_name(&scope, &found, &name, options).await,

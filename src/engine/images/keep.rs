@@ -155,7 +155,7 @@ impl ImageStore {
         target: &Descriptor,
         held: Held,
     ) -> Result<bool> {
-        let _lock = self.names.lock().await;
+        let _lock = self.names.lock(tenant.as_str()).await;
         let name = name.to_string();
         let labels = self.hold(tenant, target, held).await?;
         let before = self.backend.get_image(tenant, &name).await?;
@@ -178,7 +178,7 @@ impl ImageStore {
 
     /// Keeps an image that has no name, unless it has one.
     pub(crate) async fn keep_nameless(&self, tenant: &TenantId, target: &Descriptor, held: Held) -> Result<()> {
-        let _lock = self.names.lock().await;
+        let _lock = self.names.lock(tenant.as_str()).await;
         let labels = self.hold(tenant, target, held).await?;
         let records = self.backend.list_images(tenant).await?;
         if records.iter().any(|record| record.target.digest == target.digest) {

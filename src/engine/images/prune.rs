@@ -45,7 +45,7 @@ impl Engine {
         dangling: bool,
         until: Option<Timestamp>,
     ) -> Result<Pruned> {
-        let _lock = self.images.names.lock().await;
+        let _lock = self.images.names.lock(scope.tenant().as_str()).await;
         let mut before = Vec::new();
         for found in self.images.all_with_steps(scope).await? {
             let tree = self.images.tree(&found).await?;
