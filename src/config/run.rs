@@ -18,7 +18,7 @@ use ringer::{
 use serde::Deserialize;
 
 use self::{
-    forges::{ActSection, GithubSection, GitlabSection, check_url},
+    forges::{ActSection, GithubSection, GitlabSection, WoodpeckerSection, check_url},
     many::Many,
     secrets::Told,
 };
@@ -37,6 +37,7 @@ struct RunFile {
     gitea: Many<ActSection>,
     github: Many<GithubSection>,
     gitlab: Many<GitlabSection>,
+    woodpecker: Many<WoodpeckerSection>,
 }
 
 /// `[http]`: the listener that only tells, and takes webhooks.
@@ -136,7 +137,10 @@ impl RunFile {
         for (number, section) in self.github.0.iter().enumerate() {
             settings.forges.push(section.settings(number, &images)?);
         }
-        if settings.forges.is_empty() && !images.of_repositories.is_empty() && !self.gitlab.0.is_empty() {
+        if settings.forges.is_empty()
+            && !images.of_repositories.is_empty()
+            && !(self.gitlab.0.is_empty() && self.woodpecker.0.is_empty())
+        {
             return Err(Error::invalid(
                 "[runner] images of repositories: no forge here can bind a runner to a repository, so that nobody knows whose job it \
                  gets before it has one: a job's own image: says it",
@@ -144,6 +148,9 @@ impl RunFile {
         }
         let of_all = Images { of_repositories: BTreeMap::new(), ..images };
         for (number, section) in self.gitlab.0.iter().enumerate() {
+            settings.forges.push(section.settings(number, &of_all)?);
+        }
+        for (number, section) in self.woodpecker.0.iter().enumerate() {
             settings.forges.push(section.settings(number, &of_all)?);
         }
         if settings.forges.is_empty() {

@@ -7,6 +7,7 @@ mod github;
 mod gitlab;
 mod http;
 mod server;
+mod woodpecker;
 
 use std::{sync::Arc, time::Duration};
 
@@ -135,6 +136,8 @@ pub enum Quit {
     Ended,
     /// It is sent this signal, does the job that it may have been given meanwhile, and ends by itself.
     Signalled(&'static str),
+    /// The forge is told to give it none ([`Forge::keep_idle`]), and it ends by itself.
+    Told,
 }
 
 /// A forge. Every call is bounded in time and in what it reads.
@@ -184,6 +187,16 @@ pub trait Forge: Send + Sync + 'static {
         Quit::Ended
     }
 
+    /// Gives a runner that waits nothing any more, where that is how it quits.
+    async fn keep_idle(&self, _: &Registration) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the end of a runner's log tells of the configuration, if it has had no job and that is why.
+    fn explain(&self, _: &str) -> Option<String> {
+        None
+    }
+
     /// What the runner is made of.
     fn shape(&self) -> Shape {
         Shape::Program
@@ -206,5 +219,6 @@ pub fn connect(settings: &ForgeSettings) -> Result<Arc<dyn Forge>> {
         Kind::Gitea => Arc::new(gitea::Gitea::new(settings)?),
         Kind::Github(github) => Arc::new(github::GitHub::new(settings, github)?),
         Kind::Gitlab(gitlab) => Arc::new(gitlab::GitLab::new(settings, gitlab)?),
+        Kind::Woodpecker(server) => Arc::new(woodpecker::Woodpecker::new(settings, server)?),
     })
 }

@@ -113,14 +113,21 @@ impl Launch {
     /// Keeps its runner, which has no job as far as we know, from taking one.
     pub async fn quit(self: Arc<Self>, pool: Arc<Pool>, why: String) {
         let record = self.record();
-        let (Quit::Signalled(signal), Stage::Waiting, Some(job)) = (pool.forge.quit(), &record.stage, &record.tenant)
+        let (Stage::Waiting, Some(job), Some(registration)) = (&record.stage, &record.tenant, &record.registration)
         else {
             self.tell_to_end(why);
             return;
         };
         let _the_first_stays = self.quits.set(why.clone());
-        let sent = async { Runner::of(&pool.shared, job)?.signal(signal).await };
-        if let Err(error) = sent.await {
+        let told = async {
+            match pool.forge.quit() {
+                Quit::Ended => self.tell_to_end(why.clone()),
+                Quit::Signalled(signal) => Runner::of(&pool.shared, job)?.signal(signal).await?,
+                Quit::Told => pool.forge.keep_idle(registration).await?,
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = told.await {
             warn!(launch = record.name, "telling {} to take no job any more: {}", record.name, error.chain());
             self.tell_to_end(why);
         }
@@ -181,10 +188,11 @@ impl Launch {
             }
         };
         let is_failure = ended.is_err();
+        let is_hopeless = ended.as_ref().is_err_and(|error| error.kind() == ErrorKind::InvalidParameter);
         let words = ended.unwrap_or_else(|error| error.chain());
         if is_failure {
             warn!(launch = self.record().name, "launching {}: {words}", self.record().name);
-            pool.has_failed(&self);
+            pool.has_failed(&self, is_hopeless);
         }
         self.clean_up(&pool, words).await;
         pool.has_ended(&self, is_failure);
@@ -239,9 +247,7 @@ impl Launch {
                 Ok("no job came, and the runner has ended: it waited long enough, or the forge has taken its registration back".to_owned())
             }
             // The next of its kind would end in the same way.
-            (Ended::ByItself(code), None) => Err(Error::unavailable(format!(
-                "the runner has ended with exit code {code} and has had no job: its log tells why"
-            ))),
+            (Ended::ByItself(code), None) => Err(why_without_job(pool, &record.name, code).await),
         }
     }
 
@@ -436,6 +442,17 @@ impl Launch {
             Ok(None) => format!("{why}; the forge says of the job that it still runs"),
             Err(error) => format!("{why}; the forge does not say how the job ended: {}", error.chain()),
         }
+    }
+}
+
+/// Why a runner has ended that has had no job.
+async fn why_without_job(pool: &Pool, name: &str, code: i64) -> Error {
+    let log = log::end_of(pool.shared.log_path(name)).await.unwrap_or_default();
+    match pool.forge.explain(&log) {
+        Some(words) => Error::invalid(words),
+        None => Error::unavailable(format!(
+            "the runner has ended with exit code {code} and has had no job: its log tells why"
+        )),
     }
 }
 

@@ -294,10 +294,12 @@ impl Pool {
     }
 
     /// A launch has failed: the next of its class waits. Said before it is cleaned up after, when it counts as none any more.
-    pub fn has_failed(&self, launch: &Launch) {
+    /// One that cannot go well before somebody has changed something waits for longest at once.
+    pub fn has_failed(&self, launch: &Launch, is_hopeless: bool) {
         let (mut holds, class) = (lock(&self.holds), launch.record().class.without_handle());
         let failures = holds.get(&class).map_or(0, |hold| hold.failures) + 1;
-        let pause = (HOLDS.0 * 2u32.saturating_pow(failures.min(16) - 1)).min(HOLDS.1);
+        let growing = (HOLDS.0 * 2u32.saturating_pow(failures.min(16) - 1)).min(HOLDS.1);
+        let pause = if is_hopeless { HOLDS.1 } else { growing };
         if failures > 1 {
             error!(
                 forge = self.settings.name,

@@ -65,10 +65,10 @@ pub struct Registration {
 pub struct ForgeJob {
     /// The forge's number of it.
     pub id: i64,
-    /// Forgejo's number of the workflow's run that it is part of.
+    /// Forgejo's number of the workflow's run that it is part of, Woodpecker's of the pipeline.
     #[serde(default)]
     pub run: Option<i64>,
-    /// Forgejo's number of what a runner does for it.
+    /// Forgejo's number of what a runner does for it, Woodpecker's of the repository.
     #[serde(default)]
     pub task: Option<i64>,
     /// `owner/name`.

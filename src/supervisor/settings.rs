@@ -32,6 +32,17 @@ pub enum Kind {
     Github(Github),
     /// GitLab.
     Gitlab(Gitlab),
+    /// Woodpecker.
+    Woodpecker(Woodpecker),
+}
+
+/// What only Woodpecker has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Woodpecker {
+    /// Where agents connect to, `HOST:PORT`.
+    pub address: String,
+    /// Whether that is with TLS.
+    pub secure: bool,
 }
 
 /// What only GitLab has.
@@ -90,6 +101,7 @@ impl Kind {
             Self::Gitea => "gitea",
             Self::Github(_) => "github",
             Self::Gitlab(_) => "gitlab",
+            Self::Woodpecker(_) => "woodpecker",
         }
     }
 }
@@ -187,7 +199,7 @@ impl ForgeSettings {
                 Kind::Github(github) => Some(Secret::new(github.api.clone())),
                 // Jobs of another runner are not found by this one's.
                 Kind::Gitlab(gitlab) => Some(gitlab.runner.clone()),
-                Kind::Forgejo | Kind::Gitea => None,
+                Kind::Forgejo | Kind::Gitea | Kind::Woodpecker(_) => None,
             };
             let owner = settings.owner.as_ref().map(|owner| owner.to_lowercase());
             (settings.kind.word(), settings.url.clone(), at, owner)

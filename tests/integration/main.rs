@@ -27,6 +27,7 @@ mod supervisor_forgejo;
 mod supervisor_github;
 mod supervisor_gitlab;
 mod supervisor_life;
+mod supervisor_woodpecker;
 mod support;
 mod system;
 mod tcp;

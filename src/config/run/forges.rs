@@ -22,7 +22,7 @@ use ringer::{
 };
 use serde::Deserialize;
 
-pub use self::{github::GithubSection, gitlab::GitlabSection};
+pub use self::{github::GithubSection, gitlab::GitlabSection, woodpecker::WoodpeckerSection};
 use super::secrets::{OwnedTold, Told};
 use crate::cli::values::{Bytes, Cpus, Seconds};
 
@@ -111,6 +111,7 @@ macro_rules! section {
 
 mod github;
 mod gitlab;
+mod woodpecker;
 
 section! {
     /// `[forgejo]`, `[gitea]`: forges whose runners are of the act family.

@@ -3,17 +3,23 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::Pool;
-use crate::model::{
-    Result,
-    error::Context,
-    network::{Opening, Protocol},
+use crate::{
+    model::{
+        Result,
+        error::Context,
+        network::{Opening, Protocol},
+    },
+    supervisor::settings::Kind,
 };
 
 impl Pool {
-    /// The forge's own addresses, and those of its proxies: a job reaches them although they may be this machine's.
+    /// The forge's own addresses, that which its agents connect to if it has such a one, and those of its proxies: a job reaches them although they may be this machine's.
     pub async fn openings(&self) -> Result<BTreeSet<Opening>> {
         let proxies = [&self.settings.proxies.http, &self.settings.proxies.https];
         let mut openings = self.addresses_of(&self.settings.url).await?;
+        if let Kind::Woodpecker(server) = &self.settings.kind {
+            openings.extend(self.addresses_of(&format!("http://{}", server.address)).await?);
+        }
         for proxy in proxies.into_iter().flatten() {
             openings.extend(self.addresses_of(proxy.reveal()).await.map_err(|error| error.context("a proxy"))?);
         }

@@ -42,6 +42,12 @@ impl Images {
         Some(Self::of(place, &["busybox", "web", "gitlab-runner"]).await)
     }
 
+    /// The same with the image of Woodpecker's agent.
+    pub async fn with_woodpecker_agent(place: &Place) -> Option<Self> {
+        part("RINGER_TEST_WOODPECKER_AGENT")?;
+        Some(Self::of(place, &["busybox", "web", "woodpecker-agent"]).await)
+    }
+
     /// The same, whose registry asks for the user `ringer` and the password `secret`.
     pub async fn with_forgejo_runner_and_password(place: &Place) -> Option<Self> {
         part("RINGER_TEST_GITEA_RUNNER")?;
@@ -76,6 +82,11 @@ impl Images {
     /// The image of GitLab's runner.
     pub fn gitlab_runner(&self) -> String {
         format!("{}/ringer/gitlab-runner", self.address)
+    }
+
+    /// The image of Woodpecker's agent.
+    pub fn woodpecker_agent(&self) -> String {
+        format!("{}/ringer/woodpecker-agent", self.address)
     }
 
     /// The image of GitHub's runner.

@@ -1,0 +1,3 @@
+module ringer/forges/woodpecker-agent
+
+go 1.26

@@ -1,0 +1,234 @@
+//! `ringer run` on a stand-in of Woodpecker's server, with a stand-in of its agent: one agent and token for each workflow.
+
+use std::{collections::BTreeSet, process::Command};
+
+use serde_json::Value;
+
+use crate::support::{
+    daemon::Daemon,
+    forge::Images,
+    launches,
+    woodpecker::{NARROW_TOKEN, REPOSITORY, Step, TOKEN, Woodpecker},
+};
+
+/// A step that does not end by itself.
+const LONG: &str = "echo begun; sleep 1000";
+
+/// The forge, what its agents are made of, and the daemon that launches them.
+struct Lab {
+    daemon: Daemon,
+    images: Images,
+    woodpecker: Woodpecker,
+}
+
+impl Lab {
+    /// `None` where a part is absent, which CI does not let pass. `more` is added to the forge's section.
+    async fn start(more: &str) -> Option<Self> {
+        let woodpecker = Woodpecker::start();
+        let images = Images::with_woodpecker_agent(woodpecker.place()).await?;
+        let daemon = Daemon::launching(woodpecker.place(), &config(&woodpecker, TOKEN, &images, more)).await;
+        Some(Self { daemon, images, woodpecker })
+    }
+
+    fn step(&self, command: &str) -> Step {
+        Step::of("step", &self.images.job(), command)
+    }
+
+    fn push(&self, name: &str, command: &str) -> i64 {
+        self.woodpecker.push(name, vec![self.step(command)])
+    }
+
+    /// Waits until a workflow runs.
+    async fn run_long_workflow(&self) -> i64 {
+        let workflow = self.push("long", LONG);
+        self.woodpecker.until(workflow, "running").await;
+        launches::until(&self.daemon, "running", |launches| launches[0]["state"] == "running").await;
+        workflow
+    }
+
+    fn told(&self) -> String {
+        let output = self.daemon.ringer(&["jobs"]).output().expect("ringer runs").stdout;
+        String::from_utf8_lossy(&output).into_owned()
+    }
+
+    fn is_clean(&self) {
+        assert_eq!(self.woodpecker.agents(), Vec::<String>::new());
+        launches::none_is_left(&self.daemon);
+    }
+}
+
+fn config(woodpecker: &Woodpecker, token: &str, images: &Images, more: &str) -> String {
+    let (server, url, agent) = (woodpecker.server(), woodpecker.url(), images.woodpecker_agent());
+    format!("[woodpecker]\nserver = '{server}'\nurl = '{url}'\ntoken = '{token}'\nrunner_image = '{agent}'\n{more}\n")
+}
+
+#[tokio::test]
+async fn each_workflow_gets_an_agent_and_no_row_is_left() {
+    let Some(lab) = Lab::start("labels = ['gpu=yes']").await else { return };
+    let two = |number: usize| {
+        let other = Step::of("other", &lab.images.web(), "cat /woodpecker/src/note; test -d /www");
+        vec![lab.step(&format!("test -S /var/run/docker.sock; echo this is {number} > note")), other]
+    };
+    let all: Vec<i64> = (0..6).map(|number| lab.woodpecker.push(&format!("workflow-{number}"), two(number))).collect();
+    let foreign = lab.woodpecker.world().push("foreign", &[("platform", "windows/amd64")], vec![lab.step("true")]);
+    for (number, workflow) in all.iter().enumerate() {
+        let log = lab.woodpecker.until(*workflow, "success").await;
+        assert!(log.contains(&format!("this is {number}")), "two images share a workspace: {log}");
+    }
+    // Afterwards: one that waits for it may be given any of the others.
+    launches::until_all_ended(&lab.daemon, 6).await;
+    let gpu = lab.woodpecker.world().push("gpu", &[("gpu", "yes")], vec![lab.step("echo fast")]);
+    assert!(lab.woodpecker.until(gpu, "success").await.contains("fast"));
+    let ended = launches::until_all_ended(&lab.daemon, 7).await;
+    assert_eq!(ended.len(), 7, "{ended:#?}");
+    assert!(
+        ended.iter().all(|launch| launch["outcome"] == "success" && launch["repository"] == REPOSITORY),
+        "{ended:#?}"
+    );
+    let names: BTreeSet<&str> = ended.iter().filter_map(|launch| launch["job"].as_str()).collect();
+    assert_eq!(names.len(), 7, "each launch names its own workflow: {ended:#?}");
+    assert_eq!(lab.woodpecker.workflow(foreign).state, "pending");
+    assert!(lab.daemon.log().contains("no runner here has the label platform=windows/amd64"), "{}", lab.daemon.log());
+    lab.is_clean();
+    let log = launches::log_of(&lab.daemon, &ended[0]);
+    assert!(log.contains("has ended"), "the agent's log outlives it: {log}");
+    assert!(!lab.daemon.log().contains(TOKEN) && !log.contains("TOKEN-OF-AGENT"), "a token is in a log");
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_the_workflow_and_a_failure_is_its_own() {
+    let Some(lab) = Lab::start("").await else { return };
+    let workflow = lab.run_long_workflow().await;
+    let all = Command::new("ps").args(["-eo", "args"]).output().expect("ps is there").stdout;
+    let all = String::from_utf8_lossy(&all).into_owned();
+    assert!(all.contains("woodpecker-agent") && !all.contains("TOKEN-OF-AGENT"), "a token is an argument");
+    lab.woodpecker.world().cancel(workflow);
+    lab.woodpecker.until(workflow, "killed").await;
+    let ended = launches::until_all_ended(&lab.daemon, 1).await;
+    assert_eq!(ended[0]["outcome"], "cancelled");
+    let failing = lab.push("failing", "echo here; exit 3");
+    assert!(lab.woodpecker.until(failing, "failure").await.contains("here"));
+    let ended = launches::until_all_ended(&lab.daemon, 2).await;
+    assert_eq!(ended[1]["outcome"], "failure");
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_workflow_of_a_killed_daemon_runs_again_and_nothing_is_left() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let workflow = lab.push("again", "sleep 6; echo whole");
+    lab.woodpecker.until(workflow, "running").await;
+    launches::until(&lab.daemon, "running", |launches| launches[0]["state"] == "running").await;
+    // The daemon's end takes the agent's engine; a row of it is left, and one of nobody's.
+    lab.daemon.kill();
+    lab.woodpecker.world().lease = std::time::Duration::from_secs(2);
+    lab.daemon.restart().await;
+    let ended = launches::until(&lab.daemon, "ended", |launches| launches.iter().all(launches::is_ended)).await;
+    assert!(!ended.is_empty());
+    lab.woodpecker.world().lease = std::time::Duration::from_secs(60);
+    let quick = lab.push("quick", "true");
+    lab.woodpecker.until(quick, "success").await;
+    launches::until(&lab.daemon, "all ended", |launches| launches.iter().all(launches::is_ended)).await;
+    assert!(lab.woodpecker.workflow(workflow).has_ended(), "{:#?}", lab.woodpecker.workflow(workflow));
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_stopped_lets_its_agent_end_the_workflow() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let workflow = lab.run_long_workflow().await;
+    assert!(lab.daemon.end().success());
+    lab.woodpecker.until(workflow, "killed").await;
+    assert_eq!(lab.woodpecker.agents(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_agent_that_waits_is_drained_at_the_server_and_one_with_work_goes_on() {
+    let Some(lab) = Lab::start("").await else { return };
+    let taken = lab.push("taken", "echo begun; sleep 6");
+    lab.woodpecker.until(taken, "running").await;
+    launches::until(&lab.daemon, "running", |launches| launches[0]["state"] == "running").await;
+    lab.woodpecker.world().is_slow = true;
+    let late = lab.push("late", "true");
+    launches::until(&lab.daemon, "one waits", |launches| launches.iter().any(|launch| launch["state"] == "waiting"))
+        .await;
+    assert!(lab.daemon.ringer(&["drain"]).status().expect("ringer runs").success());
+    let is_drained = |launch: &Value| launch["outcome"].as_str().is_some_and(|words| words.contains("draining"));
+    launches::until(&lab.daemon, "drained", |launches| launches.iter().any(is_drained)).await;
+    assert!(lab.woodpecker.count_of("PATCH /api/agents/") > 0);
+    lab.woodpecker.until(taken, "success").await;
+    launches::until_all_ended(&lab.daemon, 2).await;
+    assert!(lab.daemon.ringer(&["uncordon"]).status().expect("ringer runs").success());
+    lab.woodpecker.world().is_slow = false;
+    lab.woodpecker.until(late, "success").await;
+    launches::until_all_ended(&lab.daemon, 3).await;
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn another_version_of_the_protocol_is_one_sentence_and_no_loop() {
+    let Some(lab) = Lab::start("").await else { return };
+    lab.woodpecker.world().version = 17;
+    lab.push("never", "true");
+    let words = "speaks another version of the protocol";
+    launches::until(&lab.daemon, "told", |launches| {
+        launches.iter().any(|launch| launch["outcome"].as_str().is_some_and(|outcome| outcome.contains(words)))
+    })
+    .await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    // Long enough for the next tries of a launch that fails otherwise.
+    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    assert_eq!(launches::all(&lab.daemon).len(), 1, "{}", lab.daemon.log());
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_forge_that_is_away_or_talks_nonsense_is_picked_up_again() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    launches::until_logged(&lab.daemon, "is Woodpecker 3.17.0").await;
+    let daemon = &lab.daemon;
+    lab.woodpecker.be_away(launches::until_logged(daemon, "woodpecker: GET http")).await;
+    launches::until_logged(&lab.daemon, "woodpecker answers again").await;
+    // Refusals of every kind, at what a look and a launch ask: none is the end.
+    for (part, status) in [("/queue/info", 500), ("/queue/info", 200), ("/agents", 429), ("/pipelines/", 503)] {
+        lab.woodpecker.fail(part, status, 1);
+    }
+    let workflow = lab.push("after", "true");
+    lab.woodpecker.until(workflow, "success").await;
+    launches::until(&lab.daemon, "all ended", |launches| {
+        launches.iter().all(launches::is_ended) && launches.iter().any(|launch| launch["job"] == "after")
+    })
+    .await;
+    assert!(lab.daemon.log().contains("the answer is not what was expected"), "{}", lab.daemon.log());
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_is_told_so() {
+    let woodpecker = Woodpecker::start();
+    let Some(images) = Images::with_woodpecker_agent(woodpecker.place()).await else { return };
+    let section = |name: &str, token: &str| {
+        let text = config(&woodpecker, token, &images, "");
+        text.replacen("[woodpecker]\n", &format!("[[woodpecker]]\nname = '{name}'\n"), 1)
+    };
+    let text = [section("narrow", NARROW_TOKEN), section("wrong", "no-such-token"), section("good", TOKEN)].concat();
+    let daemon = Daemon::launching(woodpecker.place(), &text).await;
+    let lab = Lab { daemon, images, woodpecker };
+    let workflow = lab.push("quick", "true");
+    lab.woodpecker.until(workflow, "success").await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    let told = lab.told();
+    assert!(told.contains("narrow: ") && told.contains("is no administrator"), "{told}");
+    assert!(told.contains("wrong: ") && told.contains("does not take the token"), "{told}");
+}
+
+#[tokio::test]
+async fn a_plugin_with_privileges_is_refused_with_what_to_write() {
+    let Some(lab) = Lab::start("").await else { return };
+    let plugin = Step { privileged: true, ..lab.step("true") };
+    let workflow = lab.woodpecker.push("buildx", vec![plugin]);
+    let log = lab.woodpecker.until(workflow, "failure").await;
+    assert!(log.contains("rule privileged") && log.contains("/var/run/docker.sock, which is the job's own"), "{log}");
+    launches::until_all_ended(&lab.daemon, 1).await;
+    lab.is_clean();
+}
