@@ -56,8 +56,8 @@ fn add_variables(spec: &mut Value, variables: &[String]) {
 /// Unless the step has something of its own where the file would be.
 fn add_file(spec: &mut Value, file: &AroundFile) {
     let Some(mounts) = spec.get_mut("mounts").and_then(Value::as_array_mut) else { return };
-    let is_above =
-        |mount: &Value| mount["destination"].as_str().is_some_and(|place| file.destination.starts_with(place));
+    let place = Path::new(&file.destination);
+    let is_above = |mount: &Value| mount["destination"].as_str().is_some_and(|above| place.starts_with(above));
     if mounts.iter().any(|mount| is_above(mount) && mount["type"] != "tmpfs") {
         return;
     }
@@ -146,6 +146,12 @@ mod tests {
         let own = folder.path().join("own");
         assert_eq!(spec["mounts"][1]["source"], json!(own));
         assert_eq!(fs::read_to_string(own).unwrap(), "127.0.0.1\tlocalhost\n10.0.0.1\tforge.test\n");
+    }
+
+    #[test]
+    fn a_mount_of_a_name_that_begins_alike_is_not_in_the_way() {
+        let (spec, _folder) = laid(&json!([{"destination": "/d", "type": "bind", "source": "x"}]));
+        assert_eq!(spec["mounts"][1]["destination"], "/dev/a.pem");
     }
 
     #[test]
