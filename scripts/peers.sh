@@ -106,3 +106,16 @@ start_ringer() {
     sockets+=("ringer=unix://$work/ringer/docker.sock,netns=$pid")
     registries ringer "$pid"
 }
+
+# start_job PROGRAM: ringer, and in it a job with policy `trusted`, through whose socket the harness goes, in the job's network
+start_job() {
+    local exec=$work/ringer/exec socket pid
+    start_ringer "$1"
+    unset "sockets[-1]"
+    socket=$("$1" job --admin-host "unix://$exec/admin.sock" create --policy trusted | jq -r .socket)
+    nsenter --net="$exec/hosts/$(basename "$(dirname "$socket")")/host" sleep infinity &
+    pid=$!
+    started+=("$pid")
+    sockets+=("job=unix://$socket,netns=$pid")
+    registries job "$pid"
+}
