@@ -12,6 +12,7 @@ mod datagram;
 mod endpoint;
 mod firewall;
 mod hosts;
+mod keeper;
 mod links;
 mod netlink;
 mod netns;
@@ -40,6 +41,7 @@ use tokio_util::task::TaskTracker;
 pub use self::hosts::{JobNetworks, LinuxHosts};
 use self::{
     firewall::{Firewall, Walls},
+    keeper::Keeper,
     netns::Namespace,
     outlet::Outlet,
     ports::{Ports, Reservation},
@@ -68,6 +70,8 @@ pub struct LinuxNetwork {
     sandboxes: Mutex<HashMap<ContainerId, Arc<Sandbox>>>,
     relays: Relays,
     outlet: Outlet,
+    /// Watches over the rules, where there are walls in them.
+    keeper: Option<Keeper>,
     /// Deletions that nobody waits for.
     background: TaskTracker,
 }
@@ -80,7 +84,9 @@ impl LinuxNetwork {
     }
 
     async fn open_machine(instance: &str, exec_root: &Path, walls: Option<Walls>) -> Result<Self> {
-        let network = Self::open_in(Namespace::Machine, instance, exec_root.join("netns"), walls).await?;
+        let mut network = Self::open_in(Namespace::Machine, instance, exec_root.join("netns"), walls).await?;
+        let keeper = Keeper::start(network.firewall.clone()).await;
+        network.keeper = Some(keeper.map_err(|error| failed("watching nf_tables rules", error))?);
         network.warn_of_others().await;
         Ok(network)
     }
@@ -98,6 +104,7 @@ impl LinuxNetwork {
             sandboxes: Mutex::default(),
             relays: Relays::default(),
             outlet: Outlet::default(),
+            keeper: None,
             background: TaskTracker::new(),
         };
         network.with_firewall("installing nf_tables rules", |firewall| firewall.install()).await?;

@@ -1,7 +1,7 @@
 //! Our rules: one nf_tables table per daemon. The rules themselves never change; networks and published
 //! ports are elements of its sets and maps, added and taken away in atomic transactions.
 //!
-//! The wanted state is kept here too, so that the table can be built anew when somebody flushed it.
+//! The wanted state is kept here too, so that the table can be built anew when somebody flushed it, which `keeper` sees.
 
 mod walls;
 
@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::nft::{
-    DataType, Element, ElementData, Expression, Field, Hook, SetData, Transaction, Verdict, register::FIRST,
+    self, DataType, Element, ElementData, Expression, Field, Hook, SetData, Transaction, Verdict, register::FIRST,
 };
 pub use walls::{WalledJob, Walls};
 
@@ -72,6 +72,8 @@ pub struct Firewall {
     /// Those around jobs, on the machine.
     walls: Option<Walls>,
     wanted: Wanted,
+    /// Rules that are in it once it is installed.
+    rules: usize,
 }
 
 #[derive(Clone, Default)]
@@ -86,11 +88,11 @@ struct Wanted {
 impl Firewall {
     /// A firewall whose table is not yet in the kernel.
     pub fn new(table: String, walls: Option<Walls>) -> Self {
-        Self { table, walls, wanted: Wanted::default() }
+        Self { table, walls, wanted: Wanted::default(), rules: 0 }
     }
 
     /// Puts the table with all it should hold into the kernel, in place of what is there.
-    pub fn install(&self) -> io::Result<()> {
+    pub fn install(&mut self) -> io::Result<()> {
         let mut transaction = Transaction::new(&self.table);
         transaction.add_table();
         transaction.delete_table();
@@ -103,18 +105,28 @@ impl Firewall {
             walls::add_chains(&mut transaction);
             walls::add_rules(&mut transaction, walls);
         }
+        self.rules = transaction.rules();
         self.wanted.elements().iter().for_each(|element| transaction.add_element(element));
         transaction.commit()
     }
 
+    /// Puts it there anew if rules of it are missing; whether they were. One that was taken away by us stays away.
+    pub fn repair(&mut self) -> io::Result<bool> {
+        if self.rules == 0 || nft::rules_of(&self.table)? == self.rules {
+            return Ok(false);
+        }
+        self.install().map(|()| true)
+    }
+
     /// Takes the table away if neither a network nor a job is in it.
-    pub fn uninstall_if_unused(&self) -> io::Result<()> {
+    pub fn uninstall_if_unused(&mut self) -> io::Result<()> {
         if !self.wanted.networks.is_empty() || !self.wanted.jobs.is_empty() {
             return Ok(());
         }
         let mut transaction = Transaction::new(&self.table);
         transaction.add_table();
         transaction.delete_table();
+        self.rules = 0;
         transaction.commit()
     }
 
@@ -181,7 +193,7 @@ impl Firewall {
         changed
     }
 
-    fn carry(&self, before: &BTreeSet<Element>, after: &BTreeSet<Element>) -> io::Result<()> {
+    fn carry(&mut self, before: &BTreeSet<Element>, after: &BTreeSet<Element>) -> io::Result<()> {
         let mut transaction = Transaction::new(&self.table);
         before.difference(after).for_each(|element| transaction.delete_element(element));
         after.difference(before).for_each(|element| transaction.add_element(element));

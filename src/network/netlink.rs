@@ -172,8 +172,17 @@ impl Socket {
     }
 
     fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+        Self::open_in(protocol, 0)
+    }
+
+    /// One that hears what happens in groups, a bit each, of netfilter.
+    pub fn listening(groups: u32) -> io::Result<OwnedFd> {
+        Self::open_in(Some(netlink::NETFILTER), groups).map(|socket| socket.fd)
+    }
+
+    fn open_in(protocol: Option<Protocol>, groups: u32) -> io::Result<Self> {
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         // A refusal only limits how much is dumped at once.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&fd, BUFFER);
         // The kernel answers at once; a limit keeps a thread from waiting for an answer that was dropped.
@@ -261,11 +270,20 @@ impl Socket {
     }
 
     fn receive(&self) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0u8; 64 * 1024];
-        let (length, _) = rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty())?;
-        buffer.truncate(length);
-        Ok(buffer)
+        receive(self.fd.as_fd(), RecvFlags::empty())
     }
+}
+
+/// What has come; `WouldBlock` if nothing has.
+pub fn receive_at_once(socket: impl AsFd) -> io::Result<Vec<u8>> {
+    receive(socket.as_fd(), RecvFlags::DONTWAIT)
+}
+
+fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0u8; 64 * 1024];
+    let (length, _) = rustix::net::recv(socket, &mut buffer[..], flags)?;
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 impl AsFd for Socket {
@@ -275,7 +293,7 @@ impl AsFd for Socket {
 }
 
 /// The messages of one datagram: kind, sequence, body.
-fn split(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
+pub fn split(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let header = rest.get(..HEADER)?;

@@ -4,11 +4,11 @@
 
 mod expression;
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 pub use expression::{Expression, Verdict, register};
 
-use super::netlink::{ACK, APPEND, CREATE, DUMP, Message, Socket, attributes, read_str};
+use super::netlink::{ACK, APPEND, CREATE, DUMP, Message, Socket, attributes, read_str, split};
 
 const SUBSYSTEM: u16 = 10; // NFNL_SUBSYS_NFTABLES
 const BATCH_BEGIN: u16 = 0x10;
@@ -26,7 +26,10 @@ mod kind {
     pub const DELETE_TABLE: u16 = 2;
     pub const NEW_CHAIN: u16 = 3;
     pub const GET_CHAIN: u16 = 4;
+    pub const DELETE_CHAIN: u16 = 5;
     pub const NEW_RULE: u16 = 6;
+    pub const GET_RULE: u16 = 7;
+    pub const DELETE_RULE: u16 = 8;
     pub const NEW_SET: u16 = 9;
     pub const NEW_ELEMENT: u16 = 12;
     pub const DELETE_ELEMENT: u16 = 14;
@@ -120,12 +123,13 @@ pub struct Transaction<'a> {
     table: &'a str,
     messages: Vec<Message>,
     sets: u32,
+    rules: usize,
 }
 
 impl<'a> Transaction<'a> {
     /// Starts an empty transaction on a table.
     pub fn new(table: &'a str) -> Self {
-        Self { table, messages: Vec::new(), sets: 0 }
+        Self { table, messages: Vec::new(), sets: 0, rules: 0 }
     }
 
     /// Adds the table; one that is there stays as it is.
@@ -183,6 +187,7 @@ impl<'a> Transaction<'a> {
                 .fold(list, |list, expression| list.nest(LIST_ELEMENT, |element| expression.write(element)))
         });
         self.messages.push(message);
+        self.rules += 1;
     }
 
     /// Adds an element; the same one may be there already.
@@ -213,6 +218,11 @@ impl<'a> Transaction<'a> {
         Message::new(SUBSYSTEM << 8 | kind, flags | ACK).fixed(&[INET, 0, 0, 0]).attr_str(1, self.table)
     }
 
+    /// How many rules it adds.
+    pub fn rules(&self) -> usize {
+        self.rules
+    }
+
     /// Hands the changes to the kernel.
     pub fn commit(self) -> io::Result<()> {
         if self.messages.is_empty() {
@@ -227,6 +237,29 @@ impl<'a> Transaction<'a> {
         batch.push(frame(BATCH_END));
         Socket::netfilter()?.batch(batch).map_err(|(_, error)| error)
     }
+}
+
+/// A socket that hears of every change of rules in the calling thread's network namespace.
+pub fn listen() -> io::Result<OwnedFd> {
+    const GROUP: u32 = 7; // NFNLGRP_NFTABLES
+    Socket::listening(1 << (GROUP - 1))
+}
+
+/// Whether what such a socket has received tells that a table, a chain or a rule is gone, be it whose it may.
+pub fn takes_away(datagram: &[u8]) -> bool {
+    let gone = [kind::DELETE_TABLE, kind::DELETE_CHAIN, kind::DELETE_RULE].map(|kind| SUBSYSTEM << 8 | kind);
+    split(datagram).any(|(kind, ..)| gone.contains(&kind))
+}
+
+/// How many rules there are in a table; none if it is not there.
+pub fn rules_of(table: &str) -> io::Result<usize> {
+    let dump = Message::new(SUBSYSTEM << 8 | kind::GET_RULE, DUMP).fixed(&[INET, 0, 0, 0]).attr_str(1, table);
+    let rules = Socket::netfilter()?.dump(dump)?;
+    let is_its = |body: &&Vec<u8>| {
+        let named = attributes(body.get(4..).unwrap_or_default()).find(|(kind, _)| *kind == 1);
+        named.is_some_and(|(_, value)| read_str(value) == table)
+    };
+    Ok(rules.iter().filter(is_its).count())
 }
 
 /// Chains of anybody that drop forwarded packets unless a rule of theirs accepts them: `table chain`.
