@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -16,6 +17,17 @@ import (
 
 // How often a lease is renewed: a third of what the server gives.
 const leaseRenewal = 20 * time.Second
+
+// How long lines are gathered after the last one. What is not sent when the process ends is lost, as with upstream's agent.
+const quiet = time.Second
+
+// exitError is a step that has run and failed: its own state tells that, not the workflow's error.
+type exitError struct {
+	uuid string
+	code int64
+}
+
+func (e exitError) Error() string { return fmt.Sprintf("uuid=%s: exit code %d", e.uuid, e.code) }
 
 // workflow is the payload, as far as the stand-in carries it out (pipeline/backend/types).
 type workflow struct {
@@ -46,11 +58,12 @@ type running struct {
 	todo   workflow
 	made   []string
 	volume string
+	lines  chan message
 }
 
 // serve does a workflow and tells how it ended.
 func serve(told context.Context, s *server, id string, payload []byte) error {
-	w := &running{server: s, id: id, engine: dial(os.Getenv("DOCKER_HOST"))}
+	w := &running{server: s, id: id, engine: dial(os.Getenv("DOCKER_HOST")), lines: make(chan message, 100)}
 	if err := json.Unmarshal(payload, &w.todo); err != nil {
 		return err
 	}
@@ -58,6 +71,7 @@ func serve(told context.Context, s *server, id string, payload []byte) error {
 	defer cancel()
 	go w.waitForCancel(ctx, cancel)
 	go w.extend(ctx)
+	go w.sendLines(told)
 	started := time.Now().Unix()
 	if _, err := w.tell(ctx, "Init", workflowState(started, 0, "", false)); err != nil {
 		return err
@@ -65,7 +79,7 @@ func serve(told context.Context, s *server, id string, payload []byte) error {
 	err := w.run(ctx)
 	w.remove()
 	said, isCanceled := "", ctx.Err() != nil
-	if err != nil && !isCanceled {
+	if !errors.As(err, &exitError{}) && err != nil && !isCanceled {
 		said = err.Error()
 	}
 	// Whoever was told to end has 5 s for it.
@@ -131,10 +145,8 @@ func (w *running) run(ctx context.Context) error {
 			id, err := w.start(ctx, step)
 			if err != nil {
 				results[number] = err
-				w.log(ctx, step, err.Error())
 				w.update(ctx, step, message{}, func(state *message) {
 					state.putTruth(4, true)
-					state.putNumber(5, 126)
 					state.putText(6, err.Error())
 				})
 				continue
@@ -156,6 +168,7 @@ func (w *running) run(ctx context.Context) error {
 }
 
 func (w *running) start(ctx context.Context, step step) (string, error) {
+	w.update(ctx, step, message{}, func(*message) {})
 	if err := w.engine.pull(ctx, step.Image); err != nil {
 		return "", err
 	}
@@ -176,14 +189,13 @@ func (w *running) start(ctx context.Context, step step) (string, error) {
 		return "", err
 	}
 	w.made = append(w.made, id)
-	w.update(ctx, step, message{}, func(*message) {})
 	return id, w.engine.call(ctx, http.MethodPost, "containers/"+id+"/start", nil, nil)
 }
 
 func (w *running) follow(ctx context.Context, step step, id string) error {
 	var said bytes.Buffer
 	_ = w.engine.follow(ctx, id, &said)
-	w.log(ctx, step, strings.TrimRight(said.String(), "\n"))
+	w.queueLines(step, strings.TrimRight(said.String(), "\n"))
 	var ended struct{ StatusCode int64 }
 	if err := w.engine.call(ctx, http.MethodPost, "containers/"+id+"/wait", nil, &ended); err != nil {
 		return err
@@ -194,7 +206,7 @@ func (w *running) follow(ctx context.Context, step step, id string) error {
 		state.putNumber(5, ended.StatusCode)
 	})
 	if ended.StatusCode != 0 {
-		return fmt.Errorf("uuid=%s: exit code %d", step.UUID, ended.StatusCode)
+		return exitError{step.UUID, ended.StatusCode}
 	}
 	return nil
 }
@@ -207,16 +219,32 @@ func (w *running) update(ctx context.Context, step step, state message, more fun
 	_, _ = w.tell(ctx, "Update", state)
 }
 
-func (w *running) log(ctx context.Context, step step, text string) {
-	ask := message{}
+func (w *running) queueLines(step step, text string) {
 	for number, line := range strings.Split(text, "\n") {
 		entry := message{}
 		entry.putText(1, step.UUID)
 		entry.putNumber(3, int64(number))
 		entry.putText(5, line)
-		ask.putBytes(1, entry)
+		w.lines <- entry
 	}
-	_, _ = w.call(ctx, "Log", ask)
+}
+
+// sendLines sends what was queued after each quiet time, until the agent is told to end.
+func (w *running) sendLines(told context.Context) {
+	ask := message{}
+	for {
+		select {
+		case <-told.Done():
+			return
+		case entry := <-w.lines:
+			ask.putBytes(1, entry)
+		case <-time.After(quiet):
+			if len(ask) > 0 {
+				_, _ = w.call(told, "Log", ask)
+				ask = message{}
+			}
+		}
+	}
 }
 
 func (w *running) remove() {
@@ -225,6 +253,6 @@ func (w *running) remove() {
 	for _, id := range w.made {
 		_ = w.engine.call(ctx, http.MethodDelete, "containers/"+id+"?force=1&v=1", nil, nil)
 	}
-	_ = w.engine.call(ctx, http.MethodDelete, "networks/"+w.todo.Network, nil, nil)
 	_ = w.engine.call(ctx, http.MethodDelete, "volumes/"+w.volume, nil, nil)
+	_ = w.engine.call(ctx, http.MethodDelete, "networks/"+w.todo.Network, nil, nil)
 }

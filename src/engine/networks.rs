@@ -92,6 +92,8 @@ impl Engine {
         if record.is_predefined() {
             return Err(Error::network_is_predefined(&record.name));
         }
+        // The change's lock is not held meanwhile.
+        tokio::time::sleep(scope.as_tenant().surroundings().network_linger).await;
         let changing = self.networks.change().await;
         self.check_configuration_is_unused(&record)?;
         self.networks.begin_removal(&changing, &record.id)?;

@@ -1,6 +1,6 @@
 //! Jobs: small machines of their own, each a tenant with a socket and an end.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,8 @@ pub struct Surroundings {
     pub env: Vec<String>,
     /// Certificates of authorities that programs trust beside the machine's, PEM.
     pub authorities: Option<String>,
+    /// How long a network stays after a client has asked for its removal, which is answered when it is gone.
+    pub network_linger: Duration,
 }
 
 /// A volume that outlives jobs, as one names it: `NAME`, or `NAME:ro` for reading only.

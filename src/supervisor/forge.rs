@@ -192,6 +192,11 @@ pub trait Forge: Send + Sync + 'static {
         Ok(())
     }
 
+    /// How long the removal of a job's network takes at least, for a runner that does its last work meanwhile.
+    fn network_linger(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// What the end of a runner's log tells of the configuration, if it has had no job and that is why.
     fn explain(&self, _: &str) -> Option<String> {
         None

@@ -22,7 +22,13 @@ use super::{
 };
 use crate::{
     engine::{jobs::JobView, records::RecordFolder},
-    model::{Error, ErrorKind, Result, error::Context, job::JobRequest, policy::PolicyRef, time::Timestamp},
+    model::{
+        Error, ErrorKind, Result,
+        error::Context,
+        job::{JobRequest, Surroundings},
+        policy::PolicyRef,
+        time::Timestamp,
+    },
 };
 
 /// How long a runner waits for a job.
@@ -259,7 +265,7 @@ impl Launch {
             ttl: Some((IDLE + settings.job_timeout + MARGIN).as_secs()),
             limits: settings.limits,
             openings: pool.openings().await?,
-            surroundings: settings.surroundings(),
+            surroundings: Surroundings { network_linger: pool.forge.network_linger(), ..settings.surroundings() },
             registries: settings.images.registries(),
             logins: pool.shared.settings().registries.clone(),
             policy: settings.policy.clone().map(PolicyRef::Named),

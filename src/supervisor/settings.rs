@@ -189,7 +189,12 @@ pub struct ForgeSettings {
 impl ForgeSettings {
     /// What runner and job containers find around them.
     pub fn surroundings(&self) -> Surroundings {
-        Surroundings { hosts: self.hosts.clone(), env: self.proxies.variables(), authorities: self.authorities.clone() }
+        Surroundings {
+            hosts: self.hosts.clone(),
+            env: self.proxies.variables(),
+            authorities: self.authorities.clone(),
+            ..Surroundings::default()
+        }
     }
 
     /// Whether runners that were registered under the other ones are found under these: the same server, and the same place there.

@@ -186,9 +186,14 @@ async fn a_forge_that_is_away_or_talks_nonsense_is_picked_up_again() {
     lab.gitlab.be_away(launches::until_logged(daemon, "gitlab: GET http")).await;
     launches::until_logged(&lab.daemon, "gitlab answers again").await;
     // Refusals of every kind, at what a look and a launch ask: none is the end.
-    for (part, status) in
-        [("/projects/1/jobs", 500), ("/projects/1/jobs", 200), ("/runners/7/jobs", 429), ("/verify", 503)]
-    {
+    for (part, status) in [
+        ("/projects/1/jobs", 500),
+        ("/projects/1/jobs", 404),
+        ("/projects/1/jobs", 200),
+        ("/runners/7/jobs", 404),
+        ("/runners/7/jobs", 429),
+        ("/verify", 503),
+    ] {
         lab.gitlab.fail(part, status, 1);
     }
     let job = lab.gitlab.push("after", "true");

@@ -1,13 +1,17 @@
 //! `ringer run` on a stand-in of Woodpecker's server, with a stand-in of its agent: one agent and token for each workflow.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
 use crate::support::{
     daemon::Daemon,
     forge::Images,
-    launches,
+    launches, place,
     woodpecker::{NARROW_TOKEN, REPOSITORY, Step, TOKEN, Woodpecker},
 };
 
@@ -72,13 +76,15 @@ async fn each_workflow_gets_an_agent_and_no_row_is_left() {
     let all: Vec<i64> = (0..6).map(|number| lab.woodpecker.push(&format!("workflow-{number}"), two(number))).collect();
     let foreign = lab.woodpecker.world().push("foreign", &[("platform", "windows/amd64")], vec![lab.step("true")]);
     for (number, workflow) in all.iter().enumerate() {
-        let log = lab.woodpecker.until(*workflow, "success").await;
-        assert!(log.contains(&format!("this is {number}")), "two images share a workspace: {log}");
+        lab.woodpecker.until(*workflow, "success").await;
+        // Of the second step: two images share a workspace.
+        lab.woodpecker.until_logged(*workflow, &format!("this is {number}")).await;
     }
     // Afterwards: one that waits for it may be given any of the others.
     launches::until_all_ended(&lab.daemon, 6).await;
     let gpu = lab.woodpecker.world().push("gpu", &[("gpu", "yes")], vec![lab.step("echo fast")]);
-    assert!(lab.woodpecker.until(gpu, "success").await.contains("fast"));
+    lab.woodpecker.until(gpu, "success").await;
+    lab.woodpecker.until_logged(gpu, "fast").await;
     let ended = launches::until_all_ended(&lab.daemon, 7).await;
     assert_eq!(ended.len(), 7, "{ended:#?}");
     assert!(
@@ -91,7 +97,7 @@ async fn each_workflow_gets_an_agent_and_no_row_is_left() {
     assert!(lab.daemon.log().contains("no runner here has the label platform=windows/amd64"), "{}", lab.daemon.log());
     lab.is_clean();
     let log = launches::log_of(&lab.daemon, &ended[0]);
-    assert!(log.contains("has ended"), "the agent's log outlives it: {log}");
+    assert!(log.contains("shutdown of whole agent"), "the agent's log outlives it: {log}");
     assert!(!lab.daemon.log().contains(TOKEN) && !log.contains("TOKEN-OF-AGENT"), "a token is in a log");
 }
 
@@ -103,11 +109,14 @@ async fn a_cancel_reaches_the_workflow_and_a_failure_is_its_own() {
     let all = String::from_utf8_lossy(&all).into_owned();
     assert!(all.contains("woodpecker-agent") && !all.contains("TOKEN-OF-AGENT"), "a token is an argument");
     lab.woodpecker.world().cancel(workflow);
+    let asked = Instant::now();
     lab.woodpecker.until(workflow, "killed").await;
+    assert!(asked.elapsed() < Duration::from_secs(30), "the cancel took {:?}", asked.elapsed());
     let ended = launches::until_all_ended(&lab.daemon, 1).await;
     assert_eq!(ended[0]["outcome"], "cancelled");
     let failing = lab.push("failing", "echo here; exit 3");
-    assert!(lab.woodpecker.until(failing, "failure").await.contains("here"));
+    lab.woodpecker.until(failing, "failure").await;
+    lab.woodpecker.until_logged(failing, "here").await;
     let ended = launches::until_all_ended(&lab.daemon, 2).await;
     assert_eq!(ended[1]["outcome"], "failure");
     lab.is_clean();
@@ -121,11 +130,11 @@ async fn a_workflow_of_a_killed_daemon_runs_again_and_nothing_is_left() {
     launches::until(&lab.daemon, "running", |launches| launches[0]["state"] == "running").await;
     // The daemon's end takes the agent's engine; a row of it is left, and one of nobody's.
     lab.daemon.kill();
-    lab.woodpecker.world().lease = std::time::Duration::from_secs(2);
+    lab.woodpecker.world().lease = Duration::from_secs(2);
     lab.daemon.restart().await;
     let ended = launches::until(&lab.daemon, "ended", |launches| launches.iter().all(launches::is_ended)).await;
     assert!(!ended.is_empty());
-    lab.woodpecker.world().lease = std::time::Duration::from_secs(60);
+    lab.woodpecker.world().lease = Duration::from_secs(60);
     let quick = lab.push("quick", "true");
     lab.woodpecker.until(quick, "success").await;
     launches::until(&lab.daemon, "all ended", |launches| launches.iter().all(launches::is_ended)).await;
@@ -177,7 +186,7 @@ async fn another_version_of_the_protocol_is_one_sentence_and_no_loop() {
     .await;
     launches::until_all_ended(&lab.daemon, 1).await;
     // Long enough for the next tries of a launch that fails otherwise.
-    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
     assert_eq!(launches::all(&lab.daemon).len(), 1, "{}", lab.daemon.log());
     lab.is_clean();
 }
@@ -190,7 +199,14 @@ async fn a_forge_that_is_away_or_talks_nonsense_is_picked_up_again() {
     lab.woodpecker.be_away(launches::until_logged(daemon, "woodpecker: GET http")).await;
     launches::until_logged(&lab.daemon, "woodpecker answers again").await;
     // Refusals of every kind, at what a look and a launch ask: none is the end.
-    for (part, status) in [("/queue/info", 500), ("/queue/info", 200), ("/agents", 429), ("/pipelines/", 503)] {
+    for (part, status) in [
+        ("/queue/info", 500),
+        ("/queue/info", 404),
+        ("/queue/info", 200),
+        ("/agents", 429),
+        ("/agents", 404),
+        ("/pipelines/", 503),
+    ] {
         lab.woodpecker.fail(part, status, 1);
     }
     let workflow = lab.push("after", "true");
@@ -222,13 +238,41 @@ async fn a_token_that_may_not_is_told_so() {
     assert!(told.contains("wrong: ") && told.contains("does not take the token"), "{told}");
 }
 
+/// It takes the half minute that the supervisor gives a call.
+#[tokio::test]
+async fn forges_that_never_answer_are_told_and_hold_up_no_other() {
+    let woodpecker = Woodpecker::start();
+    let Some(images) = Images::with_woodpecker_agent(woodpecker.place()).await else { return };
+    let address = format!("{}:3999", place::ADDRESS);
+    // Connections come about: the kernel does that.
+    let _silent = place::listen(&woodpecker.place().path(), address.parse().expect("an address")).expect("it is free");
+    let silent = format!(
+        "[[woodpecker]]\nname = 'first'\nserver = '{address}'\nurl = 'http://{address}'\ntoken = 'x'\n\
+         [[gitlab]]\nname = 'second'\nurl = 'http://{address}'\ntoken = 'glrt-x'\napi_token = 'x'\n"
+    );
+    let good = config(&woodpecker, TOKEN, &images, "").replacen("[woodpecker]\n", "[[woodpecker]]\nname = 'good'\n", 1);
+    let daemon = Daemon::launching(woodpecker.place(), &(silent + &good)).await;
+    let lab = Lab { daemon, images, woodpecker };
+    let workflow = lab.push("quick", "true");
+    lab.woodpecker.until(workflow, "success").await;
+    assert!(!lab.daemon.log().contains("no answer within"), "the good one has waited: {}", lab.daemon.log());
+    for name in ["first", "second"] {
+        launches::until_logged(&lab.daemon, &format!("{name}: ")).await;
+    }
+    launches::until_all_ended(&lab.daemon, 1).await;
+    let told = lab.told();
+    assert_eq!(told.matches("no answer within 30 s").count(), 2, "{told}");
+    lab.is_clean();
+}
+
 #[tokio::test]
 async fn a_plugin_with_privileges_is_refused_with_what_to_write() {
     let Some(lab) = Lab::start("").await else { return };
     let plugin = Step { privileged: true, ..lab.step("true") };
     let workflow = lab.woodpecker.push("buildx", vec![plugin]);
-    let log = lab.woodpecker.until(workflow, "failure").await;
-    assert!(log.contains("rule privileged") && log.contains("/var/run/docker.sock, which is the job's own"), "{log}");
+    let errors = lab.woodpecker.until(workflow, "failure").await.errors.join("\n");
+    let is_told = errors.contains("rule privileged") && errors.contains("/var/run/docker.sock, which is the job's own");
+    assert!(is_told, "{errors}");
     launches::until_all_ended(&lab.daemon, 1).await;
     lab.is_clean();
 }

@@ -47,6 +47,10 @@ const NEWEST: usize = 30;
 /// How long the agent may take to cancel its workflow and to say so: it gives itself 5 s.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// The agent sends lines when none has come for a second (`agent/rpc/client_grpc.go`), and with a single workflow it ends without having
+/// sent the last ones. The last that it does before is to remove the workflow's network: so that takes this second, and one for the sending.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// What the agent says of a server with another version of the protocol, and such a server of it.
 const MISMATCHES: [&str; 2] = ["GRPC version mismatch", "incompatible with server proto version"];
 
@@ -262,6 +266,10 @@ impl Forge for Woodpecker {
 
     fn farewell(&self) -> Option<Duration> {
         Some(FAREWELL)
+    }
+
+    fn network_linger(&self) -> Duration {
+        LINGER
     }
 
     fn quit(&self) -> Quit {

@@ -41,6 +41,9 @@ const RPC_PORT: u16 = 3083;
 /// What a workflow is waited for.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// What the lines of a workflow that has ended are waited for.
+const LOG_LIMIT: Duration = Duration::from_secs(10);
+
 /// A running one, in a network namespace of its own.
 pub struct Woodpecker {
     place: Place,
@@ -105,15 +108,25 @@ impl Woodpecker {
         self.shared.world().workflow(id).expect("it was pushed").clone()
     }
 
-    /// Waits until a workflow has this state; its log.
-    pub async fn until(&self, id: i64, state: &str) -> String {
-        let deadline = Instant::now() + LIMIT;
+    /// Waits until a workflow has this state.
+    pub async fn until(&self, id: i64, state: &str) -> Workflow {
+        self.until_so(id, state, LIMIT, |workflow| workflow.state == state).await
+    }
+
+    /// Waits until these words are in a workflow's log: an agent sends lines a second after they were said.
+    pub async fn until_logged(&self, id: i64, words: &str) {
+        let says = |workflow: &Workflow| workflow.log.iter().any(|line| line.contains(words));
+        self.until_so(id, words, LOG_LIMIT, says).await;
+    }
+
+    async fn until_so(&self, id: i64, what: &str, limit: Duration, is_so: impl Fn(&Workflow) -> bool) -> Workflow {
+        let deadline = Instant::now() + limit;
         loop {
             let workflow = self.workflow(id);
-            if workflow.state == state {
-                return workflow.log.join("\n");
+            if is_so(&workflow) {
+                return workflow;
             }
-            assert!(Instant::now() < deadline, "workflow {id} is not {state}: {workflow:#?}");
+            assert!(Instant::now() < deadline, "workflow {id}, not {what}: {workflow:#?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

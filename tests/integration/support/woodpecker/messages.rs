@@ -95,6 +95,8 @@ pub struct OfWorkflow {
 pub struct StepState {
     #[prost(string, tag = "1")]
     pub step_uuid: String,
+    #[prost(bool, tag = "4")]
+    pub exited: bool,
     #[prost(int32, tag = "5")]
     pub exit_code: i32,
     #[prost(string, tag = "6")]

@@ -131,6 +131,8 @@ fn at_once(world: &mut World, agent: i64, method: &str, body: &Bytes) -> Result<
             if !workflow.owns(&state.step_uuid) {
                 return refused(PERMISSION_DENIED, "step is of another pipeline");
             }
+            workflow.has_failed |= state.exited && state.exit_code != 0 || !state.error.is_empty();
+            workflow.errors.extend(Some(state.error).filter(|words| !words.is_empty()));
             Ok(Vec::new())
         }
         "Log" => log(world, agent, &read::<LogRequest>(body)?),
@@ -166,11 +168,14 @@ fn done(world: &mut World, agent: i64, asked: &OfWorkflow) -> Result<Vec<u8>, Re
     if state.canceled && state.started == 0 {
         return refused(UNKNOWN, "a workflow that has not begun cannot be cancelled by its agent");
     }
-    workflow.state = match (state.canceled || workflow.is_cancelled, state.error.as_str()) {
-        (true, _) => "killed",
-        (false, "") => "success",
-        (false, _) => "failure",
+    workflow.state = if state.canceled || workflow.is_cancelled {
+        "killed"
+    } else if workflow.has_failed || !state.error.is_empty() {
+        "failure"
+    } else {
+        "success"
     };
+    workflow.errors.extend(Some(state.error).filter(|words| !words.is_empty()));
     Ok(Vec::new())
 }
 

@@ -48,6 +48,10 @@ pub struct Workflow {
     pub agent: i64,
     pub started: bool,
     pub is_cancelled: bool,
+    /// A step has failed: its agent tells of that with the step, not with the workflow's end.
+    pub has_failed: bool,
+    /// What steps and the workflow are shown with that did not run as they should.
+    pub errors: Vec<String>,
     pub log: Vec<String>,
     pub handed_out: usize,
     extended: Option<Instant>,
@@ -136,6 +140,7 @@ impl World {
         for workflow in &mut self.workflows {
             if !workflow.has_ended() && workflow.extended.is_some_and(|extended| extended.elapsed() > self.lease) {
                 (workflow.extended, workflow.agent, workflow.state, workflow.started) = (None, 0, "pending", false);
+                workflow.has_failed = false;
             }
         }
     }
@@ -160,6 +165,8 @@ impl World {
             agent: 0,
             started: false,
             is_cancelled: false,
+            has_failed: false,
+            errors: Vec::new(),
             log: Vec::new(),
             handed_out: 0,
             extended: None,
