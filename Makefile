@@ -1,6 +1,6 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo check test soak deny compat bench api-spec picture build install
+.PHONY: demo check test soak fuzz deny compat bench api-spec picture build install
 
 ## a whole CI job on ringer, from nothing
 demo:
@@ -18,6 +18,11 @@ test:
 soak:
 	@scripts/install --tests
 	RINGER_TEST_SOAK=500 cargo test --locked --test integration soak -- --nocapture
+
+## hostile input for every parser, for some minutes, each time another; a short and fixed run is in `make test`
+fuzz:
+	RINGER_FUZZ_ROUNDS=$${RINGER_FUZZ_ROUNDS:-200000} RINGER_FUZZ_SEED=$${RINGER_FUZZ_SEED:-$$(date +%s)} \
+		cargo test --locked --lib -- panic --nocapture
 
 ## licences, sources and forbidden crates, as deny.toml says; installs cargo-deny if it is absent
 deny:

@@ -1,5 +1,6 @@
 //! Our answers beside those of a real dockerd (28.5), captured by `scripts/capture-answers`.
 
+mod fuzz;
 mod policy;
 mod scope;
 mod server;

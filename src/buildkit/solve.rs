@@ -369,4 +369,21 @@ mod tests {
         wire::put(&mut message, EXPORTERS, &typed("moby", [("name", "y:1")]));
         message
     }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let mut cache = Vec::new();
+        wire::put_entry(&mut cache, ATTRIBUTES, "ref", "reg.test/x");
+        let mut more = request();
+        wire::put(&mut more, CACHE, &cache);
+        wire::put(&mut more, ENTITLEMENTS, b"network.host");
+        wire::put_entry(&mut more, FRONTEND_ATTRIBUTES, "target", "x");
+        crate::fuzz::each(&[&request(), &more], |input| {
+            let _read = reference(input);
+            for edited in [control(input, &Free), control(input, &Bound), gateway(input)].into_iter().flatten() {
+                // What goes on to buildkitd is a message still.
+                assert!(wire::fields(&edited).all(|field| field.is_ok()));
+            }
+        });
+    }
 }

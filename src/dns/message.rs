@@ -244,4 +244,19 @@ pub mod tests {
         cut.truncate(15);
         assert!(Question::parse(&cut).is_none());
     }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let mut with_edns = question("1.2.0.192.in-addr.arpa", PTR);
+        with_edns[11] = 1;
+        with_edns.extend([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
+        let records = [Answer::Address(Ipv4Addr::LOCALHOST.into()), Answer::Name("a.b".to_owned())];
+        crate::fuzz::each(&[&question("web.example", A), &with_edns, &question("", MX)], |input| {
+            if let Some(question) = Question::parse(input) {
+                let _address = question.reverse_address();
+                assert!(question.answer(&records, question.limit).len() <= question.limit.max(input.len()));
+                assert!(answers(&question.server_failure(), input) && is_failure(&question.server_failure()));
+            }
+        });
+    }
 }

@@ -524,4 +524,17 @@ mod tests {
         assert_eq!(expand_words("$P 22", '\\', &variables()).unwrap(), ["80", "443", "22"]);
         assert_eq!(expand_words("'a b' c", '\\', &variables()).unwrap(), ["a b", "c"]);
     }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let lines = ["A=one".to_owned(), "B=*x".to_owned()];
+        let variables = Variables::of_lines(&lines);
+        let good: [&[u8]; 4] = [b"$A/${B:-x}", b"${A%%*n}", b"\"a $A\" 'b'", b"${A/#o/${B:+c}}\\$"];
+        crate::fuzz::each(&good, |input| {
+            let text = String::from_utf8_lossy(input);
+            drop(expand(&text, '\\', &variables));
+            drop(expand_words(&text, '`', &variables));
+            drop(expand_document(&text, '\\', &variables));
+        });
+    }
 }

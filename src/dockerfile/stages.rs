@@ -185,4 +185,14 @@ mod tests {
         assert!(matches!(trigger("RUN echo x").unwrap().instruction, Instruction::Run(..)));
         assert!(trigger("RUN a\nRUN b").is_err());
     }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let good: [&[u8]; 3] = [
+            b"# escape=`\nARG V=1\nFROM --platform=$BUILDPLATFORM alpine:${V:-3} AS one\nRUN --mount=type=cache,target=/x `\n  echo \"a b\"\n",
+            b"FROM a\nENV A=b C=\"d e\"\nCOPY --from=0 --chown=1:2 [\"x\", \"/y/\"]\nRUN <<EOF\nset -e\nEOF\nEXPOSE 80/tcp 100-200\n",
+            b"FROM scratch\nHEALTHCHECK --interval=1s CMD x\nONBUILD ADD . /\nSHELL [\"sh\"]\nVOLUME /a b\nLABEL \"k\"='v'\nSTOPSIGNAL 9\n",
+        ];
+        crate::fuzz::each(&good, |input| drop(Dockerfile::parse("Dockerfile", input)));
+    }
 }

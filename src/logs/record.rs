@@ -124,4 +124,23 @@ mod tests {
             assert_eq!(last_start(&bytes[..cut]), None);
         }
     }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let mut good = Vec::new();
+        encode(&mut good, OutputStream::Stdout, 1, b"one", b"\n");
+        encode(&mut good, OutputStream::Stderr, i64::MAX, b"", b"two");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        crate::fuzz::each(&[&good], |input| {
+            let mut rest = input;
+            while let Some((record, length)) = decode(rest) {
+                assert!(record.line.len() <= rest.len());
+                rest = &rest[length..];
+            }
+            assert!(last_start(input).is_none_or(|start| start < input.len()));
+            std::fs::write(&path, input).unwrap();
+            assert!(whole_length(&File::open(&path).unwrap()).unwrap() <= input.len() as u64);
+        });
+    }
 }

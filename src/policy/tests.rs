@@ -89,3 +89,12 @@ fn the_documents_examples_are_policies() {
         assert!(text.contains(&format!("\n| `{key}` |")), "{key} is not told");
     }
 }
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let good: [&[u8]; 2] = [
+        b"base = \"ci\"\nprivileged = false\nbinds = [\"/srv:ro\"]\n[ulimits]\nnofile = 1024\n",
+        b"base = \"strict\"\nregistries = [\"ghcr.io\", \"*.test\"]\npublish = [\"127.0.0.1:8000-9000\"]\n",
+    ];
+    crate::fuzz::each(&good, |input| drop(parse("x", &String::from_utf8_lossy(input))));
+}

@@ -91,4 +91,13 @@ mod tests {
         assert!(parse("").is_empty());
         assert_eq!(parse("=,=\"").len(), 0);
     }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let good: [&[u8]; 2] = [
+            br#"Bearer realm="https://a/t",service="s",scope="repository:x:pull", Basic realm="y\"z""#,
+            b"Negotiate, Basic",
+        ];
+        crate::fuzz::each(&good, |input| drop(parse(&String::from_utf8_lossy(input))));
+    }
 }

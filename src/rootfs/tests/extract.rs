@@ -272,3 +272,40 @@ fn bad_archives_are_told_and_empty_ones_are_nothing() {
     let gzip = gzip.finish().unwrap();
     assert_eq!(put(&gzip[..gzip.len() - 20]), Err("unexpected EOF".to_owned()));
 }
+
+/// Whatever an archive says, nothing outside of the root is there afterwards.
+#[test]
+fn no_bytes_make_it_panic_or_leave_the_root() {
+    let good = [
+        tar(&[file("a"), item("d", EntryType::Directory, ""), item("d/l", EntryType::Symlink, "/etc"), file("d/l/b")]),
+        tar(&[file("a"), item("h", EntryType::Link, "a"), item("p", EntryType::Fifo, ""), file("var/run/x")]),
+        tar(&[
+            item("../out", EntryType::Symlink, "../.."),
+            file("../out/x"),
+            item("l", EntryType::Link, "../../lower/etc/passwd"),
+        ]),
+    ];
+    let layers = Layers::new();
+    fs::write(layers.path("beside"), "").unwrap();
+    let before = names(layers.dir.path());
+    let good: Vec<&[u8]> = good.iter().map(Vec::as_slice).collect();
+    let mut view = layers.view();
+    let mut round = 0;
+    crate::fuzz::each(&good, |input| {
+        drop(view.extract("/", "c", input, ExtractOptions::default()));
+        round += 1;
+        // What is there already changes what comes: now and then anew.
+        if round % 100 == 0 {
+            assert_eq!(names(layers.dir.path()), before);
+            assert_eq!(fs::read_to_string(layers.path("lower/etc/passwd")).unwrap(), "root:x:0:0::/root:/bin/sh\n");
+            view = layers.view();
+        }
+    });
+    assert_eq!(names(layers.dir.path()), before);
+}
+
+fn names(folder: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}

@@ -306,3 +306,21 @@ async fn chosen_platforms_are_saved_and_loaded() {
             .is_err()
     );
 }
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (world, sample) = (runtime.block_on(World::new()), sample());
+    let manifest = sample.manifest();
+    let parts = manifest.layers.iter().chain([&manifest.config, &sample.target]);
+    let blobs: Vec<(Descriptor, Bytes)> =
+        parts.map(|part| (part.clone(), sample.bytes(&part.digest).clone())).collect();
+    let layout = layout(&sample, &blobs, "reg.test/y:3");
+    let good = [docker_archive(&sample, r#"["y:2"]"#), layout.clone(), pack(&layout, Packing::Gzip)];
+    let good: Vec<&[u8]> = good.iter().map(AsRef::as_ref).collect();
+    crate::fuzz::each(&good, |input| {
+        let loaded = runtime.block_on(world.load(input.to_vec()));
+        let said = loaded.map(|lines| lines.concat()).unwrap_or_else(|error| error.chain());
+        assert!(!said.contains("panic"), "{said}");
+    });
+}
