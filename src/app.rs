@@ -87,7 +87,7 @@ async fn serve_with(
         }
     };
     let logins = forges.as_ref().map(|forges| forges.settings.registries.clone()).unwrap_or_default();
-    engine.preload(&logins)?;
+    engine.preload(&logins);
     info!("API listens on {}", config.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     if let Some(supervisor) = &supervisor {
         supervisor.start();

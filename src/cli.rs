@@ -163,6 +163,7 @@ fn in_runtime(work: impl Future<Output = Result<ExitCode>>) -> ExitCode {
 
 /// Rows below a head, in columns as wide as they need.
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows = rows.map(|row| row.map(|cell| printable(&cell)));
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N - 1).map(width).collect();
@@ -171,6 +172,12 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
         format!("{cells}{}\n", row[N - 1])
     };
     rows.iter().map(line).collect()
+}
+
+/// Text of somebody else's for a terminal: what moves a cursor or ends a line is shown, not done.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 /// One line per message, readable alone. The journal adds times itself.
@@ -199,6 +206,11 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn texts_of_others_stay_on_their_line() {
+        assert_eq!(printable("a\u{1b}[2J\nb ä"), "a\\u{1b}[2J\\nb ä");
     }
 
     #[test]

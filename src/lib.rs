@@ -20,8 +20,6 @@ pub mod dns;
 pub mod dockerfile;
 pub mod edge;
 pub mod engine;
-#[cfg(test)]
-mod fuzz;
 pub mod logs;
 pub mod model;
 pub mod network;

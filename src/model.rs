@@ -5,6 +5,8 @@ pub mod container;
 pub mod error;
 pub mod event;
 pub mod filters;
+#[cfg(test)]
+pub mod fuzz;
 pub mod id;
 pub mod image;
 pub mod job;

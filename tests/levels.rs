@@ -8,8 +8,7 @@ use std::{
 
 /// Modules from top to bottom. A module may use those of lower levels, and itself.
 const LEVELS: [&[&str]; 7] = [
-    // `fuzz` is there for tests alone.
-    &["fuzz", "model"],
+    &["model"],
     // Level 1, in two halves: what the traits speak of (a root's mounts, say) is known to the small pieces.
     &["backend", "descriptors", "processes", "work"],
     &["dns", "dockerfile", "logs", "oci", "policy", "registry", "rootfs"],

@@ -378,7 +378,7 @@ mod tests {
         wire::put(&mut more, CACHE, &cache);
         wire::put(&mut more, ENTITLEMENTS, b"network.host");
         wire::put_entry(&mut more, FRONTEND_ATTRIBUTES, "target", "x");
-        crate::fuzz::each(&[&request(), &more], |input| {
+        crate::model::fuzz::each(&[&request(), &more], |input| {
             let _read = reference(input);
             for edited in [control(input, &Free), control(input, &Bound), gateway(input)].into_iter().flatten() {
                 // What goes on to buildkitd is a message still.

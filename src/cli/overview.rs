@@ -8,10 +8,12 @@ use ringer::{
     model::{Error, Result, error::Context, time::rough},
 };
 
-use super::{admin::AdminHost, in_runtime, job::json, table};
-
-/// The longest line of an event.
-const LINE: usize = 8 << 20;
+use super::{
+    admin::{AdminClient, AdminHost},
+    in_runtime,
+    job::json,
+    printable, table,
+};
 
 /// `ringer ps`.
 #[derive(Args, Debug)]
@@ -46,12 +48,21 @@ struct Whose {
     /// Of all jobs and of the default socket
     #[arg(long)]
     all_jobs: bool,
-    /// Of this job, by its name
-    #[arg(long, value_name = "NAME", conflicts_with = "all_jobs")]
+    /// Of this job, by its name or id
+    #[arg(long, value_name = "JOB", conflicts_with = "all_jobs")]
     job: Option<String>,
 }
 
 impl Whose {
+    /// The same with the job's name. Fails if there is no such job.
+    async fn found(&self, client: &AdminClient) -> Result<Self> {
+        let job = match &self.job {
+            Some(job) => Some(client.inspect(job).await?.name),
+            None => None,
+        };
+        Ok(Self { job, ..self.clone() })
+    }
+
     fn wants(&self, job: Option<&str>) -> bool {
         self.all_jobs || job == self.job.as_deref()
     }
@@ -61,8 +72,10 @@ impl Ps {
     /// Prints them.
     pub fn run(self) -> ExitCode {
         in_runtime(async {
-            let mut containers = self.admin.client()?.containers().await?;
-            containers.retain(|one| self.whose.wants(one.job.as_deref()) && (self.all || is_running(one)));
+            let client = self.admin.client()?;
+            let whose = self.whose.found(&client).await?;
+            let mut containers = client.containers().await?;
+            containers.retain(|one| whose.wants(one.job.as_deref()) && (self.all || is_running(one)));
             if self.json {
                 println!("{}", json(&containers)?);
             } else {
@@ -104,24 +117,27 @@ impl Events {
     /// Prints what happens until the daemon stops.
     pub fn run(self) -> ExitCode {
         in_runtime(async {
-            let mut lines = Vec::new();
+            let client = self.admin.client()?;
+            let whose = self.whose.found(&client).await?;
+            let mut begun = Vec::new();
             let print = |piece: &[u8]| {
-                lines.extend_from_slice(piece);
-                while let Some(end) = lines.iter().position(|&byte| byte == b'\n') {
-                    let line: Vec<u8> = lines.drain(..=end).collect();
-                    self.print(&line)?;
+                for part in piece.split_inclusive(|&byte| byte == b'\n') {
+                    begun.extend_from_slice(part);
+                    if part.ends_with(b"\n") {
+                        self.print(&whose, &std::mem::take(&mut begun))?;
+                    }
                 }
-                if lines.len() > LINE { Err(Error::system("an event without an end")) } else { Ok(()) }
+                Ok(())
             };
-            self.admin.client()?.events(print).await?;
+            client.events(print).await?;
             Ok(ExitCode::SUCCESS)
         })
     }
 
-    fn print(&self, line: &[u8]) -> Result<()> {
+    fn print(&self, whose: &Whose, line: &[u8]) -> Result<()> {
         let event: EventAnswer =
             serde_json::from_slice(line).map_err(|error| Error::system(format!("reading an event: {error}")))?;
-        if !self.whose.wants(event.job.as_deref()) {
+        if !whose.wants(event.job.as_deref()) {
             return Ok(());
         }
         let mut output = std::io::stdout().lock();
@@ -135,5 +151,6 @@ fn told(event: &EventAnswer) -> String {
     let EventAnswer { time, kind, action, actor, .. } = event;
     let attributes = event.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
     let job = job(event.job.as_deref(), event.is_runner);
-    format!("{time} {job} {kind} {action} {actor} ({})\n", attributes.join(", "))
+    let line = format!("{time} {job} {kind} {action} {actor} ({})", attributes.join(", "));
+    format!("{}\n", printable(&line))
 }

@@ -251,7 +251,7 @@ pub mod tests {
         with_edns[11] = 1;
         with_edns.extend([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
         let records = [Answer::Address(Ipv4Addr::LOCALHOST.into()), Answer::Name("a.b".to_owned())];
-        crate::fuzz::each(&[&question("web.example", A), &with_edns, &question("", MX)], |input| {
+        crate::model::fuzz::each(&[&question("web.example", A), &with_edns, &question("", MX)], |input| {
             if let Some(question) = Question::parse(input) {
                 let _address = question.reverse_address();
                 assert!(question.answer(&records, question.limit).len() <= question.limit.max(input.len()));

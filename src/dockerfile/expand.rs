@@ -530,7 +530,7 @@ mod tests {
         let lines = ["A=one".to_owned(), "B=*x".to_owned()];
         let variables = Variables::of_lines(&lines);
         let good: [&[u8]; 4] = [b"$A/${B:-x}", b"${A%%*n}", b"\"a $A\" 'b'", b"${A/#o/${B:+c}}\\$"];
-        crate::fuzz::each(&good, |input| {
+        crate::model::fuzz::each(&good, |input| {
             let text = String::from_utf8_lossy(input);
             drop(expand(&text, '\\', &variables));
             drop(expand_words(&text, '`', &variables));

@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn no_bytes_make_it_panic() {
-        crate::fuzz::each(&[b"*.o\n!a/**/b\n# c\n[a-c]?\n", b"/x/\n\\!y\n{a,b}"], |input| {
+        crate::model::fuzz::each(&[b"*.o\n!a/**/b\n# c\n[a-c]?\n", b"/x/\n\\!y\n{a,b}"], |input| {
             Ignore::parse(&String::from_utf8_lossy(input)).matches("a/x/b.o");
         });
     }

@@ -193,6 +193,6 @@ mod tests {
             b"FROM a\nENV A=b C=\"d e\"\nCOPY --from=0 --chown=1:2 [\"x\", \"/y/\"]\nRUN <<EOF\nset -e\nEOF\nEXPOSE 80/tcp 100-200\n",
             b"FROM scratch\nHEALTHCHECK --interval=1s CMD x\nONBUILD ADD . /\nSHELL [\"sh\"]\nVOLUME /a b\nLABEL \"k\"='v'\nSTOPSIGNAL 9\n",
         ];
-        crate::fuzz::each(&good, |input| drop(Dockerfile::parse("Dockerfile", input)));
+        crate::model::fuzz::each(&good, |input| drop(Dockerfile::parse("Dockerfile", input)));
     }
 }

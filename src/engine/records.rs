@@ -48,6 +48,11 @@ impl RecordFolder {
         Ok(records)
     }
 
+    /// Whether there is one, be it one that cannot be read.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.path(id).try_exists().unwrap_or(true)
+    }
+
     /// Stores one, new or changed.
     pub(crate) fn write<T: Record>(&self, id: &str, record: &T) -> io::Result<()> {
         let half = self.0.join(format!("{id}.new"));

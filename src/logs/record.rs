@@ -132,7 +132,7 @@ mod tests {
         encode(&mut good, OutputStream::Stderr, i64::MAX, b"", b"two");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        crate::fuzz::each(&[&good], |input| {
+        crate::model::fuzz::each(&[&good], |input| {
             let mut rest = input;
             while let Some((record, length)) = decode(rest) {
                 assert!(record.line.len() <= rest.len());

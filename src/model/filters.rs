@@ -213,7 +213,7 @@ mod tests {
     fn no_bytes_make_it_panic() {
         let good: [&[u8]; 3] =
             [br#"{"name":["a","b"],"label":["x=y"]}"#, br#"{"until":{"24h":true}}"#, br#"{"dangling":["1"]}"#];
-        crate::fuzz::each(&good, |input| {
+        crate::model::fuzz::each(&good, |input| {
             if let Ok(filters) = Filters::parse(&String::from_utf8_lossy(input)) {
                 let _told = (filters.boolean("dangling"), filters.until(), filters.matches_pattern("name", "abc"));
                 filters.matches_labels(|_| Some("y"));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error, Result,
     id::TenantId,
+    limits,
     network::Opening,
     policy::{Policy, PolicyRef},
     record::Record,
@@ -16,9 +17,6 @@ use super::{
 
 /// The longest `--name`.
 const NAME_LENGTH: usize = 128;
-
-/// The longest key of caches, in bytes.
-const KEY_LENGTH: usize = 512;
 
 /// The longest time that a job may be given, in seconds: ten years.
 const LONGEST: u64 = 10 * 365 * 24 * 3600;
@@ -237,9 +235,10 @@ pub fn check_name(name: &str) -> Result<()> {
 
 /// A key is a line of text: the name of a repository, say.
 pub fn check_cache_key(key: &str) -> Result<()> {
-    if key.is_empty() || key.len() > KEY_LENGTH || key.chars().any(char::is_control) {
+    if key.is_empty() || key.len() > limits::CACHE_KEY || key.chars().any(char::is_control) {
         return Err(Error::invalid(format!(
-            "invalid key of caches ({key:?}): expected a line of 1 to {KEY_LENGTH} bytes"
+            "invalid key of caches ({key:?}): expected a line of 1 to {} bytes",
+            limits::CACHE_KEY
         )));
     }
     Ok(())

@@ -126,6 +126,12 @@ pub const AUDIT_FILE: u64 = 16 << 20;
 /// Files of it that are kept.
 pub const AUDIT_FILES: u64 = 5;
 
+/// Bytes of a key of caches.
+pub const CACHE_KEY: usize = 512;
+
+/// Cache volumes of one job.
+pub const CACHE_VOLUMES: usize = 64;
+
 /// Adds up what a configuration or a stage's arguments hold.
 pub fn configuration(sizes: impl IntoIterator<Item = usize>) -> Result<()> {
     match sizes.into_iter().sum::<usize>() > CONFIGURATION {

@@ -268,7 +268,7 @@ mod tests {
     fn no_bytes_make_it_panic() {
         let digest = Digest::of(b"a").to_string();
         let long = format!("reg.test:5000/a/b-c__d:tag@{digest}");
-        crate::fuzz::each(&[b"alpine", b"ghcr.io/org/tool:1.2", b"[::1]:5000/x", long.as_bytes()], |input| {
+        crate::model::fuzz::each(&[b"alpine", b"ghcr.io/org/tool:1.2", b"[::1]:5000/x", long.as_bytes()], |input| {
             if let Ok(reference) = Reference::parse(&String::from_utf8_lossy(input)) {
                 assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
                 assert_eq!(Reference::parse(&reference.familiar()).unwrap(), reference);

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn no_bytes_make_it_panic() {
         let good: [&[u8]; 3] = [b"eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ==", br#"{"auth":"dTpw"}"#, b"e30"];
-        crate::fuzz::each(&good, |input| {
+        crate::model::fuzz::each(&good, |input| {
             let text = String::from_utf8_lossy(input);
             let _read = (RegistryAuth::from_header(&text).with_auth_decoded(), RegistryAuth::all_from_header(&text));
         });

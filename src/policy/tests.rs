@@ -96,5 +96,5 @@ fn no_bytes_make_it_panic() {
         b"base = \"ci\"\nprivileged = false\nbinds = [\"/srv:ro\"]\n[ulimits]\nnofile = 1024\n",
         b"base = \"strict\"\nregistries = [\"ghcr.io\", \"*.test\"]\npublish = [\"127.0.0.1:8000-9000\"]\n",
     ];
-    crate::fuzz::each(&good, |input| drop(parse("x", &String::from_utf8_lossy(input))));
+    crate::model::fuzz::each(&good, |input| drop(parse("x", &String::from_utf8_lossy(input))));
 }

@@ -98,6 +98,6 @@ mod tests {
             br#"Bearer realm="https://a/t",service="s",scope="repository:x:pull", Basic realm="y\"z""#,
             b"Negotiate, Basic",
         ];
-        crate::fuzz::each(&good, |input| drop(parse(&String::from_utf8_lossy(input))));
+        crate::model::fuzz::each(&good, |input| drop(parse(&String::from_utf8_lossy(input))));
     }
 }

@@ -259,7 +259,8 @@ impl Launch {
 
     async fn make_job(&self, pool: &Pool) -> Result<JobView> {
         let settings = &pool.settings;
-        let cache_key = self.record().class.repository.as_deref().map(|repository| settings.cache_key(repository));
+        let cached = self.record().class.repository.clone().filter(|_| !settings.cache_volumes.is_empty());
+        let cache_key = cached.map(|repository| settings.cache_key(&repository));
         let request = JobRequest {
             name: Some(self.record().name.clone()),
             ttl: Some((IDLE + settings.job_timeout + MARGIN).as_secs()),

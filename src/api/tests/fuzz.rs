@@ -12,7 +12,7 @@ use crate::{
     api::ApiState,
     backend::images::samples::tar,
     engine::images::{Body as ImageBody, ImportRequest},
-    fuzz,
+    model::fuzz,
 };
 
 /// Longer takes no request on fakes.

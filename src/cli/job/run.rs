@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use ringer::{
     admin::{ExtendBody, JobAnswer, JobBody},
-    model::{Error, Result},
+    model::{Error, Result, job},
 };
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tokio::{
@@ -34,7 +34,7 @@ pub struct Run {
     /// Do not let its clients bind the working directory, as they may otherwise
     #[arg(long)]
     no_bind: bool,
-    /// When the command fails, keep the job for so long, such as 30m, to look at it
+    /// When the command ends with another exit code than 0, keep the job for so long, such as 30m, to look at it
     #[arg(long, value_name = "DURATION")]
     keep_on_failure: Option<Seconds>,
     /// Say nothing of what was removed
@@ -55,6 +55,9 @@ impl Run {
         // Giving all of the machine away is a policy's word, not that of a shell which happens to be in its root.
         let given = folder.iter().map(|Bind(path)| path.clone()).filter(|path| path != "/");
         body.binds.extend(given);
+        if let Some(Seconds(ttl)) = self.keep_on_failure {
+            job::expiry(ttl).map_err(|error| error.context("--keep-on-failure"))?;
+        }
         // Before there is a job: from here on a signal must not end us without it.
         let mut signals = Signals::new()?;
         let job = client.create(&body).await?;
@@ -62,13 +65,16 @@ impl Run {
             Ok(child) => signals.pass_on_until_the_end_of(child).await,
             Err(error) => Err(error),
         };
-        let is_failure = !matches!(&ended, Ok(status) if status.success());
-        if let Some(Seconds(ttl)) = self.keep_on_failure.filter(|_| is_failure) {
+        // One that a signal has ended, or that could not be started, leaves nothing to look at.
+        let has_failed = matches!(&ended, Ok(status) if status.code().is_some_and(|code| code != 0));
+        if let Some(Seconds(ttl)) = self.keep_on_failure.filter(|_| has_failed) {
             match client.extend(&job.id, ExtendBody { ttl, disown: true }).await {
-                Ok(kept) => eprintln!("{}", told_of_kept(&kept)),
+                Ok(kept) => {
+                    eprintln!("{}", told_of_kept(&kept));
+                    return Ok(exit_code(ended?));
+                }
                 Err(error) => eprintln!("ringer: keeping job {}: {}", job.name, error.chain()),
             }
-            return Ok(exit_code(ended?));
         }
         match client.delete(&job.id).await {
             Ok(removed) if !self.quiet => eprintln!("ringer: job {}: {}", job.name, told(&removed)),

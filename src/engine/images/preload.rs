@@ -21,26 +21,24 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 
 impl Engine {
     /// Begins to pull what is not there, with these credentials.
-    pub fn preload(&self, logins: &Logins) -> Result<()> {
-        let scope = self.scope_of(&TenantId::default_tenant())?;
+    pub fn preload(&self, logins: &Logins) {
         for image in &self.config.preload {
-            let (engine, scope, image) = (self.clone(), scope.clone(), image.clone());
+            let (engine, image) = (self.clone(), image.clone());
             let auth = logins.get(image.registry()).cloned().unwrap_or_default();
             self.spawn("preload", async move {
                 let request = PullRequest { image: image.to_string(), auth, ..PullRequest::default() };
                 let stopping = engine.stopping();
                 tokio::select! {
-                    () = engine.pull_until_it_is_there(&scope, &request) => {}
+                    () = engine.pull_until_it_is_there(&request) => {}
                     () = stopping.cancelled() => {}
                 }
             });
         }
-        Ok(())
     }
 
-    async fn pull_until_it_is_there(&self, scope: &Scope, request: &PullRequest) {
+    async fn pull_until_it_is_there(&self, request: &PullRequest) {
         let mut pause = PAUSES.0;
-        while let Err(error) = self.pull_missing(scope, request).await {
+        while let Err(error) = self.pull_missing(request).await {
             warn!("preloading {}, to be tried again: {}", request.image, error.chain());
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
@@ -48,7 +46,8 @@ impl Engine {
         info!("image {} is there for jobs", request.image);
     }
 
-    async fn pull_missing(&self, scope: &Scope, request: &PullRequest) -> Result<()> {
+    async fn pull_missing(&self, request: &PullRequest) -> Result<()> {
+        let scope = &self.scope_of(&TenantId::default_tenant())?;
         if self.images.find(scope.tenant(), &request.image).await.is_ok() {
             return Ok(());
         }
@@ -59,18 +58,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a new tenant what is there.
-    pub(crate) async fn give_preloaded(&self, tenant: &TenantId) -> Result<()> {
+    /// Gives a new tenant what is there. Without one of them a job is still a job.
+    pub(crate) async fn give_preloaded(&self, tenant: &TenantId) {
         for image in &self.config.preload {
-            let images = &self.images.backend;
-            let Some(record) = images.get_image(&TenantId::default_tenant(), &image.to_string()).await? else {
-                continue;
-            };
-            let mut labels = record.labels.clone();
-            labels.insert(GIVEN.to_owned(), "1".to_owned());
-            images.put_image(&ImageRecord { tenant: tenant.clone(), labels, ..record }).await?;
+            if let Err(error) = self.give(tenant, image).await {
+                warn!(job.id = %tenant, "giving {image} to {tenant}: {}", error.chain());
+            }
         }
-        Ok(())
+    }
+
+    async fn give(&self, tenant: &TenantId, image: &Reference) -> Result<()> {
+        // Nobody takes the name away meanwhile, and with it what it points at.
+        let _lock = self.images.names.lock(TenantId::default_tenant().as_str()).await;
+        let images = &self.images.backend;
+        let Some(record) = images.get_image(&TenantId::default_tenant(), &image.to_string()).await? else {
+            return Ok(());
+        };
+        let mut labels = record.labels.clone();
+        labels.insert(GIVEN.to_owned(), "1".to_owned());
+        images.put_image(&ImageRecord { tenant: tenant.clone(), labels, ..record }).await
     }
 
     /// Whether an image is one that the tenant was given.

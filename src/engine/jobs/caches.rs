@@ -8,6 +8,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use crate::{
         Error, Result,
         error::Context,
         job::{self, CacheVolume, JobRecord, JobRequest},
+        limits,
         record::Record,
         time::Timestamp,
         volume::{self, Volume},
@@ -28,37 +30,39 @@ use crate::{
     work::blocking,
 };
 
-/// Key of jobs that are given none.
-const NO_KEY: &str = "default";
+/// The label of such a volume, with its key.
+const LABEL: &str = "ringer.cache";
 
-/// Volumes that one job names at most.
-const MOST: usize = 64;
+/// Between two looks for what is too old.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(3600);
 
 /// Folders on their way out; no other's name begins with a dot.
 const REMOVED: &str = ".removed-";
 
-/// A volume as it is stored.
+/// A cache volume as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct CacheRecord {
-    key: String,
+struct CacheVolumeRecord {
+    /// None is that of jobs without a key.
+    key: Option<String>,
     name: String,
     /// When a job last began or ended to use it.
     used: Timestamp,
+    /// What it took of the disk when a job had last ended to write to it.
+    bytes: u64,
 }
 
-impl Record for CacheRecord {
-    const KIND: &'static str = "cache";
+impl Record for CacheVolumeRecord {
+    const KIND: &'static str = "cache volume";
 }
 
 /// The volumes of a job, by their ids.
-fn volumes_of(record: &JobRecord) -> impl Iterator<Item = (String, &CacheVolume)> {
-    let key = record.cache_key.as_deref().unwrap_or(NO_KEY);
-    record.cache_volumes.iter().map(move |volume| (id_of(key, &volume.name), volume))
+fn volumes_of(job: &JobRecord) -> impl Iterator<Item = (String, &CacheVolume)> {
+    job.cache_volumes.iter().map(|volume| (id_of(job.cache_key.as_deref(), &volume.name), volume))
 }
 
-/// Keys are any text: a folder's name is made of it.
-fn id_of(key: &str, name: &str) -> String {
-    let hash = Sha256::new().chain_update(key).chain_update([0]).chain_update(name).finalize();
+/// Keys are any text but an empty one: a folder's name is made of it.
+fn id_of(key: Option<&str>, name: &str) -> String {
+    let hash = Sha256::new().chain_update(key.unwrap_or_default()).chain_update([0]).chain_update(name).finalize();
     hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -66,36 +70,35 @@ fn id_of(key: &str, name: &str) -> String {
 pub struct CacheStore {
     records: RecordFolder,
     contents: PathBuf,
-    known: Mutex<BTreeMap<String, CacheRecord>>,
+    known: Mutex<BTreeMap<String, CacheVolumeRecord>>,
     /// Held while folders are made or taken out of use.
     changing: tokio::sync::Mutex<()>,
-    /// Held by who looks what has to go.
-    trimming: tokio::sync::Mutex<()>,
+    unmeasured: Mutex<Unmeasured>,
+}
+
+/// Whose room is not known any more; one task measures them all.
+#[derive(Default)]
+struct Unmeasured {
+    ids: BTreeSet<String>,
+    is_at_work: bool,
 }
 
 impl CacheStore {
-    /// Reads what is below `data_root`. What a killed daemon was about to remove is removed.
+    /// Reads what is below `data_root`.
     pub fn open(data_root: &Path) -> Result<Self> {
         let (records, contents) = (RecordFolder::open(data_root, "caches")?, data_root.join("cache-volumes"));
         fs::create_dir_all(&contents).context(format!("making {}", contents.display()))?;
-        let known = records.read::<CacheRecord>()?.into_iter();
-        let known = known.map(|record| (id_of(&record.key, &record.name), record)).collect::<BTreeMap<_, _>>();
-        let store = Self {
-            records,
-            contents,
-            known: Mutex::new(known),
-            changing: tokio::sync::Mutex::default(),
-            trimming: tokio::sync::Mutex::default(),
-        };
-        store.remove_leftovers().context(format!("reading {}", store.contents.display()))?;
-        Ok(store)
+        let known = records.read::<CacheVolumeRecord>()?.into_iter();
+        let known = known.map(|record| (id_of(record.key.as_deref(), &record.name), record)).collect();
+        let (known, changing, unmeasured) = (Mutex::new(known), tokio::sync::Mutex::default(), Mutex::default());
+        Ok(Self { records, contents, known, changing, unmeasured })
     }
 
-    /// Folders without a record were never used, or are on their way out.
-    fn remove_leftovers(&self) -> io::Result<()> {
+    /// Removes what a killed daemon was about to remove. A folder whose record cannot be read stays, as the record does.
+    pub(super) fn remove_leftovers(&self) -> io::Result<()> {
         for folder in fs::read_dir(&self.contents)? {
             let folder = folder?;
-            if !self.known().contains_key(&*folder.file_name().to_string_lossy())
+            if !self.records.has(&folder.file_name().to_string_lossy())
                 && let Err(error) = rootfs::remove_folder(&folder.path())
             {
                 warn!("removing {}: {error}", folder.path().display());
@@ -104,8 +107,20 @@ impl CacheStore {
         Ok(())
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, CacheRecord>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, CacheVolumeRecord>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unmeasured(&self) -> MutexGuard<'_, Unmeasured> {
+        self.unmeasured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next to be measured; with none, nobody is at work any more.
+    fn next_unmeasured(&self) -> Option<String> {
+        let mut unmeasured = self.unmeasured();
+        let next = unmeasured.ids.pop_first();
+        unmeasured.is_at_work = next.is_some();
+        next
     }
 
     fn folder(&self, id: &str) -> PathBuf {
@@ -113,8 +128,20 @@ impl CacheStore {
     }
 
     /// Notes that a job begins or ends to use one.
-    fn is_used(&self, id: &str, key: &str, name: &str) -> Result<()> {
-        let record = CacheRecord { key: key.to_owned(), name: name.to_owned(), used: Timestamp::now() };
+    fn is_used(&self, id: &str, key: Option<&str>, name: &str) -> Result<()> {
+        let bytes = self.known().get(id).map_or(0, |record| record.bytes);
+        let record =
+            CacheVolumeRecord { key: key.map(ToOwned::to_owned), name: name.to_owned(), used: Timestamp::now(), bytes };
+        self.store(id, record)
+    }
+
+    /// Notes what one takes, if it is there still.
+    fn takes(&self, id: &str, bytes: u64) -> Result<()> {
+        let record = self.known().get(id).cloned();
+        record.map_or(Ok(()), |record| self.store(id, CacheVolumeRecord { bytes, ..record }))
+    }
+
+    fn store(&self, id: &str, record: CacheVolumeRecord) -> Result<()> {
         self.records.write(id, &record).context("storing the record of a cache volume")?;
         self.known().insert(id.to_owned(), record);
         Ok(())
@@ -139,11 +166,14 @@ impl CacheStore {
 pub(super) fn check(request: &JobRequest) -> Result<()> {
     request.cache_key.as_deref().map_or(Ok(()), job::check_cache_key)?;
     let names: BTreeSet<&str> = request.cache_volumes.iter().map(|volume| volume.name.as_str()).collect();
+    if request.cache_key.is_some() && names.is_empty() {
+        return Err(Error::invalid("a key of caches needs caches: --volume-cache names one"));
+    }
     if names.len() < request.cache_volumes.len() {
         return Err(Error::invalid("a cache volume is named twice"));
     }
-    if names.len() > MOST {
-        return Err(Error::invalid(format!("a job has at most {MOST} cache volumes")));
+    if names.len() > limits::CACHE_VOLUMES {
+        return Err(Error::invalid(format!("a job has at most {} cache volumes", limits::CACHE_VOLUMES)));
     }
     Ok(())
 }
@@ -156,31 +186,25 @@ impl Engine {
             {
                 // The job's record is stored: who comes later to trim sees that it is used.
                 let _changing = self.caches.changing.lock().await;
-                self.note_cache_use(job, &id, name)?;
+                self.caches.is_used(&id, job.cache_key.as_deref(), name)?;
                 fs::create_dir_all(&folder).context("making the folder of a cache volume")?;
             }
+            let key = job.cache_key.clone().unwrap_or_default();
+            let labels = Some([(LABEL.to_owned(), key)].into());
             let options = Some(LocalMount::options_of_bind(&folder, *is_read_only));
-            let volume = Volume { name: name.clone(), labels: None, options, created: Timestamp::now() };
+            let volume = Volume { name: name.clone(), labels, options, created: Timestamp::now() };
             let changing = self.volumes.change().await;
             self.volumes.create(&changing, &job.id, volume).await?;
         }
         Ok(())
     }
 
-    fn note_cache_use(&self, job: &JobRecord, id: &str, name: &str) -> Result<()> {
-        self.caches.is_used(id, job.cache_key.as_deref().unwrap_or(NO_KEY), name)
-    }
-
-    /// After a job's end: what it had was used until now, and has perhaps grown.
-    pub(super) fn cache_volumes_are_free(&self, job: &JobRecord) {
-        for (id, volume) in volumes_of(job) {
-            if let Err(error) = self.note_cache_use(job, &id, &volume.name) {
-                warn!(job.id = %job.id, "{}", error.chain());
-            }
-        }
-        if !job.cache_volumes.is_empty() {
-            self.trim_cache_volumes_soon();
-        }
+    /// Notes, while a job is there still, that what it has is used until now, and is to be measured where it could write.
+    pub(super) async fn note_cache_volumes(&self, job: &JobRecord) -> Result<()> {
+        let written = volumes_of(job).filter(|(_, volume)| !volume.is_read_only).map(|(id, _)| id);
+        self.caches.unmeasured().ids.extend(written);
+        let _changing = self.caches.changing.lock().await;
+        volumes_of(job).try_for_each(|(id, volume)| self.caches.is_used(&id, job.cache_key.as_deref(), &volume.name))
     }
 
     /// Whether a volume of a job is one that outlives it.
@@ -189,45 +213,89 @@ impl Engine {
         device.is_some_and(|device| Path::new(device).starts_with(&self.caches.contents))
     }
 
-    /// Looks what has to go, behind the answer.
-    pub(super) fn trim_cache_volumes_soon(&self) {
+    /// After a job's end, behind the answer: what is not measured yet is, and what is too much goes.
+    pub(super) fn measure_cache_volumes(&self) {
+        {
+            let mut unmeasured = self.caches.unmeasured();
+            if unmeasured.ids.is_empty() || std::mem::replace(&mut unmeasured.is_at_work, true) {
+                return;
+            }
+        }
         let engine = self.clone();
-        self.spawn("trim_cache_volumes", async move {
-            if let Err(error) = engine.trim_cache_volumes().await {
-                warn!("trimming cache volumes: {}", error.chain());
+        self.spawn("measure_cache_volumes", async move {
+            let stopping = engine.stopping();
+            while let Some(id) = engine.caches.next_unmeasured() {
+                if stopping.is_cancelled() {
+                    return;
+                }
+                if let Err(error) = engine.measure_cache_volume(&id).await {
+                    warn!("measuring a cache volume: {}", error.chain());
+                }
+                engine.trim_cache_volumes().await;
             }
         });
     }
 
-    /// Removes what is too old or too much and in no job's use.
-    pub(super) async fn trim_cache_volumes(&self) -> Result<()> {
-        let _alone = self.caches.trimming.lock().await;
-        let (most, longest) = self.config.cache_limits();
-        let mut records: Vec<_> = self.caches.known().clone().into_iter().collect();
-        records.sort_by_key(|(_, record)| Reverse(record.used));
-        let mut room = most;
-        for (id, record) in records {
-            let folder = self.caches.folder(&id);
-            // What cannot be measured is kept.
-            let size = blocking(move || rootfs::folder_size(&folder).context("measuring")).await.unwrap_or(0);
-            if record.used.elapsed() <= longest && size <= room {
-                room -= size;
-            } else if let Some(away) = self.take_out_unused(&id).await? {
-                info!("cache volume {} of {} goes", record.name, record.key);
-                blocking(move || rootfs::remove_folder(&away).context("removing a cache volume")).await?;
-            } else {
-                room = room.saturating_sub(size);
-            }
-        }
-        Ok(())
+    /// Whether what jobs have written is still to be measured.
+    #[cfg(test)]
+    pub(super) fn is_measuring_caches(&self) -> bool {
+        let unmeasured = self.caches.unmeasured();
+        unmeasured.is_at_work || !unmeasured.ids.is_empty()
     }
 
-    /// `None` if a job uses it.
-    async fn take_out_unused(&self, id: &str) -> Result<Option<PathBuf>> {
+    async fn measure_cache_volume(&self, id: &str) -> Result<()> {
+        let folder = self.caches.folder(id);
+        let bytes = blocking(move || rootfs::room_of(&folder).context("looking into its folder")).await?;
         let _changing = self.caches.changing.lock().await;
-        if self.jobs.list().iter().any(|job| volumes_of(&job.record()).any(|(used, _)| used == id)) {
-            return Ok(None);
+        self.caches.takes(id, bytes)
+    }
+
+    /// Looks now and then what has become too old, and first for what an earlier life has left.
+    pub(super) fn look_after_caches(&self) {
+        let engine = self.clone();
+        self.spawn("look_after_caches", async move {
+            let (tidied, stopping) = (engine.clone(), engine.stopping());
+            let left = blocking(move || tidied.caches.remove_leftovers().context("reading cache volumes")).await;
+            if let Err(error) = left {
+                warn!("{}", error.chain());
+            }
+            loop {
+                engine.trim_cache_volumes().await;
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(BETWEEN_LOOKS) => {}
+                }
+            }
+        });
+    }
+
+    /// Removes what is too old or too much. What a job uses stays, and takes nobody's room.
+    pub(super) async fn trim_cache_volumes(&self) {
+        let (mut room, longest) = self.config.cache_limits();
+        let mut records: Vec<_> = self.caches.known().clone().into_iter().collect();
+        records.sort_by_key(|(_, record)| Reverse(record.used));
+        for (id, record) in records.into_iter().filter(|(id, _)| !self.is_used_by_a_job(id)) {
+            if record.used.elapsed() <= longest && record.bytes <= room {
+                room -= record.bytes;
+            } else if let Err(error) = self.remove_cache_volume(&id, &record).await {
+                warn!("removing cache volume {}: {}", record.name, error.chain());
+            }
         }
-        self.caches.take_out(id).map(Some).context("taking a cache volume out")
+    }
+
+    fn is_used_by_a_job(&self, id: &str) -> bool {
+        self.jobs.list().iter().any(|job| volumes_of(&job.record()).any(|(used, _)| used == id))
+    }
+
+    async fn remove_cache_volume(&self, id: &str, record: &CacheVolumeRecord) -> Result<()> {
+        let away = {
+            let _changing = self.caches.changing.lock().await;
+            if self.is_used_by_a_job(id) {
+                return Ok(());
+            }
+            self.caches.take_out(id).context("taking it out of use")?
+        };
+        info!("cache volume {} of {} goes", record.name, record.key.as_deref().unwrap_or("jobs without a key"));
+        blocking(move || rootfs::remove_folder(&away).context("removing its folder")).await
     }
 }

@@ -62,8 +62,9 @@ impl Engine {
         for tenant in [&runner, &tenant] {
             self.tenants.remove(tenant.id());
         }
+        self.note_cache_volumes(&job.record()).await?;
         self.jobs.forget(job, *report)?;
-        self.cache_volumes_are_free(&job.record());
+        self.measure_cache_volumes();
         Ok(())
     }
 

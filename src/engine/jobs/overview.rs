@@ -1,6 +1,6 @@
 //! What an operator sees: the containers and events of all tenants, each with the job that it belongs to. No client of Docker's API does.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
 
@@ -9,6 +9,9 @@ use crate::{
     engine::{Engine, container::Container, events::received},
     model::{event::Event, id::TenantId},
 };
+
+/// Tenants that a listener remembers.
+const OWNERS: usize = 4096;
 
 /// Whose something is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,15 @@ impl Engine {
     pub fn all_events(&self) -> impl Stream<Item = (Owner, Event)> + Send + 'static {
         let (engine, stopping) = (self.clone(), self.stopping());
         let events = received(self.events.subscribe_to_all());
-        let owned = events.map(move |(tenant, event)| (engine.owner_of(&tenant), event));
+        // Who hears late of a job's end hears its name still.
+        let mut owners = HashMap::new();
+        let owned = events.map(move |(tenant, event)| {
+            if owners.len() >= OWNERS {
+                owners.clear();
+            }
+            let owner = owners.entry(tenant.clone()).or_insert_with(|| engine.owner_of(&tenant));
+            (owner.clone(), event)
+        });
         owned.take_until(stopping.cancelled_owned())
     }
 

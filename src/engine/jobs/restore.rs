@@ -37,7 +37,7 @@ impl Engine {
             }
             self.watch_job(&job);
         }
-        self.trim_cache_volumes_soon();
+        self.look_after_caches();
     }
 
     /// Makes tenants of all jobs, before their networks are opened. Whose things are found without a record of a job is removed

@@ -327,26 +327,64 @@ async fn with_cache(bench: &Bench, key: &str) -> (JobView, PathBuf) {
     (job, info.volume.options.as_ref().unwrap()["device"].clone().into())
 }
 
+/// Ends a job and waits until the last of its caches is measured.
+async fn end(bench: &Bench, job: &JobView) -> JobReport {
+    let report = bench.engine().job_delete(job.record.id.as_str()).await.unwrap();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while bench.engine().is_measuring_caches() {
+        assert!(tokio::time::Instant::now() < deadline, "caches are measured for ever");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    report
+}
+
 #[tokio::test]
 async fn cache_volumes_go_when_they_are_unused_and_too_much() {
-    let bench = Bench::with(EngineConfig { cache_max_bytes: Some(10), ..EngineConfig::default() }).await;
+    let bench = Bench::with(EngineConfig { cache_max_bytes: Some(100 << 10), ..EngineConfig::default() }).await;
     let (used, of_used) = with_cache(&bench, "used").await;
     let (first, of_first) = with_cache(&bench, "first").await;
-    std::fs::write(of_used.join("file"), [0; 20]).unwrap();
-    std::fs::write(of_first.join("file"), [0; 8]).unwrap();
-    bench.engine().job_delete(first.record.id.as_str()).await.unwrap();
-    bench.engine().trim_cache_volumes().await.unwrap();
+    std::fs::write(of_used.join("file"), [1; 200 << 10]).unwrap();
+    std::fs::write(of_first.join("file"), [1; 80 << 10]).unwrap();
+    // Holes take no room, neither their own nor that of others.
+    std::fs::File::create(of_first.join("holes")).unwrap().set_len(1 << 40).unwrap();
+    end(&bench, &first).await;
     assert!(of_used.exists(), "a job uses it");
     assert!(of_first.exists(), "it has room");
 
     let (second, of_second) = with_cache(&bench, "second").await;
-    std::fs::write(of_second.join("file"), [0; 8]).unwrap();
-    let report = bench.engine().job_delete(second.record.id.as_str()).await.unwrap();
-    assert_eq!(report.volumes, 0, "it is not removed with the job");
-    bench.engine().trim_cache_volumes().await.unwrap();
+    std::fs::write(of_second.join("file"), [1; 80 << 10]).unwrap();
+    assert_eq!(end(&bench, &second).await.volumes, 0, "it is not removed with the job");
     assert!(of_second.exists() && !of_first.exists(), "the longest unused goes");
     assert!(of_used.exists());
-    bench.engine().job_delete(used.record.id.as_str()).await.unwrap();
-    bench.engine().trim_cache_volumes().await.unwrap();
-    assert!(!of_used.exists(), "it never had room");
+    end(&bench, &used).await;
+    assert!(!of_used.exists() && of_second.exists(), "it never had room");
+}
+
+#[tokio::test]
+async fn cache_volumes_go_when_nobody_has_used_them_for_long() {
+    let bench = Bench::with(EngineConfig { cache_max_age: Some(Duration::ZERO), ..EngineConfig::default() }).await;
+    let (job, folder) = with_cache(&bench, "old").await;
+    bench.engine().trim_cache_volumes().await;
+    assert!(folder.exists(), "a job uses it");
+    end(&bench, &job).await;
+    assert!(!folder.exists());
+}
+
+/// A record of a later version, say, is left alone, and so is what it is of.
+#[tokio::test]
+async fn a_cache_volume_whose_record_cannot_be_read_is_kept() {
+    let bench = Bench::new().await;
+    let (job, folder) = with_cache(&bench, "kept").await;
+    std::fs::write(folder.join("file"), "x").unwrap();
+    end(&bench, &job).await;
+    let (contents, records) = (folder.parent().unwrap(), folder.ancestors().nth(2).unwrap().join("caches"));
+    let id = folder.file_name().unwrap().to_str().unwrap();
+    std::fs::write(records.join(format!("{id}.json")), "torn").unwrap();
+    std::fs::create_dir(contents.join(".removed-x")).unwrap();
+    std::fs::create_dir(contents.join("without-a-record")).unwrap();
+    let store = CacheStore::open(contents.parent().unwrap()).unwrap();
+    store.remove_leftovers().unwrap();
+    let left: Vec<_> = std::fs::read_dir(contents).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [id]);
+    assert!(folder.join("file").exists());
 }

@@ -133,7 +133,10 @@ impl Engine {
         let volumes = self.volume_list(scope, &Filters::default()).await?;
         let records: Vec<_> = self.containers.list(scope.tenant()).iter().map(|container| container.record()).collect();
         let mut usages = Vec::new();
-        for info in volumes {
+        // What has options may be a server's that does not answer; dockerd leaves it out, too.
+        for info in
+            volumes.into_iter().filter(|info| info.volume.options.as_ref().is_none_or(indexmap::IndexMap::is_empty))
+        {
             let uses =
                 |record: &&Arc<ContainerRecord>| record.mounts.iter().any(|point| point.name == info.volume.name);
             let references = records.iter().filter(uses).count();

@@ -291,7 +291,7 @@ fn no_bytes_make_it_panic_or_leave_the_root() {
     let good: Vec<&[u8]> = good.iter().map(Vec::as_slice).collect();
     let mut view = layers.view();
     let mut round = 0;
-    crate::fuzz::each(&good, |input| {
+    crate::model::fuzz::each(&good, |input| {
         drop(view.extract("/", "c", input, ExtractOptions::default()));
         round += 1;
         // What is there already changes what comes: now and then anew.

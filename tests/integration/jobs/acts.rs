@@ -1,12 +1,12 @@
 //! Ten times the same workflow at once, a job each: on one dockerd nine of ten fail, since names of containers and volumes are the daemon's.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use super::{remains, until_only};
-use crate::support::daemon::Daemon;
+use crate::support::{daemon::Daemon, part};
 
 /// What a user types to run the workflow in a folder.
 const WORDS: [&str; 10] = [
@@ -25,17 +25,6 @@ const WORDS: [&str; 10] = [
 const PRELOADED: [&str; 6] =
     ["--preload", "busybox", "--preload", "ringer/web:latest", "--preload", "ringer/ci:bookworm"];
 
-/// act, if it is there.
-fn act() -> Option<PathBuf> {
-    let part = std::env::var_os("RINGER_TEST_ACT").map(|folder| Path::new(&folder).join("act"));
-    let act = part.filter(|act| act.exists());
-    assert!(
-        act.is_some() || std::env::var_os("CI").is_none(),
-        "absent in CI: RINGER_TEST_ACT names no folder with act"
-    );
-    act
-}
-
 /// The repository of the workflow.
 fn repository(at: &Path) {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/compat/workflows/demo");
@@ -47,7 +36,7 @@ fn repository(at: &Path) {
 
 #[tokio::test]
 async fn ten_runs_of_one_workflow_pass_at_once_in_ten_jobs() {
-    let Some(act) = act() else { return eprintln!("absent: RINGER_TEST_ACT") };
+    let Some(act) = part("RINGER_TEST_ACT").map(|folder| folder.join("act")) else { return };
     let daemon = Daemon::start_with(&PRELOADED).await;
     for image in ["busybox", "web", "ci"] {
         if !daemon.load_image(image).await {

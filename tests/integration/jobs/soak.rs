@@ -32,6 +32,7 @@ type Counts = BTreeMap<&'static str, u64>;
 fn lines_of(daemon: &Daemon, command: &[&str]) -> u64 {
     let namespace = format!("--net=/proc/{}/ns/net", daemon.pid());
     let output = Command::new("nsenter").arg(namespace).args(command).output().expect("nsenter is there");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
@@ -43,7 +44,7 @@ fn found(folder: &Path, words: &[&str]) -> u64 {
 fn memory_of(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+    resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).expect("the daemon runs")
 }
 
 /// What must be as it was.
@@ -126,13 +127,14 @@ async fn what_the_daemon_takes_does_not_grow_with_jobs() {
     daemon.import_box().await;
     run(&daemon, FIRST).await;
     // Two looks that agree: what is given back late is back.
-    let mut before = counts(&daemon);
+    let (mut before, deadline) = (counts(&daemon), Instant::now() + LIMIT);
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let now = counts(&daemon);
         if now == before {
             break;
         }
+        assert!(Instant::now() < deadline, "it does not come to rest: {before:?} {now:?}");
         before = now;
     }
     let (memory, begun) = (memory_of(daemon.pid()), Instant::now());

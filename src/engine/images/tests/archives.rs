@@ -318,7 +318,7 @@ fn no_bytes_make_it_panic() {
     let layout = layout(&sample, &blobs, "reg.test/y:3");
     let good = [docker_archive(&sample, r#"["y:2"]"#), layout.clone(), pack(&layout, Packing::Gzip)];
     let good: Vec<&[u8]> = good.iter().map(AsRef::as_ref).collect();
-    crate::fuzz::each(&good, |input| {
+    crate::model::fuzz::each(&good, |input| {
         let loaded = runtime.block_on(world.load(input.to_vec()));
         let said = loaded.map(|lines| lines.concat()).unwrap_or_else(|error| error.chain());
         assert!(!said.contains("panic"), "{said}");
