@@ -30,7 +30,7 @@ use crate::{
         caller::Caller,
         id::TenantId,
         job::Surroundings,
-        policy::Policy,
+        policy::{Key, Policy},
         reference::Reference,
         registry_auth::{Logins, RegistryAuth},
     },
@@ -40,6 +40,9 @@ use crate::{
 
 /// How many layers are fetched at once, by all pulls of a tenant together; dockerd's number.
 const DOWNLOADS: usize = 3;
+
+/// What a builder beside the engine does by itself, unseen by us: who may not do all of it cannot have one.
+const ITS_OWN: [Key; 2] = [Key::Registries, Key::Pull];
 
 /// Bytes of layers that pulls needed.
 #[derive(Debug, Default)]
@@ -323,6 +326,15 @@ impl Engine {
     /// The scope in which the daemon itself works for a tenant.
     pub fn scope_of(&self, tenant: &TenantId) -> Result<Scope> {
         self.tenants.get(tenant)?.admit(Caller::Daemon)
+    }
+
+    /// 403 if the policy of a tenant lets it have no builder beside the engine.
+    pub fn permit_builder(&self, tenant: &TenantId) -> Result<()> {
+        let policy = self.tenants.get(tenant)?.policy();
+        match ITS_OWN.into_iter().find(|key| !policy::allows_all(&policy, *key)) {
+            None => Ok(()),
+            Some(key) => Err(Error::buildkit_fetches_itself(&policy.name, key)),
+        }
     }
 
     /// The host in which a tenant's networks live.

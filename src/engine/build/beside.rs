@@ -18,13 +18,12 @@ use crate::{
     },
     engine::Engine,
     model::{
-        Error, Result,
+        Result,
         id::{ContainerId, TenantId},
         image::Descriptor,
-        policy::Key,
         reference::Digest,
     },
-    policy::{self, Asked},
+    policy::Asked,
 };
 
 struct OfTenant {
@@ -64,19 +63,7 @@ impl OfTenant {
     }
 }
 
-/// What a builder does by itself, unseen by us: who may not do all of it cannot have one.
-const ITS_OWN: [Key; 2] = [Key::Registries, Key::Pull];
-
 impl Engine {
-    /// 403 if the policy of a tenant lets it have no builder.
-    pub fn permit_builder(&self, tenant: &TenantId) -> Result<()> {
-        let policy = self.tenants.get(tenant)?.policy();
-        match ITS_OWN.into_iter().find(|key| !policy::allows_all(&policy, *key)) {
-            None => Ok(()),
-            Some(key) => Err(Error::buildkit_fetches_itself(&policy.name, key)),
-        }
-    }
-
     /// A tenant, for a builder that works in its name.
     pub fn build_tenant(&self, tenant: &TenantId) -> Arc<dyn BuildTenant> {
         Arc::new(OfTenant { engine: self.clone(), tenant: tenant.clone(), lent: Mutex::default() })

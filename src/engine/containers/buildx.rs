@@ -26,7 +26,7 @@ pub(super) const PREFIX: &str = "buildx_buildkit_";
 /// The volume that each has for its cache, by what follows its name, and where it is.
 const STATE: (&str, &str) = ("_state", "/var/lib/buildkit");
 
-/// Where `buildctl` looks for buildkitd, and the variable that says otherwise, which images for other users have.
+/// Where `buildctl` looks for buildkitd, and the variable that says otherwise.
 const SOCKET: &str = "/run/buildkit/buildkitd.sock";
 const ELSEWHERE: &str = "BUILDKIT_HOST";
 
@@ -43,7 +43,7 @@ const IDLE: &str = r#"trap 'exit 0' TERM INT; printf '%s\n' "$@" >&2; while :; d
 const GREETING: &str = "This builder is the BuildKit of the daemon that serves your socket, without privileges.";
 
 /// What a builder asks for that the tenant's BuildKit does not do.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Beyond {
     /// Without which it would be another builder.
     refused: Vec<String>,
@@ -60,13 +60,11 @@ impl Engine {
         image: &ImageConfig,
     ) -> Result<ContainerCreateRequest> {
         let has_builder = self.backends.builders.is_here() && self.permit_builder(scope.tenant()).is_ok();
-        if !has_builder || scope.socket().is_none() || !is_builder(&request) {
+        let has_privileges = policy::allows_all(&scope.policy(), Key::Privileged);
+        if has_privileges || !has_builder || scope.socket().is_none() || !is_builder(&request) {
             return Ok(request);
         }
         let beyond = beyond(&request, image, |host_config| scope.permit(Asked::Build(host_config)).is_ok());
-        if policy::allows_all(&scope.policy(), Key::Privileged) && beyond != Beyond::default() {
-            return Ok(request);
-        }
         if let Some(what) = beyond.refused.first() {
             return Err(Error::beyond_our_builder(&scope.policy().name, what));
         }
@@ -106,8 +104,11 @@ fn beyond(request: &ContainerCreateRequest, image: &ImageConfig, may: impl Fn(&H
         mode => beyond.refused.push(format!("network={mode}")),
     }
     let is_for_root = matches!(image.user.split(':').next().unwrap_or_default(), "" | "root" | "0");
-    if !is_for_root || image.env.iter().any(|variable| variable.starts_with(ELSEWHERE)) {
+    if !is_for_root {
         beyond.refused.push("an image for another user than root".to_owned());
+    }
+    if image.env.iter().any(|variable| variable.split('=').next() == Some(ELSEWHERE)) {
+        beyond.refused.push(format!("an image whose buildctl looks elsewhere for buildkitd ({ELSEWHERE})"));
     }
     if !is_usual(request) {
         beyond.refused.push("limits, devices, mounts or a cgroup of its own".to_owned());
@@ -263,6 +264,10 @@ mod tests {
         }
         let rootless = ImageConfig { user: "1000:1000".to_owned(), ..ImageConfig::default() };
         assert!(beyond(&asked(), &rootless, |_| true).refused[0].contains("another user"));
+        let variable = |variable: &str| ImageConfig { env: vec![variable.to_owned()], ..ImageConfig::default() };
+        let elsewhere = beyond(&asked(), &variable("BUILDKIT_HOST=unix:///x"), |_| true).refused;
+        assert!(elsewhere[0].contains("BUILDKIT_HOST") && !elsewhere[0].contains("user"), "{elsewhere:?}");
+        assert!(beyond(&asked(), &variable("BUILDKIT_HOSTNAME=x"), |_| true).refused.is_empty());
     }
 
     #[test]
