@@ -85,7 +85,8 @@ struct RegistrySection {
 /// Reads the file; flags of `serve` win over its `[daemon]`.
 pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Settings)> {
     let (file, settings, http) = read(path)?;
-    let warnings = flags.accepted.check()?;
+    let mut warnings = flags.accepted.check()?;
+    warnings.extend(file.images_of_no_use());
     let config = Config { http, ..flags.over(file.daemon).filled(warnings)? };
     Ok((config, settings))
 }
@@ -138,13 +139,9 @@ impl RunFile {
             settings.forges.push(section.settings(number, &images)?);
         }
         if settings.forges.is_empty()
-            && !images.of_repositories.is_empty()
-            && !(self.gitlab.0.is_empty() && self.woodpecker.0.is_empty())
+            && let Some(told) = self.images_of_no_use()
         {
-            return Err(Error::invalid(
-                "[runner] images of repositories: no forge here can bind a runner to a repository, so that nobody knows whose job it \
-                 gets before it has one: a job's own image: says it",
-            ));
+            return Err(Error::invalid(told));
         }
         let of_all = Images { of_repositories: BTreeMap::new(), ..images };
         for (number, section) in self.gitlab.0.iter().enumerate() {
@@ -162,6 +159,23 @@ impl RunFile {
             Some(pair) => Err(Error::invalid(format!("two forges are called {}: give them different names", pair[0]))),
             None => Ok(settings),
         }
+    }
+}
+
+impl RunFile {
+    /// What is said of images of repositories for forges that have none.
+    fn images_of_no_use(&self) -> Option<String> {
+        let forges = [("gitlab", self.gitlab.0.is_empty()), ("woodpecker", self.woodpecker.0.is_empty())];
+        let forges: Vec<_> =
+            forges.iter().filter(|(_, is_absent)| !is_absent).map(|(name, _)| format!("[{name}]")).collect();
+        if forges.is_empty() || self.runner.images().of_repositories.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "[runner] repo_images and images are not for {}, where no runner can be bound to a repository and nobody knows whose job \
+             one gets before it has it: a job's own image: says it",
+            forges.join(" and ")
+        ))
     }
 }
 
@@ -257,6 +271,18 @@ mod tests {
             let settings = settings(&text).unwrap();
             assert_eq!(settings.forges[0].kind.word(), kind);
         }
+    }
+
+    #[test]
+    fn images_of_repositories_are_not_dropped_in_silence() {
+        let gitlab = "[gitlab]\nurl = 'https://git.example.org'\ntoken = 't'\napi_token = 't'\n";
+        let both = format!("{MISSION}\n{gitlab}");
+        let told = parse(&both).unwrap().images_of_no_use().unwrap();
+        assert!(told.contains("repo_images") && told.contains("not for [gitlab], where"), "{told}");
+        assert_eq!(settings(&both).unwrap().forges.len(), 2);
+        assert_eq!(parse(MISSION).unwrap().images_of_no_use(), None);
+        let alone = format!("[runner]\nrepo_images = {{ a = 'b' }}\n{gitlab}");
+        assert_eq!(settings(&alone).unwrap_err().message(), told);
     }
 
     #[test]

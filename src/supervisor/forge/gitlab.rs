@@ -6,6 +6,8 @@
 mod answers;
 mod config;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -13,7 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
 use serde_json::json;
 use tracing::debug;
@@ -163,18 +165,44 @@ impl GitLab {
         Ok(projects)
     }
 
-    /// What waits or runs of a project.
-    async fn jobs_of(&self, project: Project) -> Result<Vec<(Project, Job)>> {
-        let path = format!("api/v4/projects/{}/jobs?scope[]=pending&scope[]=running&per_page={PAGE}", project.id);
-        match self.api.get::<Vec<Job>>(&path).await {
-            Ok(jobs) => Ok(jobs.into_iter().map(|job| (project.clone(), job)).collect()),
-            // One of many, such as one without CI, is no reason to leave the others alone.
-            Err(refusal) if matches!(refusal.status, Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)) => {
-                debug!(forge = self.settings.name, "{} is left out: {refusal}", project.path_with_namespace);
-                Ok(Vec::new())
+    /// What waits or runs of all projects. One of many that cannot be seen, such as one without CI, is no reason to leave the others alone.
+    async fn jobs_of(&self, projects: Vec<Project>) -> Result<Vec<(Project, Job)>> {
+        let asked = stream::iter(projects).map(async |project| {
+            let path = format!("api/v4/projects/{}/jobs?scope[]=pending&scope[]=running&per_page={PAGE}", project.id);
+            (self.api.get::<Vec<Job>>(&path).await, project)
+        });
+        let mut asked = asked.buffered(AT_ONCE);
+        let (mut jobs, mut is_one_seen, mut unseen) = (Vec::new(), false, None);
+        while let Some((answer, project)) = asked.next().await {
+            match answer {
+                Ok(found) => {
+                    is_one_seen = true;
+                    jobs.extend(found.into_iter().map(|job| (project.clone(), job)));
+                }
+                Err(refusal) if matches!(refusal.status, Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)) => {
+                    debug!(forge = self.settings.name, "{} is left out: {refusal}", project.path_with_namespace);
+                    unseen = Some(refusal);
+                }
+                Err(refusal) => return Err(self.refused(refusal)),
             }
-            Err(refusal) => Err(self.refused(refusal)),
         }
+        match unseen {
+            Some(refusal) if !is_one_seen => Err(self.refused(refusal)),
+            _ => Ok(jobs),
+        }
+    }
+
+    /// To a runner that is paused no job is given.
+    fn check_goes_on(&self, runner: &Runner) -> Result<()> {
+        if !runner.paused {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "the runner {} ({}) is paused at {}: no job is given to it",
+            runner.id,
+            runner.whose(),
+            self.settings.url
+        )))
     }
 
     /// The job that a slot was given last.
@@ -204,33 +232,31 @@ fn path_of(job: &ForgeJob) -> String {
 impl Forge for GitLab {
     async fn greet(&self) -> Result<String> {
         let Known { runner, projects, .. } = self.known().await?;
-        let whose = runner.description.as_deref().filter(|text| !text.is_empty()).unwrap_or("without a description");
-        if runner.paused {
-            return Err(Error::unavailable(format!(
-                "the runner {} ({whose}) is paused at {}: no job is given to it",
-                runner.id, self.settings.url
-            )));
-        }
+        self.check_goes_on(&runner)?;
         let tags = match (runner.tag_list.join(", "), runner.run_untagged) {
             (tags, true) if tags.is_empty() => "jobs without tags".to_owned(),
             (tags, true) => format!("jobs without tags, or of {tags}"),
             (tags, false) => format!("jobs of the tags {tags}"),
         };
         Ok(format!(
-            "{} has the {} runner {} ({whose}) for {tags}: the jobs of {} projects are asked for, and each one gets gitlab-runner \
-             run-single in a slot of that runner",
+            "{} has the {} runner {} ({}) for {tags}: the jobs of {} are asked for, and each one gets gitlab-runner run-single in a \
+             slot of that runner",
             self.settings.url,
             runner.scope(),
             runner.id,
-            projects.len(),
+            runner.whose(),
+            if projects.len() == 1 { "1 project".to_owned() } else { format!("{} projects", projects.len()) },
         ))
     }
 
     async fn look(&self, registrations: &[Registration]) -> Result<Look> {
         self.slots.are_used(registrations.iter().map(|registration| registration.scope.as_str()));
         let Known { runner, projects, .. } = self.known().await?;
-        let found = stream::iter(projects).map(|project| self.jobs_of(project)).buffered(AT_ONCE);
-        let mut jobs: Vec<(Project, Job)> = found.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        // Jobs that run go on, and are followed.
+        if registrations.is_empty() {
+            self.check_goes_on(&runner)?;
+        }
+        let mut jobs = self.jobs_of(projects).await?;
         jobs.sort_by_key(|(_, job)| job.id);
         // A slot is no registration: nothing at GitLab can be gone of it.
         let mut look = Look { registered: registrations.to_vec(), ..Look::default() };

@@ -86,10 +86,10 @@ mod tests {
     fn what_gitlab_cannot_do_is_refused_with_the_reason() {
         let error = |more: &str| settings(&format!("{THREE_LINES}{more}")).unwrap_err().chain();
         assert!(error("repositories = ['a/b']").contains("none can be bound to one"));
-        assert!(error("cache_volumes = [{name = 'a', path = '/a'}]").contains("cache_volumes"));
+        assert!(error("cache_volumes = ['go']").contains("nobody knows whose job"));
         assert!(error("labels = ['a']").contains("set them there"));
-        assert!(error("mode = 'single'").contains("mode"));
-        assert!(error("webhook_secret = 's'").contains("webhook_secret"));
+        assert!(error("mode = 'single'").contains("in containers of its own alone"));
+        assert!(error("webhook_secret = 's'").contains("are not read"));
         assert!(settings("url = 'https://git.example.org'\ntoken = 't'").unwrap_err().chain().contains("api_token"));
     }
 

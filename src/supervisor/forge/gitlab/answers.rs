@@ -40,7 +40,14 @@ fn yes() -> bool {
 impl Runner {
     /// Whether it is given jobs with these tags.
     pub fn takes(&self, tags: &[String]) -> bool {
-        if tags.is_empty() { self.run_untagged } else { tags.iter().all(|tag| self.tag_list.contains(tag)) }
+        let has_all =
+            if tags.is_empty() { self.run_untagged } else { tags.iter().all(|tag| self.tag_list.contains(tag)) };
+        !self.paused && has_all
+    }
+
+    /// What people call it.
+    pub fn whose(&self) -> &str {
+        self.description.as_deref().filter(|text| !text.is_empty()).unwrap_or("without a description")
     }
 
     /// Whose jobs it takes.
