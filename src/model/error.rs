@@ -478,13 +478,11 @@ impl Error {
         Self { refused_by: Some(Key::Privileged), ..Self::forbidden(text) }
     }
 
-    /// The same of any other container of a job, which is most often a Docker daemon or builder of its own.
+    /// The same of any other container of a job, which is most often a Docker daemon of its own.
     #[must_use]
     pub fn or_the_jobs_docker(mut self) -> Self {
-        self.message.push_str(
-            "; Docker needs no privileges in a job: bind /var/run/docker.sock, which is the job's own, or use it where it is bound, and \
-             leave out docker:dind, DOCKER_HOST and DOCKER_TLS_CERTDIR",
-        );
+        self.message
+            .push_str("; Docker needs none in a job: leave out docker:dind, /var/run/docker.sock is the job's own");
         self
     }
 
