@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{ApiState, answer::Json, body::go_error, images::reader, query::Query, stream::JsonStream};
 use crate::{
+    backend::builds::CacheRoom,
     engine::{
         build::{BuildLimits, BuildRequest, PruneRequest},
         tenants::Scope,
@@ -207,9 +208,11 @@ pub async fn build_prune(
     let request = PruneRequest {
         all: query.all,
         filters: query.filters,
-        reserved: if reserved == 0 { bytes("keep-storage", &query.keep_storage)? } else { reserved },
-        max_used: bytes("max-used-space", &query.max_used_space)?,
-        min_free: bytes("min-free-space", &query.min_free_space)?,
+        room: CacheRoom {
+            reserved: if reserved == 0 { bytes("keep-storage", &query.keep_storage)? } else { reserved },
+            max_used: bytes("max-used-space", &query.max_used_space)?,
+            min_free: bytes("min-free-space", &query.min_free_space)?,
+        },
     };
     let pruned = api.engine.build_prune(&scope, &request).await?;
     Ok(Json(BuildPruneBody {

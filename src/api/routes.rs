@@ -57,6 +57,7 @@ pub fn routes() -> Vec<Route<ApiState>> {
         get("/images/json", "ImageList").to(images::image_list),
         post("/build", "ImageBuild").to(build::image_build),
         post("/build/prune", "BuildPrune").to(build::build_prune),
+        post("/build/cancel", "BuildCancel").to(build::build_cancel),
         post("/images/create", "ImageCreate").to(images::image_create),
         get("/images/{name}/json", "ImageInspect").to(images::image_inspect),
         get("/images/{name}/history", "ImageHistory").to(images::image_history),
@@ -93,7 +94,6 @@ pub fn routes() -> Vec<Route<ApiState>> {
         // Session
         post("/session", "Session").to(buildkit::session),
         post("/grpc", "Grpc").to(buildkit::grpc),
-        post("/build/cancel", "BuildCancel").to(build::build_cancel),
 
         // Plugin
         get("/plugins", "PluginList").to(plugins::plugin_list),

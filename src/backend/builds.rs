@@ -155,15 +155,41 @@ pub struct CacheRecord {
 pub struct CachePrune {
     /// Also those of which images are made.
     pub all: bool,
-    /// In BuildKit's language: `type==regular,shared`. Empty is all.
-    pub filter: String,
+    /// Of these alone.
+    pub filter: CacheFilter,
     /// What a build had since then stays.
     pub unused_for: Duration,
-    /// Bytes that stay in any case; 0 is no limit, as with the next ones.
+    /// How much is to stay.
+    pub room: CacheRoom,
+}
+
+/// What is said of records; what says nothing is of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheFilter {
+    /// How its id begins.
+    pub id: Option<String>,
+    /// The id of one that it is made upon.
+    pub parent: Option<String>,
+    /// Its kind.
+    pub kind: Option<String>,
+    /// Its description.
+    pub description: Option<String>,
+    /// Whether a build has it at this moment.
+    pub in_use: Option<bool>,
+    /// Whether an image has it too.
+    pub shared: Option<bool>,
+    /// Whether none has.
+    pub private: Option<bool>,
+}
+
+/// How much of a cache is to stay. With nothing but zeros nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheRoom {
+    /// Bytes that stay, whatever the other two say.
     pub reserved: u64,
-    /// Bytes that may stay.
+    /// Bytes that may stay; 0 is no limit beside another one.
     pub max_used: u64,
-    /// Bytes that should be free on the disk.
+    /// Bytes that should be free on the disk; while they are, nothing goes for them.
     pub min_free: u64,
 }
 

@@ -15,13 +15,10 @@ use serde_json::{Value, json};
 
 use crate::{
     backend::builds::{Around, AroundFile},
-    model::{Result, error::Context},
+    model::{Result, error::Context, limits},
 };
 
 const HOSTS: &str = "/etc/hosts";
-
-/// No file of names of buildkitd's is longer.
-const HOSTS_BYTES: u64 = 1 << 20;
 
 /// Where the names of one step are.
 pub(super) struct Names<'a> {
@@ -101,7 +98,10 @@ fn read(path: &Path) -> io::Result<String> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
     let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
     let mut text = String::new();
-    file.take(HOSTS_BYTES).read_to_string(&mut text)?;
+    file.take(limits::SMALL_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limits::SMALL_FILE {
+        return Err(io::Error::other(format!("it is larger than {}", limits::mib(text.len()))));
+    }
     Ok(text)
 }
 

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::{BuildKit, build::request, front::lock, grpc, proxy::Upstream, remains::Remains, slot::Use};
 use crate::{
-    backend::builds::{BuildTenant, CachePrune, CacheRecord},
+    backend::builds::{BuildTenant, CacheFilter, CachePrune, CacheRecord},
     model::{Error, Result, id::TenantId, time::Timestamp},
 };
 
@@ -84,14 +84,28 @@ impl From<&CachePrune> for PruneRequest {
     fn from(prune: &CachePrune) -> Self {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         Self {
-            filters: vec![prune.filter.clone()],
+            filters: vec![expression(&prune.filter)],
             all: prune.all,
             keep_duration: i64::try_from(prune.unused_for.as_nanos()).unwrap_or(i64::MAX),
-            reserved_space: number(prune.reserved),
-            max_used_space: number(prune.max_used),
-            min_free_space: number(prune.min_free),
+            reserved_space: number(prune.room.reserved),
+            max_used_space: number(prune.room.max_used),
+            min_free_space: number(prune.room.min_free),
         }
     }
+}
+
+/// In containerd's language of filters, by the names of BuildKit's `adaptUsageInfo`. A truth is asked for by its name, and there is no
+/// word for "not"; that no build has it needs none, since what one has is never taken away.
+fn expression(filter: &CacheFilter) -> String {
+    let of_text = [("id", "~=", &filter.id), ("parents", "~=", &filter.parent), ("type", "==", &filter.kind)];
+    let of_text = of_text.into_iter().chain([("description", "==", &filter.description)]);
+    let of_text = of_text.filter_map(|(name, is, value)| Some(format!("{name}{is}{}", value.as_ref()?)));
+    let of_truth = [
+        filter.in_use.filter(|in_use| *in_use).map(|_| "inuse"),
+        filter.shared.map(|shared| if shared { "shared" } else { "private" }),
+        filter.private.map(|private| if private { "private" } else { "shared" }),
+    ];
+    of_text.chain(of_truth.into_iter().flatten().map(str::to_owned)).collect::<Vec<_>>().join(",")
 }
 
 impl BuildKit {
@@ -130,4 +144,26 @@ impl BuildKit {
 
 fn malformed(error: prost::DecodeError) -> Error {
     Error::system("what BuildKit says of its cache cannot be read").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_told_in_buildkits_language() {
+        let text = |text: &str| Some(text.to_owned());
+        let all = CacheFilter {
+            id: text("a"),
+            parent: text("b"),
+            kind: text("regular"),
+            description: text("d"),
+            in_use: Some(true),
+            shared: Some(false),
+            private: Some(false),
+        };
+        assert_eq!(expression(&all), "id~=a,parents~=b,type==regular,description==d,inuse,private,shared");
+        let none_has_it = CacheFilter { in_use: Some(false), ..CacheFilter::default() };
+        assert_eq!((expression(&none_has_it), expression(&CacheFilter::default())), (String::new(), String::new()));
+    }
 }

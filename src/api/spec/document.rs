@@ -60,7 +60,7 @@ pub fn document(
 
 impl Facts {
     /// What Docker's specification says, or for a call that it leaves out, the bare route.
-    fn operation_or_own(&self, route: &Route<ApiState>) -> Operation {
+    pub fn operation_or_own(&self, route: &Route<ApiState>) -> Operation {
         let known = self.operations.iter().find(|operation| operation.operation == route.operation);
         let list =
             |of: fn(&Operation) -> &Vec<String>| known.map(|operation| of(operation).clone()).unwrap_or_default();

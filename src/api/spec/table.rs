@@ -33,7 +33,10 @@ pub fn table(facts: &Facts, agents: &Agents, reasons: &Reasons, routes: &[Route<
         names.join("; ")
     );
     let mut tag = "";
-    for operation in &facts.operations {
+    let is_left_out =
+        |route: &&Route<ApiState>| facts.operations.iter().all(|known| known.operation != route.operation);
+    let own: Vec<_> = routes.iter().filter(is_left_out).map(|route| facts.operation_or_own(route)).collect();
+    for operation in facts.operations.iter().chain(&own) {
         let route = routes.iter().find(|route| route.operation == operation.operation);
         let Some(route) = route else { continue };
         if tag != operation.tag {

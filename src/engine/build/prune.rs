@@ -1,17 +1,20 @@
 //! `POST /build/prune`, and what `/system/df` tells of the build cache: steps of the classic builder, and what BuildKit keeps.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use indexmap::IndexMap;
 
 use super::cache::{COMMAND, PARENT};
 use crate::{
     backend::{
-        builds::{CachePrune, CacheRecord},
+        builds::{CacheFilter, CachePrune, CacheRecord, CacheRoom},
         images::ImageRecord,
     },
     engine::{Engine, tenants::Scope},
-    model::{Error, Result, event::EventType, filters::Filters, reference::Digest, time::Timestamp},
+    model::{Error, Result, error::Context, event::EventType, filters::Filters, reference::Digest, time::Timestamp},
 };
 
 /// What to prune.
@@ -21,24 +24,12 @@ pub struct PruneRequest {
     pub all: bool,
     /// `until`, and those that [`FIELDS`] names.
     pub filters: Filters,
-    /// Bytes that stay, newest first; 0 is no limit, as with the next ones. Each of both caches is measured by itself.
-    pub reserved: u64,
-    /// Bytes that may stay.
-    pub max_used: u64,
-    /// Bytes that should be free on the disk.
-    pub min_free: u64,
+    /// How much is to stay, of steps the newest. Each of both caches is measured by itself, the classic builder's first.
+    pub room: CacheRoom,
 }
 
-/// Filters of records: by what BuildKit calls them, and how a value is compared.
-const FIELDS: [(&str, &str); 7] = [
-    ("id", "~="),
-    ("parent", "=="),
-    ("type", "=="),
-    ("description", "=="),
-    ("inuse", "=="),
-    ("shared", "=="),
-    ("private", "=="),
-];
+/// Filters of records.
+const FIELDS: [&str; 7] = ["id", "parent", "type", "description", "inuse", "shared", "private"];
 
 /// Filters of when a record was last used: two words for one.
 const WHEN: [&str; 2] = ["until", "unused-for"];
@@ -55,40 +46,6 @@ pub struct BuildPruned {
     pub reclaimed: u64,
 }
 
-/// A step that the classic builder keeps.
-struct BuildStep {
-    /// Its image's id.
-    id: String,
-    /// The image before it.
-    parent: String,
-    /// Its command.
-    description: String,
-    /// Whether an image of the tenant is made of it.
-    in_use: bool,
-    /// Bytes of its layer on disk.
-    size: u64,
-    /// When it was made.
-    created: Timestamp,
-}
-
-impl From<BuildStep> for CacheRecord {
-    /// What an image is made of is shared with it; only a build that runs would have it in use.
-    fn from(step: BuildStep) -> Self {
-        Self {
-            id: step.id,
-            parents: Some(step.parent).filter(|parent| !parent.is_empty()).into_iter().collect(),
-            kind: REGULAR.to_owned(),
-            description: step.description,
-            in_use: false,
-            shared: step.in_use,
-            size: step.size,
-            created: step.created,
-            last_used: None,
-            usage_count: 1,
-        }
-    }
-}
-
 impl PruneRequest {
     /// The last point in time at which what goes was used, in dockerd's words.
     fn until(&self) -> Result<Option<Timestamp>> {
@@ -102,33 +59,58 @@ impl PruneRequest {
         }
     }
 
-    /// For BuildKit.
-    fn of_buildkit(&self, until: Option<Timestamp>) -> Result<CachePrune> {
-        let mut filter = Vec::new();
-        for (name, comparison) in FIELDS {
-            match self.filters.get(name) {
-                [] => {}
-                [value] => filter.push(format!("{name}{comparison}{value}")),
-                _ => return Err(one_value()),
-            }
-        }
-        Ok(CachePrune {
-            all: self.all,
-            filter: filter.join(","),
-            unused_for: until.map(Timestamp::elapsed).unwrap_or_default(),
-            reserved: self.reserved,
-            max_used: self.max_used,
-            min_free: self.min_free,
+    /// What records must be.
+    fn filter(&self) -> Result<CacheFilter> {
+        let text = |name: &str| match self.filters.get(name) {
+            [] => Ok(None),
+            [value] => Ok(Some(value.clone())),
+            _ => Err(one_value()),
+        };
+        let truth = |name: &str| text(name).and_then(|_| self.filters.boolean(name));
+        Ok(CacheFilter {
+            id: text("id")?,
+            parent: text("parent")?,
+            kind: text("type")?,
+            description: text("description")?,
+            in_use: truth("inuse")?,
+            shared: truth("shared")?,
+            private: truth("private")?,
         })
     }
+}
 
-    /// Bytes of the classic builder's steps that may stay. What is free on the disk is BuildKit's measure alone.
-    fn kept_steps(&self) -> u64 {
-        match self.reserved.max(self.max_used) {
-            0 if self.min_free > 0 => u64::MAX,
-            kept => kept,
-        }
+/// Whether a step is among those that are named.
+fn matches(filter: &CacheFilter, step: &CacheRecord) -> bool {
+    let is = |wanted: Option<bool>, truth: bool| wanted.is_none_or(|wanted| wanted == truth);
+    let parent = step.parents.first().map_or("", String::as_str);
+    filter.id.as_ref().is_none_or(|id| step.id.starts_with(id.as_str()))
+        && filter.parent.as_ref().is_none_or(|wanted| parent.starts_with(wanted.as_str()))
+        && filter.kind.as_ref().is_none_or(|kind| *kind == step.kind)
+        && filter.description.as_ref().is_none_or(|description| *description == step.description)
+        && is(filter.in_use, step.in_use)
+        && is(filter.shared, step.shared)
+        && is(filter.private, !step.shared)
+}
+
+/// Bytes of `total` that stay where `free` are free on the disk, as BuildKit weighs it (`cache/manager.go`); `None` if nothing is to stay.
+fn kept(room: CacheRoom, total: u64, free: u64) -> Option<u64> {
+    if room == CacheRoom::default() {
+        return None;
     }
+    let lacking = room.min_free.saturating_sub(free);
+    let may_stay = match (room.max_used, room.min_free) {
+        (0, 0) => 0,
+        (0, _) => total.saturating_sub(lacking),
+        (max_used, _) if lacking == 0 => max_used,
+        (max_used, _) => max_used.min(total.saturating_sub(lacking)),
+    };
+    Some(may_stay.max(room.reserved))
+}
+
+/// Bytes that are free on the disk of a folder.
+fn free_at(folder: &Path) -> Result<u64> {
+    let disk = rustix::fs::statvfs(folder).context(format!("looking at the disk of {}", folder.display()))?;
+    Ok(disk.f_bfree.saturating_mul(disk.f_frsize))
 }
 
 fn point_in_time(filter: &str, value: &str) -> Result<Timestamp> {
@@ -145,22 +127,27 @@ impl Engine {
     pub async fn build_cache_usage(&self, scope: &Scope) -> Result<Vec<CacheRecord>> {
         let (tenant, steps) = (scope.tenant(), self.classic_steps(scope).await?);
         let kept = self.backends.builders.cache_usage(tenant, self.build_tenant(tenant)).await?;
-        Ok(steps.into_iter().map(Into::into).chain(kept).collect())
+        Ok(steps.into_iter().chain(kept).collect())
     }
 
-    async fn classic_steps(&self, scope: &Scope) -> Result<Vec<BuildStep>> {
+    /// What an image is made of is shared with it; only a build that runs would have it in use.
+    async fn classic_steps(&self, scope: &Scope) -> Result<Vec<CacheRecord>> {
         let mut records = self.images.backend.list_images(&scope.tenant().of_builds()).await?;
         records.sort_by_key(|record| record.created);
         let used = self.used_steps(scope, &records).await?;
         let mut steps = Vec::new();
         for record in &records {
-            steps.push(BuildStep {
+            steps.push(CacheRecord {
                 id: record.name.clone(),
-                parent: label(record, PARENT),
+                parents: Some(label(record, PARENT)).filter(|parent| !parent.is_empty()).into_iter().collect(),
+                kind: REGULAR.to_owned(),
                 description: label(record, COMMAND),
-                in_use: used.contains(&record.target.digest),
+                in_use: false,
+                shared: used.contains(&record.target.digest),
                 size: self.step_size(record).await,
                 created: record.created,
+                last_used: None,
+                usage_count: 1,
             });
         }
         Ok(steps)
@@ -176,10 +163,15 @@ impl Engine {
     }
 
     async fn prune_builds(&self, scope: &Scope, request: &PruneRequest) -> Result<BuildPruned> {
-        request.filters.allow_only(&[&WHEN[..], &FIELDS.map(|(name, _)| name)].concat())?;
-        let until = request.until()?;
-        let of_buildkit = request.of_buildkit(until)?;
-        let mut pruned = self.prune_steps(scope, request, until).await?;
+        request.filters.allow_only(&[&WHEN[..], &FIELDS].concat())?;
+        let (until, filter) = (request.until()?, request.filter()?);
+        let mut pruned = self.prune_steps(scope, request, until, &filter).await?;
+        let of_buildkit = CachePrune {
+            all: request.all,
+            filter,
+            unused_for: until.map(Timestamp::elapsed).unwrap_or_default(),
+            room: request.room,
+        };
         let tenant = scope.tenant();
         let gone = self.backends.builders.prune_cache(tenant, self.build_tenant(tenant), &of_buildkit).await?;
         pruned.reclaimed += gone.iter().map(|record| record.size).sum::<u64>();
@@ -192,34 +184,27 @@ impl Engine {
         scope: &Scope,
         request: &PruneRequest,
         until: Option<Timestamp>,
+        filter: &CacheFilter,
     ) -> Result<BuildPruned> {
-        let filters = &request.filters;
-        let [in_use, shared, private] = ["inuse", "shared", "private"].map(|name| filters.boolean(name));
-        let (in_use, shared, private) = (in_use?, shared?, private?);
-        let keep = request.kept_steps();
-        let mut kept: u64 = 0;
         let mut pruned = BuildPruned::default();
         let steps = self.classic_steps(scope).await?;
+        let total = steps.iter().map(|step| step.size).sum();
+        let room = kept(request.room, total, free_at(&self.config.data_root)?);
+        let mut stays: u64 = 0;
         // The newest stay within what may be kept.
         for step in steps.iter().rev() {
-            let matches = (request.all || !step.in_use)
+            let is_meant = (request.all || !step.shared)
                 && until.is_none_or(|until| step.created <= until)
-                && in_use.is_none_or(|in_use| step.in_use == in_use)
-                && shared.is_none_or(|shared| step.in_use == shared)
-                && private.is_none_or(|private| step.in_use != private)
-                && filters.matches_exact("type", REGULAR)
-                && filters.matches_exact("description", &step.description)
-                && filters.matches_prefix("id", &step.id)
-                && filters.matches_prefix("parent", &step.parent);
+                && matches(filter, step);
             // Without a limit also those go that take no space.
-            let fits = keep > 0 && kept.saturating_add(step.size) <= keep;
-            if !matches || fits {
-                kept = kept.saturating_add(step.size);
+            let fits = room.is_some_and(|room| stays.saturating_add(step.size) <= room);
+            if !is_meant || fits {
+                stays = stays.saturating_add(step.size);
                 continue;
             }
             self.images.backend.delete_image(&scope.tenant().of_builds(), &step.id, false).await?;
             pruned.deleted.push(step.id.clone());
-            if !step.in_use {
+            if !step.shared {
                 pruned.reclaimed += step.size;
             }
         }
@@ -258,4 +243,60 @@ impl Engine {
 
 fn label(record: &ImageRecord, name: &str) -> String {
     record.labels.get(name).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_stay_is_weighed_as_buildkit_weighs_it() {
+        let room = |reserved, max_used, min_free| CacheRoom { reserved, max_used, min_free };
+        // Of 100 bytes, while 50 are free.
+        for (room, expected) in [
+            (room(0, 0, 0), None),
+            (room(30, 0, 0), Some(30)),
+            (room(0, 40, 0), Some(40)),
+            (room(60, 40, 0), Some(60)),
+            (room(0, 0, 50), Some(100)),
+            (room(0, 0, 70), Some(80)),
+            (room(0, 0, 1000), Some(0)),
+            (room(30, 0, 1000), Some(30)),
+            (room(0, 40, 70), Some(40)),
+            (room(0, 90, 70), Some(80)),
+        ] {
+            assert_eq!(kept(room, 100, 50), expected, "{room:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_judged_as_it_is_shown() {
+        let step = CacheRecord {
+            id: "sha256:abc".to_owned(),
+            parents: Vec::new(),
+            kind: REGULAR.to_owned(),
+            description: "RUN x".to_owned(),
+            in_use: false,
+            shared: true,
+            size: 1,
+            created: Timestamp::zero(),
+            last_used: None,
+            usage_count: 1,
+        };
+        let is_meant = |name: &str, value: &str| {
+            let filters = Filters::parse(&serde_json::json!({name: [value]}).to_string()).unwrap();
+            matches(&PruneRequest { filters, ..PruneRequest::default() }.filter().unwrap(), &step)
+        };
+        for (name, yes, no) in [
+            ("inuse", "false", "true"),
+            ("shared", "true", "false"),
+            ("private", "false", "true"),
+            ("id", "sha256:a", "b"),
+            ("type", "regular", "internal"),
+            ("description", "RUN x", "RUN"),
+            ("parent", "", "sha256:a"),
+        ] {
+            assert!(is_meant(name, yes) && !is_meant(name, no), "{name}");
+        }
+    }
 }
