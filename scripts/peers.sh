@@ -94,12 +94,13 @@ start_dockerd() {
     registries "$name" "$pid"
 }
 
+# start_ringer PROGRAM [flags...]
 start_ringer() {
     local pid
     say "starting ringer"
     mkdir "$work/ringer"
     "$top/scripts/apart" "$1" serve -H "unix://$work/ringer/docker.sock" --data-root "$work/ringer/data" \
-        --exec-root "$work/ringer/exec" --pidfile "$work/ringer/pid" "${tls[@]}" > "${RINGER_LOG:-$work/ringer.log}" 2>&1 &
+        --exec-root "$work/ringer/exec" --pidfile "$work/ringer/pid" "${tls[@]}" "${@:2}" > "${RINGER_LOG:-$work/ringer.log}" 2>&1 &
     pid=$!
     started+=("$pid")
     answers "$work/ringer/docker.sock" "$pid" "${RINGER_LOG:-$work/ringer.log}"
@@ -107,10 +108,10 @@ start_ringer() {
     registries ringer "$pid"
 }
 
-# start_job PROGRAM: ringer, and in it a job with policy `trusted`, through whose socket the harness goes, in the job's network
+# start_job PROGRAM [flags...]: ringer, and in it a job with policy `trusted`, through whose socket the harness goes, in the job's network
 start_job() {
     local exec=$work/ringer/exec socket pid
-    start_ringer "$1"
+    start_ringer "$@"
     unset "sockets[-1]"
     socket=$("$1" job --admin-host "unix://$exec/admin.sock" create --policy trusted | jq -r .socket)
     nsenter --net="$exec/hosts/$(basename "$(dirname "$socket")")/host" sleep infinity &
