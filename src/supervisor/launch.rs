@@ -41,6 +41,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// registrations back after minutes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Beyond a job's own time, for the runner to end it by itself.
+const LEEWAY: Duration = Duration::from_secs(60);
+
 /// Beyond a job's own time, for what is around it.
 const MARGIN: Duration = Duration::from_secs(600);
 
@@ -116,9 +119,12 @@ impl Launch {
         self.end.cancel();
     }
 
-    /// Keeps its runner, which has no job as far as we know, from taking one.
-    pub async fn quit(self: Arc<Self>, pool: Arc<Pool>, why: String) {
+    /// Keeps its runner from taking a job. One that has a job goes on.
+    pub async fn quit(&self, pool: &Pool, why: String) {
         let record = self.record();
+        if record.work.is_some() {
+            return;
+        }
         let (Stage::Waiting, Some(job), Some(registration)) = (&record.stage, &record.tenant, &record.registration)
         else {
             self.tell_to_end(why);
@@ -309,22 +315,29 @@ impl Launch {
     /// Until the runner has ended, or its time to get a job, and then the job's, is up.
     async fn watch(&self, pool: &Pool, runner: &Runner) -> Result<Ended> {
         let ended = std::pin::pin!(runner.ended());
-        let limit = std::pin::pin!(self.out_of_time(pool));
+        let job = pool.settings.job_timeout;
+        let limit = std::pin::pin!(self.out_of_time(IDLE, job + LEEWAY, self.look_closer(pool)));
         Ok(match select(ended, limit).await {
             Either::Left((code, _)) => Ended::ByItself(code?),
-            Either::Right((why, _)) => Ended::OutOfTime(why),
+            Either::Right(_) => Ended::OutOfTime(format!("it took longer than {} s", job.as_secs())),
         })
     }
 
-    async fn out_of_time(&self, pool: &Pool) -> String {
+    /// Until the time for a job is up. It begins when `look_closer` is done where no look has seen a job within `idle`.
+    async fn out_of_time(&self, idle: Duration, job: Duration, look_closer: impl Future<Output = ()>) {
         let mut records = self.record.subscribe();
         let assigned = records.wait_for(|record| record.stage != Stage::Waiting);
-        if tokio::time::timeout(IDLE, assigned).await.is_err() {
-            return format!("no job has come within {} s", IDLE.as_secs());
+        if tokio::time::timeout(idle, assigned).await.is_err() {
+            look_closer.await;
         }
-        let limit = pool.settings.job_timeout + Duration::from_secs(60);
-        tokio::time::sleep(limit).await;
-        format!("it took longer than {} s", pool.settings.job_timeout.as_secs())
+        tokio::time::sleep(job).await;
+    }
+
+    /// Whether it has a job that no look has seen. Otherwise its runner is kept from taking one, and ends: where it is not ended for
+    /// that, one whose job nobody tells us of does it first.
+    async fn look_closer(&self, pool: &Pool) {
+        self.note_work(pool).await;
+        self.quit(pool, format!("no job has come within {} s", IDLE.as_secs())).await;
     }
 
     /// What it had to do, if it was done before anybody looked.
@@ -473,4 +486,32 @@ fn order<'a>(pool: &Pool, record: &'a LaunchRecord, name: &'a str, job_image: &'
 
 fn pauses_between_tries() -> impl Iterator<Item = u64> + Send {
     PAUSES.into_iter().chain(std::iter::repeat(PAUSES[PAUSES.len() - 1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::job::JobLimits, supervisor::balance::Class};
+
+    #[tokio::test]
+    async fn a_job_that_no_look_has_seen_gets_a_jobs_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Arc::new(RecordFolder::open(folder.path(), "launches").unwrap());
+        let mut record = LaunchRecord::new("a".to_owned(), "gitlab".to_owned(), Class::default(), JobLimits::default());
+        record.stage = Stage::Waiting;
+        let launch = Launch::new(record, &records).unwrap();
+        let work = ForgeJob {
+            id: 1,
+            run: None,
+            task: None,
+            repository: "acme/tool".to_owned(),
+            name: "unseen".to_owned(),
+            url: String::new(),
+        };
+        let (begun, job) = (Instant::now(), Duration::from_millis(50));
+        let look_closer = async { assert!(launch.is_assigned(&work)) };
+        launch.out_of_time(Duration::from_millis(1), job, look_closer).await;
+        assert!(begun.elapsed() >= job && !launch.end.is_cancelled());
+        assert_eq!((&launch.record().stage, &launch.record().work), (&Stage::Running, &Some(work)));
+    }
 }

@@ -328,7 +328,8 @@ impl Pool {
     pub fn end_idle(self: &Arc<Self>, why: &str) {
         for launch in self.live() {
             if launch.record().is_to_come() {
-                self.shared.tasks.spawn(launch.quit(self.clone(), why.to_owned()));
+                let (pool, why) = (self.clone(), why.to_owned());
+                self.shared.tasks.spawn(async move { launch.quit(&pool, why).await });
             }
         }
     }
