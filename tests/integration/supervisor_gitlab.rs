@@ -29,7 +29,10 @@ struct Lab {
 impl Lab {
     /// `None` where a part is absent, which CI does not let pass. `more` is added to the forge's section.
     async fn start(more: &str) -> Option<Self> {
-        let gitlab = GitLab::start();
+        Self::start_on(GitLab::start(), more).await
+    }
+
+    async fn start_on(gitlab: GitLab, more: &str) -> Option<Self> {
         let images = Images::with_gitlab_runner(gitlab.place()).await?;
         let daemon = Daemon::launching(gitlab.place(), &config(&gitlab, RUNNER_TOKEN, API_TOKEN, &images, more)).await;
         Some(Self { daemon, images, gitlab })
@@ -193,6 +196,7 @@ async fn a_forge_that_is_away_or_talks_nonsense_is_picked_up_again() {
         ("/runners/7/jobs", 404),
         ("/runners/7/jobs", 429),
         ("/verify", 503),
+        ("/verify", 200),
     ] {
         lab.gitlab.fail(part, status, 1);
     }
@@ -202,8 +206,52 @@ async fn a_forge_that_is_away_or_talks_nonsense_is_picked_up_again() {
         launches.last().is_some_and(|launch| launch["outcome"] == "success")
     })
     .await;
-    assert!(lab.daemon.log().contains("the answer is not what was expected"), "{}", lab.daemon.log());
+    let log = lab.daemon.log();
+    assert!(log.contains("/jobs: the answer is not what was expected ("), "{log}");
+    assert!(log.contains("/verify: the answer is not what was expected") && !log.contains(RUNNER_TOKEN), "{log}");
     launches::none_is_left(&lab.daemon);
+}
+
+#[tokio::test]
+async fn a_project_that_cannot_be_asked_or_tells_too_much_keeps_nobody_elses_jobs_waiting() {
+    let gitlab = GitLab::start();
+    gitlab.world().gone = vec![(2, "acme/gone"), (3, "acme/broken")];
+    gitlab.fail("/projects/3/jobs", 500, usize::MAX);
+    // Together they are longer than a list may be.
+    for number in 0..15 {
+        let tags = vec!["windows".to_owned()];
+        gitlab.push_job(Job { tags, message: "long ".repeat(80_000), ..Job::of(&format!("long-{number}"), "true") });
+    }
+    let Some(lab) = Lab::start_on(gitlab, "").await else { return };
+    let job = lab.gitlab.push("quick", "true");
+    lab.gitlab.until(job, "success").await;
+    let ended = launches::until_all_ended(&lab.daemon, 1).await;
+    assert_eq!(ended[0]["outcome"], "success");
+    for project in ["acme/gone is left out", "acme/broken is left out"] {
+        let log = lab.daemon.log();
+        assert_eq!(log.matches(project).count(), 1, "{project}: {log}");
+    }
+    launches::none_is_left(&lab.daemon);
+}
+
+#[tokio::test]
+async fn a_job_of_another_runners_manager_of_the_same_name_is_let_alone() {
+    let Some(lab) = Lab::start("").await else { return };
+    lab.gitlab.world().is_slow = true;
+    let job = lab.gitlab.push("ours", "true");
+    launches::until(&lab.daemon, "one waits", |launches| launches.iter().any(|launch| launch["state"] == "waiting"))
+        .await;
+    let slot = lab.gitlab.world().managers.first().cloned();
+    assert!(slot.is_some(), "it was told of with the launch");
+    let theirs = Job { status: "running", manager: slot, runner: 8, started: 99, ..Job::of("theirs", LONG) };
+    let theirs = lab.gitlab.push_job(theirs);
+    let looks = lab.gitlab.count_of("/projects/1/jobs");
+    launches::until(&lab.daemon, "two more looks", |_| lab.gitlab.count_of("/projects/1/jobs") >= looks + 2).await;
+    lab.gitlab.world().is_slow = false;
+    lab.gitlab.until(job, "success").await;
+    let ended = launches::until_all_ended(&lab.daemon, 1).await;
+    assert_eq!((&ended[0]["job"], &ended[0]["outcome"]), (&Value::from("ours"), &Value::from("success")));
+    assert_eq!(lab.gitlab.job(theirs).status, "running");
 }
 
 #[tokio::test]
@@ -239,13 +287,18 @@ async fn tokens_that_do_not_fit_are_told_apart() {
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
-    lab.gitlab.world().paused = true;
     let file = lab.daemon.folder().join("check.toml");
     fs::write(&file, config(&lab.gitlab, RUNNER_TOKEN, API_TOKEN, &lab.images, "")).expect("a file in our folder");
-    let mut check = lab.gitlab.place().command(env!("CARGO_BIN_EXE_ringer"));
-    let output = check.args(["config", "check", "--config"]).arg(&file).output().expect("ringer runs");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success() && told.contains("is paused"), "{told}");
+    let check_fails_with = |words: &str| {
+        let mut check = lab.gitlab.place().command(env!("CARGO_BIN_EXE_ringer"));
+        let output = check.args(["config", "check", "--config"]).arg(&file).output().expect("ringer runs");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && told.contains(words), "{words}: {told}");
+    };
+    lab.gitlab.world().paused = true;
+    check_fails_with("is paused");
+    lab.gitlab.world().version = "17.0.8-ee";
+    check_fails_with("is GitLab 17.0.8-ee: it has to be 17.1 or later");
 }
 
 #[tokio::test]

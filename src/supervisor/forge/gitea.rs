@@ -16,7 +16,7 @@ use self::answers::{Identity, Jobs, Registered, Token, Version};
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
     connect::{RunnerIdentity, fail_task},
-    http::{Refusal, segments},
+    http::{Refusal, segments, version_number},
     server::{PAGE, Server},
 };
 use crate::{
@@ -115,7 +115,7 @@ impl Forge for Gitea {
         // Asked first: of a wrong token every answer is 401.
         let scope = self.server.scope().await?;
         let version = self.server.api.get::<Version>("api/v1/version").await?.version;
-        if answers::number(&version).is_some_and(|number| number < SINCE) {
+        if version_number(&version).is_some_and(|number| number < SINCE) {
             return Err(Error::invalid(format!(
                 "{} is Gitea {version}: its list of jobs is needed, which is there from {}.{} on",
                 self.server.url, SINCE.0, SINCE.1

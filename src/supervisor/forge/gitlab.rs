@@ -10,23 +10,25 @@ mod slots;
 mod tests;
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::json;
-use tracing::debug;
+use tracing::warn;
 
 use self::{
-    answers::{Job, Project, Runner, Verified},
+    answers::{Job, Numbered, Project, Runner, Version},
     slots::Slots,
 };
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, Quit, RunningJob, Steps,
-    http::{Api, Refusal, segments},
+    http::{Api, LONGEST, Refusal, segments, version_number},
 };
 use crate::{
     model::{Error, ErrorKind, Result},
@@ -38,6 +40,9 @@ use crate::{
     },
 };
 
+/// The first version that tells of a job which of a runner's managers has it: without that, others' jobs could be taken for ours.
+const SINCE: (u64, u64) = (17, 1);
+
 /// Entries of a list that are asked for: GitLab gives no more.
 const PAGE: usize = 100;
 
@@ -46,6 +51,12 @@ const PROJECTS: usize = PAGE;
 
 /// Projects that are asked at once.
 const AT_ONCE: usize = 6;
+
+/// How long a project's list of jobs may be, in bytes: several are read at once, and commits' messages are in them.
+const LIST: usize = 4 << 20;
+
+/// How long a look goes on to the next project.
+const LOOK: Duration = Duration::from_secs(45);
 
 /// Between two looks for each project: GitLab lets a user list jobs 600 times a minute (`project_jobs_api_rate_limit`).
 const PER_PROJECT: Duration = Duration::from_millis(150);
@@ -67,8 +78,10 @@ pub struct GitLab {
     api: Api,
     runner: Secret,
     settings: ForgeSettings,
-    slots: Slots,
+    slots: Arc<Slots>,
     known: Mutex<Option<Known>>,
+    /// Projects that did not tell their jobs at the last look.
+    left_out: Mutex<BTreeSet<i64>>,
 }
 
 /// What is looked at.
@@ -89,15 +102,16 @@ impl GitLab {
             api: Api::of_bearer(settings, token)?,
             runner: gitlab.runner.clone(),
             settings: settings.clone(),
-            slots: Slots::default(),
+            slots: Slots::of(&settings.name),
             known: Mutex::default(),
+            left_out: Mutex::default(),
         })
     }
 
     /// The number of the runner whose token we have. It also tells that a slot is there, if one is named.
     async fn verify(&self, slot: Option<&str>) -> Result<i64> {
         let body = json!({"token": self.runner.reveal(), "system_id": slot});
-        let verified: Verified =
+        let verified: Numbered =
             self.api.call(Method::POST, "api/v4/runners/verify", Some(&body)).await.map_err(|refusal| {
                 self.said(
                     refusal,
@@ -150,9 +164,8 @@ impl GitLab {
         let lists = match runner.runner_type.as_str() {
             "project_type" => return Ok(runner.projects.iter().take(PROJECTS).cloned().collect()),
             "group_type" => {
-                let of = |group: &answers::Group| {
-                    format!("api/v4/groups/{}/projects?include_subgroups=true&{newest}", group.id)
-                };
+                let of =
+                    |group: &Numbered| format!("api/v4/groups/{}/projects?include_subgroups=true&{newest}", group.id);
                 runner.groups.iter().map(of).collect()
             }
             _ => vec![format!("api/v4/projects?{newest}")],
@@ -165,30 +178,21 @@ impl GitLab {
         Ok(projects)
     }
 
-    /// What waits or runs of all projects. One of many that cannot be seen, such as one without CI, is no reason to leave the others alone.
-    async fn jobs_of(&self, projects: Vec<Project>) -> Result<Vec<(Project, Job)>> {
-        let asked = stream::iter(projects).map(async |project| {
-            let path = format!("api/v4/projects/{}/jobs?scope[]=pending&scope[]=running&per_page={PAGE}", project.id);
-            (self.api.get::<Vec<Job>>(&path).await, project)
-        });
-        let mut asked = asked.buffered(AT_ONCE);
-        let (mut jobs, mut is_one_seen, mut unseen) = (Vec::new(), false, None);
-        while let Some((answer, project)) = asked.next().await {
-            match answer {
-                Ok(found) => {
-                    is_one_seen = true;
-                    jobs.extend(found.into_iter().map(|job| (project.clone(), job)));
-                }
-                Err(refusal) if matches!(refusal.status, Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)) => {
-                    debug!(forge = self.settings.name, "{} is left out: {refusal}", project.path_with_namespace);
-                    unseen = Some(refusal);
-                }
-                Err(refusal) => return Err(self.refused(refusal)),
+    /// What waits or runs of a project.
+    async fn jobs_of(&self, project: Project) -> (Project, Result<Vec<Job>, Refusal>) {
+        let path = format!("api/v4/projects/{}/jobs?scope[]=pending&scope[]=running", project.id);
+        let jobs = self.newest(&path, PAGE, LIST).await;
+        (project, jobs)
+    }
+
+    /// The newest of a list, whose path ends in its query: fewer of them if they are too long together.
+    async fn newest<T: DeserializeOwned>(&self, list: &str, most: usize, longest: usize) -> Result<Vec<T>, Refusal> {
+        let mut count = most;
+        loop {
+            match self.api.get_within(&format!("{list}&per_page={count}"), longest).await {
+                Err(refusal) if refusal.is_too_long && count > 1 => count = (count / 10).max(1),
+                answer => return answer,
             }
-        }
-        match unseen {
-            Some(refusal) if !is_one_seen => Err(self.refused(refusal)),
-            _ => Ok(jobs),
         }
     }
 
@@ -205,12 +209,53 @@ impl GitLab {
         )))
     }
 
+    /// The jobs of the projects that tell theirs. One that does not, such as one without CI, is no reason to leave the others alone: it is
+    /// left out, and that is said once. Fails if none does.
+    fn told(&self, found: Vec<(Project, Result<Vec<Job>, Refusal>)>) -> Result<Vec<(Project, Job)>> {
+        let (mut told, mut failed) = (Vec::new(), Vec::new());
+        let count = found.len();
+        for (project, answer) in found {
+            match answer {
+                Ok(jobs) => told.extend(jobs.into_iter().map(|job| (project.clone(), job))),
+                Err(refusal) if refusal.status == Some(StatusCode::UNAUTHORIZED) => return Err(self.refused(refusal)),
+                Err(refusal) => failed.push((project, refusal)),
+            }
+        }
+        if failed.len() == count
+            && let Some((_, refusal)) = failed.pop()
+        {
+            return Err(self.refused(refusal));
+        }
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        for (project, refusal) in failed.iter().filter(|(project, _)| !left_out.contains(&project.id)) {
+            let (forge, path) = (&self.settings.name, &project.path_with_namespace);
+            warn!(
+                forge,
+                "{forge}: {path} is left out, its jobs get no runner as long as its list of jobs is not to be had: {refusal}"
+            );
+        }
+        *left_out = failed.iter().map(|(project, _)| project.id).collect();
+        Ok(told)
+    }
+
     /// The job that a slot was given last.
     async fn last_job_of(&self, runner: i64, slot: &str) -> Result<Option<Job>> {
-        let path = format!("api/v4/runners/{runner}/jobs?system_id={slot}&order_by=id&sort=desc&per_page={NEWEST}");
-        let jobs: Vec<Job> = self.api.get(&path).await.map_err(|refusal| self.refused(refusal))?;
+        let path = format!("api/v4/runners/{runner}/jobs?system_id={slot}&order_by=id&sort=desc");
+        let jobs: Vec<Job> = self.newest(&path, NEWEST, LONGEST).await.map_err(|refusal| self.refused(refusal))?;
         // RFC 3339 of one server: its order is that of its letters.
         Ok(jobs.into_iter().max_by(|a, b| a.started_at.cmp(&b.started_at)))
+    }
+
+    /// Whether the server is one that we understand.
+    async fn check_version(&self) -> Result<()> {
+        let Version { version } = self.api.get("api/v4/version").await.map_err(|refusal| self.refused(refusal))?;
+        if version_number(&version) >= Some(SINCE) {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "{} is GitLab {version}: it has to be {}.{} or later, which tells which manager of a runner has a job",
+            self.settings.url, SINCE.0, SINCE.1
+        )))
     }
 
     async fn job(&self, job: &ForgeJob) -> Result<Job> {
@@ -231,6 +276,7 @@ fn path_of(job: &ForgeJob) -> String {
 #[async_trait]
 impl Forge for GitLab {
     async fn greet(&self) -> Result<String> {
+        self.check_version().await?;
         let Known { runner, projects, .. } = self.known().await?;
         self.check_goes_on(&runner)?;
         let tags = match (runner.tag_list.join(", "), runner.run_untagged) {
@@ -256,13 +302,13 @@ impl Forge for GitLab {
         if registrations.is_empty() {
             self.check_goes_on(&runner)?;
         }
-        let mut jobs = self.jobs_of(projects).await?;
+        let found = stream::iter(projects).map(|project| self.jobs_of(project)).buffer_unordered(AT_ONCE);
+        let mut jobs = self.told(found.take_until(tokio::time::sleep(LOOK)).collect().await)?;
         jobs.sort_by_key(|(_, job)| job.id);
         // A slot is no registration: nothing at GitLab can be gone of it.
         let mut look = Look { registered: registrations.to_vec(), ..Look::default() };
         for (project, job) in &jobs {
-            let is_its = |registration: &&Registration| job.system_id() == Some(&registration.scope);
-            if let Some(registration) = registrations.iter().find(is_its) {
+            if let Some(registration) = registrations.iter().find(|registration| job.is_of(runner.id, registration)) {
                 let runner = Some(registration.name.clone());
                 look.running.push(RunningJob { job: job.of(project), runner, handle: None });
             } else if job.status == "pending" && job.system_id().is_none() && runner.takes(&job.tag_list) {
@@ -296,7 +342,10 @@ impl Forge for GitLab {
     async fn work_of(&self, registration: &Registration, _: Option<&ForgeJob>) -> Result<Option<ForgeJob>> {
         let runner = self.known().await?.runner.id;
         let last = self.last_job_of(runner, &registration.scope).await?.filter(|job| job.id != registration.id);
-        Ok(last.and_then(|job| Some(job.of(job.project.as_ref()?))))
+        let Some(last) = last.and_then(|job| Some(job.of(job.project.as_ref()?))) else { return Ok(None) };
+        // That list does not tell whose a job is.
+        let is_its = self.job(&last).await?.is_of(runner, registration);
+        Ok(is_its.then_some(last))
     }
 
     /// GitLab would wait an hour for it. A job that waits for its runner to cancel it would wait for half of one.

@@ -22,8 +22,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// The longest answer that is read.
-const LONGEST: usize = 16 << 20;
+/// The longest answer that is read, in bytes.
+pub const LONGEST: usize = 16 << 20;
 
 /// Of an answer that is no JSON, what is quoted.
 const QUOTED: usize = 200;
@@ -52,6 +52,8 @@ pub struct Answer {
 pub struct Refusal {
     /// HTTP's status; `None` if there was no answer.
     pub status: Option<StatusCode>,
+    /// There was one that was not read to its end.
+    pub is_too_long: bool,
     error: Error,
 }
 
@@ -123,11 +125,12 @@ impl Api {
         &self.url
     }
 
-    /// What is in an answer.
+    /// What is in an answer. Only what was read is quoted where it is something else: what was made may be a secret.
     pub fn read<T: DeserializeOwned>(&self, method: &Method, path: &str, bytes: &[u8]) -> Result<T, Refusal> {
         serde_json::from_slice(bytes).map_err(|error| {
             let text: String = String::from_utf8_lossy(bytes).chars().take(QUOTED).collect();
-            self.refused(method, path, None, &format!("the answer is not what was expected ({error}): {text}"))
+            let quoted = if method == Method::GET { format!(" ({error}): {text}") } else { String::new() };
+            self.refused(method, path, None, &format!("the answer is not what was expected{quoted}"))
         })
     }
 
@@ -147,6 +150,12 @@ impl Api {
         self.call(Method::GET, path, None::<&()>).await
     }
 
+    /// The same with an answer of so many bytes at most.
+    pub async fn get_within<T: DeserializeOwned>(&self, path: &str, longest: usize) -> Result<T, Refusal> {
+        let answer = self.exchange_within(&Method::GET, path, None::<&()>, &[], longest).await?;
+        self.read(&Method::GET, path, &self.accepted(&Method::GET, path, answer)?)
+    }
+
     /// A call that removes something; it being gone is no error.
     pub async fn delete(&self, path: &str) -> Result<(), Refusal> {
         match self.send(&Method::DELETE, path, None::<&()>, &[]).await {
@@ -163,6 +172,10 @@ impl Api {
         headers: &[(&str, &str)],
     ) -> Result<Bytes, Refusal> {
         let answer = self.exchange(method, path, body, headers).await?;
+        self.accepted(method, path, answer)
+    }
+
+    fn accepted(&self, method: &Method, path: &str, answer: Answer) -> Result<Bytes, Refusal> {
         if answer.status.is_success() { Ok(answer.body) } else { Err(self.refusal(method, path, &answer)) }
     }
 
@@ -173,6 +186,17 @@ impl Api {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
         headers: &[(&str, &str)],
+    ) -> Result<Answer, Refusal> {
+        self.exchange_within(method, path, body, headers, LONGEST).await
+    }
+
+    async fn exchange_within(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+        headers: &[(&str, &str)],
+        longest: usize,
     ) -> Result<Answer, Refusal> {
         let mut request = self.client.request(method.clone(), format!("{}/{path}", self.url));
         let mut all = HeaderMap::new();
@@ -193,8 +217,9 @@ impl Api {
         let (status, headers) = (answer.status(), answer.headers().clone());
         let mut bytes = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(failed)? {
-            if bytes.len() + piece.len() > LONGEST {
-                return Err(self.refused(method, path, None, &format!("the answer is longer than {LONGEST} bytes")));
+            if bytes.len() + piece.len() > longest {
+                let why = format!("the answer is longer than {longest} bytes");
+                return Err(Refusal { is_too_long: true, ..self.refused(method, path, None, &why) });
             }
             bytes.extend_from_slice(&piece);
         }
@@ -217,7 +242,7 @@ impl Api {
             _ => ErrorKind::Unavailable,
         };
         let message = format!("{method} {}/{path}: {status_text}{separator}{why}", self.url);
-        Refusal { status, error: Error::new(kind, message) }
+        Refusal { status, is_too_long: false, error: Error::new(kind, message) }
     }
 }
 
@@ -253,4 +278,23 @@ pub fn segments(names: &str) -> String {
     let escaped =
         names.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
     escaped.collect()
+}
+
+/// The first two numbers of a version such as `1.26.4+dev-12`.
+pub fn version_number(version: &str) -> Option<(u64, u64)> {
+    let mut parts = version.trim_start_matches('v').split(['.', '+', '-']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(version_number("1.26.4"), Some((1, 26)));
+        assert_eq!(version_number("v1.9.0+dev"), Some((1, 9)));
+        assert!(version_number("1.9.0") < version_number("1.25.0"));
+        assert_eq!(version_number("main"), None);
+    }
 }

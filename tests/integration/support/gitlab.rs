@@ -141,6 +141,7 @@ fn serve(place: &Place, shared: &Shared) -> Serving {
 
 fn routes(shared: Shared) -> Router {
     let of_users = Router::new()
+        .route("/api/v4/version", get(rest::version))
         .route("/api/v4/runners/{id}", get(rest::runner))
         .route("/api/v4/runners/{id}/jobs", get(rest::jobs_of_runner))
         .route("/api/v4/groups/{id}/projects", get(rest::projects))

@@ -89,23 +89,9 @@ fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D
     Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The first two numbers of a version such as `1.26.4+dev-12`.
-pub fn number(version: &str) -> Option<(u64, u64)> {
-    let mut parts = version.trim_start_matches('v').split(['.', '+', '-']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_compared_by_number() {
-        assert_eq!(number("1.26.4"), Some((1, 26)));
-        assert_eq!(number("v1.9.0+dev"), Some((1, 9)));
-        assert!(number("1.9.0") < number("1.25.0"));
-        assert_eq!(number("main"), None);
-    }
 
     #[test]
     fn a_job_tells_its_repository() {

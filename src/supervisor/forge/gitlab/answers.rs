@@ -2,11 +2,20 @@
 
 use serde::Deserialize;
 
-use crate::supervisor::record::ForgeJob;
+use crate::{
+    model::network::null_is_default,
+    supervisor::record::{ForgeJob, Registration},
+};
 
-/// `POST /runners/verify`.
+/// `GET /version`.
 #[derive(Deserialize)]
-pub struct Verified {
+pub struct Version {
+    pub version: String,
+}
+
+/// What is told of a runner by `POST /runners/verify` and of the one that has a job, and of a group by `GET /runners/:id`.
+#[derive(Clone, Deserialize)]
+pub struct Numbered {
     pub id: i64,
 }
 
@@ -16,20 +25,20 @@ pub struct Runner {
     pub id: i64,
     #[serde(default)]
     pub description: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub runner_type: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub paused: bool,
     #[serde(default = "yes")]
     pub run_untagged: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tag_list: Vec<String>,
     /// Of a project's runner.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub projects: Vec<Project>,
     /// Of a group's runner.
-    #[serde(default)]
-    pub groups: Vec<Group>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub groups: Vec<Numbered>,
 }
 
 /// Older servers do not say it of runners without tags, which take such jobs.
@@ -63,25 +72,20 @@ pub struct Project {
     pub path_with_namespace: String,
 }
 
-/// One of `GET /runners/:id`.
-#[derive(Clone, Deserialize)]
-pub struct Group {
-    pub id: i64,
-}
-
-/// One of `GET /projects/:id/jobs`, and of `GET /runners/:id/jobs`, which has the project and not the manager.
+/// One of `GET /projects/:id/jobs`, and of `GET /runners/:id/jobs`, which has the project and neither runner nor manager.
 #[derive(Deserialize)]
 pub struct Job {
     pub id: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub status: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub web_url: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tag_list: Vec<String>,
     pub started_at: Option<String>,
+    pub runner: Option<Numbered>,
     pub runner_manager: Option<Manager>,
     pub project: Option<Project>,
 }
@@ -89,13 +93,20 @@ pub struct Job {
 /// Who has a job, of those that share a runner's token.
 #[derive(Deserialize)]
 pub struct Manager {
-    pub system_id: String,
+    pub system_id: Option<String>,
 }
 
 impl Job {
     /// Who has it, if somebody has.
     pub fn system_id(&self) -> Option<&str> {
-        self.runner_manager.as_ref().map(|manager| manager.system_id.as_str())
+        self.runner_manager.as_ref()?.system_id.as_deref()
+    }
+
+    /// Whether a launch in a slot of this runner has it: another runner may have managers of the same names, and the slot's earlier
+    /// job, which is noted with it, is none of its.
+    pub fn is_of(&self, runner: i64, registration: &Registration) -> bool {
+        let is_the_runners = self.runner.as_ref().is_some_and(|its| its.id == runner);
+        is_the_runners && self.system_id() == Some(&registration.scope) && self.id != registration.id
     }
 
     /// As a job of its project.
@@ -119,5 +130,33 @@ impl Job {
             _ => return None,
         };
         Some(word.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_a_launchs_by_runner_slot_and_number() {
+        let slot = Registration { id: 5, name: "a".to_owned(), scope: "r_0a1b2c3d0000".to_owned() };
+        let is_its = |json: &str| serde_json::from_str::<Job>(json).unwrap().is_of(7, &slot);
+        assert!(is_its(r#"{"id": 6, "runner": {"id": 7}, "runner_manager": {"system_id": "r_0a1b2c3d0000"}}"#));
+        assert!(!is_its(r#"{"id": 6, "runner": {"id": 8}, "runner_manager": {"system_id": "r_0a1b2c3d0000"}}"#));
+        assert!(!is_its(r#"{"id": 6, "runner": {"id": 7}, "runner_manager": {"system_id": "r_0a1b2c3d0001"}}"#));
+        assert!(!is_its(r#"{"id": 5, "runner": {"id": 7}, "runner_manager": {"system_id": "r_0a1b2c3d0000"}}"#));
+        assert!(
+            !is_its(r#"{"id": 6, "runner": {"id": 7}, "runner_manager": null}"#),
+            "an old server tells of no manager"
+        );
+    }
+
+    #[test]
+    fn what_has_no_value_is_null() {
+        let job = r#"{"id": 6, "name": null, "status": null, "web_url": null, "tag_list": null, "started_at": null,
+            "runner": null, "runner_manager": {"system_id": null}, "project": null}"#;
+        assert_eq!(serde_json::from_str::<Job>(job).unwrap().tag_list, Vec::<String>::new());
+        let runner = r#"{"id": 7, "description": null, "runner_type": null, "paused": null, "tag_list": null, "projects": null}"#;
+        assert!(serde_json::from_str::<Runner>(runner).unwrap().takes(&[]));
     }
 }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{
     RUNNER_TOKEN, Shared,
-    rest::{RUNNER, refused, told},
-    world::Job,
+    rest::{refused, told},
+    world::{Job, RUNNER},
 };
 
 fn read(body: &Bytes) -> Value {

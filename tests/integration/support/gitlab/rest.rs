@@ -8,10 +8,10 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{API_TOKEN, NARROW_TOKEN, PROJECT, Shared, world::Job};
-
-/// The number of the one runner.
-pub const RUNNER: i64 = 7;
+use super::{
+    API_TOKEN, NARROW_TOKEN, PROJECT, RUNNER_TOKEN, Shared,
+    world::{Job, RUNNER, World},
+};
 
 pub fn told(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
@@ -38,6 +38,8 @@ pub async fn watch(State(shared): State<Shared>, request: Request, next: Next) -
         })
     };
     match fault.and_then(|status| StatusCode::from_u16(status).ok()) {
+        // It holds the token, as the true one does.
+        Some(StatusCode::OK) if path.ends_with("/verify") => told(StatusCode::OK, &json!({"token": RUNNER_TOKEN})),
         // As a proxy in front of it would.
         Some(StatusCode::OK) => (StatusCode::OK, "<html>not what was asked for</html>").into_response(),
         Some(status) => refused(status, "as a test has asked"),
@@ -56,6 +58,11 @@ pub async fn authorize(headers: HeaderMap, request: Request, next: Next) -> Resp
     }
 }
 
+/// `GET /version`.
+pub async fn version(State(shared): State<Shared>) -> Response {
+    told(StatusCode::OK, &json!({"version": shared.world().version, "revision": "0123456789a"}))
+}
+
 /// `GET /runners/:id`.
 pub async fn runner(State(shared): State<Shared>, Path(id): Path<i64>) -> Response {
     if id != RUNNER {
@@ -63,7 +70,7 @@ pub async fn runner(State(shared): State<Shared>, Path(id): Path<i64>) -> Respon
     }
     let world = shared.world();
     let kind = world.runner_type;
-    let projects = if kind == "project_type" { json!([project()]) } else { json!([]) };
+    let projects = if kind == "project_type" { json!(all_projects(&world)) } else { json!([]) };
     let groups = if kind == "group_type" { json!([{"id": 3, "name": "acme"}]) } else { json!([]) };
     let described = json!({
         "id": RUNNER, "description": "made for ringer", "paused": world.paused, "run_untagged": world.run_untagged,
@@ -76,17 +83,34 @@ fn project() -> Value {
     json!({"id": 1, "path_with_namespace": PROJECT})
 }
 
+fn all_projects(world: &World) -> Vec<Value> {
+    let gone = world.gone.iter().map(|(id, path)| json!({"id": id, "path_with_namespace": path}));
+    [project()].into_iter().chain(gone).collect()
+}
+
 /// `GET /projects`, `GET /groups/:id/projects`.
-pub async fn projects() -> Response {
-    told(StatusCode::OK, &json!([project()]))
+pub async fn projects(State(shared): State<Shared>) -> Response {
+    told(StatusCode::OK, &json!(all_projects(&shared.world())))
 }
 
 fn described(job: &Job) -> Value {
     let started = (job.started > 0).then(|| format!("2026-11-28T00:00:00.{:06}Z", job.started));
     json!({
         "id": job.id, "name": job.name, "status": job.status, "tag_list": job.tags, "started_at": started,
-        "web_url": format!("http://gitlab.example.org/{PROJECT}/-/jobs/{}", job.id),
+        "web_url": format!("http://gitlab.example.org/{PROJECT}/-/jobs/{}", job.id), "commit": {"message": job.message},
     })
+}
+
+/// The same with who has it.
+fn with_manager(job: &Job) -> Value {
+    let mut shown = described(job);
+    shown["runner"] = json!(job.manager.as_ref().map(|_| json!({"id": job.runner})));
+    shown["runner_manager"] = json!(job.manager.as_ref().map(|system_id| json!({"system_id": system_id})));
+    shown
+}
+
+fn per_page(query: &str) -> usize {
+    query.split('&').find_map(|part| part.strip_prefix("per_page=")?.parse().ok()).unwrap_or(20)
 }
 
 /// `GET /projects/:id/jobs?scope[]=`: with the manager of each job.
@@ -96,12 +120,9 @@ pub async fn jobs(State(shared): State<Shared>, Path(id): Path<String>, request:
     }
     let query = request.uri().query().unwrap_or_default().to_owned();
     let is_asked = |job: &&Job| query.split('&').any(|part| part == format!("scope[]={}", job.status));
-    let with_manager = |job: &Job| {
-        let mut shown = described(job);
-        shown["runner_manager"] = json!(job.manager.as_ref().map(|system_id| json!({"system_id": system_id})));
-        shown
-    };
-    let jobs: Vec<Value> = shared.world().jobs.iter().rev().filter(is_asked).map(with_manager).collect();
+    let world = shared.world();
+    let asked = world.jobs.iter().rev().filter(is_asked).take(per_page(&query));
+    let jobs: Vec<Value> = asked.map(with_manager).collect();
     told(StatusCode::OK, &json!(jobs))
 }
 
@@ -112,13 +133,15 @@ pub async fn jobs_of_runner(State(shared): State<Shared>, Path(id): Path<i64>, r
     }
     let query = request.uri().query().unwrap_or_default().to_owned();
     let slot = query.split('&').find_map(|part| part.strip_prefix("system_id=")).map(ToOwned::to_owned);
-    let is_its = |job: &&Job| job.manager.is_some() && (slot.is_none() || job.manager == slot);
+    let is_its = |job: &&Job| job.runner == RUNNER && job.manager.is_some() && (slot.is_none() || job.manager == slot);
     let with_project = |job: &Job| {
         let mut shown = described(job);
         shown["project"] = project();
         shown
     };
-    let jobs: Vec<Value> = shared.world().jobs.iter().rev().filter(is_its).map(with_project).collect();
+    let world = shared.world();
+    let its = world.jobs.iter().rev().filter(is_its).take(per_page(&query));
+    let jobs: Vec<Value> = its.map(with_project).collect();
     told(StatusCode::OK, &json!(jobs))
 }
 
@@ -130,7 +153,7 @@ fn is_the_project(id: &str) -> bool {
 /// `GET /projects/:id/jobs/:job_id`.
 pub async fn job(State(shared): State<Shared>, Path((id, job)): Path<(String, i64)>) -> Response {
     match shared.world().job(job).filter(|_| is_the_project(&id)) {
-        Some(job) => told(StatusCode::OK, &described(job)),
+        Some(job) => told(StatusCode::OK, &with_manager(job)),
         None => missing("Job"),
     }
 }
@@ -141,7 +164,7 @@ pub async fn cancel(State(shared): State<Shared>, Path((id, job)): Path<(String,
     let mut world = shared.world();
     world.cancel(job, force);
     match world.job(job).filter(|_| is_the_project(&id)) {
-        Some(job) => told(StatusCode::CREATED, &described(job)),
+        Some(job) => told(StatusCode::CREATED, &with_manager(job)),
         None => missing("Job"),
     }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+/// The number of the one runner.
+pub const RUNNER: i64 = 7;
+
 /// A job of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -23,6 +26,10 @@ pub struct Job {
     pub manager: Option<String>,
     /// Whether that one ends a job by itself that is cancelled.
     pub cancels_gracefully: bool,
+    /// The runner of that manager.
+    pub runner: i64,
+    /// Of the commit, which lists of jobs also tell.
+    pub message: String,
     /// Counts what is started.
     pub started: usize,
 }
@@ -42,6 +49,8 @@ impl Job {
             reason: String::new(),
             trace: Vec::new(),
             manager: None,
+            runner: RUNNER,
+            message: String::new(),
             cancels_gracefully: false,
             started: 0,
         }
@@ -58,6 +67,9 @@ impl Job {
 
 /// Everything.
 pub struct World {
+    pub version: &'static str,
+    /// Projects that the runner serves beside the one; they are not there.
+    pub gone: Vec<(i64, &'static str)>,
     pub jobs: Vec<Job>,
     pub paused: bool,
     /// Jobs are shown as pending, and nobody is given one.
@@ -78,6 +90,8 @@ pub struct World {
 impl Default for World {
     fn default() -> Self {
         Self {
+            version: "18.5.0-ee",
+            gone: Vec::new(),
             jobs: Vec::new(),
             paused: false,
             is_slow: false,
