@@ -117,6 +117,7 @@ start_job() {
     nsenter --net="$exec/hosts/$(basename "$(dirname "$socket")")/host" sleep infinity &
     pid=$!
     started+=("$pid")
-    sockets+=("job=unix://$socket,netns=$pid")
+    # By the same name: the same deviations hold.
+    sockets+=("ringer=unix://$socket,netns=$pid")
     registries job "$pid"
 }
