@@ -34,6 +34,7 @@ impl Server {
         let gitlab = Gitlab { runner: Secret::new("glrt-x".to_owned()) };
         let server = Self { forge: GitLab::new(&settings(url, &gitlab), &gitlab).unwrap(), answers };
         server.answer("/api/v4/runners/verify", 200, json!({"id": 7}));
+        server.answer("/api/v4/version", 200, json!({"version": "17.5.1-ee"}));
         server.runner(false);
         server
     }
@@ -97,7 +98,8 @@ fn settings(url: String, gitlab: &Gitlab) -> ForgeSettings {
 }
 
 fn job(id: i64, status: &str, slot: Option<&str>) -> Value {
-    json!({"id": id, "status": status, "runner_manager": slot.map(|slot| json!({"system_id": slot}))})
+    let (runner, manager) = (slot.map(|_| json!({"id": 7})), slot.map(|slot| json!({"system_id": slot})));
+    json!({"id": id, "status": status, "runner": runner, "runner_manager": manager})
 }
 
 #[tokio::test]
