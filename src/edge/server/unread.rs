@@ -15,8 +15,11 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::runtime::Handle;
 
-/// How long a client may go on sending what nobody wants.
+/// How long the next piece of what nobody wants may be waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a client may go on sending such pieces: on a busy machine a large body takes its time.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// A request's body.
 struct Unread {
@@ -64,8 +67,8 @@ impl Drop for Unread {
             return;
         };
         self.runtime.spawn(async move {
-            let forget = async { while let Some(Ok(_)) = rest.frame().await {} };
-            let _enough = tokio::time::timeout(PATIENCE, forget).await;
+            let forget = async { while let Ok(Some(Ok(_))) = tokio::time::timeout(PATIENCE, rest.frame()).await {} };
+            let _enough = tokio::time::timeout(LONGEST, forget).await;
         });
     }
 }
