@@ -13,6 +13,7 @@ pub mod launches;
 pub mod place;
 pub mod registry;
 pub mod runtime;
+pub mod stand_in;
 pub mod woodpecker;
 
 use std::{env, path::PathBuf};

@@ -52,9 +52,10 @@ fn ctr(daemon: &Daemon, arguments: &[&str]) -> String {
 }
 
 /// What a program prints in the daemon's network namespace.
-fn within(daemon: &Daemon, command: &[&str]) -> String {
+pub fn within(daemon: &Daemon, command: &[&str]) -> String {
     let namespace = format!("--net=/proc/{}/ns/net", daemon.pid());
     let output = Command::new("nsenter").arg(namespace).args(command).output().expect("nsenter is there");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

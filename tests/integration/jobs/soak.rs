@@ -30,10 +30,7 @@ const PLAY: u64 = 24 << 10;
 type Counts = BTreeMap<&'static str, u64>;
 
 fn lines_of(daemon: &Daemon, command: &[&str]) -> u64 {
-    let namespace = format!("--net=/proc/{}/ns/net", daemon.pid());
-    let output = Command::new("nsenter").arg(namespace).args(command).output().expect("nsenter is there");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout.iter().filter(|&&byte| byte == b'\n').count() as u64
+    remains::within(daemon, command).lines().count() as u64
 }
 
 fn found(folder: &Path, words: &[&str]) -> u64 {

@@ -16,11 +16,12 @@ use axum::{
     Router, middleware,
     routing::{any, get, post},
 };
-use hyper::server::conn::http1;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 
 use self::world::{Job, World};
-use super::place::{self, Place, Serving};
+use super::{
+    place::{self, Place, Serving},
+    stand_in::over_http1,
+};
 
 /// The one user, who owns all repositories.
 pub const USER: &str = "ci";
@@ -141,26 +142,18 @@ impl Forgejo {
 
     /// Answers so many calls, whose path has this part, with a status.
     pub fn fail(&self, part: &'static str, status: u16, times: usize) {
-        self.shared.world().faults.push((part, status, times));
+        self.shared.world().calls.fail(part, status, times);
     }
 
     /// Calls so far whose method and path have these words.
     pub fn count_of(&self, words: &str) -> usize {
-        self.shared.world().asked.iter().filter(|asked| asked.contains(words)).count()
+        self.shared.world().calls.count_of(words)
     }
 }
 
 fn serve(place: &Place, shared: &Shared) -> Serving {
     let routes = routes(shared.clone());
-    Serving::start(place, super::forge::PORT, async move |listener| {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let service = TowerToHyperService::new(routes.clone());
-            tokio::spawn(async move {
-                let _client_gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    })
+    Serving::start(place, super::forge::PORT, |listener| over_http1(listener, routes))
 }
 
 fn routes(shared: Shared) -> Router {

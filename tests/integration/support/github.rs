@@ -18,7 +18,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 use self::model::Asked;
@@ -27,6 +26,7 @@ use super::{
     daemon::Daemon,
     launches,
     place::{self, Place, Serving},
+    stand_in::each_connection,
 };
 
 /// Its port, at [`place::ADDRESS`].
@@ -149,14 +149,15 @@ fn url() -> String {
 }
 
 async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    while let Ok((stream, _)) = listener.accept().await {
+    each_connection(listener, |stream| {
         let shared = shared.clone();
-        tokio::spawn(async move {
+        async move {
             let service = service_fn(|request| answer(request, shared.clone()));
             // A client that breaks off is no concern of ours.
-            let _broken = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
+            let _broken = http1::Builder::new().serve_connection(stream, service).await;
+        }
+    })
+    .await;
 }
 
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Full<Bytes>>, hyper::Error> {

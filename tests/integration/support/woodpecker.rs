@@ -16,14 +16,12 @@ use axum::{
     Router, middleware,
     routing::{get, patch, post},
 };
-use hyper::server::conn::{http1, http2};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    service::TowerToHyperService,
-};
 
 pub use self::world::{Step, Workflow, World};
-use super::place::{self, Place, Serving};
+use super::{
+    place::{self, Place, Serving},
+    stand_in::{over_http1, over_http2},
+};
 
 /// An administrator's token.
 pub const TOKEN: &str = "wp-token-of-an-administrator";
@@ -138,37 +136,21 @@ impl Woodpecker {
 
     /// Answers so many calls, whose path has this part, with a status.
     pub fn fail(&self, part: &'static str, status: u16, times: usize) {
-        self.shared.world().faults.push((part, status, times));
+        self.shared.world().calls.fail(part, status, times);
     }
 
     /// Calls so far whose method and path have these words.
     pub fn count_of(&self, words: &str) -> usize {
-        self.shared.world().asked.iter().filter(|asked| asked.contains(words)).count()
+        self.shared.world().calls.count_of(words)
     }
 }
 
 fn serve(place: &Place, shared: &Shared) -> Vec<Serving> {
     let (of_users, of_agents) = (routes(shared.clone()), rpc_routes(shared.clone()));
-    let users = Serving::start(place, PORT, async move |listener| {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let service = TowerToHyperService::new(of_users.clone());
-            tokio::spawn(async move {
-                let _client_gone = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    let agents = Serving::start(place, RPC_PORT, async move |listener| {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
-            let service = TowerToHyperService::new(of_agents.clone());
-            tokio::spawn(async move {
-                let server = http2::Builder::new(TokioExecutor::new());
-                let _client_gone = server.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    });
-    vec![users, agents]
+    vec![
+        Serving::start(place, PORT, |listener| over_http1(listener, of_users)),
+        Serving::start(place, RPC_PORT, |listener| over_http2(listener, of_agents)),
+    ]
 }
 
 fn routes(shared: Shared) -> Router {

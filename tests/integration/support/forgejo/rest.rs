@@ -27,16 +27,8 @@ fn refused(status: StatusCode, message: &str) -> Response {
 /// Faults that a test has asked for come before everything, and what is asked is written down.
 pub async fn watch(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    let fault = {
-        let mut world = shared.world();
-        world.asked.push(format!("{} {path}", request.method()));
-        let fault = world.faults.iter_mut().find(|(part, _, times)| path.contains(part) && *times > 0);
-        fault.map(|fault| {
-            fault.2 -= 1;
-            fault.1
-        })
-    };
-    match fault.and_then(|status| StatusCode::from_u16(status).ok()) {
+    let fault = shared.world().calls.ask(request.method(), &path);
+    match fault {
         Some(status) => refused(status, "as a test has asked"),
         None => next.run(request).await,
     }

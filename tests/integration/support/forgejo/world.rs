@@ -1,6 +1,7 @@
 //! What the stand-in knows: runners, jobs, and Forgejo's rules for both (`services/actions`, `models/actions/task.go`).
 
 use super::messages::{FetchSingleTaskRequest, RESULTS, RUNS, Runner, TaskState, UpdateLogRequest};
+use crate::support::stand_in::Calls;
 
 /// A registered runner.
 #[derive(Clone)]
@@ -44,10 +45,8 @@ pub struct World {
     pub runners: Vec<Row>,
     pub jobs: Vec<Job>,
     pub counter: i64,
-    /// Answers that come instead of the true ones: part of a path, status, how often still.
-    pub faults: Vec<(&'static str, u16, usize)>,
-    /// What was asked.
-    pub asked: Vec<String>,
+    /// What was asked, and answers that come instead of the true ones.
+    pub calls: Calls,
 }
 
 /// The runner is not known, or not that task's.

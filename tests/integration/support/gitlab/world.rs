@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::support::stand_in::Calls;
+
 /// The number of the one runner.
 pub const RUNNER: i64 = 7;
 
@@ -80,10 +82,8 @@ pub struct World {
     pub runner_type: &'static str,
     /// GitLab keeps one for each system id that has ever asked.
     pub managers: BTreeSet<String>,
-    /// Answers that come instead of the true ones: part of a path, status, how often still.
-    pub faults: Vec<(&'static str, u16, usize)>,
-    /// What was asked.
-    pub asked: Vec<String>,
+    /// What was asked, and answers that come instead of the true ones.
+    pub calls: Calls,
     counter: i64,
 }
 
@@ -99,8 +99,7 @@ impl Default for World {
             tags: vec!["lab".to_owned()],
             runner_type: "project_type",
             managers: BTreeSet::new(),
-            faults: Vec::new(),
-            asked: Vec::new(),
+            calls: Calls::default(),
             counter: 0,
         }
     }

@@ -8,6 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::REPOSITORY;
+use crate::support::stand_in::Calls;
 
 /// The row of an agent.
 #[derive(Clone, Debug)]
@@ -112,10 +113,8 @@ pub struct World {
     pub lease: Duration,
     /// Nobody is given anything, although it waits.
     pub is_slow: bool,
-    /// Answers that come instead of the true ones: part of a path, status, how often still.
-    pub faults: Vec<(&'static str, u16, usize)>,
-    /// What was asked.
-    pub asked: Vec<String>,
+    /// What was asked, and answers that come instead of the true ones.
+    pub calls: Calls,
     counter: i64,
 }
 
@@ -127,8 +126,7 @@ impl Default for World {
             version: 16,
             lease: Duration::from_secs(60),
             is_slow: false,
-            faults: Vec::new(),
-            asked: Vec::new(),
+            calls: Calls::default(),
             counter: 0,
         }
     }
