@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -118,11 +118,7 @@ impl Runner {
             return Ok(());
         }
         let request = PullRequest { image: reference.to_string(), ..PullRequest::default() };
-        let mut messages = self.engine.image_pull(&self.scope, &request).await?;
-        while let Some(message) = messages.next().await {
-            message?;
-        }
-        Ok(())
+        self.engine.image_pull_whole(&self.scope, &request).await
     }
 
     /// The id of an image that was pulled.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use tracing::{info, warn};
 
 use super::PullRequest;
@@ -51,11 +50,7 @@ impl Engine {
         if self.images.find(scope.tenant(), &request.image).await.is_ok() {
             return Ok(());
         }
-        let mut messages = self.image_pull(scope, request).await?;
-        while let Some(message) = messages.next().await {
-            message?;
-        }
-        Ok(())
+        self.image_pull_whole(scope, request).await
     }
 
     /// Gives a new tenant what is there. Without one of them a job is still a job.

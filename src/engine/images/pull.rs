@@ -6,6 +6,7 @@ mod layers;
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 pub use job::Pulls;
 
 use self::job::{Job, JobKey};
@@ -66,6 +67,15 @@ impl Engine {
             self.spawn("image_pull", async move { engine.run_pull(&scope, &reference, &request, &job).await });
         }
         follower.into_stream_once_begun().await
+    }
+
+    /// Pulls to the end, for who tells nobody of the way.
+    pub async fn image_pull_whole(&self, scope: &Scope, request: &PullRequest) -> Result<()> {
+        let mut messages = self.image_pull(scope, request).await?;
+        while let Some(message) = messages.next().await {
+            message?;
+        }
+        Ok(())
     }
 
     /// So many bytes of layers were fetched.
