@@ -12,7 +12,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
         job::{self, CacheVolume, JobRecord, JobRequest},
         limits,
         record::Record,
+        reference::Digest,
         time::Timestamp,
         volume::{self, Volume},
     },
@@ -62,8 +62,8 @@ fn volumes_of(job: &JobRecord) -> impl Iterator<Item = (String, &CacheVolume)> {
 
 /// Keys are any text but an empty one: a folder's name is made of it.
 fn id_of(key: Option<&str>, name: &str) -> String {
-    let hash = Sha256::new().chain_update(key.unwrap_or_default()).chain_update([0]).chain_update(name).finalize();
-    hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = Digest::of(format!("{}\0{name}", key.unwrap_or_default()).as_bytes());
+    digest.hex()[..32].to_owned()
 }
 
 /// All of them.
@@ -272,9 +272,10 @@ impl Engine {
     /// Removes what is too old or too much. What a job uses stays, and takes nobody's room.
     pub(super) async fn trim_cache_volumes(&self) {
         let (mut room, longest) = self.config.cache_limits();
-        let mut records: Vec<_> = self.caches.known().clone().into_iter().collect();
-        records.sort_by_key(|(_, record)| Reverse(record.used));
-        for (id, record) in records.into_iter().filter(|(id, _)| !self.is_used_by_a_job(id)) {
+        let (known, in_use) = (self.caches.known().clone(), self.caches_of_jobs());
+        let mut unused: Vec<_> = known.into_iter().filter(|(id, _)| !in_use.contains(id)).collect();
+        unused.sort_by_key(|(_, record)| Reverse(record.used));
+        for (id, record) in unused {
             if record.used.elapsed() <= longest && record.bytes <= room {
                 room -= record.bytes;
             } else if let Err(error) = self.remove_cache_volume(&id, &record).await {
@@ -283,14 +284,16 @@ impl Engine {
         }
     }
 
-    fn is_used_by_a_job(&self, id: &str) -> bool {
-        self.jobs.list().iter().any(|job| volumes_of(&job.record()).any(|(used, _)| used == id))
+    /// The ids of those that jobs use.
+    fn caches_of_jobs(&self) -> BTreeSet<String> {
+        let jobs = self.jobs.list();
+        jobs.iter().flat_map(|job| volumes_of(&job.record()).map(|(id, _)| id).collect::<Vec<_>>()).collect()
     }
 
     async fn remove_cache_volume(&self, id: &str, record: &CacheVolumeRecord) -> Result<()> {
         let away = {
             let _changing = self.caches.changing.lock().await;
-            if self.is_used_by_a_job(id) {
+            if self.caches_of_jobs().contains(id) {
                 return Ok(());
             }
             self.caches.take_out(id).context("taking it out of use")?
