@@ -70,7 +70,7 @@ pub struct LinuxNetwork {
     sandboxes: Mutex<HashMap<ContainerId, Arc<Sandbox>>>,
     relays: Relays,
     outlet: Outlet,
-    /// Watches over the rules, where there are walls in them.
+    /// Watches over the machine's rules.
     keeper: Option<Keeper>,
     /// Deletions that nobody waits for.
     background: TaskTracker,

@@ -157,9 +157,7 @@ impl BuildKit {
             item
         })
     }
-}
 
-impl BuildKit {
     /// Breaks a build off by the name that its client gave it. One that is not there has ended.
     pub fn cancel(&self, tenant: &TenantId, name: &str) {
         if let Some(build) = lock(&self.named.0).get(&(tenant.clone(), name.to_owned())) {

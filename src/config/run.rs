@@ -160,9 +160,7 @@ impl RunFile {
             None => Ok(settings),
         }
     }
-}
 
-impl RunFile {
     /// What is said of images of repositories for forges that have none.
     fn images_of_no_use(&self) -> Option<String> {
         let forges = [("gitlab", self.gitlab.0.is_empty()), ("woodpecker", self.woodpecker.0.is_empty())];

@@ -59,9 +59,9 @@ impl Engine {
         request: ContainerCreateRequest,
         image: &ImageConfig,
     ) -> Result<ContainerCreateRequest> {
-        let has_builder = self.backends.builders.is_here() && self.permit_builder(scope.tenant()).is_ok();
-        let has_privileges = policy::allows_all(&scope.policy(), Key::Privileged);
-        if has_privileges || !has_builder || scope.socket().is_none() || !is_builder(&request) {
+        let has_builder = || self.backends.builders.is_here() && self.permit_builder(scope.tenant()).is_ok();
+        let has_privileges = || policy::allows_all(&scope.policy(), Key::Privileged);
+        if !is_builder(&request) || has_privileges() || !has_builder() || scope.socket().is_none() {
             return Ok(request);
         }
         let beyond = beyond(&request, image, |host_config| scope.permit(Asked::Build(host_config)).is_ok());
