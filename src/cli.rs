@@ -3,10 +3,12 @@
 mod admin;
 mod check;
 mod doctor;
+mod gitlab;
 mod job;
 mod launches;
 mod overview;
 mod policy;
+mod socket;
 pub mod values;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -57,6 +59,8 @@ enum Command {
     Purge(launches::Purge),
     /// Whether this machine and the forges are as they should be: a line each, ok or what to do
     Doctor(doctor::Doctor),
+    /// What a GitLab Runner of one's own calls for its custom executor
+    Gitlab(Box<gitlab::GitlabCommand>),
     /// Policies: what clients of a job may do
     Policy(policy::PolicyCommand),
 }
@@ -96,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Uncordon(command) => command.run(),
         Command::Purge(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Gitlab(command) => command.run(),
         Command::Policy(command) => command.run(),
     }
 }

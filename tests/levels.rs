@@ -33,8 +33,8 @@ const FLOORS: [&[&str]; 8] = [
 /// Crates and the only modules that may use them.
 const ROOMS: [(&str, &[&str]); 5] = [
     ("axum", &["admin", "api", "edge", "web"]),
-    // containerd: only to tell a broken connection from an answer, by the type of the error below tonic's.
-    ("hyper", &["api", "buildkit", "containerd", "edge"]),
+    // containerd: only to tell a broken connection from an answer, by the type of the error below tonic's. cli: to take a connection over.
+    ("hyper", &["api", "buildkit", "cli", "containerd", "edge"]),
     ("bollard_stubs", &["api"]),
     ("containerd_client", &["containerd", "buildkit"]),
     ("tonic", &["containerd", "buildkit"]),

@@ -72,19 +72,8 @@ struct Options {
     /// Remove the job after this time at the latest, such as 90s, 30m or 2h
     #[arg(long, value_name = "DURATION")]
     ttl: Option<Seconds>,
-    /// Memory for all its containers together, such as 512m or 4g
-    #[arg(long, short, value_name = "BYTES")]
-    memory: Option<Bytes>,
-    /// Processors for all its containers together, such as 1.5
-    #[arg(long, value_name = "NUMBER")]
-    cpus: Option<Cpus>,
-    /// Processes and threads of all its containers together
-    #[arg(long, value_name = "NUMBER")]
-    pids: Option<u64>,
-    /// What its clients may do: trusted, ci, strict, a name of the daemon's --policy-dir, or the path of a file (with a slash
-    /// or .toml) [default: the daemon's --job-policy]
-    #[arg(long, value_name = "NAME|FILE")]
-    policy: Option<PolicySource>,
+    #[command(flatten)]
+    limits: Limits,
     /// A folder or file of the machine that its clients may bind, whatever the policy says of others; with :ro after it, only
     /// to be read
     #[arg(long, value_name = "PATH[:ro]")]
@@ -98,25 +87,52 @@ struct Options {
     volume_cache: Vec<CacheVolume>,
 }
 
-impl Options {
-    fn body(self) -> Result<JobBody> {
+/// What a job may use and do.
+#[derive(Args, Clone, Debug)]
+pub struct Limits {
+    /// Memory for all its containers together, such as 512m or 4g
+    #[arg(long, short, value_name = "BYTES")]
+    memory: Option<Bytes>,
+    /// Processors for all its containers together, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    cpus: Option<Cpus>,
+    /// Processes and threads of all its containers together
+    #[arg(long, value_name = "NUMBER")]
+    pids: Option<u64>,
+    /// What its clients may do: trusted, ci, strict, a name of the daemon's --policy-dir, or the path of a file (with a slash
+    /// or .toml) [default: the daemon's --job-policy]
+    #[arg(long, value_name = "NAME|FILE")]
+    policy: Option<PolicySource>,
+}
+
+impl Limits {
+    /// A job that has these and nothing else.
+    pub fn body(self) -> Result<JobBody> {
         let (policy, policy_toml) = match self.policy {
             None => (None, None),
             Some(PolicySource::Named(name)) => (Some(name), None),
             Some(PolicySource::File(path)) => (Some(policy::file_name(&path)), Some(policy::read(&path)?)),
         };
         Ok(JobBody {
-            name: self.name,
-            ttl: self.ttl.map(|Seconds(ttl)| ttl),
             memory: self.memory.map(|Bytes(memory)| memory),
             nano_cpus: self.cpus.map(|Cpus(nano)| nano),
             pids: self.pids,
             policy,
             policy_toml,
+            ..JobBody::default()
+        })
+    }
+}
+
+impl Options {
+    fn body(self) -> Result<JobBody> {
+        Ok(JobBody {
+            name: self.name,
+            ttl: self.ttl.map(|Seconds(ttl)| ttl),
             binds: self.bind.into_iter().map(|Bind(bind)| bind).collect(),
             cache_key: self.cache_key,
             cache_volumes: self.volume_cache,
-            ..JobBody::default()
+            ..self.limits.body()?
         })
     }
 }
@@ -170,7 +186,7 @@ pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 }
 
 /// What was removed, in one line.
-fn told(removed: &JobReport) -> String {
+pub fn told(removed: &JobReport) -> String {
     let counted = |number: u64, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
     format!(
         "removed {}, {}, {}, {}, {}",

@@ -53,6 +53,12 @@ pub fn name_of(pid: i32) -> io::Result<ProcessName> {
     Ok(ProcessName { pid, start, boot: boot()? })
 }
 
+/// Who started the process that has a number now, and lives on.
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat_fields(&stat)?.nth(1)?.parse().ok()
+}
+
 /// Field 22 of `/proc/PID/stat`: with the number and the boot it names a process for ever.
 pub fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

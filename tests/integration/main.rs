@@ -14,6 +14,7 @@ mod containers;
 mod daemon_restart;
 mod deaths;
 mod forges;
+mod gitlab_custom;
 mod hard_moments;
 mod hard_moments_clients;
 mod image_mounts;

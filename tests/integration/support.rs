@@ -2,6 +2,7 @@
 
 pub mod boxes;
 pub mod builder;
+pub mod custom_executor;
 pub mod daemon;
 pub mod forge;
 pub mod forgejo;

@@ -54,6 +54,11 @@ impl Images {
         Some(Self::of(place, &["--auth", "busybox", "forgejo-runner"]).await)
     }
 
+    /// What jobs of GitLab's custom executor are made of, behind the same user and password.
+    pub async fn of_custom_executor(place: &Place) -> Self {
+        Self::of(place, &["--auth", "busybox", "web", "gitlab-helper"]).await
+    }
+
     async fn of(place: &Place, names: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("registry-").tempdir().expect("a folder");
         let log = fs::File::create(folder.path().join("output")).expect("a log file");
@@ -77,6 +82,16 @@ impl Images {
             address.trim().clone_into(&mut images.address);
         }
         images
+    }
+
+    /// `HOST:PORT`
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The image of GitLab's helper.
+    pub fn gitlab_helper(&self) -> String {
+        format!("{}/ringer/gitlab-helper", self.address)
     }
 
     /// The image of GitLab's runner.
