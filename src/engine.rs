@@ -19,6 +19,8 @@ pub mod networks;
 pub(crate) mod policies;
 pub mod prune;
 pub(crate) mod records;
+mod runs;
+mod scoped;
 pub mod store;
 pub mod system;
 pub mod tenants;
@@ -38,7 +40,7 @@ use crate::{
         events::EventBus,
         jobs::{CacheStore, JobStore},
         networks::NetworkStore,
-        store::ContainerStore,
+        store::{ContainerStore, ExecStore},
         tenants::Tenants,
         volumes::VolumeStore,
     },
@@ -71,7 +73,7 @@ pub struct Inner {
     pub(crate) backends: Backends,
     pub(crate) tenants: Tenants,
     pub(crate) containers: ContainerStore,
-    pub(crate) execs: containers::exec::ExecStore,
+    pub(crate) execs: ExecStore,
     pub(crate) networks: NetworkStore,
     pub(crate) volumes: VolumeStore,
     pub(crate) events: EventBus,
@@ -115,7 +117,7 @@ impl Engine {
             backends,
             tenants: Tenants::default(),
             containers: ContainerStore::default(),
-            execs: containers::exec::ExecStore::default(),
+            execs: ExecStore::default(),
             networks,
             volumes,
             events: EventBus::default(),

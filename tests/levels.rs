@@ -19,11 +19,13 @@ const LEVELS: [&[&str]; 7] = [
 ];
 
 /// Rooms of the engine from bottom to top, by the same rule.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 10] = [
+    &["scoped"],
     &["config", "events", "host", "layers", "locks", "prune", "records", "tenants"],
     &["container", "ipam", "policies"],
     &["store"],
     &["images", "networks", "volumes"],
+    &["runs"],
     &["containers"],
     &["build"],
     &["system"],

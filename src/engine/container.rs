@@ -1,6 +1,7 @@
 //! A container in memory: its record as a published snapshot, its streams, and the turn its verbs take.
 
 pub mod console;
+pub mod exec;
 mod outcome;
 mod turn;
 
@@ -13,6 +14,7 @@ use tokio::sync::{Mutex, RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::outcome::WaitOutcome;
+pub(crate) use self::outcome::{KILLED_EXIT, UNKNOWN_EXIT};
 pub(crate) use self::turn::Turn;
 
 use self::console::Console;

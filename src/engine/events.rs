@@ -1,7 +1,7 @@
 //! The event bus: what happened lately, and who wants to know.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -9,11 +9,14 @@ use futures_util::{Stream, stream};
 use indexmap::IndexMap;
 use tokio::sync::broadcast::{self, Receiver, error::RecvError};
 
-use crate::model::{
-    container::ContainerRecord,
-    event::{Event, EventType},
-    id::TenantId,
-    time::Timestamp,
+use crate::{
+    engine::scoped::Scoped,
+    model::{
+        container::ContainerRecord,
+        event::{Event, EventType},
+        id::TenantId,
+        time::Timestamp,
+    },
 };
 
 /// How many past events `since` can reach, as dockerd keeps.
@@ -25,7 +28,7 @@ const BACKLOG: usize = 4096;
 /// Publishes events, to each tenant its own.
 #[derive(Default)]
 pub struct EventBus {
-    tenants: Mutex<HashMap<TenantId, OfTenant>>,
+    tenants: Scoped<OfTenant>,
     /// For who listens to all of them.
     all: Mutex<Option<broadcast::Sender<(TenantId, Event)>>>,
 }
@@ -39,10 +42,6 @@ struct OfTenant {
 }
 
 impl EventBus {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, OfTenant>> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn all(&self) -> MutexGuard<'_, Option<broadcast::Sender<(TenantId, Event)>>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,21 +56,21 @@ impl EventBus {
         attributes: IndexMap<String, String>,
     ) {
         let event = Event { kind, action: action.into(), actor: actor.into(), attributes, time: Timestamp::now() };
-        let mut tenants = self.lock();
-        let OfTenant { history, sender } = tenants.entry(tenant.clone()).or_default();
-        if history.len() == HISTORY {
-            history.pop_front();
-        }
-        history.push_back(event.clone());
-        let mut all = self.all();
-        if all.as_ref().is_some_and(|all| all.send((tenant.clone(), event.clone())).is_err()) {
-            *all = None;
-        }
-        // Sent under the lock, so that a listener's past and future neither overlap nor have a gap.
-        if sender.as_ref().is_some_and(|sender| sender.send(event).is_err()) {
-            // Nobody listens any more.
-            *sender = None;
-        }
+        self.tenants.add(tenant, |OfTenant { history, sender }| {
+            if history.len() == HISTORY {
+                history.pop_front();
+            }
+            history.push_back(event.clone());
+            let mut all = self.all();
+            if all.as_ref().is_some_and(|all| all.send((tenant.clone(), event.clone())).is_err()) {
+                *all = None;
+            }
+            // Sent under the lock, so that a listener's past and future neither overlap nor have a gap.
+            if sender.as_ref().is_some_and(|sender| sender.send(event).is_err()) {
+                // Nobody listens any more.
+                *sender = None;
+            }
+        });
     }
 
     /// An event of a container, with the attributes dockerd gives all of them: labels, image, name.
@@ -87,22 +86,20 @@ impl EventBus {
 
     /// Forgets a tenant that is gone; whoever still listens has heard all.
     pub fn forget(&self, tenant: &TenantId) {
-        self.lock().remove(tenant);
+        self.tenants.forget(tenant);
     }
 
     /// How many of a tenant's clients listen.
     pub fn listeners(&self, tenant: &TenantId) -> usize {
-        let tenants = self.lock();
-        let sender = tenants.get(tenant).and_then(|tenant| tenant.sender.as_ref());
-        sender.map_or(0, broadcast::Sender::receiver_count)
+        self.tenants.look(tenant, |own| own.sender.as_ref().map_or(0, broadcast::Sender::receiver_count))
     }
 
     /// The past of a tenant that is still known, oldest first, and all that comes.
     pub fn subscribe(&self, tenant: &TenantId) -> (Vec<Event>, broadcast::Receiver<Event>) {
-        let mut tenants = self.lock();
-        let OfTenant { history, sender } = tenants.entry(tenant.clone()).or_default();
-        let future = sender.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe();
-        (history.iter().cloned().collect(), future)
+        self.tenants.add(tenant, |OfTenant { history, sender }| {
+            let future = sender.get_or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe();
+            (history.iter().cloned().collect(), future)
+        })
     }
 
     /// What happens to all tenants from now on, with the tenant's name.

@@ -65,7 +65,7 @@ impl Engine {
     /// A network by id, name or unique prefix of an id, with the containers that run on it.
     pub async fn network_inspect(&self, scope: &Scope, reference: &str) -> Result<NetworkView> {
         let record = self.networks.get(scope.tenant(), reference)?;
-        let lodgers = self.networks.lodgers(&record.id);
+        let lodgers = self.networks.lodgers(&record);
         let containers = lodgers.into_iter().map(|lodger| NetworkMember {
             container: lodger.guest.container,
             name: lodger.guest.name,
@@ -78,7 +78,7 @@ impl Engine {
     pub async fn network_list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Arc<NetworkRecord>>> {
         let wanted = ListFilter::read(filters)?;
         let records = self.networks.list(scope.tenant()).into_iter();
-        Ok(records.filter(|record| wanted.matches(record, || !self.networks.lodgers(&record.id).is_empty())).collect())
+        Ok(records.filter(|record| wanted.matches(record, || !self.networks.lodgers(record).is_empty())).collect())
     }
 
     /// Removes a network that no running container is attached to.
@@ -96,14 +96,14 @@ impl Engine {
         tokio::time::sleep(scope.as_tenant().surroundings().network_linger).await;
         let changing = self.networks.change().await;
         self.check_configuration_is_unused(&record)?;
-        self.networks.begin_removal(&changing, &record.id)?;
+        self.networks.begin_removal(&changing, &record)?;
         if let Some(bridge) = &record.bridge
             && let Err(error) = scope.network().remove_network(bridge).await
         {
-            self.networks.cancel_removal(&changing, &record.id);
+            self.networks.cancel_removal(&changing, &record);
             return Err(error.context("error while removing network"));
         }
-        self.networks.remove(&changing, &record.id)?;
+        self.networks.remove(&changing, &record)?;
         self.network_event(&record, "destroy", None);
         tracing::info!(network.id = %record.id, network.name = record.name, "removed network {}", record.name);
         Ok(())

@@ -2,6 +2,12 @@
 
 use super::Snapshot;
 
+/// Exit code of a container whose exit nobody saw, as dockerd says.
+pub(crate) const UNKNOWN_EXIT: i64 = 255;
+
+/// Exit code of a process that went down with its container.
+pub(crate) const KILLED_EXIT: i64 = 137;
+
 /// How the container ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitOutcome {

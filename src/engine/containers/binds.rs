@@ -3,28 +3,16 @@
 use std::path::Path;
 
 use crate::{
-    engine::{Engine, containers::seat::Seat, tenants::Scope},
+    engine::{Engine, containers::seat::Seat, runs::seen_path, tenants::Scope},
     model::{
         Error, Result,
-        container::{ContainerRecord, MountKind, MountPoint, SourceRoot},
-        error::Context,
+        container::{MountPoint, SourceRoot},
         id::ContainerId,
         policy::Key,
     },
     policy,
-    rootfs::SeenPath,
     work::blocking,
 };
-
-/// The source of a bind, as it is held for a run.
-pub(super) fn seen_path(point: &MountPoint) -> SeenPath {
-    SeenPath {
-        path: point.source.clone(),
-        create: point.create_source,
-        recursive: !point.non_recursive,
-        shared: matches!(point.propagation.as_str(), "shared" | "rshared"),
-    }
-}
 
 impl Engine {
     /// A bind that a client asks for, whose paths are those of its `seat`.
@@ -78,22 +66,6 @@ impl Engine {
             "rslave".clone_into(&mut point.propagation);
         }
     }
-
-    /// Makes the missing folders of the machine that a container binds.
-    pub(super) fn make_bind_sources(&self, record: &ContainerRecord) -> Result<()> {
-        let of_machine = |point: &&MountPoint| point.kind == MountKind::Bind && point.root == SourceRoot::Machine;
-        for point in record.mounts.iter().filter(of_machine) {
-            if Path::new(&point.source).exists() {
-                continue;
-            }
-            if !point.create_source {
-                return Err(Error::bind_source_missing(&point.source));
-            }
-            std::fs::create_dir_all(&point.source)
-                .context(format!("error while creating mount source path '{}'", point.source))?;
-        }
-        Ok(())
-    }
 }
 
 /// A bind that holds the daemon's own folders, or lies in them, must not keep the mounts there: what is unmounted here goes there too.
@@ -118,6 +90,7 @@ fn spare_daemon_mounts(point: &mut MountPoint, data_root: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::container::MountKind;
 
     fn spared(source: &str, given: Option<&str>) -> Result<String> {
         let mut point = MountPoint {

@@ -35,11 +35,26 @@ impl Engine {
         if container.is_auto_remove_held() {
             return;
         }
-        let options = DeleteOptions { force: true, volumes: true };
-        match self.remove(container, options).await {
+        self.remove_at_end(container).await;
+    }
+
+    /// The same while a restart is under way: the start that was to follow failed.
+    pub(crate) async fn remove_at_end(&self, container: &Arc<Container>) {
+        match self.remove(container, DeleteOptions { force: true, volumes: true }).await {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Conflict || error.kind() == ErrorKind::NotFound => {}
             Err(error) => warn!(container.id = %container.id(), "removing container {}: {error}", container.id()),
+        }
+    }
+
+    /// Goes on with a removal in whose middle the last daemon ended.
+    pub(crate) async fn resume_removal(&self, container: &Arc<Container>) {
+        if let Ok(turn) = container.turn().await {
+            turn.update(|record| record.state = record.state.reopen_removal());
+        }
+        let options = DeleteOptions { force: true, volumes: container.record().host_config.auto_remove };
+        if let Err(error) = self.remove(container, options).await {
+            warn!(container.id = %container.id(), "removing container {}: {}", container.id(), error.chain());
         }
     }
 
@@ -73,7 +88,7 @@ impl Engine {
             Ok(()) => {}
         }
         self.containers.bury(container);
-        self.execs.forget_container(container.id());
+        self.execs.forget_container(&record.tenant, container.id());
         self.release_volumes(&record, options.volumes).await;
         self.refresh_names(&record.tenant).await;
         self.events.container(&record, "destroy", &[]);

@@ -48,7 +48,7 @@ impl Engine {
 
     /// Mounts the images among a container's mounts, and puts what they are on the host into these. What a failure leaves,
     /// [`Engine::unmount_images`] takes away.
-    pub(super) async fn mount_images(&self, points: &mut [MountPoint]) -> Result<()> {
+    pub(crate) async fn mount_images(&self, points: &mut [MountPoint]) -> Result<()> {
         for point in points {
             let Some(image) = &point.image else { continue };
             let layers = self.backends.runtime.rootfs(&image.layer).await?;
@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// Unmounts the images of a container; goes on after failures and logs them.
-    pub(super) async fn unmount_images(&self, record: &ContainerRecord) {
+    pub(crate) async fn unmount_images(&self, record: &ContainerRecord) {
         for (point, _) in images(&record.mounts) {
             let place = point.source.clone();
             if let Err(error) = blocking(move || rootfs::unmount_and_remove(Path::new(&place))).await {
@@ -82,7 +82,7 @@ impl Engine {
 
     /// Deletes layers of mounts that a daemon left behind which was killed. Those of containers whose records could not be
     /// read (`unread`) are left alone with them.
-    pub(super) async fn delete_lost_layers(
+    pub(crate) async fn delete_lost_layers(
         &self,
         layers: Vec<(ContainerId, Option<ContainerId>)>,
         unread: &[ContainerId],

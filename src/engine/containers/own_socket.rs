@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// Mounts a tenant's socket at `place`.
-    pub(super) async fn hold_own_socket(&self, tenant: &TenantId, place: PathBuf) -> Result<()> {
+    pub(crate) async fn hold_own_socket(&self, tenant: &TenantId, place: PathBuf) -> Result<()> {
         let tenant = self.tenants.get(tenant)?;
         let socket = tenant.socket().map(Path::to_owned);
         let socket = socket.ok_or_else(|| Error::unavailable("this daemon listens on no unix socket"))?;

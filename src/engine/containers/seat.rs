@@ -79,7 +79,7 @@ impl Engine {
     }
 
     /// The first process of a container, if it runs. Blocks.
-    pub(super) fn first_process(&self, container: &ContainerId) -> Option<Process> {
+    pub(crate) fn first_process(&self, container: &ContainerId) -> Option<Process> {
         let pid = pid_of(&*self.containers.find(container)?)?;
         first_process(container, pid).ok().flatten()
     }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tracing::warn;
 
 use crate::{
@@ -136,6 +137,21 @@ impl Engine {
                 .map_err(|_| Error::system(format!("container {} did not end after SIGKILL", container.id())))?;
         }
         Ok(())
+    }
+
+    /// Ends every container, as a client's stop would, but leaves their restart policies as they are.
+    pub(crate) async fn stop_all_containers(&self) {
+        let running = self.containers.list_all().into_iter().filter(|container| container.state().counts_as_running());
+        let stopping = running.map(|container| async move {
+            match self.stop(&container, &StopOptions::default()).await {
+                Err(error) if error.kind() != ErrorKind::NotModified => {
+                    warn!(container.id = %container.id(), "stopping container {}: {}", container.id(), error.chain());
+                }
+                // Ended by itself meanwhile.
+                Ok(()) | Err(_) => {}
+            }
+        });
+        join_all(stopping).await;
     }
 }
 

@@ -1,14 +1,9 @@
-//! A container's mounts over its life: what create resolves, what a start makes ready and an end takes back.
+//! A container's mounts over its life: what create resolves and makes, what a removal lets go of.
 
 use tracing::warn;
 
 use crate::{
-    engine::{
-        Engine,
-        containers::{held_sources::WhenGone, seat::Seat},
-        tenants::Scope,
-        volumes::VolumeUse,
-    },
+    engine::{Engine, containers::seat::Seat, runs::seen_path, tenants::Scope, volumes::VolumeUse},
     model::{
         Error, Result,
         container::{
@@ -101,7 +96,7 @@ impl Engine {
         let mut point = wanted.point;
         match point.kind {
             MountKind::Bind if point.root == SourceRoot::Exact && !wanted.is_inherited => {
-                let path = super::binds::seen_path(&point);
+                let path = seen_path(&point);
                 blocking(move || path.open_exactly().map(drop)).await?;
             }
             MountKind::Bind | MountKind::Tmpfs => {}
@@ -136,36 +131,6 @@ impl Engine {
                 warn!(volume = point.name, "removing volume {}: {}", point.name, error.chain());
             }
         }
-    }
-
-    /// Makes the sources of a run's mounts ready: missing folders of binds, volumes and images that have to be mounted.
-    /// Returns the mounts with their sources on the host.
-    pub(crate) async fn mount_run(&self, record: &ContainerRecord) -> Result<Vec<MountPoint>> {
-        self.make_bind_sources(record)?;
-        self.mount_volumes(record).await?;
-        self.show_sources(record, WhenGone::Refuse).await
-    }
-
-    /// A container's mounts with sources that are there: its images are mounted, what was named in other
-    /// containers and parts of its volumes held. What a failure
-    /// leaves, [`Engine::hide_sources`] takes away. Its volumes are mounted before.
-    pub(super) async fn show_sources(&self, record: &ContainerRecord, when_gone: WhenGone) -> Result<Vec<MountPoint>> {
-        let mut points = record.mounts.clone();
-        self.mount_images(&mut points).await?;
-        self.hold_sources(record, &mut points, when_gone).await?;
-        Ok(points)
-    }
-
-    /// Undoes [`Engine::show_sources`]; goes on after failures and logs them.
-    pub(super) async fn hide_sources(&self, record: &ContainerRecord) {
-        self.release_sources(record).await;
-        self.unmount_images(record).await;
-    }
-
-    /// Takes back what `mount_run` did; goes on after failures and logs them.
-    pub(crate) async fn release_mounts(&self, record: &ContainerRecord) {
-        self.hide_sources(record).await;
-        self.unmount_volumes(record).await;
     }
 
     /// Puts into a new container's root what Docker has there: `/.dockerenv`, `/etc/mtab`, the working folder.

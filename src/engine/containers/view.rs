@@ -59,7 +59,7 @@ impl Engine {
             files.hosts = file("hosts");
         }
         Ok(ContainerView {
-            exec_ids: self.execs.live_of(&record.id).iter().map(|exec| exec.id.clone()).collect(),
+            exec_ids: self.execs.live_of(&record.tenant, &record.id).iter().map(|exec| exec.id.clone()).collect(),
             files,
             links: self.shown_links(&record),
             size: if size { Some(self.container_size(&record).await?) } else { None },

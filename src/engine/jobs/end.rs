@@ -76,6 +76,8 @@ impl Engine {
         let kept = self.config.data_root.join("tenants").join(tenant.id().as_str());
         blocking(move || rootfs::remove_folder(&kept).context("removing the folder of a tenant")).await?;
         self.containers.forget(tenant.id());
+        self.execs.forget_tenant(tenant.id());
+        self.networks.forget(tenant.id());
         self.volumes.forget(tenant.id());
         self.events.forget(tenant.id());
         Ok(())

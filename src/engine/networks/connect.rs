@@ -154,7 +154,7 @@ impl Engine {
         {
             tracing::warn!(container.id = %record.id, "detaching {} from {}: {error}", record.name, network.name);
         }
-        self.networks.release(&network.id, &record.id);
+        self.networks.release(network, &record.id);
         let gone: Vec<IpAddr> = own_addresses(endpoint);
         let edit = move |text: String| gone.into_iter().fold(text, |text, address| without_address(&text, address));
         if let Err(error) = self.edit_file(record, "hosts", edit).await {
@@ -186,7 +186,7 @@ impl Engine {
         });
         for network in &networks {
             let leads = way_out.as_ref() == Some(&network.id);
-            self.networks.set_default_route(&network.id, &record.id, leads);
+            self.networks.set_default_route(network, &record.id, leads);
         }
         if let Some(before) = &before {
             host.unpublish(&record.id, before).await?;

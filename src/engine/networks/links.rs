@@ -57,7 +57,7 @@ impl Engine {
             return Ok(Vec::new());
         }
         let bridge = self.networks.get(&record.tenant, "bridge")?;
-        let lodgers = self.networks.lodgers(&bridge.id);
+        let lodgers = self.networks.lodgers(&bridge);
         let mut linked = Vec::new();
         for Link { alias, name, target } in links_of(record) {
             let other = self.containers.get(&record.tenant, &target).map(|other| other.record());

@@ -16,7 +16,7 @@ impl Engine {
     /// Publishes all names of a tenant's host anew, after names or attachments have changed.
     pub(crate) async fn refresh_names(&self, tenant: &TenantId) {
         for container in self.containers.list(tenant) {
-            self.networks.rename(container.id(), &container.record().name);
+            self.networks.rename(&container.record());
         }
         let published = match self.network_of(tenant) {
             Ok(host) => self.publish_names(&host).await,
@@ -32,7 +32,7 @@ impl Engine {
         for record in self.networks.list_of(&self.tenants.in_host(host)) {
             // On predefined networks there are no names.
             if !record.is_predefined() {
-                table.insert(record.id.clone(), names(&record, &self.networks.lodgers(&record.id)));
+                table.insert(record.id.clone(), names(&record, &self.networks.lodgers(&record)));
             }
         }
         host.publish_names(table).await

@@ -92,7 +92,7 @@ impl Engine {
         let changing = self.networks.change().await;
         self.unmake_networks(tenant).await?;
         for record in self.networks.list(tenant.id()) {
-            self.networks.remove(&changing, &record.id)?;
+            self.networks.remove(&changing, &record)?;
         }
         Ok(())
     }

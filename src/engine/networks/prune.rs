@@ -24,7 +24,7 @@ impl Engine {
         let mut pruned = Vec::new();
         for network in self.networks.list(scope.tenant()) {
             let is_idle =
-                !network.is_predefined() && !network.config_only && self.networks.lodgers(&network.id).is_empty();
+                !network.is_predefined() && !network.config_only && self.networks.lodgers(&network).is_empty();
             if !is_idle || !filter.matches(network.created, |key| network.label(key)) {
                 continue;
             }

@@ -85,7 +85,7 @@ impl Engine {
 
     /// Takes the network of a run back; goes on after failures and logs them.
     pub(crate) async fn release_network(&self, record: &ContainerRecord) {
-        let networks = self.networks.networks_of(&record.id);
+        let networks = self.networks.networks_of(record);
         let mode = &record.host_config.network_mode;
         if !matches!(mode, NetworkMode::Container(_) | NetworkMode::Host)
             && let Err(error) = self.remove_sandbox(record).await
@@ -94,7 +94,7 @@ impl Engine {
         }
         for network in &networks {
             // Addresses go back only now: another container may get them at once.
-            self.networks.release(&network.id, &record.id);
+            self.networks.release(network, &record.id);
             self.network_event(network, "disconnect", Some(&record.id));
         }
         if !networks.is_empty()
@@ -218,8 +218,7 @@ impl Engine {
         network.name.clone_into(&mut attachment.name);
         attachment.network = network.id.clone();
         attachment.dns_names = if network.is_predefined() { Vec::new() } else { guest.dns_names() };
-        let endpoint =
-            self.networks.lease(&network.id, guest, wish(&attachment.settings, interface, default_route)?)?;
+        let endpoint = self.networks.lease(network, guest, wish(&attachment.settings, interface, default_route)?)?;
         attachment.endpoint = Some(endpoint);
         Ok(())
     }

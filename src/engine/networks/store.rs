@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -14,9 +14,11 @@ use crate::{
     engine::{
         ipam::{self, Leases},
         records::RecordFolder,
+        scoped::Scoped,
     },
     model::{
         Error, Result,
+        container::ContainerRecord,
         error::Context,
         id::{ContainerId, EndpointId, NetworkId, TenantId},
         network::{Endpoint, NetworkRecord},
@@ -86,13 +88,15 @@ struct Entry {
     removing: bool,
 }
 
+type Networks = BTreeMap<NetworkId, Entry>;
+
 /// Held while networks are made or removed.
 pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::sync::MutexGuard<'a, ()>);
 
 /// All networks. A look-up sees those of its tenant and no others.
 pub struct NetworkStore {
     records: RecordFolder,
-    entries: Mutex<BTreeMap<NetworkId, Entry>>,
+    networks: Scoped<Networks>,
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -100,14 +104,16 @@ impl NetworkStore {
     /// Reads what is below `data_root`. A record that cannot be read is left alone and named in the log.
     pub fn open(data_root: &Path) -> Result<Self> {
         let records = RecordFolder::open(data_root, "networks")?;
-        let entries =
-            records.read::<NetworkRecord>()?.into_iter().map(|record| (record.id.clone(), Entry::new(record)));
-        let entries = Mutex::new(entries.collect());
-        Ok(Self { records, entries, changing: tokio::sync::Mutex::default() })
+        let networks = Scoped::default();
+        for record in records.read::<NetworkRecord>()? {
+            insert(&networks, Entry::new(record));
+        }
+        Ok(Self { records, networks, changing: tokio::sync::Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes what is known of a network, unless it is gone.
+    fn with<T>(&self, network: &NetworkRecord, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.networks.change(&network.tenant, |networks| networks.get_mut(&network.id).map(change))
     }
 
     /// Waits for other changes.
@@ -117,16 +123,15 @@ impl NetworkStore {
 
     /// By id, name or unique prefix of an id.
     pub fn get(&self, tenant: &TenantId, reference: &str) -> Result<Arc<NetworkRecord>> {
-        let entries = self.lock();
-        let own = || entries.values().map(|entry| &entry.record).filter(|record| record.tenant == *tenant);
-        let exact = own().find(|record| record.id.as_str() == reference);
-        if let Some(record) = exact.or_else(|| own().find(|record| record.name == reference)) {
+        let records = self.list(tenant);
+        let exact = records.iter().find(|record| record.id.as_str() == reference);
+        if let Some(record) = exact.or_else(|| records.iter().find(|record| record.name == reference)) {
             return Ok(record.clone());
         }
-        let matches: Vec<_> =
-            own().filter(|record| !reference.is_empty() && record.id.as_str().starts_with(reference)).collect();
+        let is_meant = |record: &&Arc<NetworkRecord>| record.id.as_str().starts_with(reference);
+        let matches: Vec<_> = records.iter().filter(|_| !reference.is_empty()).filter(is_meant).collect();
         match matches.as_slice() {
-            [record] => Ok((*record).clone()),
+            [record] => Ok(Arc::clone(record)),
             [] => Err(Error::no_such_network(reference)),
             several => Err(Error::invalid(format!(
                 "network {reference} is ambiguous ({} matches found based on ID prefix)",
@@ -137,19 +142,19 @@ impl NetworkStore {
 
     /// All networks of a tenant.
     pub fn list(&self, tenant: &TenantId) -> Vec<Arc<NetworkRecord>> {
-        self.list_of(&BTreeSet::from([tenant.clone()]))
+        self.networks.look(tenant, |networks| networks.values().map(|entry| entry.record.clone()).collect())
     }
 
     /// All networks of some tenants.
     pub fn list_of(&self, tenants: &BTreeSet<TenantId>) -> Vec<Arc<NetworkRecord>> {
-        let entries = self.lock();
-        let theirs = entries.values().filter(|entry| tenants.contains(&entry.record.tenant));
-        theirs.map(|entry| entry.record.clone()).collect()
+        tenants.iter().flat_map(|tenant| self.list(tenant)).collect()
     }
 
     /// Tenants that have networks.
     pub fn tenants_with_some(&self) -> BTreeSet<TenantId> {
-        self.lock().values().map(|entry| entry.record.tenant.clone()).collect()
+        self.networks.look_at_all(|tenants| {
+            tenants.iter().filter(|(_, networks)| !networks.is_empty()).map(|(tenant, _)| tenant.clone()).collect()
+        })
     }
 
     /// The subnets of all networks of a host's tenants but one.
@@ -171,106 +176,81 @@ impl NetworkStore {
         self.records.write(record.id.as_str(), &record).context(format!("storing network {}", record.name))?;
         let entry = Entry::new(record);
         let stored = entry.record.clone();
-        self.lock().insert(stored.id.clone(), entry);
+        insert(&self.networks, entry);
         Ok(stored)
     }
 
     /// Keeps new endpoints away from a network, if it has none.
-    pub fn begin_removal(&self, _: &Change<'_>, id: &NetworkId) -> Result<()> {
-        let mut entries = self.lock();
-        let entry = entries.get_mut(id).ok_or_else(|| Error::no_such_network(id.as_str()))?;
-        if !entry.lodgers.is_empty() {
-            let mut active: Vec<String> = entry
-                .lodgers
-                .values()
-                .map(|lodger| format!("name:\"{}\" id:\"{}\"", lodger.guest.name, lodger.endpoint.id.short()))
-                .collect();
-            active.sort();
-            return Err(Error::network_in_use(&entry.record.name, &active));
-        }
-        entry.removing = true;
-        Ok(())
+    pub fn begin_removal(&self, _: &Change<'_>, network: &NetworkRecord) -> Result<()> {
+        let begun = self.with(network, Entry::begin_removal);
+        begun.unwrap_or_else(|| Err(Error::no_such_network(network.id.as_str())))
     }
 
     /// Lets endpoints in again, after a removal that failed.
-    pub fn cancel_removal(&self, _: &Change<'_>, id: &NetworkId) {
-        if let Some(entry) = self.lock().get_mut(id) {
-            entry.removing = false;
-        }
+    pub fn cancel_removal(&self, _: &Change<'_>, network: &NetworkRecord) {
+        self.with(network, |entry| entry.removing = false);
     }
 
     /// Forgets a network.
-    pub fn remove(&self, _: &Change<'_>, id: &NetworkId) -> Result<()> {
+    pub fn remove(&self, _: &Change<'_>, network: &NetworkRecord) -> Result<()> {
+        let id = &network.id;
         self.records.remove(id.as_str()).context(format!("removing the record of network {id}"))?;
-        self.lock().remove(id);
+        self.networks.change(&network.tenant, |networks| networks.remove(id));
         Ok(())
     }
 
+    /// Forgets a tenant that is gone, with all its networks.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.networks.forget(tenant);
+    }
+
     /// Leases addresses for an endpoint.
-    pub fn lease(&self, network: &NetworkId, guest: Guest, wish: Wish) -> Result<Endpoint> {
-        let mut entries = self.lock();
-        let entry = entries
-            .get_mut(network)
-            .filter(|entry| !entry.removing)
-            .ok_or_else(|| Error::no_such_network(network.as_str()))?;
-        if entry.record.config_only {
-            return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
-        }
-        if entry.lodgers.values().any(|lodger| lodger.guest.container == guest.container) {
-            return Err(Error::forbidden(format!(
-                "endpoint with name {} already exists in network {}",
-                guest.name, entry.record.name
-            )));
-        }
-        let endpoint = entry.endpoint(wish)?;
-        entry.lodgers.insert(endpoint.id.clone(), Lodger { guest, endpoint: endpoint.clone() });
-        Ok(endpoint)
+    pub fn lease(&self, network: &NetworkRecord, guest: Guest, wish: Wish) -> Result<Endpoint> {
+        let leased = self.with(network, |entry| entry.lease(guest, wish));
+        leased.unwrap_or_else(|| Err(Error::no_such_network(network.id.as_str())))
     }
 
     /// Gives an endpoint's addresses back.
-    pub fn release(&self, network: &NetworkId, container: &ContainerId) -> Option<Lodger> {
-        let mut entries = self.lock();
-        let entry = entries.get_mut(network)?;
-        let id = entry.lodgers.values().find(|lodger| lodger.guest.container == *container)?.endpoint.id.clone();
-        let lodger = entry.lodgers.remove(&id)?;
-        if let (Some(leases), Some(net)) = (&mut entry.ipv4, lodger.endpoint.ipv4) {
-            leases.release(net.addr().into());
-        }
-        if let (Some(leases), Some(net)) = (&mut entry.ipv6, lodger.endpoint.ipv6) {
-            leases.release(net.addr().into());
-        }
-        Some(lodger)
+    pub fn release(&self, network: &NetworkRecord, container: &ContainerId) -> Option<Lodger> {
+        self.with(network, |entry| entry.release(container)).flatten()
     }
 
     /// Notes where the default route leads now.
-    pub fn set_default_route(&self, network: &NetworkId, container: &ContainerId, default_route: bool) {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(network) else { return };
-        for lodger in entry.lodgers.values_mut().filter(|lodger| lodger.guest.container == *container) {
-            lodger.endpoint.default_route = default_route;
-        }
+    pub fn set_default_route(&self, network: &NetworkRecord, container: &ContainerId, default_route: bool) {
+        self.with(network, |entry| {
+            for lodger in entry.lodgers.values_mut().filter(|lodger| lodger.guest.container == *container) {
+                lodger.endpoint.default_route = default_route;
+            }
+        });
     }
 
     /// Who is attached to a network.
-    pub fn lodgers(&self, network: &NetworkId) -> Vec<Lodger> {
-        self.lock().get(network).map(|entry| entry.lodgers.values().cloned().collect()).unwrap_or_default()
+    pub fn lodgers(&self, network: &NetworkRecord) -> Vec<Lodger> {
+        self.with(network, |entry| entry.lodgers.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Notes what a container is called now.
-    pub fn rename(&self, container: &ContainerId, name: &str) {
-        let mut entries = self.lock();
-        let lodgers = entries.values_mut().flat_map(|entry| entry.lodgers.values_mut());
-        for lodger in lodgers.filter(|lodger| lodger.guest.container == *container) {
-            name.clone_into(&mut lodger.guest.name);
-        }
+    pub fn rename(&self, container: &ContainerRecord) {
+        self.networks.change(&container.tenant, |networks| {
+            let lodgers = networks.values_mut().flat_map(|entry| entry.lodgers.values_mut());
+            for lodger in lodgers.filter(|lodger| lodger.guest.container == container.id) {
+                container.name.clone_into(&mut lodger.guest.name);
+            }
+        });
     }
 
     /// The networks that a container has an endpoint on.
-    pub fn networks_of(&self, container: &ContainerId) -> Vec<Arc<NetworkRecord>> {
-        let entries = self.lock();
-        let lodges = |entry: &&Entry| entry.lodgers.values().any(|lodger| lodger.guest.container == *container);
-        entries.values().filter(lodges).map(|entry| entry.record.clone()).collect()
+    pub fn networks_of(&self, container: &ContainerRecord) -> Vec<Arc<NetworkRecord>> {
+        let lodges = |entry: &&Entry| entry.lodgers.values().any(|lodger| lodger.guest.container == container.id);
+        self.networks.look(&container.tenant, |networks| {
+            networks.values().filter(lodges).map(|entry| entry.record.clone()).collect()
+        })
     }
+}
+
+fn insert(networks: &Scoped<Networks>, entry: Entry) {
+    let record = entry.record.clone();
+    networks.add(&record.tenant, |networks| networks.insert(record.id.clone(), entry));
 }
 
 impl Entry {
@@ -279,6 +259,50 @@ impl Entry {
         let ipv4 = bridge.and_then(|bridge| bridge.ipv4).map(|net| leases(&record, IpNet::V4(net)));
         let ipv6 = bridge.and_then(|bridge| bridge.ipv6).map(|net| leases(&record, IpNet::V6(net)));
         Self { record: Arc::new(record), ipv4, ipv6, lodgers: BTreeMap::new(), removing: false }
+    }
+
+    fn begin_removal(&mut self) -> Result<()> {
+        if !self.lodgers.is_empty() {
+            let mut active: Vec<String> = self
+                .lodgers
+                .values()
+                .map(|lodger| format!("name:\"{}\" id:\"{}\"", lodger.guest.name, lodger.endpoint.id.short()))
+                .collect();
+            active.sort();
+            return Err(Error::network_in_use(&self.record.name, &active));
+        }
+        self.removing = true;
+        Ok(())
+    }
+
+    fn lease(&mut self, guest: Guest, wish: Wish) -> Result<Endpoint> {
+        if self.removing {
+            return Err(Error::no_such_network(self.record.id.as_str()));
+        }
+        if self.record.config_only {
+            return Err(Error::forbidden("cannot create endpoint on configuration-only network"));
+        }
+        if self.lodgers.values().any(|lodger| lodger.guest.container == guest.container) {
+            return Err(Error::forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                guest.name, self.record.name
+            )));
+        }
+        let endpoint = self.endpoint(wish)?;
+        self.lodgers.insert(endpoint.id.clone(), Lodger { guest, endpoint: endpoint.clone() });
+        Ok(endpoint)
+    }
+
+    fn release(&mut self, container: &ContainerId) -> Option<Lodger> {
+        let id = self.lodgers.values().find(|lodger| lodger.guest.container == *container)?.endpoint.id.clone();
+        let lodger = self.lodgers.remove(&id)?;
+        if let (Some(leases), Some(net)) = (&mut self.ipv4, lodger.endpoint.ipv4) {
+            leases.release(net.addr().into());
+        }
+        if let (Some(leases), Some(net)) = (&mut self.ipv6, lodger.endpoint.ipv6) {
+            leases.release(net.addr().into());
+        }
+        Some(lodger)
     }
 
     fn endpoint(&mut self, wish: Wish) -> Result<Endpoint> {

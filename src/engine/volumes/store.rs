@@ -4,10 +4,10 @@
 //! a killed daemon left of either is removed at the next start.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use tokio::sync::OwnedMutexGuard;
@@ -18,7 +18,7 @@ use super::{
     local::{self, LocalMount},
 };
 use crate::{
-    engine::locks::KeyedLocks,
+    engine::{locks::KeyedLocks, scoped::Scoped},
     model::{
         Result,
         error::Context,
@@ -44,13 +44,11 @@ struct Entry {
 /// Held while volumes are made or removed.
 pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::sync::MutexGuard<'a, ()>);
 
-type Tenants = HashMap<TenantId, BTreeMap<String, Entry>>;
-
 /// All volumes. A look-up sees those of its tenant and no others.
 #[derive(Debug, Default)]
 pub struct VolumeStore {
     data_root: PathBuf,
-    tenants: Mutex<Tenants>,
+    volumes: Scoped<BTreeMap<String, Entry>>,
     changing: tokio::sync::Mutex<()>,
     mounting: KeyedLocks,
     filling: KeyedLocks,
@@ -108,17 +106,13 @@ impl VolumeStore {
         self.root(tenant).join(name).join("_data")
     }
 
-    fn tenants(&self) -> MutexGuard<'_, Tenants> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn insert(&self, tenant: &TenantId, volume: Arc<Volume>) {
         let entry = Entry { volume: volume.clone(), pins: 0, mounted_for: Vec::new() };
-        self.tenants().entry(tenant.clone()).or_default().insert(volume.name.clone(), entry);
+        self.volumes.add(tenant, |volumes| volumes.insert(volume.name.clone(), entry));
     }
 
     fn with<T>(&self, tenant: &TenantId, name: &str, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        self.tenants().get_mut(tenant)?.get_mut(name).map(look)
+        self.volumes.change(tenant, |volumes| volumes.get_mut(name).map(look))
     }
 
     /// A volume by its name.
@@ -129,25 +123,23 @@ impl VolumeStore {
 
     /// All volumes of a tenant, by name.
     pub fn list(&self, tenant: &TenantId) -> Vec<VolumeInfo> {
-        let tenants = self.tenants();
-        let volumes = tenants.get(tenant).into_iter().flat_map(BTreeMap::values);
-        volumes
-            .map(|entry| VolumeInfo {
-                volume: entry.volume.clone(),
-                mountpoint: self.mountpoint(tenant, &entry.volume.name),
-            })
-            .collect()
+        let info = |entry: &Entry| VolumeInfo {
+            volume: entry.volume.clone(),
+            mountpoint: self.mountpoint(tenant, &entry.volume.name),
+        };
+        self.volumes.look(tenant, |volumes| volumes.values().map(info).collect())
     }
 
     /// Forgets a tenant that is gone.
     pub fn forget(&self, tenant: &TenantId) {
-        self.tenants().remove(tenant);
+        self.volumes.forget(tenant);
     }
 
     /// Tenants that have volumes.
     pub fn tenants_with_some(&self) -> Vec<TenantId> {
-        let tenants = self.tenants();
-        tenants.iter().filter(|(_, volumes)| !volumes.is_empty()).map(|(tenant, _)| tenant.clone()).collect()
+        self.volumes.look_at_all(|tenants| {
+            tenants.iter().filter(|(_, volumes)| !volumes.is_empty()).map(|(tenant, _)| tenant.clone()).collect()
+        })
     }
 
     /// Waits for other changes.
@@ -210,9 +202,7 @@ impl VolumeStore {
             }
         });
         moved.await.context("removing the volume")?.context(format!("remove {name}"))?;
-        if let Some(volumes) = self.tenants().get_mut(tenant) {
-            volumes.remove(name);
-        }
+        self.volumes.change(tenant, |volumes| volumes.remove(name));
         Ok(async move {
             let folder = away.clone();
             let removed = tokio::task::spawn_blocking(move || remove_folder(&folder)).await;

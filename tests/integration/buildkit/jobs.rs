@@ -273,15 +273,17 @@ async fn results_of_a_job_are_pushed_and_old_clients_build_too() {
     let name = "127.0.0.1:5000/built/y:1";
     let cache = format!("type=registry,ref={name}-cache");
     let flags = ["--push", "--cache-to", &cache, "-t", name];
-    let dockerfile = "FROM box\nRUN echo by-buildkit > /made\n";
+    // Each time it runs it makes something else.
+    let dockerfile = "FROM box\nRUN cat /proc/sys/kernel/random/uuid > /made\n";
     until("it is pushed", async || job.build(&flags, dockerfile).succeeded).await;
+    let made = job.run(name, &["cat", "/made"]);
     job.must(&["rmi", name]);
     job.must(&["builder", "prune", "-a", "-f"]);
-    let again = job.must_build(&["--cache-from", &cache, "-t", "again"], dockerfile);
-    assert!(again.contains("CACHED"), "{again}");
-    assert_eq!(job.run("again", &["cat", "/made"]), "by-buildkit\n");
+    // BuildKit does not always say CACHED of a step whose layer it fetches.
+    job.must_build(&["--cache-from", &cache, "-t", "again"], dockerfile);
+    assert_eq!(job.run("again", &["cat", "/made"]), made);
     job.must_build(&["-t", "on"], &format!("FROM {name}\nLABEL a=b\n"));
-    assert_eq!(job.run("on", &["cat", "/made"]), "by-buildkit\n");
+    assert_eq!(job.run("on", &["cat", "/made"]), made);
     // CLI 20.10, by `/build` and `/session`.
     let context = builder.context("FROM on\nRUN echo old >> /made\n", &[]);
     let Some(old) = builder.old_docker_at(&job.host(), &["build", "-t", "old", context.to_str().unwrap()]) else {

@@ -8,7 +8,7 @@ use crate::{
     engine::{
         Engine,
         container::{Container, Turn},
-        containers::held_sources::WhenGone,
+        runs::WhenGone,
     },
     model::{
         Result,

@@ -10,19 +10,17 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Exec, ExecState};
 use crate::{
     backend::runtime::{OutputPipe, Stdio, TaskIo},
     engine::{
         Engine,
         container::{
-            Container,
+            Container, KILLED_EXIT,
             console::{Output, StdinPort},
+            exec::{Exec, ExecStart, ExecState},
         },
-        containers::{
-            failure::StartFailure,
-            session::{Session, SessionStdin, detach_keys},
-        },
+        containers::session::{Session, SessionStdin, detach_keys},
+        runs::failure::StartFailure,
         tenants::Scope,
     },
     model::{Error, ErrorKind, Result, container::ContainerState, output::OutputStream},
@@ -39,15 +37,6 @@ const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the end of a container may take to be published after its shim has gone.
 const END_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How to start an exec.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ExecStart {
-    /// Nobody listens.
-    pub detach: bool,
-    /// Height and width of the terminal, in place of those that it was made with.
-    pub console_size: Option<(u32, u32)>,
-}
 
 impl Engine {
     /// Whether the exec can be started: what dockerd answers before it takes the connection over.
@@ -175,7 +164,7 @@ impl Engine {
                     if error.kind() != ErrorKind::NotFound {
                         warn!(exec.id = %exec.id, "waiting for exec {}: {error}", exec.id);
                     }
-                    crate::engine::containers::run::KILLED_EXIT
+                    KILLED_EXIT
                 }
             };
             engine.execs.end(&exec, code);

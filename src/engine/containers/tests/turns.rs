@@ -205,7 +205,11 @@ async fn health_checks_leave_no_exec_and_their_log_outlives_the_run() {
     let container = bench.container("one");
     let probes = |record: &ContainerRecord| record.health.as_ref().map_or(0, |health| health.log.len());
     container.wait_for(|snapshot| probes(&snapshot.record) == 5).await;
-    assert!(bench.engine.execs.count() <= 1, "{} execs are remembered", bench.engine.execs.count());
+    assert!(
+        bench.engine.execs.count(bench.scope.tenant()) <= 1,
+        "{} execs are remembered",
+        bench.engine.execs.count(bench.scope.tenant())
+    );
     let options = StopOptions { timeout: Some(0), ..StopOptions::default() };
     bench.engine.container_restart(&bench.scope, "one", options).await.unwrap();
     assert_eq!(probes(&container.record()), 5);

@@ -6,12 +6,15 @@ use bytes::BytesMut;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::{
-    exec::{Exec, ExecRequest, ExecStart, ExecState},
-    start::checks_health,
-};
+use super::start::checks_health;
 use crate::{
-    engine::{Engine, container::Container},
+    engine::{
+        Engine,
+        container::{
+            Container,
+            exec::{Exec, ExecRequest, ExecStart, ExecState},
+        },
+    },
     model::{
         Result,
         container::{Config, ContainerState, HealthConfig, HealthProbe, HealthStatus},
@@ -162,7 +165,7 @@ struct Forgotten<'a> {
 
 impl Drop for Forgotten<'_> {
     fn drop(&mut self) {
-        self.engine.execs.forget(&self.exec.id);
+        self.engine.execs.forget(self.exec);
     }
 }
 

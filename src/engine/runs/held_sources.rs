@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::{debug, warn};
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, runs::mounts::seen_path},
     model::{
         Error, Result,
         container::{ContainerRecord, MountKind, MountPoint, ReadOnlyDepth, SourceRoot},
@@ -19,7 +19,7 @@ use crate::{
 
 /// What becomes of a path in a container that does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WhenGone {
+pub(crate) enum WhenGone {
     /// It is an error.
     Refuse,
     /// Nothing is held; what is mounted is not there.
@@ -74,7 +74,7 @@ impl Engine {
                 }
                 Some(Held::OwnSocket) => self.hold_own_socket(&record.tenant, place.clone()).await?,
                 Some(Held::ExactPath) => {
-                    let (path, place) = (super::binds::seen_path(point), place.clone());
+                    let (path, place) = (seen_path(point), place.clone());
                     blocking(move || path.hold_exactly(&place)).await?;
                 }
                 Some(Held::PathIn(container)) => match self.hold_path_in(&container.clone(), point, &place).await {
@@ -89,7 +89,7 @@ impl Engine {
 
     async fn hold_path_in(&self, container: &ContainerId, point: &mut MountPoint, place: &Path) -> Result<()> {
         let (engine, container, place) = (self.clone(), container.clone(), place.to_owned());
-        let path = super::binds::seen_path(point);
+        let path = seen_path(point);
         let held = blocking(move || {
             let gone = || Error::bind_source_gone(&path.path, &container);
             let process = engine.first_process(&container).ok_or_else(gone)?;

@@ -1,4 +1,4 @@
-//! Taking up stored containers at start, and ending all at shutdown.
+//! Taking up stored containers when the daemon starts.
 
 use std::{
     collections::HashSet,
@@ -10,17 +10,16 @@ use futures_util::{StreamExt, future::join_all, stream};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{info, warn};
 
-use super::{restart_policy::wants_restart, run::UNKNOWN_EXIT};
+use super::restart::wants_restart;
 use crate::{
     backend::runtime::Exit,
     engine::{
         Engine,
-        container::Container,
-        containers::{delete::DeleteOptions, stop::StopOptions},
+        container::{Container, UNKNOWN_EXIT},
         networks::links_of,
     },
     model::{
-        ErrorKind, Result,
+        Result,
         container::{ContainerRecord, ContainerState, RestartMode, SourceRoot},
         id::ContainerId,
         layer::LayerRecord,
@@ -213,15 +212,7 @@ impl Engine {
                 info!(container.id = %record.id, "container {} ran when the last daemon ended", record.name);
                 self.end_restored(container).await;
             }
-            ContainerState::Removing(_) | ContainerState::Dead(_) => {
-                if let Ok(turn) = container.turn().await {
-                    turn.update(|record| record.state = record.state.reopen_removal());
-                }
-                let options = DeleteOptions { force: true, volumes: record.host_config.auto_remove };
-                if let Err(error) = self.remove(container, options).await {
-                    warn!(container.id = %record.id, "removing container {}: {}", record.id, error.chain());
-                }
-            }
+            ContainerState::Removing(_) | ContainerState::Dead(_) => self.resume_removal(container).await,
             ContainerState::Restarting(_) => self.restart_later(container, Duration::ZERO),
             ContainerState::Exited(_) if record.host_config.auto_remove => self.auto_remove(container).await,
             ContainerState::Created(_) | ContainerState::Exited(_) => {}
@@ -238,21 +229,6 @@ impl Engine {
             _ = container.wait_for(|now| now.record.state.live().is_none()) => {}
             _ = ended => {}
         }
-    }
-
-    /// Ends every container, as a client's stop would, but leaves their restart policies as they are.
-    pub(crate) async fn stop_all_containers(&self) {
-        let running = self.containers.list_all().into_iter().filter(|container| container.state().counts_as_running());
-        let stopping = running.map(|container| async move {
-            match self.stop(&container, &StopOptions::default()).await {
-                Err(error) if error.kind() != ErrorKind::NotModified => {
-                    warn!(container.id = %container.id(), "stopping container {}: {}", container.id(), error.chain());
-                }
-                // Ended by itself meanwhile.
-                Ok(()) | Err(_) => {}
-            }
-        });
-        join_all(stopping).await;
     }
 }
 

@@ -1,91 +1,29 @@
-//! One run of a container: from the task's streams to the recorded exit and the tear-down behind it.
+//! The end of a run: the recorded exit and the tear-down behind it.
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::AsyncReadExt,
     task::JoinHandle,
     time::{Duration, timeout},
 };
 use tracing::{info, warn};
 
 use crate::{
-    backend::runtime::{Exit, OutputPipe, TaskIo},
+    backend::runtime::Exit,
     engine::{
         Engine,
-        container::{
-            Container,
-            console::{Console, StdinPort},
-        },
+        container::{Container, UNKNOWN_EXIT},
     },
-    logs::Writer,
     model::{
         ErrorKind,
         container::{ContainerRecord, ContainerState, Ended, HealthStatus},
-        output::OutputStream,
         time::Timestamp,
     },
 };
 
-/// Bytes that are read at once.
-const CHUNK: usize = 64 * 1024;
-
 /// How long output may go on after the first process has ended, as with dockerd: children that left its pid namespace
 /// hold it open, or a client reads too slowly.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Exit code of a container whose exit nobody saw, as dockerd says.
-pub(crate) const UNKNOWN_EXIT: i64 = 255;
-
-/// Exit code of a process that went down with its container.
-pub(crate) const KILLED_EXIT: i64 = 137;
-
-/// Takes the streams of a run: output to the log and to who is attached, input from the console.
-pub(crate) fn pump(engine: &Engine, container: &Arc<Container>, io: TaskIo, log: Writer) -> JoinHandle<()> {
-    if let Some(stdin) = io.stdin {
-        container.console.open_stdin(Arc::new(StdinPort::new(stdin)));
-    }
-    let container = container.clone();
-    engine.spawn_joined("output", async move {
-        copy_output(io.stdout, io.stderr, log, &container.console).await;
-    })
-}
-
-async fn copy_output(stdout: OutputPipe, stderr: Option<OutputPipe>, mut log: Writer, console: &Console) {
-    let mut stdout = Some(stdout);
-    let mut stderr = stderr;
-    let mut out_buffer = BytesMut::with_capacity(CHUNK);
-    let mut err_buffer = BytesMut::with_capacity(CHUNK);
-    while stdout.is_some() || stderr.is_some() {
-        let (stream, chunk) = tokio::select! {
-            chunk = next_chunk(&mut stdout, &mut out_buffer) => (OutputStream::Stdout, chunk),
-            chunk = next_chunk(&mut stderr, &mut err_buffer) => (OutputStream::Stderr, chunk),
-        };
-        if !chunk.is_empty() {
-            log.write(stream, &chunk);
-            if console.has_clients() {
-                console.broadcast(stream, &chunk).await;
-            }
-        }
-    }
-    log.finish();
-}
-
-/// The next piece; empty when the pipe has just ended. Never answers for a pipe that ended before.
-async fn next_chunk(pipe: &mut Option<OutputPipe>, buffer: &mut BytesMut) -> Bytes {
-    let Some(open) = pipe else { return std::future::pending().await };
-    buffer.reserve(CHUNK);
-    match open.read_buf(buffer).await {
-        Ok(0) => *pipe = None,
-        Ok(_) => {}
-        Err(error) => {
-            warn!("reading a container's output: {error}");
-            *pipe = None;
-        }
-    }
-    buffer.split().freeze()
-}
 
 impl Engine {
     /// Waits for the end of a run on a task, records it, and tears the run down.
@@ -131,7 +69,7 @@ impl Engine {
         });
         container.console.forget_stdin();
         container.console.detach_all();
-        self.execs.forget_unstarted(container.id());
+        self.execs.forget_unstarted(&before.tenant, container.id());
         info!(container.id = %container.id(), exit.code = exit.code, "container {} ended with {}", before.name, exit.code);
         let lasted = (exit.at.unix() - started_at.unix()).max(0);
         let facts = [("execDuration", lasted.to_string()), ("exitCode", exit.code.to_string())];

@@ -1,0 +1,74 @@
+//! What tenants have, apart from each other: whoever looks for something names the tenant first, and finds no other's.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::model::id::TenantId;
+
+/// For each tenant what it has of one kind: containers, execs, networks, volumes, events. A tenant that was never given anything has
+/// the default, which is nothing.
+#[derive(Debug, Default)]
+pub struct Scoped<T>(Mutex<HashMap<TenantId, T>>);
+
+impl<T: Default> Scoped<T> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what a tenant has.
+    pub fn look<R>(&self, tenant: &TenantId, look: impl FnOnce(&T) -> R) -> R {
+        match self.lock().get(tenant) {
+            Some(own) => look(own),
+            None => look(&T::default()),
+        }
+    }
+
+    /// Changes what a tenant has; a change of one that has nothing leaves no trace of it, as after [`Scoped::forget`].
+    pub fn change<R>(&self, tenant: &TenantId, change: impl FnOnce(&mut T) -> R) -> R {
+        match self.lock().get_mut(tenant) {
+            Some(own) => change(own),
+            None => change(&mut T::default()),
+        }
+    }
+
+    /// Changes what a tenant has, so that it may have something from now on.
+    pub fn add<R>(&self, tenant: &TenantId, add: impl FnOnce(&mut T) -> R) -> R {
+        add(self.lock().entry(tenant.clone()).or_default())
+    }
+
+    /// Forgets a tenant that is gone.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.lock().remove(tenant);
+    }
+
+    /// Looks at all tenants: for the daemon's start and end, and for what this daemon named itself. Never for what a client names.
+    pub fn look_at_all<R>(&self, look: impl FnOnce(&HashMap<TenantId, T>) -> R) -> R {
+        look(&self.lock())
+    }
+}
+
+impl<T> FromIterator<(TenantId, T)> for Scoped<T> {
+    fn from_iter<I: IntoIterator<Item = (TenantId, T)>>(tenants: I) -> Self {
+        Self(Mutex::new(tenants.into_iter().collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_finds_its_own_alone() {
+        let scoped = Scoped::<Vec<u8>>::default();
+        let (one, other): (TenantId, TenantId) = ("x".parse().unwrap(), "x-build".parse().unwrap());
+        scoped.add(&one, |own| own.push(1));
+        assert_eq!((scoped.look(&one, Vec::len), scoped.look(&other, Vec::len)), (1, 0));
+        scoped.change(&other, |own| own.push(2));
+        assert_eq!(scoped.look_at_all(HashMap::len), 1, "who has nothing is not known");
+        scoped.forget(&one);
+        scoped.change(&one, |own| own.push(3));
+        assert_eq!(scoped.look_at_all(HashMap::len), 0, "who is gone does not come back by a change");
+    }
+}

@@ -1,0 +1,142 @@
+//! Execs by id. They live in memory and are readable until their container goes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    engine::{
+        container::exec::{Exec, ExecState},
+        scoped::Scoped,
+    },
+    model::{
+        Error, Result,
+        id::{ContainerId, ExecId, TenantId},
+    },
+};
+
+/// How long an exec that has ended can still be asked for; dockerd forgets it after five to ten minutes.
+const MEMORY: Duration = Duration::from_secs(10 * 60);
+
+/// How many that have ended are remembered at most, of each tenant.
+const REMEMBERED: usize = 4096;
+
+/// All execs. A look-up sees those of its tenant and no others.
+#[derive(Default)]
+pub struct ExecStore(Scoped<Execs>);
+
+#[derive(Default)]
+struct Execs {
+    by_id: HashMap<ExecId, Arc<Exec>>,
+    /// Those that have ended, the first to be forgotten first. Some may be gone already.
+    ended: VecDeque<(ExecId, Instant)>,
+}
+
+impl ExecStore {
+    /// Adds one.
+    pub fn insert(&self, exec: Arc<Exec>) {
+        self.0.add(&exec.tenant.clone(), |execs| execs.by_id.insert(exec.id.clone(), exec));
+    }
+
+    /// By its whole id.
+    pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<Exec>> {
+        let exec = self.0.look(tenant, |execs| execs.by_id.get(&ExecId::from_stored(id)).cloned());
+        exec.ok_or_else(|| Error::no_such_exec(id))
+    }
+
+    /// Those of a container that have not ended, for `ExecIDs`.
+    pub fn live_of(&self, tenant: &TenantId, container: &ContainerId) -> Vec<Arc<Exec>> {
+        let live =
+            |exec: &&Arc<Exec>| exec.container == *container && !matches!(*exec.state.borrow(), ExecState::Exited(_));
+        self.0.look(tenant, |execs| execs.by_id.values().filter(live).cloned().collect())
+    }
+
+    /// Notes that one has ended: it is remembered for a while.
+    pub fn end(&self, exec: &Exec, code: i64) {
+        exec.state.send_replace(ExecState::Exited(code));
+        self.0.change(&exec.tenant, |execs| {
+            execs.ended.push_back((exec.id.clone(), Instant::now()));
+            execs.forget_old(MEMORY, REMEMBERED);
+        });
+    }
+
+    /// Forgets one.
+    pub fn forget(&self, exec: &Exec) {
+        self.0.change(&exec.tenant, |execs| execs.by_id.remove(&exec.id));
+    }
+
+    /// Forgets those of a container that has ended and that nobody has started, which nobody can any more.
+    pub fn forget_unstarted(&self, tenant: &TenantId, container: &ContainerId) {
+        let is_unstarted = |exec: &Exec| matches!(*exec.state.borrow(), ExecState::Created);
+        self.0.change(tenant, |execs| {
+            execs.by_id.retain(|_, exec| exec.container != *container || !is_unstarted(exec));
+        });
+    }
+
+    /// Forgets those of a container that is gone.
+    pub fn forget_container(&self, tenant: &TenantId, container: &ContainerId) {
+        self.0.change(tenant, |execs| execs.by_id.retain(|_, exec| exec.container != *container));
+    }
+
+    /// Forgets a tenant that is gone.
+    pub fn forget_tenant(&self, tenant: &TenantId) {
+        self.0.forget(tenant);
+    }
+
+    /// How many a tenant has.
+    #[cfg(test)]
+    pub fn count(&self, tenant: &TenantId) -> usize {
+        self.0.look(tenant, |execs| execs.by_id.len())
+    }
+}
+
+impl Execs {
+    fn forget_old(&mut self, memory: Duration, most: usize) {
+        while let Some((id, at)) = self.ended.front()
+            && (self.ended.len() > most || at.elapsed() > memory)
+        {
+            self.by_id.remove(id);
+            self.ended.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::engine::container::exec::ExecRequest;
+
+    fn exec(store: &ExecStore) -> Arc<Exec> {
+        let exec = Arc::new(Exec {
+            id: ExecId::random(),
+            tenant: TenantId::default_tenant(),
+            container: ContainerId::random(),
+            request: ExecRequest::default(),
+            state: watch::Sender::new(ExecState::Created),
+        });
+        store.insert(exec.clone());
+        exec
+    }
+
+    #[test]
+    fn of_those_that_ended_only_the_latest_are_remembered() {
+        let store = ExecStore::default();
+        let waits = exec(&store);
+        let first = exec(&store);
+        store.end(&first, 3);
+        assert!(store.get(&first.tenant, first.id.as_str()).is_ok());
+        for _ in 0..REMEMBERED {
+            store.end(&exec(&store), 0);
+        }
+        assert!(store.get(&first.tenant, first.id.as_str()).is_err());
+        assert_eq!(store.count(&first.tenant), REMEMBERED + 1);
+        store.0.change(&first.tenant, |execs| execs.forget_old(Duration::ZERO, REMEMBERED));
+        assert_eq!(store.count(&first.tenant), 1);
+        store.forget_unstarted(&waits.tenant, &waits.container);
+        assert_eq!(store.count(&first.tenant), 0);
+    }
+}
