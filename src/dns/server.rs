@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Names, Upstream,
-    message::{self, Answer, Question},
+    message::{Answer, QTYPE, Question, TYPE},
     relay::{Transport, read_framed, relay, write_framed},
 };
 
@@ -113,11 +113,11 @@ impl Responder {
     /// The answer of our own names, if the question is about one.
     fn own_answer(&self, question: &Question, limit: usize) -> Option<Vec<u8>> {
         let answers = match question.kind {
-            message::A => self.addresses(question, IpAddr::is_ipv4)?,
-            message::AAAA => self.addresses(question, IpAddr::is_ipv6)?,
+            QTYPE::TYPE(TYPE::A) => self.addresses(question, IpAddr::is_ipv4)?,
+            QTYPE::TYPE(TYPE::AAAA) => self.addresses(question, IpAddr::is_ipv6)?,
             // A name of ours has no mail server; the client then takes its address.
-            message::MX => self.names.addresses(&question.name).map(|_| Vec::new())?,
-            message::PTR => vec![Answer::Name(self.names.name_of(question.reverse_address()?)?)],
+            QTYPE::TYPE(TYPE::MX) => self.names.addresses(&question.name).map(|_| Vec::new())?,
+            QTYPE::TYPE(TYPE::PTR) => vec![Answer::Name(self.names.name_of(question.reverse_address()?)?)],
             _ => return None,
         };
         Some(question.answer(&answers, limit))
@@ -205,7 +205,7 @@ mod tests {
         (server, client, tcp_at)
     }
 
-    async fn ask(client: &UdpSocket, name: &str, kind: u16) -> Vec<u8> {
+    async fn ask(client: &UdpSocket, name: &str, kind: TYPE) -> Vec<u8> {
         client.send(&question(name, kind)).await.unwrap();
         let mut buffer = vec![0; 2048];
         let length = timeout(Duration::from_secs(5), client.recv(&mut buffer)).await.unwrap().unwrap();
@@ -231,22 +231,22 @@ mod tests {
     #[tokio::test]
     async fn a_missing_family_is_no_error() {
         let (_server, client, _) = start(Vec::new()).await;
-        let answer = ask(&client, "web", message::AAAA).await;
+        let answer = ask(&client, "web", TYPE::AAAA).await;
         assert_eq!((answer[3] & 0x0f, answer[7]), (0, 0));
-        let answer = ask(&client, "WEB", message::A).await;
+        let answer = ask(&client, "WEB", TYPE::A).await;
         assert_eq!((answer[3] & 0x0f, answer[7]), (0, 1));
     }
 
     #[tokio::test]
     async fn without_upstreams_the_rest_fails() {
         let (_server, client, _) = start(Vec::new()).await;
-        assert_eq!(ask(&client, "example.org", message::A).await[3] & 0x0f, 2);
+        assert_eq!(ask(&client, "example.org", TYPE::A).await[3] & 0x0f, 2);
     }
 
     #[tokio::test]
     async fn the_next_upstream_is_asked_after_a_failure() {
         let (_server, client, _) = start(vec![upstream(2).await, upstream(3).await]).await;
-        assert_eq!(ask(&client, "example.org", message::A).await[3] & 0x0f, 3);
+        assert_eq!(ask(&client, "example.org", TYPE::A).await[3] & 0x0f, 3);
     }
 
     #[tokio::test]
@@ -254,7 +254,7 @@ mod tests {
         let (_server, _, tcp) = start(Vec::new()).await;
         let mut stream = TcpStream::connect(tcp).await.unwrap();
         for _ in 0..2 {
-            write_framed(&mut stream, &question("web", message::A)).await.unwrap();
+            write_framed(&mut stream, &question("web", TYPE::A)).await.unwrap();
             assert_eq!(read_framed(&mut stream).await.unwrap().unwrap()[7], 1);
         }
     }
