@@ -1,6 +1,9 @@
 //! Level 1: our registry client (OCI distribution spec) on reqwest. Names to hosts, mirrors, tokens, manifests,
 //! resumed downloads. It knows nothing of containerd: bytes go into a [`BlobSink`].
 //!
+//! Not `oci-client`: a download here goes on where it broke off, into a store that counts and checks it, from mirrors in order, from the network
+//! of the tenant that asked and with its credentials; and of a failure CI runners want to read dockerd's words.
+//!
 //! Texts of failures are dockerd's (Go's net/http and distribution's client), since CI runners classify by them:
 //! "dial tcp", "no such host", "unauthorized", "manifest unknown", "pull access denied".
 

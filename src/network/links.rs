@@ -1,4 +1,8 @@
 //! Links, addresses and routes, by rtnetlink.
+//!
+//! Not by the crate of that name: each of its connections is a task on the runtime, in one network namespace, and here most calls go into
+//! a namespace that is there for that call; and it brings four crates beside the netlink that nf_tables needs anyway (see
+//! [`super::netlink`]).
 
 use std::{
     io,

@@ -1,5 +1,8 @@
 //! Netlink as far as this adapter needs it: building messages, sending them, reading acknowledgements and dumps.
 //!
+//! It is built here and not by `netlink-packet-core`, since most of what is sent is nf_tables' ([`super::nft`]), for which there are no
+//! packets in that family of crates; with the builder there, the dozen messages of [`super::links`] are shorter than their types would be.
+//!
 //! Blocking on purpose. The kernel answers in microseconds, and a socket belongs to the network namespace of the
 //! thread that opened it, so callers run on threads of their own (see `netns`).
 
