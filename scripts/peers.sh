@@ -114,9 +114,15 @@ start_job() {
     start_ringer "$@"
     unset "sockets[-1]"
     socket=$("$1" job --admin-host "unix://$exec/admin.sock" create --policy trusted | jq -r .socket)
-    nsenter --net="$exec/hosts/$(basename "$(dirname "$socket")")/host" sleep infinity &
+    # The namespace is mounted where ringer sees it.
+    nsenter --target "$(cat "$work/ringer/pid")" --mount \
+        nsenter --net="$exec/hosts/$(basename "$(dirname "$socket")")/host" sleep infinity &
     pid=$!
     started+=("$pid")
+    for _ in $(seq 300); do
+        if [ "$(cat "/proc/$pid/comm")" = sleep ]; then break; fi
+        sleep 0.1
+    done
     # By the same name: the same deviations hold.
     sockets+=("ringer=unix://$socket,netns=$pid")
     registries job "$pid"
