@@ -18,7 +18,7 @@ mod unfinished;
 mod writer;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -103,6 +103,11 @@ impl ContainerLog {
             Some(Driver::JsonFile) => self.segments.live().to_string_lossy().into_owned(),
             _ => String::new(),
         }
+    }
+
+    /// The folder of all its files.
+    pub fn folder(&self) -> &Path {
+        self.segments.folder()
     }
 
     /// Whether a daemon that died had read the beginning of a line. A writer goes on with it.

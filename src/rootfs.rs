@@ -42,7 +42,7 @@ pub use mounting::unmount_and_remove;
 pub use prepare::prepare;
 pub use resolve::Owner;
 pub use shm::mount_shm;
-pub use size::{folder_size, room_of};
+pub use size::{folder_size, room_of, room_up_to};
 pub use subpath::{hold_part, open_part};
 pub use transfer::{ContentHash, Placing};
 pub use tree::remove_folder;

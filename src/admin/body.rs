@@ -47,6 +47,9 @@ pub struct JobBody {
     /// Processes and threads of all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
+    /// Bytes of the disk for all that they write; the job ends when it takes more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
     /// What its clients may do: `trusted`, `ci`, `strict`, or a name of the daemon's folder; that of jobs if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -66,7 +69,7 @@ pub struct JobBody {
 
 impl From<JobBody> for JobRequest {
     fn from(body: JobBody) -> Self {
-        let limits = JobLimits { memory: body.memory, nano_cpus: body.nano_cpus, pids: body.pids };
+        let limits = JobLimits { memory: body.memory, nano_cpus: body.nano_cpus, pids: body.pids, disk: body.disk };
         let policy = match (body.policy, body.policy_toml) {
             (name, Some(toml)) => Some(PolicyRef::Text { name: name.unwrap_or_else(|| UNNAMED.to_owned()), toml }),
             (name, None) => name.map(PolicyRef::Named),

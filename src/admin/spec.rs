@@ -48,6 +48,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         memory: Some(1),
         nano_cpus: Some(1),
         pids: Some(1),
+        disk: Some(1),
         policy: Some("ci".to_owned()),
         policy_toml: Some(String::new()),
         binds: vec!["/a".to_owned()],
@@ -130,6 +131,13 @@ fn every_field_stands_in_the_document_and_no_other() {
     for (name, shape) in shapes {
         assert_eq!(keys(&document["components"]["schemas"][name]["properties"]), keys(&shape), "{name}");
     }
-    let reasons = [EndReason::Removed, EndReason::OwnerEnded, EndReason::Expired, EndReason::NotMade, EndReason::Lost];
+    let reasons = [
+        EndReason::Removed,
+        EndReason::OwnerEnded,
+        EndReason::Expired,
+        EndReason::OverDisk,
+        EndReason::NotMade,
+        EndReason::Lost,
+    ];
     assert_eq!(document["components"]["schemas"]["Job"]["properties"]["ending"]["enum"], json!(reasons));
 }

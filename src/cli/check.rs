@@ -103,7 +103,8 @@ fn limits(settings: &ForgeSettings) -> String {
     let memory = limits.memory.map(|bytes| format!("; memory: {} MiB", bytes >> 20));
     let cpus = limits.nano_cpus.map(|nano| format!("; cpus: {}.{:02}", nano / 1_000_000_000, nano / 10_000_000 % 100));
     let pids = limits.pids.map(|pids| format!("; pids: {pids}"));
-    [memory, cpus, pids].into_iter().flatten().collect()
+    let disk = limits.disk.map(|bytes| format!("; disk: {} MiB", bytes >> 20));
+    [memory, cpus, pids, disk].into_iter().flatten().collect()
 }
 
 /// The key that says so; `of_forge` is the forge's.

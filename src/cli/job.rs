@@ -9,7 +9,7 @@ use ringer::{
     admin::{ExtendBody, JobAnswer, JobBody},
     model::{
         Error, Result,
-        job::{CacheVolume, EndReason, JobReport},
+        job::{CacheVolume, JobReport},
     },
 };
 
@@ -99,6 +99,9 @@ pub struct Limits {
     /// Processes and threads of all its containers together
     #[arg(long, value_name = "NUMBER")]
     pids: Option<u64>,
+    /// Room on the disk for all that its containers write, such as 20g: the job ends when it takes more
+    #[arg(long, value_name = "BYTES")]
+    disk: Option<Bytes>,
     /// What its clients may do: trusted, ci, strict, a name of the daemon's --policy-dir, or the path of a file (with a slash
     /// or .toml) [default: the daemon's --job-policy]
     #[arg(long, value_name = "NAME|FILE")]
@@ -117,6 +120,7 @@ impl Limits {
             memory: self.memory.map(|Bytes(memory)| memory),
             nano_cpus: self.cpus.map(|Cpus(nano)| nano),
             pids: self.pids,
+            disk: self.disk.map(|Bytes(disk)| disk),
             policy,
             policy_toml,
             ..JobBody::default()
@@ -188,8 +192,9 @@ pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
 /// What was removed, in one line.
 pub fn told(removed: &JobReport) -> String {
     let counted = |number: u64, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
+    let why = removed.ending.map(|reason| format!("; {reason}")).unwrap_or_default();
     format!(
-        "removed {}, {}, {}, {}, {}",
+        "removed {}, {}, {}, {}, {}{why}",
         counted(removed.containers, "container"),
         counted(removed.networks, "network"),
         counted(removed.volumes, "volume"),
@@ -202,21 +207,11 @@ fn list(jobs: &[JobAnswer]) -> String {
     let row = |job: &JobAnswer| {
         let state = match (&job.ending, &job.trouble) {
             (None, _) => "open".to_owned(),
-            (Some(reason), None) => format!("ending ({})", word(*reason)),
-            (Some(reason), Some(trouble)) => format!("ending ({}): {trouble}", word(*reason)),
+            (Some(reason), None) => format!("ending ({reason})"),
+            (Some(reason), Some(trouble)) => format!("ending ({reason}): {trouble}"),
         };
         let expires = job.expires.map_or_else(|| "never".to_owned(), |expires| expires.to_string());
         [job.id.clone(), job.name.clone(), job.created.to_string(), expires, state]
     };
     super::table(["ID", "NAME", "CREATED", "EXPIRES", "STATE"], jobs.iter().map(row))
-}
-
-fn word(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Removed => "removed",
-        EndReason::OwnerEnded => "its owner has ended",
-        EndReason::Expired => "its time is up",
-        EndReason::NotMade => "it could not be made",
-        EndReason::Lost => "its record was lost",
-    }
 }

@@ -263,7 +263,7 @@ mod tests {
     async fn a_tenant_never_leaves_its_cgroup_and_the_cgroup_stays_until_it_is_removed() {
         let world = World::new();
         let (parents, tenant, id) = (world.open(), "job-1".parse().unwrap(), ContainerId::random());
-        let limits = JobLimits { memory: Some(1 << 30), nano_cpus: Some(1_500_000_000), pids: Some(100) };
+        let limits = JobLimits { memory: Some(1 << 30), nano_cpus: Some(1_500_000_000), pids: Some(100), disk: None };
         parents.make(&world.cgroups, &tenant, &limits).unwrap();
         let read = |file: &str| fs::read_to_string(world.path("/ringer-test/job-1").join(file)).unwrap();
         assert_eq!(

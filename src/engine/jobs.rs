@@ -1,8 +1,9 @@
 //! Jobs: verbs. A job is a tenant with a socket of its own and an end; everything made through the socket goes with it.
 //!
-//! `caches` keeps what outlives them, `store` keeps the records, `lease` waits for what ends a job, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have, `overview` shows it.
+//! `caches` keeps what outlives them, `store` keeps the records, `lease` waits for what ends a job, `disk` for its taking too much of it, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have, `overview` shows it.
 
 mod caches;
+mod disk;
 mod end;
 mod lease;
 mod objects;
@@ -146,11 +147,12 @@ impl Engine {
     pub async fn job_delete(&self, reference: &str) -> Result<JobReport> {
         let job = self.jobs.get(reference)?;
         job.tell_to_end(EndReason::Removed)?;
-        let name = job.record().name.clone();
-        job.gone(PATIENCE).await.ok_or_else(|| {
+        let record = job.record();
+        let report = job.gone(PATIENCE).await.ok_or_else(|| {
             let why = job.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
-            Error::unavailable(format!("job {name} is still being removed{why}"))
-        })
+            Error::unavailable(format!("job {} is still being removed{why}", record.name))
+        })?;
+        Ok(JobReport { ending: record.ended_by_itself(), ..report })
     }
 
     fn view(&self, job: &Job) -> JobView {

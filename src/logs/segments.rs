@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{Position, record};
@@ -21,6 +21,11 @@ pub struct Segments {
 impl Segments {
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
+    }
+
+    /// Where they all are.
+    pub fn folder(&self) -> &Path {
+        &self.dir
     }
 
     /// The file that is written.

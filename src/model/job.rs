@@ -61,6 +61,13 @@ pub struct JobRecord {
     pub ending: Option<Ending>,
 }
 
+impl JobRecord {
+    /// Why it ends or has ended, if nobody asked for it.
+    pub fn ended_by_itself(&self) -> Option<EndReason> {
+        self.ending.as_ref().map(|ending| ending.reason).filter(|reason| *reason != EndReason::Removed)
+    }
+}
+
 impl Record for JobRecord {
     const KIND: &'static str = "job";
 }
@@ -131,7 +138,7 @@ pub struct ProcessName {
     pub boot: String,
 }
 
-/// Limits of a job's parent cgroup; `None` is no limit.
+/// Limits of all that a job has together; `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobLimits {
     /// Bytes of memory; swap is not given beyond it.
@@ -140,6 +147,8 @@ pub struct JobLimits {
     pub nano_cpus: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Bytes of the disk; the job ends when it is seen to take more.
+    pub disk: Option<u64>,
 }
 
 impl JobLimits {
@@ -168,10 +177,25 @@ pub enum EndReason {
     OwnerEnded,
     /// Its time is up.
     Expired,
+    /// It took more of the disk than it may.
+    OverDisk,
     /// It could not be made.
     NotMade,
     /// Things of it were found without a record of it.
     Lost,
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Removed => "removed",
+            Self::OwnerEnded => "its owner has ended",
+            Self::Expired => "its time is up",
+            Self::OverDisk => "it took more of the disk than it may",
+            Self::NotMade => "it could not be made",
+            Self::Lost => "its record was lost",
+        })
+    }
 }
 
 /// What was removed with a job.
@@ -187,6 +211,9 @@ pub struct JobReport {
     pub images: u64,
     /// Bytes of writable layers and volumes.
     pub bytes: u64,
+    /// Why it has ended, if not by the call that is answered.
+    #[serde(default)]
+    pub ending: Option<EndReason>,
 }
 
 /// What a new job should be like.

@@ -4,6 +4,7 @@ mod acts;
 mod caches;
 mod cli;
 mod deaths;
+mod disk;
 mod fetches;
 mod limits;
 mod overview;

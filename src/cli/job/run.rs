@@ -37,7 +37,7 @@ pub struct Run {
     /// When the command ends with another exit code than 0, keep the job for so long, such as 30m, to look at it
     #[arg(long, value_name = "DURATION")]
     keep_on_failure: Option<Seconds>,
-    /// Say nothing of what was removed
+    /// Say nothing of what was removed, unless the job has ended before the command
     #[arg(long, short)]
     quiet: bool,
     /// The command with its arguments
@@ -77,7 +77,10 @@ impl Run {
             }
         }
         match client.delete(&job.id).await {
-            Ok(removed) if !self.quiet => eprintln!("ringer: job {}: {}", job.name, told(&removed)),
+            // That it has ended under the command is worth a line anyway.
+            Ok(removed) if !self.quiet || removed.ending.is_some() => {
+                eprintln!("ringer: job {}: {}", job.name, told(&removed))
+            }
             Ok(_) => {}
             // The daemon goes on removing it; the command's outcome is what counts.
             Err(error) => eprintln!("ringer: removing job {}: {}", job.name, error.chain()),

@@ -39,7 +39,7 @@ impl Engine {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
             }
         }
-        let JobReport { containers, networks, volumes, images, bytes } = report;
+        let JobReport { containers, networks, volumes, images, bytes, .. } = report;
         info!(job.id = %job.id(), containers, networks, volumes, images, bytes, "removed job {}", job.record().name);
     }
 

@@ -1,4 +1,4 @@
-//! What ends a job: its owner's end, its time, somebody's word.
+//! What ends a job: its owner's end, its time, too much on the disk, somebody's word.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ impl Engine {
         self.spawn("job", async move {
             let stopping = engine.stopping();
             let reason = tokio::select! {
-                reason = wait_for_end(&job) => reason,
+                reason = engine.wait_for_end(&job) => reason,
                 () = stopping.cancelled() => return,
             };
             if let Err(error) = job.tell_to_end(reason) {
@@ -33,18 +33,19 @@ impl Engine {
             engine.end_job(&job).await;
         });
     }
-}
 
-async fn wait_for_end(job: &Job) -> EndReason {
-    loop {
-        let record = job.record();
-        if let Some(ending) = &record.ending {
-            return ending.reason;
-        }
-        tokio::select! {
-            () = job.changed(&record) => {}
-            () = owner_ended(&record) => return EndReason::OwnerEnded,
-            () = time_is_up(&record) => return EndReason::Expired,
+    async fn wait_for_end(&self, job: &Job) -> EndReason {
+        loop {
+            let record = job.record();
+            if let Some(ending) = &record.ending {
+                return ending.reason;
+            }
+            tokio::select! {
+                () = job.changed(&record) => {}
+                () = owner_ended(&record) => return EndReason::OwnerEnded,
+                () = time_is_up(&record) => return EndReason::Expired,
+                () = self.is_over_its_disk(&record) => return EndReason::OverDisk,
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Jobs on disk and in memory: one JSON file each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
@@ -25,6 +25,9 @@ use crate::{
 
 /// Jobs that may be there at once.
 const MOST: usize = 10_000;
+
+/// Jobs that have ended by themselves of which it is known why.
+const REMEMBERED: usize = 256;
 
 /// A new tenant's id.
 pub(super) fn new_id() -> TenantId {
@@ -155,6 +158,8 @@ pub struct JobStore {
     records: Arc<RecordFolder>,
     jobs: Mutex<BTreeMap<TenantId, Arc<Job>>>,
     doors: OnceLock<Arc<dyn Doors>>,
+    /// Those that have ended by themselves in this life of the daemon, the last one first.
+    ended: Mutex<VecDeque<Arc<JobRecord>>>,
 }
 
 impl JobStore {
@@ -164,7 +169,7 @@ impl JobStore {
         let jobs =
             records.read::<JobRecord>()?.into_iter().map(|record| (record.id.clone(), Job::new(record, &records)));
         let jobs = Mutex::new(jobs.collect());
-        Ok(Self { records, jobs, doors: OnceLock::new() })
+        Ok(Self { records, jobs, doors: OnceLock::new(), ended: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Arc<Job>>> {
@@ -212,8 +217,22 @@ impl JobStore {
         match (matching.next(), matching.next()) {
             (Some(job), None) => Ok(job.clone()),
             (Some(_), Some(_)) => Err(Error::invalid(format!("several jobs begin with {reference}"))),
-            (None, _) => Err(Error::not_found(format!("no such job: {reference}"))),
+            (None, _) => Err(Error::not_found(format!("no such job: {reference}{}", self.why_none(reference)))),
         }
+    }
+
+    /// Why there is no such job any more, as the end of a sentence.
+    fn why_none(&self, reference: &str) -> String {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = ended.iter().find(|job| job.id.as_str() == reference || job.name == reference);
+        let reason = found.and_then(|job| job.ended_by_itself());
+        reason.map(|reason| format!(" (removed: {reason})")).unwrap_or_default()
+    }
+
+    fn remember(&self, job: Arc<JobRecord>) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.push_front(job);
+        ended.truncate(REMEMBERED);
     }
 
     /// All of them, oldest first.
@@ -234,6 +253,9 @@ impl JobStore {
             _ => {}
         }
         self.lock().remove(job.id());
+        if job.record().ended_by_itself().is_some() {
+            self.remember(job.record());
+        }
         job.is_gone(report);
         Ok(())
     }
