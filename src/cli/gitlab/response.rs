@@ -159,7 +159,7 @@ impl JobResponse {
 impl Image {
     /// The names that the job gives a service.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
-        self.alias.split([' ', ',']).filter(|alias| !alias.is_empty())
+        self.alias.split(|c: char| c == ',' || c.is_whitespace()).filter(|alias| !alias.is_empty())
     }
 
     /// What is for Docker alone.

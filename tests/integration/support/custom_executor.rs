@@ -198,7 +198,7 @@ impl<'r> Build<'r> {
     pub fn start_stage(&self, stage: &str) -> Option<Child> {
         let (_, lines) = self.job.scripts.iter().find(|(name, _)| *name == stage)?;
         let folder = tempfile::Builder::new().prefix("script").tempdir_in(self.folder.path()).expect("a folder").keep();
-        let path = folder.join("script.");
+        let path = folder.join("script");
         fs::write(&path, self.script(stage, lines)).expect("a file in our folder");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our own file");
         let path = path.display().to_string();
