@@ -183,7 +183,7 @@ impl Supervisor {
             settings: Mutex::new(Arc::new(settings)),
         });
         let settings = shared.settings();
-        let pools = settings.forges.iter().map(|forge| Pool::new(shared.clone(), forge.clone()));
+        let pools = settings.forges.iter().map(|forge| Pool::new(shared.clone(), forge.clone(), None));
         let pools = Pools { current: pools.collect::<Result<_>>()?, retired: Vec::new() };
         Ok(Self(Arc::new(Inner { shared, pools: Mutex::new(pools) })))
     }
@@ -245,7 +245,9 @@ impl Supervisor {
                 Some(same) => next.push(same.clone()),
                 None => {
                     pools.check_successor(forge)?;
-                    let pool = Pool::new(shared.clone(), forge.clone())?;
+                    let mut all = pools.current.iter().chain(&pools.retired);
+                    let earlier = all.find(|old| old.settings.name == forge.name);
+                    let pool = Pool::new(shared.clone(), forge.clone(), earlier.map(|old| &**old))?;
                     if pools.current.iter().any(|old| old.settings.name == forge.name && old.is_cordoned()) {
                         pool.cordon();
                     }

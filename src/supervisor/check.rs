@@ -49,7 +49,7 @@ pub async fn check(settings: &Settings) -> Vec<Checked<'_>> {
 }
 
 async fn check_one(settings: &ForgeSettings) -> Checked<'_> {
-    match forge::connect(settings) {
+    match forge::connect(settings, None) {
         Ok(forge) => Checked { settings, greeting: forge.greet().await, images: Some(images_of(settings, &*forge)) },
         Err(error) => Checked { settings, greeting: Err(error), images: None },
     }

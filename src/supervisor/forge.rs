@@ -177,6 +177,11 @@ pub trait Forge: Send + Sync + 'static {
     /// A webhook tells of a job that is one of ours, before the next look.
     fn hear(&self, _: &HookedJob) {}
 
+    /// What runners are told to be, where a forge counts that: those of two configurations of it may be there at once.
+    fn slots(&self) -> Option<Arc<gitlab::Slots>> {
+        None
+    }
+
     /// How long a runner with a job that is told to end (by a TERM) may take to tell the forge; one that would not is ended at once.
     fn farewell(&self) -> Option<Duration> {
         None
@@ -217,13 +222,13 @@ pub trait Forge: Send + Sync + 'static {
     fn job_image(&self) -> &'static str;
 }
 
-/// The forge that is configured. Nothing is asked of it yet.
-pub fn connect(settings: &ForgeSettings) -> Result<Arc<dyn Forge>> {
+/// The forge that is configured, which may have been configured otherwise before. Nothing is asked of it yet.
+pub fn connect(settings: &ForgeSettings, earlier: Option<&dyn Forge>) -> Result<Arc<dyn Forge>> {
     Ok(match &settings.kind {
         Kind::Forgejo => Arc::new(forgejo::Forgejo::new(settings)?),
         Kind::Gitea => Arc::new(gitea::Gitea::new(settings)?),
         Kind::Github(github) => Arc::new(github::GitHub::new(settings, github)?),
-        Kind::Gitlab(gitlab) => Arc::new(gitlab::GitLab::new(settings, gitlab)?),
+        Kind::Gitlab(gitlab) => Arc::new(gitlab::GitLab::new(settings, gitlab, earlier.and_then(Forge::slots))?),
         Kind::Woodpecker(server) => Arc::new(woodpecker::Woodpecker::new(settings, server)?),
     })
 }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod config;
+mod overlooked;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,10 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::warn;
 
+pub use self::slots::Slots;
 use self::{
     answers::{Job, Numbered, Project, Runner, Version},
-    slots::Slots,
+    overlooked::Overlooked,
 };
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, Quit, RunningJob, Steps,
@@ -82,6 +84,7 @@ pub struct GitLab {
     known: Mutex<Option<Known>>,
     /// Projects that did not tell their jobs at the last look.
     left_out: Mutex<BTreeSet<i64>>,
+    overlooked: Mutex<Overlooked>,
 }
 
 /// What is looked at.
@@ -93,8 +96,8 @@ struct Known {
 }
 
 impl GitLab {
-    /// The one that is configured.
-    pub fn new(settings: &ForgeSettings, gitlab: &Gitlab) -> Result<Self> {
+    /// The one that is configured; `slots` are those of an earlier configuration, whose launches go on in theirs.
+    pub fn new(settings: &ForgeSettings, gitlab: &Gitlab, slots: Option<Arc<Slots>>) -> Result<Self> {
         let Access::Token(token) = &settings.access else {
             return Err(Error::invalid(format!("[{}]: api_token is missing", settings.name)));
         };
@@ -102,9 +105,10 @@ impl GitLab {
             api: Api::of_bearer(settings, token)?,
             runner: gitlab.runner.clone(),
             settings: settings.clone(),
-            slots: Slots::of(&settings.name),
+            slots: slots.unwrap_or_default(),
             known: Mutex::default(),
             left_out: Mutex::default(),
+            overlooked: Mutex::default(),
         })
     }
 
@@ -238,12 +242,31 @@ impl GitLab {
         Ok(told)
     }
 
-    /// The job that a slot was given last.
+    /// The job that a slot was given last; none if not even that one can be read, which is no reason to leave the slot alone for ever: what is
+    /// so long (its commit's message is in it) is in no other list that is read either, and nobody takes it for a later one.
     async fn last_job_of(&self, runner: i64, slot: &str) -> Result<Option<Job>> {
         let path = format!("api/v4/runners/{runner}/jobs?system_id={slot}&order_by=id&sort=desc");
-        let jobs: Vec<Job> = self.newest(&path, NEWEST, LONGEST).await.map_err(|refusal| self.refused(refusal))?;
+        let jobs: Vec<Job> = match self.newest(&path, NEWEST, LONGEST).await {
+            Err(refusal) if refusal.is_too_long => {
+                let forge = &self.settings.name;
+                warn!(forge, "{forge}: the last job of the runner in slot {slot} is not known: {refusal}");
+                return Ok(None);
+            }
+            answer => answer.map_err(|refusal| self.refused(refusal))?,
+        };
         // RFC 3339 of one server: its order is that of its letters.
         Ok(jobs.into_iter().max_by(|a, b| a.started_at.cmp(&b.started_at)))
+    }
+
+    /// No runner is launched for jobs that one was not given before.
+    fn leave_alone_overlooked(&self, look: &mut Look, registrations: &[Registration]) {
+        let mut overlooked = self.overlooked.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: BTreeSet<&str> = look.running.iter().filter_map(|running| running.runner.as_deref()).collect();
+        let busy = registrations.iter().filter(|registration| names.contains(registration.name.as_str()));
+        let pending = look.queued.iter().map(|queued| queued.job.id).collect();
+        overlooked.saw(&pending, busy.map(|registration| registration.scope.as_str()));
+        let now = Instant::now();
+        look.queued.retain(|queued| !overlooked.is_held(queued.job.id, now));
     }
 
     /// Whether the server is one that we understand.
@@ -316,6 +339,7 @@ impl Forge for GitLab {
                 look.queued.push(QueuedJob { job: job.of(project), labels: Vec::new(), handle: None, since: None });
             }
         }
+        self.leave_alone_overlooked(&mut look, registrations);
         Ok(look)
     }
 
@@ -331,11 +355,22 @@ impl Forge for GitLab {
         let last = last.await.inspect_err(|_| self.slots.give_back(&slot))?;
         let registration =
             Registration { id: last.map_or(0, |job| job.id), name: order.name.to_owned(), scope: slot.clone() };
+        self.overlooked.lock().unwrap_or_else(PoisonError::into_inner).begins(&slot, Instant::now());
         Ok(Minted { registration, credential: Secret::new(slot) })
     }
 
     async fn deregister(&self, registration: &Registration) -> Result<()> {
         self.slots.give_back(&registration.scope);
+        let mut overlooked = self.overlooked.lock().unwrap_or_else(PoisonError::into_inner);
+        for (job, pause) in overlooked.ends(&registration.scope, Instant::now()) {
+            let (forge, minutes) = (&self.settings.name, pause.as_secs() / 60);
+            warn!(
+                forge,
+                job,
+                "{forge}: a runner waited for job {job} and was not given it; the next is launched for it in {minutes} min: may the runner run it \
+                 (protected branches, locked to other projects)?"
+            );
+        }
         Ok(())
     }
 
@@ -388,6 +423,10 @@ impl Forge for GitLab {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let projects = known.as_ref().map_or(0, |known| known.projects.len());
         self.settings.poll_interval.max(PER_PROJECT * u32::try_from(projects).unwrap_or(u32::MAX))
+    }
+
+    fn slots(&self) -> Option<Arc<Slots>> {
+        Some(self.slots.clone())
     }
 
     fn farewell(&self) -> Option<Duration> {

@@ -3,33 +3,18 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 /// How long a slot is kept for a launch that no look has named: it is stored within moments, or never.
 const KEPT: Duration = Duration::from_secs(300);
 
-/// Those of all forges, by the name of each.
-static ALL: Mutex<BTreeMap<String, Weak<Slots>>> = Mutex::new(BTreeMap::new());
-
-/// Those that are taken, and when they were last heard of.
+/// Those of a forge that are taken, and when they were last heard of.
 #[derive(Default)]
 pub struct Slots(Mutex<BTreeMap<String, Instant>>);
 
 impl Slots {
-    /// Those of a forge. They outlive another configuration of it: its launches go on in theirs.
-    pub fn of(forge: &str) -> Arc<Self> {
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, slots| slots.strong_count() > 0);
-        let earlier = all.get(forge).and_then(Weak::upgrade);
-        earlier.unwrap_or_else(|| {
-            let slots = Arc::default();
-            all.insert(forge.to_owned(), Arc::downgrade(&slots));
-            slots
-        })
-    }
-
     /// Takes the first that is free, for a runner of this name.
     pub fn take(&self, name: &str) -> String {
         let mut taken = self.lock();
@@ -77,15 +62,5 @@ mod tests {
         slots.give_back("r_0a1b2c3d0000");
         slots.are_used(["r_0a1b2c3d0002"].into_iter());
         assert_eq!((take(), take()), ("r_0a1b2c3d0000".to_owned(), "r_0a1b2c3d0003".to_owned()));
-    }
-
-    #[test]
-    fn another_configuration_of_a_forge_gives_no_slot_out_twice() {
-        let (earlier, name) = (Slots::of("reloaded"), "ringer-0a1b2c3d-reloaded-00000000");
-        assert_eq!(earlier.take(name), "r_0a1b2c3d0000");
-        assert_eq!(Slots::of("reloaded").take(name), "r_0a1b2c3d0001");
-        assert_eq!(Slots::of("another").take(name), "r_0a1b2c3d0000");
-        drop(earlier);
-        assert_eq!(Slots::of("reloaded").take(name), "r_0a1b2c3d0000", "nobody has any of them");
     }
 }

@@ -32,7 +32,7 @@ impl Server {
         let answers = Answers::default();
         tokio::spawn(serve(listener, answers.clone()));
         let gitlab = Gitlab { runner: Secret::new("glrt-x".to_owned()) };
-        let server = Self { forge: GitLab::new(&settings(url, &gitlab), &gitlab).unwrap(), answers };
+        let server = Self { forge: GitLab::new(&settings(url, &gitlab), &gitlab, None).unwrap(), answers };
         server.answer("/api/v4/runners/verify", 200, json!({"id": 7}));
         server.answer("/api/v4/version", 200, json!({"version": "17.5.1-ee"}));
         server.runner(false);
@@ -125,4 +125,30 @@ async fn one_project_may_be_unseen_and_not_all() {
     server.answer("/api/v4/projects/2/jobs", 200, json!([job(3, "pending", None)]));
     assert_eq!(server.forge.look(&[]).await.unwrap().queued.len(), 1);
     assert!(server.forge.greet().await.unwrap().contains("the jobs of 2 projects"));
+}
+
+#[tokio::test]
+async fn a_last_job_that_is_too_long_to_be_read_does_not_block_its_slot() {
+    let server = Server::start().await;
+    server.answer("/api/v4/runners/7/jobs", 200, json!([{"id": 5, "commit": {"message": "x".repeat(LONGEST)}}]));
+    let class = Class::default();
+    let order = Order { name: "ringer-0a1b2c3d-gitlab-00000000", class: &class, steps: Steps::Here };
+    let minted = server.forge.mint(&order).await.unwrap();
+    assert_eq!(minted.registration.id, 0);
+    assert!(server.forge.work_of(&minted.registration, None).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn another_configuration_of_a_forge_gives_no_slot_out_twice() {
+    let server = Server::start().await;
+    server.answer("/api/v4/runners/7/jobs", 200, json!([]));
+    let class = Class::default();
+    let order = Order { name: "ringer-0a1b2c3d-gitlab-00000000", class: &class, steps: Steps::Here };
+    assert_eq!(server.forge.mint(&order).await.unwrap().registration.scope, "r_0a1b2c3d0000");
+    let gitlab = Gitlab { runner: Secret::new("glrt-x".to_owned()) };
+    let next = |slots| GitLab::new(&server.forge.settings, &gitlab, slots).unwrap();
+    let minted = next(server.forge.slots()).mint(&order).await.unwrap();
+    assert_eq!(minted.registration.scope, "r_0a1b2c3d0001");
+    let minted = next(None).mint(&order).await.unwrap();
+    assert_eq!(minted.registration.scope, "r_0a1b2c3d0000", "another forge's are its own");
 }
