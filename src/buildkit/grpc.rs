@@ -256,16 +256,10 @@ mod tests {
 
     #[test]
     fn a_status_is_a_header() {
-        let response: Response<Body> = Error::forbidden("100 % ü\n").into_status().into();
+        let response: Response<Body> = Status::from(Error::forbidden("100 % ü\n")).into();
         assert_eq!(response.headers()["grpc-message"], "100 %25 %C3%BC%0A");
         assert_eq!(response.headers()["grpc-status"], "7");
         assert_eq!(percent_decoded(response.headers()["grpc-message"].as_bytes()), "100 % ü\n");
         assert_eq!(percent_decoded(b"50% %zz %4"), "50% %zz %4");
-    }
-
-    impl Error {
-        fn into_status(self) -> Status {
-            self.into()
-        }
     }
 }
