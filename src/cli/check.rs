@@ -1,12 +1,16 @@
-//! `ringer config`: what a configuration file means, and whether the forges in it let us. Asks the forges, and no daemon.
+//! `ringer config`: what a configuration file means, and whether the forges and registries in it let us. Asks these, and no daemon.
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use ringer::supervisor::{
-    check::{self, Checked, JobImage},
-    images::Rung,
-    settings::{ForgeSettings, Mode},
+use ringer::{
+    model::Result,
+    registry::Registry,
+    supervisor::{
+        check::{self, Checked, JobImage},
+        images::Rung,
+        settings::{ForgeSettings, Mode},
+    },
 };
 
 use crate::config::{self, Http, ServeOptions};
@@ -20,7 +24,7 @@ pub struct ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Read the file, try every forge with its credentials, and print what its jobs would get
+    /// Read the file, try every forge and registry with its credentials, and print what its jobs would get
     Check {
         /// TOML file with the forges
         #[arg(long, value_name = "PATH", default_value = "/etc/ringer/config.toml")]
@@ -29,13 +33,15 @@ enum Verb {
 }
 
 impl ConfigCommand {
-    /// 0 if all is well, 1 if a forge refuses us or does not answer, 2 if the file is wrong.
+    /// 0 if all is well, 1 if a forge or a registry refuses us or does not answer, 2 if the file is wrong.
     pub fn run(self) -> ExitCode {
         let Verb::Check { config } = self.verb;
         match config::run::resolve(&config, ServeOptions::default()) {
             Ok((config, settings)) => super::in_runtime(async move {
-                let checked = check::check(&settings).await;
-                Ok(print(&checked, config.http.as_ref()))
+                let registry = Registry::new(config.engine.registry())?;
+                let registries = check::check_registries(&settings.registries, &registry).await;
+                let forges = check::check(&settings).await;
+                Ok(print(&registries, &forges, config.http.as_ref()))
             }),
             Err(error) => {
                 eprintln!("ringer: {}", error.chain());
@@ -45,11 +51,19 @@ impl ConfigCommand {
     }
 }
 
-fn print(checked: &[Checked<'_>], http: Option<&Http>) -> ExitCode {
-    for forge in checked {
+fn print(registries: &[(&str, Result<()>)], forges: &[Checked<'_>], http: Option<&Http>) -> ExitCode {
+    for (host, login) in registries {
+        match login {
+            Ok(()) => println!("{host}: takes the credentials"),
+            Err(error) => println!("{host}: FAILS: {}", error.chain()),
+        }
+    }
+    for forge in forges {
         print!("{}", told(forge, http));
     }
-    if checked.iter().all(|forge| forge.greeting.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_well =
+        registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(|forge| forge.greeting.is_ok());
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {

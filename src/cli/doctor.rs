@@ -10,8 +10,9 @@ use clap::Args;
 use ringer::{
     admin::ForgeAnswer,
     buildkit,
-    model::time::rough,
+    model::{Error, time::rough},
     oci::HostFacts,
+    registry::Registry,
     supervisor::{check, settings::Settings},
 };
 
@@ -53,6 +54,7 @@ impl Doctor {
             match config::run::resolve(&self.config, ServeOptions::default()) {
                 Ok((config, settings)) => {
                     findings.extend([mtu(config.engine.mtu), disk(&config.engine.data_root), builder(&config)]);
+                    findings.extend(registries(&config, &settings).await);
                     findings.extend(forges(&settings).await);
                 }
                 Err(error) => findings.push(Finding { what: "configuration", found: Err(error.chain()) }),
@@ -194,6 +196,19 @@ fn builder(config: &Config) -> Finding {
         Err(error) => Err(error.chain()),
     };
     Finding { what: "buildkitd", found }
+}
+
+async fn registries(config: &Config, settings: &Settings) -> Vec<Finding> {
+    let registry = match Registry::new(config.engine.registry()) {
+        Ok(registry) => registry,
+        Err(error) => return vec![Finding { what: "registries", found: Err(error.chain()) }],
+    };
+    let checked = check::check_registries(&settings.registries, &registry).await.into_iter();
+    let told = |(host, login): (&str, Result<(), _>)| match login {
+        Ok(()) => Ok(format!("{host} takes the credentials")),
+        Err(error) => Err(format!("{host}: {}", Error::chain(&error))),
+    };
+    checked.map(|login| Finding { what: "registry", found: told(login) }).collect()
 }
 
 async fn forges(settings: &Settings) -> Vec<Finding> {

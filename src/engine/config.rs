@@ -4,7 +4,10 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::model::{network::Opening, reference::Reference};
+use crate::{
+    model::{network::Opening, reference::Reference},
+    registry::RegistryConfig,
+};
 
 /// A pool that networks without a wanted subnet are cut from (`--default-address-pool`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,15 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// Where registries are and how far they are trusted.
+    pub fn registry(&self) -> RegistryConfig {
+        RegistryConfig {
+            mirrors: self.registry_mirrors.clone(),
+            insecure: self.insecure_registries.clone(),
+            ..RegistryConfig::default()
+        }
+    }
+
     /// Bytes that each kind of what is kept for jobs to come may take, and for how long it is kept unused.
     pub(crate) fn cache_limits(&self) -> (u64, Duration) {
         (self.cache_max_bytes.unwrap_or(CACHE_BYTES), self.cache_max_age.unwrap_or(CACHE_AGE))

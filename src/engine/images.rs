@@ -65,7 +65,7 @@ use crate::{
         ErrorKind, Result,
         id::{ContainerId, TenantId},
     },
-    registry::{Registry, RegistryConfig},
+    registry::Registry,
 };
 
 /// What the image verbs share.
@@ -108,12 +108,7 @@ impl Engine {
 impl ImageStore {
     /// With mirrors and insecure registries from the configuration.
     pub fn new(config: &EngineConfig, backend: Arc<dyn ImageBackend>) -> Result<Self> {
-        let registry = RegistryConfig {
-            mirrors: config.registry_mirrors.clone(),
-            insecure: config.insecure_registries.clone(),
-            ..RegistryConfig::default()
-        };
-        Ok(Self::with_registry(backend, Registry::new(registry)?))
+        Ok(Self::with_registry(backend, Registry::new(config.registry())?))
     }
 
     /// With a registry client that is set up already.
