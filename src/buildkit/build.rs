@@ -65,15 +65,21 @@ const CANCELLED: &str = "context canceled";
 
 /// Builds that can be cancelled.
 #[derive(Default)]
-pub(super) struct Named(Mutex<HashMap<(TenantId, String), CancellationToken>>);
+pub(super) struct Named(Mutex<HashMap<(TenantId, String), Vec<Arc<CancellationToken>>>>);
 
 impl Named {
     fn add(&self, tenant: &TenantId, name: &str) -> HasName<'_> {
-        let (key, cancelled) = ((tenant.clone(), name.to_owned()), CancellationToken::new());
+        let (key, cancelled) = ((tenant.clone(), name.to_owned()), Arc::new(CancellationToken::new()));
         if !name.is_empty() {
-            lock(&self.0).insert(key.clone(), cancelled.clone());
+            lock(&self.0).entry(key.clone()).or_default().push(cancelled.clone());
         }
         HasName { of: self, key, cancelled }
+    }
+
+    /// Clients may give a name twice: all that have it are meant.
+    fn cancel(&self, tenant: &TenantId, name: &str) {
+        let named = lock(&self.0);
+        named.get(&(tenant.clone(), name.to_owned())).into_iter().flatten().for_each(|build| build.cancel());
     }
 }
 
@@ -81,12 +87,17 @@ impl Named {
 struct HasName<'n> {
     of: &'n Named,
     key: (TenantId, String),
-    cancelled: CancellationToken,
+    cancelled: Arc<CancellationToken>,
 }
 
 impl Drop for HasName<'_> {
     fn drop(&mut self) {
-        lock(&self.of.0).remove(&self.key);
+        let mut named = lock(&self.of.0);
+        let Some(builds) = named.get_mut(&self.key) else { return };
+        builds.retain(|build| !Arc::ptr_eq(build, &self.cancelled));
+        if builds.is_empty() {
+            named.remove(&self.key);
+        }
     }
 }
 
@@ -160,9 +171,7 @@ impl BuildKit {
 
     /// Breaks a build off by the name that its client gave it. One that is not there has ended.
     pub fn cancel(&self, tenant: &TenantId, name: &str) {
-        if let Some(build) = lock(&self.named.0).get(&(tenant.clone(), name.to_owned())) {
-            build.cancel();
-        }
+        self.named.cancel(tenant, name);
     }
 }
 
@@ -265,6 +274,19 @@ mod tests {
         assert_eq!(texts, ["b", "s", "dockerfile.v0", "network.host"]);
         let refused = BuildOptions { entitlements: vec!["security.insecure".to_owned()], ..options };
         assert!(solve::control(&refused.message("b"), &Free).is_err());
+    }
+
+    #[test]
+    fn builds_of_one_name_are_cancelled_until_the_last_has_ended() {
+        let (named, tenant) = (Named::default(), TenantId::default_tenant());
+        let (first, second) = (named.add(&tenant, "b"), named.add(&tenant, "b"));
+        drop(first);
+        named.cancel(&"other".parse().unwrap(), "b");
+        assert!(!second.cancelled.is_cancelled());
+        named.cancel(&tenant, "b");
+        assert!(second.cancelled.is_cancelled());
+        drop(second);
+        assert!(lock(&named.0).is_empty());
     }
 
     #[test]

@@ -178,21 +178,31 @@ pub(super) async fn unary(answer: Response<Body>) -> Result<Bytes> {
     message.map_err(|status| Error::system(status.message))
 }
 
-/// The messages of an answer that is a stream of them, once it has ended.
-pub(super) async fn messages(answer: Response<Body>) -> Result<Vec<Bytes>> {
-    let (mut frames, mut messages) = (Frames::default(), Vec::new());
-    frames.push(&whole(answer).await?);
-    while let Some(message) = frames.next().map_err(|status| Error::system(status.message))? {
-        messages.push(message);
+/// Gives each message of an answer that is a stream of them to `take`, as it comes.
+pub(super) async fn each_message(answer: Response<Body>, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
+    failure(answer.headers())?;
+    let (mut body, mut frames) = (answer.into_body(), Frames::default());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(broken_off)?;
+        if let Some(trailers) = frame.trailers_ref() {
+            failure(trailers)?;
+        }
+        frames.push(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
+        while let Some(message) = frames.next().map_err(|status| Error::system(status.message))? {
+            take(message)?;
+        }
     }
-    Ok(messages)
+    Ok(())
+}
+
+fn broken_off(error: BodyError) -> Error {
+    Error::unavailable(format!("the call broke off: {error}"))
 }
 
 /// All bytes of an answer, or why it failed.
 async fn whole(answer: Response<Body>) -> Result<Bytes> {
     failure(answer.headers())?;
-    let collected = answer.into_body().collect().await;
-    let collected = collected.map_err(|error| Error::unavailable(format!("the call broke off: {error}")))?;
+    let collected = answer.into_body().collect().await.map_err(broken_off)?;
     if let Some(trailers) = collected.trailers() {
         failure(trailers)?;
     }
@@ -242,6 +252,26 @@ mod tests {
             let mut frames = Frames::default();
             frames.push(&head);
             assert!(frames.next().is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_taken_message_by_message_and_fails_with_its_last_word() {
+        let frames = |status: &'static str| {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static(status));
+            let data = [framed(b"one"), framed(b"two")].map(hyper::body::Frame::data);
+            let frames = data.into_iter().chain([hyper::body::Frame::trailers(trailers)]).map(Ok::<_, BodyError>);
+            Response::new(boxed(http_body_util::StreamBody::new(futures_util::stream::iter(frames))))
+        };
+        for (status, is_success) in [("0", true), ("2", false)] {
+            let mut taken = Vec::new();
+            let ended = each_message(frames(status), |message| {
+                taken.push(message);
+                Ok(())
+            });
+            assert_eq!(ended.await.is_ok(), is_success);
+            assert_eq!(taken, ["one", "two"]);
         }
     }
 

@@ -125,9 +125,13 @@ impl BuildKit {
         let Some((upstream, _used)) = self.connect_to_cache(tenant, of).await? else { return Ok(Vec::new()) };
         let asked = PruneRequest::from(prune).encode_to_vec();
         let answer = upstream.call(request("Prune", &asked)).await;
-        let messages = grpc::messages(answer).await?;
-        let record = |message| Ok(UsageRecord::decode(message).map_err(malformed)?.into());
-        messages.into_iter().map(record).collect()
+        let mut gone = Vec::new();
+        grpc::each_message(answer, |message| {
+            gone.push(UsageRecord::decode(message).map_err(malformed)?.into());
+            Ok(())
+        })
+        .await?;
+        Ok(gone)
     }
 
     /// One that has never built has no cache, and is not started to say so.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use tracing::warn;
 
 use super::cache::{COMMAND, PARENT};
 use crate::{
@@ -123,10 +124,15 @@ fn one_value() -> Error {
 }
 
 impl Engine {
-    /// The build cache: the classic builder's, oldest first, then BuildKit's.
+    /// The build cache: the classic builder's, oldest first, then BuildKit's, which is left out if its builder does not come up: what
+    /// else takes room can be told all the same.
     pub async fn build_cache_usage(&self, scope: &Scope) -> Result<Vec<CacheRecord>> {
         let (tenant, steps) = (scope.tenant(), self.classic_steps(scope).await?);
-        let kept = self.backends.builders.cache_usage(tenant, self.build_tenant(tenant)).await?;
+        let kept = self.backends.builders.cache_usage(tenant, self.build_tenant(tenant)).await;
+        let kept = kept.unwrap_or_else(|error| {
+            warn!("what BuildKit keeps is not told: {}", error.chain());
+            Vec::new()
+        });
         Ok(steps.into_iter().chain(kept).collect())
     }
 

@@ -1,8 +1,11 @@
 //! What is kept of builds, and builds themselves, by Docker's own API: clients that do not speak gRPC see and end them.
 
+use std::{fs, os::unix::fs::PermissionsExt};
+
 use serde_json::Value;
 
 use super::{Builder, deaths::runs, jobs::OfJob, until, walls::registry_of};
+use crate::support::daemon::Daemon;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_and_prunes_of_the_api_are_about_ones_own_buildkit() {
@@ -81,4 +84,18 @@ async fn a_build_is_cancelled_by_the_name_that_its_client_gave_it() {
     until("the step is gone", async || !runs("11")).await;
     let none = job.job.client.post("/build/cancel", Value::Null).await;
     assert_eq!((none.status, none.message().as_str()), (400, "build ID not provided"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_told_without_a_builder_that_does_not_come_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("buildkitd");
+    fs::write(&broken, "#!/bin/sh\necho buildkitd: broken >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    let daemon = Daemon::start_with(&[&format!("--buildkitd={}", broken.display())]).await;
+    // That of an earlier life.
+    fs::create_dir_all(daemon.folder().join("data/buildkit/default")).unwrap();
+    let usage = daemon.get("/v1.47/system/df").await;
+    assert_eq!((usage.status, &usage.json()["BuildCache"]), (200, &serde_json::json!([])));
+    assert!(daemon.log().contains("buildkitd ended at start: broken"), "{}", daemon.log());
 }
