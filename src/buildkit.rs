@@ -2,7 +2,7 @@
 //! `facade` towards containerd, which buildkitd knows by us alone. Nothing of BuildKit is built here.
 //!
 //! BuildKit keeps its cache, its history and its clients' credentials in one pot for all who reach it, so each tenant has one of
-//! its own ([`slot`]).
+//! its own ([`slot`]), or is lent one that it shares with nobody while it has it.
 
 mod around;
 mod build;
@@ -45,7 +45,7 @@ pub use self::{
     build::{BuildNews, BuildOptions, Exporter},
     refusal::refuse,
 };
-use self::{remains::Remains, slot::Slot};
+use self::{front::lock, remains::Remains, slot::Slot};
 use crate::{
     backend::{
         builds::{BuildPlace, BuildTenant, Builders, CachePrune, CacheRecord},
@@ -75,6 +75,8 @@ pub struct Options {
     pub mirrors: Vec<String>,
     /// Registries without TLS or with certificates that nobody signed.
     pub insecure: Vec<String>,
+    /// Bytes that a cache may take which outlives its tenant.
+    pub most_kept: u64,
 }
 
 /// Where buildkitd is: as it was named, else in `PATH`, else beside ourselves. `None` if it is nowhere; what was named must be there.
@@ -176,7 +178,18 @@ impl Builders for BuildKit {
         if let Some(slot) = slot {
             slot.stop().await;
         }
-        Remains::of(&self.options, &self.runtime, tenant).remove().await
+        Remains::of(&self.options, &self.runtime, tenant, tenant).remove().await
+    }
+
+    async fn give_back(&self, tenant: &TenantId, cache: &TenantId) -> Result<Option<u64>> {
+        let slot = lock(&self.slots).of.remove(tenant);
+        let mut bytes = None;
+        if let Some(slot) = slot {
+            slot.stop().await;
+            bytes = slot.bytes().await;
+        }
+        Remains::of(&self.options, &self.runtime, tenant, cache).give_back().await?;
+        Ok(bytes)
     }
 
     fn is_here(&self) -> bool {

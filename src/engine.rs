@@ -38,7 +38,7 @@ use crate::{
     engine::{
         config::EngineConfig,
         events::EventBus,
-        jobs::{CacheStore, JobStore},
+        jobs::{BuildCacheStore, CacheStore, JobStore},
         networks::NetworkStore,
         store::{ContainerStore, ExecStore},
         tenants::Tenants,
@@ -81,6 +81,7 @@ pub struct Inner {
     pub(crate) prunes: prune::Prunes,
     pub(crate) jobs: JobStore,
     pub(crate) caches: CacheStore,
+    pub(crate) build_caches: BuildCacheStore,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -107,6 +108,7 @@ impl Engine {
         let volumes = VolumeStore::open(&config.data_root)?;
         let jobs = JobStore::open(&config.data_root)?;
         let caches = CacheStore::open(&config.data_root)?;
+        let build_caches = BuildCacheStore::open(&config.data_root)?;
         let backends = Backends { images: Arc::new(images::Remembering::new(backends.images.clone())), ..backends };
         let images = images::ImageStore::new(&config, backends.images.clone())?;
         let engine = Self(Arc::new(Inner {
@@ -124,6 +126,7 @@ impl Engine {
             prunes: prune::Prunes::default(),
             jobs,
             caches,
+            build_caches,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         }));

@@ -69,6 +69,9 @@ pub enum Wish<'a> {
 pub trait BuildSurroundings: Send + Sync + 'static {
     /// What that is.
     fn around(&self) -> Around;
+
+    /// The cache that its builder works on: called as the tenant whose own it is, or one that outlives it.
+    fn cache(&self) -> TenantId;
 }
 
 /// What is around steps and builders.
@@ -109,6 +112,10 @@ pub trait Builders: Send + Sync + 'static {
     /// Ends a tenant's for good, with all that it has: processes, cache, history, mounts. Nobody builds for the tenant any more. What
     /// is gone already is success.
     async fn remove(&self, tenant: &TenantId) -> Result<()>;
+
+    /// Ends a tenant's for good, but for the cache that it was lent, which stays for others without a trace of whose builds those were.
+    /// Answers how many bytes that takes, if it is known.
+    async fn give_back(&self, tenant: &TenantId, cache: &TenantId) -> Result<Option<u64>>;
 
     /// Whether they can be started at all.
     fn is_here(&self) -> bool;
@@ -202,6 +209,10 @@ impl Builders for NoBuilders {
         Ok(())
     }
 
+    async fn give_back(&self, _: &TenantId, _: &TenantId) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     fn is_here(&self) -> bool {
         false
     }
@@ -215,10 +226,10 @@ impl Builders for NoBuilders {
     }
 }
 
-/// The runtime's namespace of a tenant's builder. What is in it is the tenant's alone: nothing is found there that was not
+/// The runtime's namespace of the builder of a cache. What is in it is its own alone: nothing is found there that was not
 /// lent by the engine or proven by its bytes.
-pub fn namespace(ours: &str, tenant: &TenantId) -> String {
-    format!("{ours}-build-{tenant}")
+pub fn namespace(ours: &str, cache: &TenantId) -> String {
+    format!("{ours}-build-{cache}")
 }
 
 /// How long what is lent to a builder stays with it at least.

@@ -154,12 +154,12 @@ pub trait ImageBackend: Send + Sync + 'static {
     /// Bytes that the snapshot's own layer takes on disk.
     async fn snapshot_size(&self, chain_id: &str) -> Result<u64>;
 
-    /// Lends blobs to the builder of a tenant, for [`LENT`](crate::backend::builds::LENT) at least; those that are not here are left out.
-    async fn lend(&self, tenant: &TenantId, blobs: &[Descriptor]) -> Result<()>;
+    /// Lends blobs to the builder of a cache, which is called as its tenant, for [`LENT`](crate::backend::builds::LENT) at least; those that are not here are left out.
+    async fn lend(&self, cache: &TenantId, blobs: &[Descriptor]) -> Result<()>;
 
-    /// Takes a blob from the builder of a tenant; then the lease keeps it. Whether the builder has it: that it is here for others
+    /// Takes a blob from the builder of a cache; then the lease keeps it. Whether the builder has it: that it is here for others
     /// counts for nothing.
-    async fn take(&self, lease: &Lease, tenant: &TenantId, blob: &Descriptor) -> Result<bool>;
+    async fn take(&self, lease: &Lease, cache: &TenantId, blob: &Descriptor) -> Result<bool>;
 
     /// Name of the snapshotter, for gc labels and `/info`.
     fn snapshotter(&self) -> &str;

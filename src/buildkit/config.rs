@@ -5,12 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Options, cni, remains::Folders};
+use super::{Options, cni, remains::Remains};
 
 /// How much a slot's cache may take, what it may keep in any case, and what it leaves free on the disk. With a unit: a bare number is
-/// bytes.
-const MOST: &str = "20GB";
-const KEPT: &str = "2GB";
+/// bytes. In MB.
+const MOST: u64 = 20_000;
+const KEPT: u64 = 2_000;
+const MB: u64 = 1_000_000;
 const FREE: &str = "10%";
 
 /// For how long, and how many, builds of the past are remembered.
@@ -33,7 +34,9 @@ struct Config {
 }
 
 /// The whole file.
-pub(super) fn text(options: &Options, folders: &Folders, namespace: &str) -> String {
+pub(super) fn text(options: &Options, remains: &Remains, namespace: &str) -> String {
+    let folders = &remains.folders;
+    let most = if remains.is_lent() { MOST.min(options.most_kept / MB).max(1) } else { MOST };
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let config = Config {
         root: path(&folders.root),
@@ -51,8 +54,8 @@ pub(super) fn text(options: &Options, folders: &Folders, namespace: &str) -> Str
                 "namespace": namespace,
                 "snapshotter": options.place.snapshotter,
                 "gc": true,
-                "reservedSpace": KEPT,
-                "maxUsedSpace": MOST,
+                "reservedSpace": format!("{}MB", KEPT.min(most)),
+                "maxUsedSpace": format!("{most}MB"),
                 "minFreeSpace": FREE,
                 "networkMode": "cni",
                 "cniConfigPath": path(&folders.plugins().join(cni::CONFIGURATION)),
@@ -87,8 +90,16 @@ fn host_of(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::backend::builds::BuildPlace;
+    use crate::{
+        backend::{
+            builds::BuildPlace,
+            runtime::{Runtime, fake::FakeRuntime},
+        },
+        model::id::TenantId,
+    };
 
     #[test]
     fn config_is_toml_with_our_folders() {
@@ -107,9 +118,19 @@ mod tests {
             place,
             mirrors: vec!["http://mirror.test:5000/".to_owned(), "https://other.test".to_owned()],
             insecure: vec!["10.0.0.0/8".to_owned(), "reg.test:5000".to_owned()],
+            most_kept: 5_000_000_000,
         };
-        let table: toml::Table =
-            text(&options, &Folders::of(&options, "default"), "ringer-build-default").parse().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (options, runtime): (_, Arc<dyn Runtime>) = (Arc::new(options), Arc::new(FakeRuntime::new(folder.path())));
+        let default = TenantId::default_tenant();
+        let written = |cache: &TenantId| -> toml::Table {
+            let remains = Remains::of(&options, &runtime, &default, cache);
+            text(&options, &remains, &remains.namespace()).parse().unwrap()
+        };
+        let kept = written(&TenantId::of_build_cache());
+        assert_eq!(kept["worker"]["containerd"]["maxUsedSpace"].as_str(), Some("5000MB"));
+        let table = written(&default);
+        assert_eq!(table["worker"]["containerd"]["maxUsedSpace"].as_str(), Some("20000MB"));
         assert_eq!(table["root"].as_str(), Some("/data/buildkit/default"));
         let worker = &table["worker"]["containerd"];
         assert_eq!(worker["address"].as_str(), Some("/run/\"x\"/buildkit/default/containerd.sock"));

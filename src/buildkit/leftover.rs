@@ -80,6 +80,11 @@ impl Left {
         Ok(())
     }
 
+    /// Takes the namespace of its history away.
+    pub(super) async fn remove_history(&self) -> Result<()> {
+        self.remove_namespace(&self.namespaces[1]).await.map_err(|status| failure(&status))
+    }
+
     async fn remove_namespace(&self, namespace: &str) -> Result<(), Status> {
         let deadline = Instant::now() + EMPTY_LIMIT;
         let mut client = NamespacesClient::new(self.channel.clone());

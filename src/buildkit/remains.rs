@@ -22,6 +22,9 @@ use crate::{
     processes::mounts,
 };
 
+/// The database of a buildkitd's history, below its root.
+const HISTORY: &str = "history.db";
+
 /// Where its files are.
 #[derive(Clone, Debug)]
 pub(super) struct Folders {
@@ -94,20 +97,28 @@ impl Folders {
 /// One tenant's.
 pub(super) struct Remains {
     pub(super) tenant: TenantId,
+    /// What it works on.
+    cache: TenantId,
     pub(super) folders: Folders,
     options: Arc<Options>,
     runtime: Arc<dyn Runtime>,
 }
 
 impl Remains {
-    pub(super) fn of(options: &Arc<Options>, runtime: &Arc<dyn Runtime>, tenant: &TenantId) -> Self {
-        let folders = Folders::of(options, tenant.as_str());
-        Self { tenant: tenant.clone(), folders, options: options.clone(), runtime: runtime.clone() }
+    pub(super) fn of(options: &Arc<Options>, runtime: &Arc<dyn Runtime>, tenant: &TenantId, cache: &TenantId) -> Self {
+        let folders = Folders::of(options, cache.as_str());
+        Self {
+            tenant: tenant.clone(),
+            cache: cache.clone(),
+            folders,
+            options: options.clone(),
+            runtime: runtime.clone(),
+        }
     }
 
     /// Its namespace in containerd.
     pub(super) fn namespace(&self) -> String {
-        builds::namespace(&self.options.place.namespace, &self.tenant)
+        builds::namespace(&self.options.place.namespace, &self.cache)
     }
 
     /// Opens the cgroup of its buildkitd, which is called as a container's.
@@ -131,6 +142,29 @@ impl Remains {
             let _not_there = fs::remove_file(socket);
         }
         Ok(left)
+    }
+
+    /// Whether the cache is another one than the tenant's own.
+    pub(super) fn is_lent(&self) -> bool {
+        self.cache != self.tenant
+    }
+
+    /// Takes away what tells of builds: their history, with logs and names. The cache stays. Nothing of it runs.
+    pub(super) async fn give_back(&self) -> Result<()> {
+        if !self.folders.exist() {
+            return Ok(());
+        }
+        self.tidy().await?.remove_history().await?;
+        for path in [self.folders.root.join(HISTORY), self.folders.log()] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).context(format!("removing {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        let _not_there = fs::remove_dir_all(&self.folders.run);
+        Ok(())
     }
 
     /// Takes everything away. Nothing of it runs.

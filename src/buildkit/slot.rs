@@ -28,6 +28,7 @@ use super::{
     proxy::Upstream,
     remains::Remains,
     steps::Steps,
+    usage,
 };
 use crate::{
     backend::{builds::BuildTenant, runtime::Runtime},
@@ -36,6 +37,9 @@ use crate::{
 
 /// How long a start may take: 0.2 s, and more on a busy machine with a large cache.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long it may take to say how much it has.
+const MEASURE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Between looks whether it serves.
 const START_PAUSE: Duration = Duration::from_millis(20);
@@ -55,6 +59,8 @@ pub(super) struct Slot {
     pub(super) known: Arc<Known>,
     running: Mutex<Option<Running>>,
     users: AtomicUsize,
+    /// Bytes that its cache took when it was last stopped.
+    bytes: Mutex<Option<u64>>,
     /// Nobody starts it any more.
     is_over: AtomicBool,
 }
@@ -83,7 +89,7 @@ impl Slot {
         of: Arc<dyn BuildTenant>,
     ) -> Self {
         let (cgroups, whose) = (runtime.clone(), tenant.clone());
-        let remains = Remains::of(options, runtime, tenant);
+        let remains = Remains::of(options, runtime, tenant, &of.cache());
         let own = [remains.folders.root.clone(), remains.folders.run.clone()];
         let known = Arc::new(Known::of(of.clone()));
         let facade = Facade {
@@ -100,6 +106,7 @@ impl Slot {
             known,
             running: Mutex::default(),
             users: AtomicUsize::new(0),
+            bytes: Mutex::default(),
             is_over: AtomicBool::new(false),
         }
     }
@@ -147,7 +154,7 @@ impl Slot {
         fs::create_dir_all(self.remains.folders.temporary()).context("making a folder for BuildKit")?;
         cni::install(&self.remains.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
         let config = self.remains.folders.run.join("buildkitd.toml");
-        fs::write(&config, config::text(&self.options, &self.remains.folders, &self.facade.namespace))
+        fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace))
             .context("writing BuildKit's configuration")?;
         let listener = facade::listen(&self.remains.folders.facade())?;
         let serve = self.facade.clone().serve(listener, self.options.place.address.clone());
@@ -211,12 +218,34 @@ impl Slot {
         self.is_over.store(true, Ordering::Release);
         let stopped = self.running.lock().await.take();
         let Some(running) = stopped else { return };
+        self.measure().await;
         running.child.stop().await;
         drop(running);
         if let Err(error) = self.tidy().await {
             warn!("tidying up after BuildKit: {}", error.chain());
         }
         let _not_there = fs::remove_dir_all(&self.remains.folders.run);
+    }
+
+    /// Bytes that its cache took when it was last stopped.
+    pub(super) async fn bytes(&self) -> Option<u64> {
+        *self.bytes.lock().await
+    }
+
+    /// Asks how much it has, if that outlives its tenant. It runs; if it does not answer, that is not known.
+    async fn measure(&self) {
+        if !self.remains.is_lent() {
+            return;
+        }
+        let measured = async {
+            let upstream = Upstream::connect(&self.remains.folders.socket()).await.context("connecting to BuildKit")?;
+            usage::usage(&upstream).await
+        };
+        match tokio::time::timeout(MEASURE_LIMIT, measured).await {
+            Ok(Ok(records)) => *self.bytes.lock().await = Some(records.iter().map(|record| record.size).sum()),
+            Ok(Err(error)) => warn!("measuring a build cache: {}", error.chain()),
+            Err(_) => warn!("a builder does not say how much it keeps"),
+        }
     }
 
     /// Ends it if it is not used.
@@ -226,6 +255,7 @@ impl Slot {
             return false;
         }
         let Some(Running { child, serving, idling }) = running.take() else { return true };
+        self.measure().await;
         child.stop().await;
         drop(serving);
         // It is that task which does this.

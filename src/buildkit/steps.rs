@@ -128,6 +128,10 @@ pub(super) mod tests {
     }
 
     impl BuildSurroundings for Tenant {
+        fn cache(&self) -> TenantId {
+            TenantId::default_tenant()
+        }
+
         fn around(&self) -> Around {
             Around::default()
         }

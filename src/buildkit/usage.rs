@@ -108,12 +108,17 @@ fn expression(filter: &CacheFilter) -> String {
     of_text.chain(of_truth.into_iter().flatten().map(str::to_owned)).collect::<Vec<_>>().join(",")
 }
 
+/// What a builder has.
+pub(super) async fn usage(upstream: &Upstream) -> Result<Vec<CacheRecord>> {
+    let answer = grpc::unary(upstream.call(request("DiskUsage", &[])).await).await?;
+    let usage = DiskUsageResponse::decode(answer).map_err(malformed)?;
+    Ok(usage.records.into_iter().map(Into::into).collect())
+}
+
 impl BuildKit {
     pub(super) async fn usage(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>) -> Result<Vec<CacheRecord>> {
         let Some((upstream, _used)) = self.connect_to_cache(tenant, of).await? else { return Ok(Vec::new()) };
-        let answer = grpc::unary(upstream.call(request("DiskUsage", &[])).await).await?;
-        let usage = DiskUsageResponse::decode(answer).map_err(malformed)?;
-        Ok(usage.records.into_iter().map(Into::into).collect())
+        usage(&upstream).await
     }
 
     pub(super) async fn prune(
@@ -138,7 +143,7 @@ impl BuildKit {
     async fn connect_to_cache(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>) -> Result<Option<(Upstream, Use)>> {
         let is_known = lock(&self.slots).of.contains_key(tenant);
         if self.options.program.is_none()
-            || !is_known && !Remains::of(&self.options, &self.runtime, tenant).folders.root.exists()
+            || !is_known && !Remains::of(&self.options, &self.runtime, tenant, &of.cache()).folders.root.exists()
         {
             return Ok(None);
         }

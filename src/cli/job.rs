@@ -78,7 +78,7 @@ struct Options {
     /// to be read
     #[arg(long, value_name = "PATH[:ro]")]
     bind: Vec<Bind>,
-    /// Jobs with the same key, such as the name of a repository, have the same caches
+    /// Jobs with the same key, such as the name of a repository, have the same caches, that of BuildKit too, one after the other
     #[arg(long, value_name = "KEY")]
     cache_key: Option<String>,
     /// A volume that outlives the job: it is found as the last job with the same key has left it; with :ro after it, only to

@@ -87,7 +87,7 @@ impl EngineConfig {
     }
 
     /// Bytes that each kind of what is kept for jobs to come may take, and for how long it is kept unused.
-    pub(crate) fn cache_limits(&self) -> (u64, Duration) {
+    pub fn cache_limits(&self) -> (u64, Duration) {
         (self.cache_max_bytes.unwrap_or(CACHE_BYTES), self.cache_max_age.unwrap_or(CACHE_AGE))
     }
 }

@@ -1,7 +1,8 @@
 //! Jobs: verbs. A job is a tenant with a socket of its own and an end; everything made through the socket goes with it.
 //!
-//! `caches` keeps what outlives them, `store` keeps the records, `lease` waits for what ends a job, `disk` for its taking too much of it, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have, `overview` shows it.
+//! `caches` and `build_caches` keep what outlives them, `store` keeps the records, `lease` waits for what ends a job, `disk` for its taking too much of it, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have, `overview` shows it.
 
+mod build_caches;
 mod caches;
 mod disk;
 mod end;
@@ -24,7 +25,9 @@ use async_trait::async_trait;
 use tracing::info;
 
 pub(crate) use self::store::Job;
-pub use self::{caches::CacheStore, objects::JobObjects, overview::Owner, store::JobStore};
+pub use self::{
+    build_caches::BuildCacheStore, caches::CacheStore, objects::JobObjects, overview::Owner, store::JobStore,
+};
 use crate::{
     engine::{Engine, tenants::Tenant},
     model::{
@@ -77,12 +80,14 @@ impl Engine {
             ends::name_of(pid)
                 .map_err(|error| Error::invalid(format!("no process {pid} that could own a job: {error}")))
         });
-        caches::check(&request)?;
+        caches::check(&request, self.backends.builders.is_here())?;
         let id = store::new_id();
         let name = request.name.unwrap_or_else(|| id.to_string());
         job::check_name(&name)?;
         let policy = self.find_policy(request.policy.as_ref())?;
         let policy = policy::with_binds(policy, self.check_binds(request.binds)?);
+        let changing = self.build_caches.changing.lock().await;
+        let build_cache = self.choose_build_cache(request.cache_key.as_deref(), &request.cache_volumes)?;
         let record = JobRecord {
             id,
             name,
@@ -97,9 +102,11 @@ impl Engine {
             policy: Some(policy),
             cache_key: request.cache_key,
             cache_volumes: request.cache_volumes,
+            build_cache,
             ending: None,
         };
         let job = self.jobs.add(record)?;
+        drop(changing);
         match self.open_job(&job, &request.logins).await {
             Ok(()) => {
                 let record = job.record();

@@ -29,6 +29,11 @@ impl TenantId {
         Self("cache.images".to_owned())
     }
 
+    /// The owner of a cache of builds that outlives jobs: a new one. No tenant can have such a name.
+    pub fn of_build_cache() -> Self {
+        Self(format!("cache.{}", &ContainerId::random().as_str()[..24]))
+    }
+
     /// The owner of what serves this tenant from beside it: the runner of a job, which no call through the job's socket sees.
     /// It is in the same network host and cgroup. No tenant can have such a name.
     pub fn of_runner(&self) -> Self {

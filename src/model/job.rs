@@ -57,6 +57,9 @@ pub struct JobRecord {
     /// Volumes that it finds and leaves.
     #[serde(default)]
     pub cache_volumes: Vec<CacheVolume>,
+    /// The cache of its builds, if that outlives it.
+    #[serde(default)]
+    pub build_cache: Option<TenantId>,
     /// Since when and why it is being removed.
     pub ending: Option<Ending>,
 }

@@ -5,6 +5,7 @@ mod cache;
 mod container_driver;
 mod deaths;
 mod jobs;
+mod kept;
 mod steps;
 mod walls;
 mod wire;

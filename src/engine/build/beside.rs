@@ -55,7 +55,7 @@ impl OfTenant {
         if lent().get(&record.target.digest).is_some_and(has_it) {
             return Ok(());
         }
-        self.engine.images.lend(record).await?;
+        self.engine.images.lend(&self.cache(), record).await?;
         let mut lent = lent();
         lent.retain(|_, before| before.is_fresh());
         lent.insert(record.target.digest.clone(), now);
@@ -82,6 +82,10 @@ impl BuildRules for OfTenant {
 impl BuildSurroundings for OfTenant {
     fn around(&self) -> Around {
         self.engine.around_builds(&self.tenant)
+    }
+
+    fn cache(&self) -> TenantId {
+        self.engine.build_cache_of(&self.tenant)
     }
 }
 

@@ -29,13 +29,13 @@ impl Engine {
         let reference = if name.starts_with(DANGLING) { None } else { Some(Reference::parse(name)?) };
         let (engine, scope, target, named) = (self.clone(), scope.clone(), target.clone(), name.to_owned());
         self.run("put_built", async move {
-            let images = &engine.images.backend;
+            let (images, cache) = (&engine.images.backend, engine.build_cache_of(scope.tenant()));
             let lease = images.lease().await?;
-            let result = engine.name_built(&scope, reference.as_ref(), &target, &lease).await;
+            let result = engine.name_built(&scope, &cache, reference.as_ref(), &target, &lease).await;
             let kept = match &result {
                 // Its builder comes again with the rest of it, and has let go of this by then.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    images.lend(scope.tenant(), std::slice::from_ref(&target)).await
+                    images.lend(&cache, std::slice::from_ref(&target)).await
                 }
                 _ => Ok(()),
             };
@@ -50,12 +50,13 @@ impl Engine {
     async fn name_built(
         &self,
         scope: &Scope,
+        cache: &TenantId,
         name: Option<&Reference>,
         target: &Descriptor,
         lease: &Lease,
     ) -> Result<()> {
         let (images, tenant, id) = (&self.images, scope.tenant(), target.digest.as_str());
-        let held = images.take_built(lease, tenant, target).await?;
+        let held = images.take_built(lease, cache, target).await?;
         images.forget_tree(&target.digest);
         let Some(name) = name else {
             images.keep_nameless(tenant, target, held).await?;
@@ -72,13 +73,13 @@ impl Engine {
 }
 
 impl ImageStore {
-    /// Takes an image from the builder of a tenant, with all that it names and the builder has, and pins it as any other. It is unpacked
+    /// Takes an image from the builder of a cache, with all that it names and the builder has, and pins it as any other. It is unpacked
     /// when a container needs it. Answers which documents below it came with it.
-    async fn take_built(&self, lease: &Lease, tenant: &TenantId, target: &Descriptor) -> Result<Held> {
+    async fn take_built(&self, lease: &Lease, cache: &TenantId, target: &Descriptor) -> Result<Held> {
         let (mut walk, mut open) = (Walk::default(), vec![target.clone()]);
         let (mut taken, mut indexes) = (BTreeSet::new(), Vec::new());
         while let Some(next) = open.pop() {
-            if !walk.enter(&next)? || !self.backend.take(lease, tenant, &next).await? {
+            if !walk.enter(&next)? || !self.backend.take(lease, cache, &next).await? {
                 continue;
             }
             taken.insert(next.digest.clone());
@@ -91,7 +92,7 @@ impl ImageStore {
             }
             let manifest = Manifest::parse(&document)?;
             for blob in manifest.layers.iter().chain([&manifest.config]) {
-                if !self.backend.take(lease, tenant, blob).await? {
+                if !self.backend.take(lease, cache, blob).await? {
                     return Err(not_built(&blob.digest));
                 }
             }
@@ -106,8 +107,8 @@ impl ImageStore {
         }
     }
 
-    /// Lends what a tenant has of an image to its builder.
-    pub(crate) async fn lend(&self, record: &ImageRecord) -> Result<()> {
+    /// Lends what a tenant has of an image to its builder, which works on a cache.
+    pub(crate) async fn lend(&self, cache: &TenantId, record: &ImageRecord) -> Result<()> {
         let held = Held::of([record]);
         let (mut walk, mut open, mut lent) = (Walk::default(), vec![record.target.clone()], Vec::new());
         while let Some(next) = open.pop() {
@@ -126,7 +127,7 @@ impl ImageStore {
             }
             lent.push(next);
         }
-        self.backend.lend(&record.tenant, &lent).await
+        self.backend.lend(cache, &lent).await
     }
 }
 
@@ -234,7 +235,7 @@ mod tests {
         images.backend.put_image(&ImageRecord { labels: Held::default().labels(), ..record }).await.unwrap();
         for (scope, has) in [(&scope, true), (&of_other, false)] {
             let record = names(engine, scope.tenant()).await.remove(0);
-            images.lend(&record).await.unwrap();
+            images.lend(scope.tenant(), &record).await.unwrap();
             let lease = images.backend.lease().await.unwrap();
             for digest in built.below.iter().chain([&built.layer]) {
                 let blob = Descriptor { digest: digest.clone(), ..built.target.clone() };

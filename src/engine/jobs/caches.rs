@@ -162,12 +162,14 @@ impl CacheStore {
     }
 }
 
-/// Checks what a job asks for.
-pub(super) fn check(request: &JobRequest) -> Result<()> {
+/// Checks what a job asks for, whose builds may have a cache or not.
+pub(super) fn check(request: &JobRequest, has_builder: bool) -> Result<()> {
     request.cache_key.as_deref().map_or(Ok(()), job::check_cache_key)?;
     let names: BTreeSet<&str> = request.cache_volumes.iter().map(|volume| volume.name.as_str()).collect();
-    if request.cache_key.is_some() && names.is_empty() {
-        return Err(Error::invalid("a key of caches needs caches: --volume-cache names one"));
+    if request.cache_key.is_some() && names.is_empty() && !has_builder {
+        return Err(Error::invalid(
+            "a key of caches needs caches: --volume-cache names one, and where buildkitd is installed builds have one",
+        ));
     }
     if names.len() < request.cache_volumes.len() {
         return Err(Error::invalid("a cache volume is named twice"));
@@ -261,6 +263,7 @@ impl Engine {
             }
             loop {
                 engine.trim_cache_volumes().await;
+                engine.trim_build_caches().await;
                 tokio::select! {
                     () = stopping.cancelled() => return,
                     () = tokio::time::sleep(BETWEEN_LOOKS) => {}

@@ -54,7 +54,7 @@ impl Engine {
         job.close_door().await;
         without_runner?;
         // Its clients leave with it, and nobody can have it started any more.
-        self.backends.builders.remove(tenant.id()).await?;
+        self.end_builder(&job.record()).await?;
         self.remove_things_of(&tenant, report).await?;
         self.backends.runtime.remove_parent(tenant.id()).await?;
         let socket = self.job_folder(job);
@@ -65,6 +65,7 @@ impl Engine {
         self.note_cache_volumes(&job.record()).await?;
         self.jobs.forget(job, *report)?;
         self.measure_cache_volumes();
+        self.trim_build_caches_soon(&job.record());
         Ok(())
     }
 

@@ -205,6 +205,11 @@ impl JobStore {
         self.lock().contains_key(tenant)
     }
 
+    /// What is stored of the job behind a tenant.
+    pub(super) fn record_of(&self, tenant: &TenantId) -> Option<Arc<JobRecord>> {
+        self.lock().get(tenant).map(|job| job.record())
+    }
+
     /// By id, name or unique prefix of an id.
     pub(super) fn get(&self, reference: &str) -> Result<Arc<Job>> {
         let jobs = self.lock();

@@ -1,0 +1,94 @@
+//! Caches of builds that outlive their jobs.
+
+use std::path::PathBuf;
+
+use super::{
+    Builder,
+    deaths::{buildkitd, kill},
+    until,
+};
+use crate::{
+    jobs::Job,
+    support::builder::{Said, said},
+};
+
+/// What a step makes is another each time that it runs.
+const DOCKERFILE: &str = "FROM box\n\
+                          RUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null 2>&1; cat /proc/sys/kernel/random/uuid > /made\n\
+                          CMD cat /made\n";
+
+/// Makes jobs that have one image by one digest, and builds in them.
+struct Jobs {
+    builder: Builder,
+    archive: PathBuf,
+}
+
+impl Jobs {
+    async fn start() -> Option<Self> {
+        let builder = Builder::start().await?;
+        let archive = builder.cli.context("saved", &[]).with_extension("tar");
+        builder.must(&["save", "-o", archive.to_str().unwrap(), "box"]);
+        Some(Self { builder, archive })
+    }
+
+    fn docker(&self, job: &Job, arguments: &[&str]) -> Said {
+        said(&mut self.builder.cli.docker(&job.host(), arguments))
+    }
+
+    fn must(&self, job: &Job, arguments: &[&str]) -> String {
+        let said = self.docker(job, arguments);
+        assert!(said.succeeded, "docker {arguments:?}: {}\n{}", said.text, self.builder.daemon.log());
+        said.text
+    }
+
+    fn job(&self, flags: &[&str]) -> Job {
+        let job = Job::create(&self.builder.daemon, flags);
+        self.must(&job, &["load", "-i", self.archive.to_str().unwrap()]);
+        job
+    }
+
+    /// What the step has made.
+    fn made(&self, job: &Job, flags: &[&str]) -> String {
+        let context = self.builder.context(DOCKERFILE, &[]);
+        self.must(job, &[&["build", "-t", "mine"], flags, &[context.to_str().unwrap()]].concat());
+        self.must(job, &["run", "--rm", "--network=none", "mine"])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_job_of_a_key_finds_the_steps_of_the_last_and_nobody_else_does() {
+    let Some(mut jobs) = Jobs::start().await else { return };
+    let flags = ["--cache-key", "org/a"];
+    let first = jobs.job(&flags);
+    let secret = jobs.builder.cli.context("secret", &[("s", "geheim")]).join("s");
+    let made = jobs.made(&first, &["--secret", &format!("id=s,src={}", secret.display())]);
+    // Who comes while it is lent has one of its own.
+    let beside = jobs.job(&flags);
+    assert_ne!(jobs.made(&beside, &[]), made);
+    beside.remove(&jobs.builder.daemon);
+    first.remove(&jobs.builder.daemon);
+    assert!(buildkitd(&jobs.builder).is_empty());
+
+    let second = jobs.job(&flags);
+    assert!(!jobs.docker(&second, &["image", "inspect", "mine"]).succeeded);
+    assert_eq!(jobs.must(&second, &["buildx", "history", "ls", "--format={{.Ref}}"]).trim(), "");
+    assert_eq!(jobs.made(&second, &[]), made);
+    let needs = jobs.builder.context("FROM box\nRUN --mount=type=secret,id=s,required=true cat /run/secrets/s\n", &[]);
+    assert!(!jobs.docker(&second, &["build", needs.to_str().unwrap()]).succeeded, "a secret is its client's");
+    for flags in [&["--cache-key", "org/b"][..], &[]] {
+        let other = jobs.job(flags);
+        assert_ne!(jobs.made(&other, &[]), made, "{flags:?}");
+        other.remove(&jobs.builder.daemon);
+    }
+
+    // Whoever is killed between two builds, it is there.
+    jobs.builder.daemon.kill();
+    until("buildkitd is gone", async || buildkitd(&jobs.builder).is_empty()).await;
+    jobs.builder.daemon.restart().await;
+    assert_eq!(jobs.made(&second, &[]), made);
+    kill(buildkitd(&jobs.builder)[0]);
+    second.remove(&jobs.builder.daemon);
+    let third = jobs.job(&flags);
+    assert_eq!(jobs.made(&third, &[]), made);
+    third.remove(&jobs.builder.daemon);
+}
