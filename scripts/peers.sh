@@ -124,6 +124,6 @@ start_job() {
         sleep 0.1
     done
     # By the same name: the same deviations hold.
-    sockets+=("ringer=unix://$socket,netns=$pid")
+    sockets+=("ringer=unix://$socket,netns=$pid,job")
     registries job "$pid"
 }

@@ -18,7 +18,7 @@ use crate::socket::{Socket, mark_references};
 /// What to run on what.
 #[derive(clap::Args)]
 pub struct RunArguments {
-    /// A daemon: NAME=unix://PATH[,netns=PID][,reference]; the first is the reference unless others are marked
+    /// A daemon: NAME=unix://PATH[,netns=PID][,reference][,job]; the first is the reference unless others are marked
     #[arg(required = true)]
     sockets: Vec<Socket>,
     /// A docker CLI to run the cases with: all of them, or only those named behind its path. The last one given is
@@ -179,6 +179,9 @@ fn chosen(client: &str, subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subje
 /// The raw requests need no client at all.
 fn run_requests(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
     let mut deviations = Deviations::read(&beside(&arguments.cases, "deviations"))?;
+    if sockets.iter().any(|socket| socket.job) {
+        deviations.add(Deviations::read(&beside(&arguments.cases, "deviations-of-jobs"))?);
+    }
     let only = arguments.only.as_deref().filter(|only| !requests::CLIENT.contains(only));
     for set in requests::read_folder(&beside(&arguments.cases, "requests"))? {
         if only.is_some_and(|only| !set.name.contains(only)) {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
-/// `NAME=unix://PATH[,netns=PID][,reference]`: one daemon to run the cases on.
+/// `NAME=unix://PATH[,netns=PID][,reference][,job]`: one daemon to run the cases on.
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// What the table calls it.
@@ -16,6 +16,8 @@ pub struct Socket {
     pub netns: Option<u32>,
     /// Whether its answers are what the others are held against.
     pub reference: bool,
+    /// Whether it is that of a job of ringer's.
+    pub job: bool,
 }
 
 impl FromStr for Socket {
@@ -28,11 +30,13 @@ impl FromStr for Socket {
             .next()
             .and_then(|host| host.strip_prefix("unix://"))
             .context("expected a host of the form unix://PATH")?;
-        let mut socket = Self { name: name.to_owned(), path: PathBuf::from(path), netns: None, reference: false };
+        let (name, path) = (name.to_owned(), PathBuf::from(path));
+        let mut socket = Self { name, path, netns: None, reference: false, job: false };
         for part in parts {
             match part.split_once('=') {
                 Some(("netns", pid)) => socket.netns = Some(pid.parse().context("netns takes a process id")?),
                 None if part == "reference" => socket.reference = true,
+                None if part == "job" => socket.job = true,
                 _ => bail!("unknown setting of a socket: {part}"),
             }
         }
@@ -55,8 +59,8 @@ mod tests {
 
     #[test]
     fn settings_follow_the_path() {
-        let socket: Socket = "d=unix:///run/d.sock,netns=7,reference".parse().expect("it is well formed");
-        assert_eq!((socket.name.as_str(), socket.netns, socket.reference), ("d", Some(7), true));
+        let socket: Socket = "d=unix:///run/d.sock,netns=7,reference,job".parse().expect("it is well formed");
+        assert_eq!((socket.name.as_str(), socket.netns, socket.reference, socket.job), ("d", Some(7), true, true));
         assert_eq!(socket.path, PathBuf::from("/run/d.sock"));
     }
 

@@ -1,4 +1,4 @@
-//! Reads `compat/deviations`: fields in which ringer's answer may be another than dockerd's.
+//! Reads `compat/deviations`, and `compat/deviations-of-jobs` where the socket is a job's: fields in which ringer's answer may be another than dockerd's.
 //!
 //! One line each: `REQUEST | FIELD | REASON`. Request and field are patterns in which `*` stands for any text. The request
 //! is its method, its path with version and query, and its body; the field is the beginning of a line of the rendered answer, up to
@@ -34,6 +34,11 @@ impl Deviations {
             Ok(Deviation { request, field, reason, used: false })
         };
         Ok(Self { lines: lines.map(parse).collect::<anyhow::Result<_>>()? })
+    }
+
+    /// Takes those of another file too.
+    pub fn add(&mut self, others: Self) {
+        self.lines.extend(others.lines);
     }
 
     /// The reasons, if all fields in which the answer differs from some reference's are known to deviate.
@@ -106,7 +111,9 @@ mod tests {
 
     #[test]
     fn the_deviations_of_this_package_can_be_read() {
-        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deviations"));
-        assert!(!Deviations::read(path).expect("it is well formed").lines.is_empty());
+        for name in ["deviations", "deviations-of-jobs"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+            assert!(!Deviations::read(&path).expect("it is well formed").lines.is_empty());
+        }
     }
 }
