@@ -8,6 +8,7 @@ mod disk;
 mod fetches;
 mod limits;
 mod overview;
+mod page;
 pub mod remains;
 mod soak;
 
