@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod doctor;
 mod gitlab;
+mod image;
 mod job;
 mod launches;
 mod overview;
@@ -61,6 +62,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// What a GitLab Runner of one's own calls for its custom executor
     Gitlab(Box<gitlab::GitlabCommand>),
+    /// Images without a daemon
+    Image(Box<image::ImageCommand>),
     /// Policies: what clients of a job may do
     Policy(policy::PolicyCommand),
 }
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Purge(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Gitlab(command) => command.run(),
+        Command::Image(command) => command.run(),
         Command::Policy(command) => command.run(),
     }
 }

@@ -17,6 +17,7 @@ mod extract;
 mod header;
 mod holding;
 mod image;
+mod layer;
 mod mounting;
 mod path;
 mod prepare;

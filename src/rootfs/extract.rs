@@ -23,6 +23,7 @@ use super::{
     descent::Descent,
     entries::{Tar, is_too_long},
     header::parse_number,
+    layer::is_mark,
     path::clean_absolute,
     resolve::{Owner, beneath, is_dir, make_dir, open_entry, open_made},
     tree,
@@ -42,6 +43,9 @@ pub struct ExtractOptions {
     pub owner: Option<Owner>,
     /// Everything but links has this mode instead of the archive's (`--chmod` of a build).
     pub mode: Option<u32>,
+    /// It is an image's layer for a folder of this machine: marks of what is gone are passed over, devices are refused, set-id
+    /// bits and extended attributes are left out.
+    pub layer: bool,
 }
 
 impl RootView {
@@ -57,12 +61,12 @@ impl RootView {
         self.check_writable(folder.as_fd())?;
         let body = decompress(body).map_err(|error| bad_archive(&error))?;
         let way = Descent::new(folder, ()).context("looking at the folder")?;
-        Extraction { view: self, way, is_stale: false, path, options, folder_times: Vec::new() }.run(body)
+        Extraction { path, options, ..Extraction::new(self, way) }.run(body)
     }
 }
 
 /// dockerd's words for what is no tar.
-fn bad_archive(error: &io::Error) -> Error {
+pub(super) fn bad_archive(error: &io::Error) -> Error {
     match error.kind() {
         _ if is_too_long(error) => Error::system(error.to_string()),
         io::ErrorKind::UnexpectedEof => Error::system("unexpected EOF"),
@@ -74,12 +78,13 @@ fn bad_archive(error: &io::Error) -> Error {
     }
 }
 
-struct Extraction<'a> {
+/// An archive on its way into a root.
+pub(super) struct Extraction<'a> {
     view: &'a RootView,
     /// To the folder that the last entry went into; the next one mostly goes there too, or not far from it.
-    way: Descent<()>,
+    pub(super) way: Descent<()>,
     /// Something was replaced that may have been on the way.
-    is_stale: bool,
+    pub(super) is_stale: bool,
     path: &'a str,
     options: ExtractOptions,
     /// Set at the end, since what is put into a folder changes its time.
@@ -96,6 +101,14 @@ struct Meta {
     xattrs: Vec<(CString, Vec<u8>)>,
 }
 
+impl<'a> Extraction<'a> {
+    /// One that begins at the root.
+    pub(super) fn new(view: &'a RootView, way: Descent<()>) -> Self {
+        let options = ExtractOptions::default();
+        Self { view, way, is_stale: false, path: "/", options, folder_times: Vec::new() }
+    }
+}
+
 impl Extraction<'_> {
     fn run(mut self, body: impl Read) -> Result<()> {
         let mut archive = Tar::new(body);
@@ -107,6 +120,12 @@ impl Extraction<'_> {
             }
             let mut meta = Meta::read(&mut entry, self.options.owner).map_err(|error| bad_archive(&error))?;
             meta.mode = self.options.mode.unwrap_or(meta.mode);
+            if self.options.layer {
+                if is_mark(&entry.path_bytes()) {
+                    continue;
+                }
+                meta.make_harmless(&entry.path_bytes())?;
+            }
             self.entry(&mut entry, &meta)?;
         }
         self.set_folder_times()
@@ -146,7 +165,7 @@ impl Extraction<'_> {
     }
 
     /// Goes to a folder, links on the way followed inside the container.
-    fn go_to(&mut self, parts: &[&[u8]], missing: Missing) -> io::Result<()> {
+    pub(super) fn go_to(&mut self, parts: &[&[u8]], missing: Missing) -> io::Result<()> {
         let shared = if std::mem::take(&mut self.is_stale) { 0 } else { self.way.shared(parts.iter().copied()) };
         self.way.back_to(shared);
         for part in &parts[self.way.depth()..] {
@@ -246,8 +265,10 @@ impl Extraction<'_> {
 
 /// What becomes of folders that are not there.
 #[derive(Clone, Copy)]
-enum Missing {
+pub(super) enum Missing {
+    /// They are made.
     IsMade,
+    /// It is an error.
     IsError,
 }
 
@@ -290,6 +311,19 @@ impl Meta {
         Ok(meta)
     }
 
+    /// Takes away what would mean something to this machine.
+    fn make_harmless(&mut self, name: &[u8]) -> Result<()> {
+        if matches!(self.kind, EntryType::Char | EntryType::Block) {
+            let name = String::from_utf8_lossy(name);
+            return Err(Error::system(format!(
+                "unpacking {name}: a device does not belong into a folder of this machine"
+            )));
+        }
+        self.mode &= 0o777;
+        self.xattrs.clear();
+        Ok(())
+    }
+
     fn lay_over(&mut self, key: &[u8], value: &[u8]) {
         let text = || std::str::from_utf8(value).ok();
         match key {
@@ -313,7 +347,7 @@ fn parse_time(text: &str) -> Option<Timespec> {
 
 /// The parts of an entry's name, `.` and `..` resolved; `None` if it leads above the folder. A slash at the start
 /// counts for nothing, since older clients send absolute names.
-fn clean_relative(name: &[u8]) -> Option<Vec<&[u8]>> {
+pub(super) fn clean_relative(name: &[u8]) -> Option<Vec<&[u8]>> {
     let mut parts = Vec::new();
     for part in name.split(|byte| *byte == b'/') {
         match part {

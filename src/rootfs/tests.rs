@@ -4,6 +4,7 @@ mod archive;
 mod changes;
 mod deep;
 mod extract;
+mod image_layer;
 mod layers;
 mod races;
 

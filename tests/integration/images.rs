@@ -14,7 +14,7 @@ use ringer::{
 
 use crate::support::{
     daemon::Daemon,
-    images::{DebianRegistry, Store, docker_archive, tenant, wait_until},
+    images::{DebianRegistry, Store, docker_archive, publish, tenant, wait_until},
     registry::Registry,
 };
 
@@ -32,18 +32,6 @@ fn sample() -> Sample {
     let ours = image("linux/amd64", config, &[(busybox, Packing::Gzip), (tar(&[("etc/top", b"top")]), Packing::Zstd)]);
     let other = image("linux/s390x", ImageConfig::default(), &[(tar(&[("other", b"other")]), Packing::Gzip)]);
     index(&[ours, other])
-}
-
-fn publish(registry: &Registry, repository: &str, sample: &Sample) {
-    for (blob, bytes) in &sample.blobs {
-        let (kind, digest) = (&blob.media_type, blob.digest.as_str());
-        if kind.contains("manifest") || kind.contains("index") {
-            let tag = if blob.digest == sample.target.digest { "latest" } else { digest };
-            registry.put_manifest(repository, tag, kind, digest, bytes);
-        } else {
-            registry.put_blob(repository, digest, bytes);
-        }
-    }
 }
 
 async fn pull(store: &Store, name: &str) -> Result<Vec<String>> {

@@ -2,6 +2,7 @@
 //! them. Tests run side by side, as many as there are cores, so each has its own daemon, folders and network
 //! namespace, and none changes what belongs to the whole process (its environment, its limits) or counts what is the machine's.
 
+mod artifacts;
 mod attacks;
 mod audit;
 mod bombs;

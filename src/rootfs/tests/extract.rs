@@ -14,7 +14,7 @@ use crate::rootfs::{Attached, ExtractOptions, Owner, RootView};
 
 /// An entry with a name that the tar crate would refuse.
 #[derive(Clone, Copy)]
-struct Item<'a> {
+pub(super) struct Item<'a> {
     name: &'a str,
     kind: EntryType,
     link: &'a str,
@@ -23,15 +23,22 @@ struct Item<'a> {
 
 const FILE: Item<'_> = Item { name: "", kind: EntryType::Regular, link: "", mode: 0o640 };
 
-fn file(name: &str) -> Item<'_> {
+impl<'a> Item<'a> {
+    /// A file with other permissions.
+    pub(super) fn with_mode(name: &'a str, mode: u32) -> Self {
+        Self { name, mode, ..FILE }
+    }
+}
+
+pub(super) fn file(name: &str) -> Item<'_> {
     Item { name, ..FILE }
 }
 
-fn item<'a>(name: &'a str, kind: EntryType, link: &'a str) -> Item<'a> {
+pub(super) fn item<'a>(name: &'a str, kind: EntryType, link: &'a str) -> Item<'a> {
     Item { name, kind, link, mode: 0o755 }
 }
 
-fn tar(items: &[Item<'_>]) -> Vec<u8> {
+pub(super) fn tar(items: &[Item<'_>]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for item in items {
         let content: &[u8] = if item.kind == EntryType::Regular { b"new\n" } else { b"" };

@@ -17,6 +17,8 @@ use ringer::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::OnceCell;
 
+use super::registry::Registry;
+
 /// A containerd that ends with the test, also with one that fails.
 pub struct Store {
     /// The adapter to it.
@@ -106,6 +108,19 @@ pub fn docker_archive(sample: &samples::Sample, tag: &str) -> Vec<u8> {
     files.push((&config, sample.bytes(&manifest.config.digest)));
     files.push(("manifest.json", list.as_bytes()));
     samples::tar(&files).to_vec()
+}
+
+/// Puts an image into a registry of ours, as `latest`.
+pub fn publish(registry: &Registry, repository: &str, sample: &samples::Sample) {
+    for (blob, bytes) in &sample.blobs {
+        let (kind, digest) = (&blob.media_type, blob.digest.as_str());
+        if kind.contains("manifest") || kind.contains("index") {
+            let tag = if blob.digest == sample.target.digest { "latest" } else { digest };
+            registry.put_manifest(repository, tag, kind, digest, bytes);
+        } else {
+            registry.put_blob(repository, digest, bytes);
+        }
+    }
 }
 
 /// Debian's docker-registry in a daemon's network namespace, so that ports of tests do not meet.
