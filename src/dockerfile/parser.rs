@@ -319,6 +319,15 @@ fn split_flags(line: &str, escape: char) -> (Vec<String>, String) {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_reference_image_of_windows_is_read() {
+        let parsed = parse(include_str!("../../images/windows/Dockerfile")).unwrap();
+        assert_eq!(parsed.escape, '`');
+        let keywords: Vec<_> = parsed.nodes.iter().map(|node| node.keyword.as_str()).collect();
+        assert_eq!(keywords, ["ARG", "FROM", "SHELL", "COPY", "ENV", "RUN"]);
+        assert!(parsed.nodes[5].rest.ends_with("};     rustc --version"), "{}", parsed.nodes[5].rest);
+    }
+
     fn lines(text: &str) -> Vec<(String, String)> {
         parse(text).unwrap().nodes.into_iter().map(|node| (node.keyword, node.rest)).collect()
     }

@@ -364,6 +364,13 @@ impl Error {
         ))
     }
 
+    /// An image whose programs this machine cannot run, whatever its platform.
+    pub fn foreign_system(system: &str) -> Self {
+        Self::invalid(format!(
+            "image operating system {system:?} cannot be used on this platform: operating system is not supported"
+        ))
+    }
+
     /// An id prefix that fits several images.
     pub fn ambiguous_image(prefix: &str) -> Self {
         Self::not_found(format!("ambiguous reference: image ID prefix {prefix} fits several images"))

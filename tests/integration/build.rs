@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::Daemon;
 
 /// A context of files with their modes.
-fn context(files: &[(&str, u32, &str)]) -> Bytes {
+pub fn context(files: &[(&str, u32, &str)]) -> Bytes {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, mode, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -27,7 +27,7 @@ fn request(query: &str, context: Bytes) -> Request<Full<Bytes>> {
 }
 
 /// What the client's terminal would show, and the error if it ended with one.
-async fn build(daemon: &Daemon, query: &str, context: Bytes) -> Result<String, String> {
+pub async fn build(daemon: &Daemon, query: &str, context: Bytes) -> Result<String, String> {
     let answer = daemon.client().whole(request(query, context)).await;
     if answer.status != 200 {
         return Err(answer.message());

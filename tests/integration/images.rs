@@ -9,7 +9,10 @@ use ringer::{
         samples::{Packing, Sample, busybox_tar, image, index, tar},
     },
     engine::images::{DeleteOptions, PullRequest},
-    model::{Result, image::ImageConfig},
+    model::{
+        Result,
+        image::{ImageConfig, Platform},
+    },
 };
 
 use crate::support::{
@@ -44,6 +47,36 @@ async fn pull(store: &Store, name: &str) -> Result<Vec<String>> {
         lines.extend(message?.status);
     }
     Ok(lines)
+}
+
+/// Docker's and OCI's types, packed in each way, alone or in an index.
+#[tokio::test]
+async fn every_form_of_an_image_is_pulled_and_of_an_index_this_machines_part_alone() {
+    let (store, registry) = (Store::start().await, Registry::start().await);
+    let engine = store.engine().await;
+    let scope = engine.scope_of(&tenant()).unwrap();
+    let of = |architecture: &str, packing: Packing| {
+        let layer = tar(&[("of", format!("{architecture} {packing:?}").as_bytes())]);
+        image(&format!("linux/{architecture}"), ImageConfig::default(), &[(layer, packing)])
+    };
+    for (form, packing) in [("plain", Packing::Plain), ("gzip", Packing::Gzip), ("zstd", Packing::Zstd)] {
+        let (own, other) = (of(&Platform::host().architecture, packing), of("s390x", packing));
+        publish(&registry, form, &own);
+        publish(&registry, &format!("{form}-index"), &index(&[other.clone(), own.clone()]));
+        for repository in [form.to_owned(), format!("{form}-index")] {
+            let name = format!("{}/{repository}:latest", registry.host());
+            engine
+                .image_pull_whole(&scope, &PullRequest { image: name.clone(), ..PullRequest::default() })
+                .await
+                .unwrap();
+            let found = engine.image_for_container(&scope, &name, None).await.unwrap();
+            assert_eq!(found.manifest.digest, own.target.digest, "{repository}");
+            assert!(store.containerd.snapshot_size(&found.chain_id).await.unwrap() > 0, "{repository}");
+        }
+        let is_others = |line: &String| other.blobs.iter().any(|(blob, _)| line.contains(blob.digest.as_str()));
+        assert_eq!(registry.log().into_iter().find(is_others), None, "nothing of the other platform is fetched");
+    }
+    store.stop().await;
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ mod jobs;
 mod layers;
 mod network;
 mod races;
+mod reference_images;
 mod supervisor;
 mod supervisor_forgejo;
 mod supervisor_github;

@@ -237,6 +237,7 @@ async fn what_depends_on_the_repository_is_registered_there() {
 async fn a_runner_takes_whatever_job_its_labels_cover() {
     let Some(lab) = Lab::start("labels = ['self-hosted', 'Linux', 'big']").await else { return };
     let windows = lab.github.push("other", vec![NewJob::of("other", &["true"]).labels(&["self-hosted", "windows"])]);
+    let macos = lab.github.push("other", vec![NewJob::of("vm", &["true"]).labels(&["self-hosted", "macos"])]);
     let hosted = lab.github.push("other", vec![NewJob::of("hosted", &["true"]).labels(&["ubuntu-latest"])]);
     let jobs = vec![
         NewJob::of("big", &["true"]).labels(&["self-hosted", "BIG"]),
@@ -248,7 +249,7 @@ async fn a_runner_takes_whatever_job_its_labels_cover() {
     let log = lab.daemon.log();
     assert!(log.contains("no runner here has the label windows"), "{log}");
     assert!(!log.contains("ubuntu-latest"), "what is meant for GitHub's own machines is not our concern");
-    for id in windows.into_iter().chain(hosted) {
+    for id in windows.into_iter().chain(macos).chain(hosted) {
         assert_eq!(lab.github.job(id)["status"], "queued");
     }
 }

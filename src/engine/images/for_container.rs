@@ -12,7 +12,7 @@ impl Engine {
     /// Finds an image by name or id, for `platform` or this machine's, and sees to it that it is unpacked.
     ///
     /// Errors: 404 `No such image: x:latest`, which makes clients pull; 404 as well where the image is there but not for
-    /// this platform.
+    /// this platform; 400 for one of Windows.
     pub async fn image_for_container(
         &self,
         scope: &Scope,
@@ -24,6 +24,10 @@ impl Engine {
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
         let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(reference, &wanted()));
         let (variant, content) = chosen?;
+        let system = variant.platform.normalized().os;
+        if system == "windows" {
+            return Err(Error::foreign_system(&system));
+        }
         let chain_id = content.top_chain();
         let manifest = &variant.descriptor.digest;
         // That the layers of its configuration are unpacked says nothing of who has them.
