@@ -63,9 +63,12 @@ pub struct BuildOptions {
 /// How a build ends that its client has cancelled, in dockerd's words.
 const CANCELLED: &str = "context canceled";
 
+/// Whose build it is, and what its client calls it.
+type Name = (TenantId, String);
+
 /// Builds that can be cancelled.
 #[derive(Default)]
-pub(super) struct Named(Mutex<HashMap<(TenantId, String), Vec<Arc<CancellationToken>>>>);
+pub(super) struct Named(Mutex<HashMap<Name, Vec<Arc<CancellationToken>>>>);
 
 impl Named {
     fn add(&self, tenant: &TenantId, name: &str) -> HasName<'_> {
@@ -86,7 +89,7 @@ impl Named {
 /// A build that can be cancelled by its name.
 struct HasName<'n> {
     of: &'n Named,
-    key: (TenantId, String),
+    key: Name,
     cancelled: Arc<CancellationToken>,
 }
 

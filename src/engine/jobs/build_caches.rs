@@ -175,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = BuildCacheStore::open(folder.path()).unwrap();
         let choose = |key: &str, in_use: &[&TenantId]| {
-            store.choose(key, &in_use.iter().map(|id| TenantId::clone(id)).collect()).unwrap()
+            store.choose(key, &in_use.iter().copied().cloned().collect()).unwrap()
         };
         let first = choose("a", &[]);
         let second = choose("a", &[&first]);
