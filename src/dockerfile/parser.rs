@@ -320,12 +320,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reference_image_of_windows_is_read() {
-        let parsed = parse(include_str!("../../images/windows/Dockerfile")).unwrap();
+    fn the_reference_images_are_read() {
+        let keywords =
+            |text: &str| parse(text).unwrap().nodes.into_iter().map(|node| node.keyword).collect::<Vec<_>>().join(" ");
+        let windows = include_str!("../../images/windows/Dockerfile");
+        assert_eq!(keywords(windows), "ARG FROM SHELL COPY COPY COPY ENV RUN");
+        let parsed = parse(windows).unwrap();
         assert_eq!(parsed.escape, '`');
-        let keywords: Vec<_> = parsed.nodes.iter().map(|node| node.keyword.as_str()).collect();
-        assert_eq!(keywords, ["ARG", "FROM", "SHELL", "COPY", "ENV", "RUN"]);
-        assert!(parsed.nodes[5].rest.ends_with("};     rustc --version"), "{}", parsed.nodes[5].rest);
+        assert!(parsed.nodes[7].rest.ends_with("};     rustc --version"), "{}", parsed.nodes[7].rest);
+        assert_eq!(keywords(include_str!("../../images/macos/Dockerfile")), "FROM COPY COPY COPY");
+        let linux = "ARG FROM ARG USER RUN COPY COPY COPY RUN USER";
+        assert_eq!(keywords(include_str!("../../images/linux/Dockerfile")), linux);
     }
 
     fn lines(text: &str) -> Vec<(String, String)> {

@@ -43,7 +43,7 @@ pub async fn build(daemon: &Daemon, query: &str, context: Bytes) -> Result<Strin
     Ok(text)
 }
 
-async fn built(daemon: &Daemon, query: &str, files: &[(&str, u32, &str)]) -> String {
+pub async fn built(daemon: &Daemon, query: &str, files: &[(&str, u32, &str)]) -> String {
     build(daemon, query, context(files)).await.unwrap()
 }
 

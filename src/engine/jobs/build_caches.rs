@@ -174,9 +174,8 @@ mod tests {
     fn the_warmest_free_one_of_a_key_is_lent_and_to_one_job_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let store = BuildCacheStore::open(folder.path()).unwrap();
-        let choose = |key: &str, in_use: &[&TenantId]| {
-            store.choose(key, &in_use.iter().copied().cloned().collect()).unwrap()
-        };
+        let choose =
+            |key: &str, in_use: &[&TenantId]| store.choose(key, &in_use.iter().copied().cloned().collect()).unwrap();
         let first = choose("a", &[]);
         let second = choose("a", &[&first]);
         assert_ne!(first, second, "it is lent");
