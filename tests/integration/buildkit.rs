@@ -6,6 +6,7 @@ mod container_driver;
 mod deaths;
 mod jobs;
 mod kept;
+mod platforms;
 mod steps;
 mod walls;
 mod wire;

@@ -22,7 +22,7 @@ use crate::support::{part, registry::Registry};
 const FLAGS: &str = "--allow-insecure-entitlement security.insecure --allow-insecure-entitlement network.host";
 
 /// Offers what `moby/buildkit` is as far as buildx uses it: the real `buildctl` and a shell. Its name.
-fn offer_image(registry: &Registry) -> String {
+pub fn offer_image(registry: &Registry) -> String {
     let client = part("RINGER_TEST_BUILDKITD").expect("Builder has looked").join("buildctl");
     let client = fs::read(&client).unwrap_or_else(|error| panic!("{}: {error}", client.display()));
     let tar = samples::tar(&[("bin/buildctl", &client)]);

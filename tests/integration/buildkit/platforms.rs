@@ -1,0 +1,51 @@
+//! Images for several platforms, of which none is emulated.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{Builder, container_driver::offer_image, deaths::buildkitd, jobs::OfJob, until, walls::registry_of};
+use crate::support::images::DebianRegistry;
+
+/// As publishing workflows do: with the job's own builder, and with one that buildx makes itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_platforms_are_pushed_as_one_index() {
+    let Some(builder) = Builder::start().await else { return };
+    let job = OfJob::new(&builder, &[]).await;
+    let images = registry_of(&job);
+    let base = offer_image(&images);
+    let dockerfile = format!(
+        "FROM --platform=$BUILDPLATFORM {base} AS make\nARG TARGETARCH\nRUN echo for $TARGETARCH > /made\n\
+         FROM scratch\nCOPY --from=make /made /made\n"
+    );
+    let image = format!("image={base}");
+    let create = ["buildx", "create", "--name", "b", "--driver", "docker-container", "--driver-opt", &image];
+    job.must(&[&create[..], &["--driver-opt", "network=host", "--bootstrap"]].concat());
+    job.must(&["buildx", "ls"]);
+    let folder = builder.daemon.folder().join("registry");
+    fs::create_dir(&folder).unwrap();
+    job.must_build(&["-q"], &dockerfile);
+    let _registry = DebianRegistry::start(&folder, u32::try_from(buildkitd(&builder)[0]).unwrap());
+    for (driver, name) in [("default", "127.0.0.1:5000/built/own:1"), ("b", "127.0.0.1:5000/built/container:1")] {
+        let platforms = "--platform=linux/amd64,linux/arm64";
+        let flags = ["--builder", driver, platforms, "--provenance=false", "--push", "-t", name];
+        let context = builder.context(&dockerfile, &[]);
+        let arguments = [&["buildx", "build"], &flags[..], &[context.to_str().unwrap()]].concat();
+        let mut said = String::new();
+        until(&format!("{driver} has pushed"), async || {
+            let build = job.docker(&arguments);
+            said.push_str(&build.text);
+            build.succeeded
+        })
+        .await;
+        let told: Value = job.job.client.get(&format!("/distribution/{name}/json")).await.json();
+        let mut found: Vec<_> = told["Platforms"].as_array().unwrap_or_else(|| panic!("{told}\n{said}")).clone();
+        found.sort_by_key(|platform| platform["architecture"].to_string());
+        let found: Vec<_> = found.iter().map(|platform| platform["architecture"].as_str().unwrap()).collect();
+        assert_eq!(found, ["amd64", "arm64"], "{told}");
+        job.docker(&["rmi", name]);
+        job.must(&["pull", "-q", name]);
+        let own = job.must(&["image", "inspect", "--format={{.Architecture}}", name]);
+        assert_eq!(own.trim(), "amd64", "the machine's");
+    }
+}
