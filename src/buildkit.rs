@@ -181,15 +181,12 @@ impl Builders for BuildKit {
         Remains::of(&self.options, &self.runtime, tenant, tenant).remove().await
     }
 
-    async fn give_back(&self, tenant: &TenantId, cache: &TenantId) -> Result<Option<u64>> {
+    async fn give_back(&self, tenant: &TenantId, cache: &TenantId) -> Result<u64> {
         let slot = lock(&self.slots).of.remove(tenant);
-        let mut bytes = None;
         if let Some(slot) = slot {
             slot.stop().await;
-            bytes = slot.bytes().await;
         }
-        Remains::of(&self.options, &self.runtime, tenant, cache).give_back().await?;
-        Ok(bytes)
+        Remains::of(&self.options, &self.runtime, tenant, cache).give_back().await
     }
 
     fn is_here(&self) -> bool {

@@ -114,8 +114,8 @@ pub trait Builders: Send + Sync + 'static {
     async fn remove(&self, tenant: &TenantId) -> Result<()>;
 
     /// Ends a tenant's for good, but for the cache that it was lent, which stays for others without a trace of whose builds those were.
-    /// Answers how many bytes that takes, if it is known.
-    async fn give_back(&self, tenant: &TenantId, cache: &TenantId) -> Result<Option<u64>>;
+    /// Answers how many bytes that takes.
+    async fn give_back(&self, tenant: &TenantId, cache: &TenantId) -> Result<u64>;
 
     /// Whether they can be started at all.
     fn is_here(&self) -> bool;
@@ -209,8 +209,8 @@ impl Builders for NoBuilders {
         Ok(())
     }
 
-    async fn give_back(&self, _: &TenantId, _: &TenantId) -> Result<Option<u64>> {
-        Ok(None)
+    async fn give_back(&self, _: &TenantId, _: &TenantId) -> Result<u64> {
+        Ok(0)
     }
 
     fn is_here(&self) -> bool {

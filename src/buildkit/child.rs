@@ -49,7 +49,7 @@ pub(super) struct Child {
 impl Child {
     /// Starts it.
     pub(super) async fn spawn(start: Start) -> Result<Self> {
-        let (told, pid) = oneshot::channel();
+        let (told, held) = oneshot::channel();
         let ended = CancellationToken::new();
         let ends = ended.clone().drop_guard();
         let thread = thread::Builder::new().name("buildkitd".to_owned());
@@ -59,8 +59,7 @@ impl Child {
                 run(start, told)
             })
             .context("starting a thread")?;
-        let pid = pid.await.map_err(|_| Error::system("buildkitd ended while it was started"))??;
-        let held = Watched::of_pid(pid).context("watching buildkitd")?;
+        let held = held.await.map_err(|_| Error::system("buildkitd ended while it was started"))??;
         Ok(Self { held, ended })
     }
 
@@ -88,8 +87,8 @@ impl Child {
     }
 }
 
-/// Starts it, says its number, and waits for its end: all on one thread, whose end would be its end.
-fn run(start: Start, told: oneshot::Sender<Result<i32>>) {
+/// Starts it, hands on what it is watched by, and waits for its end: all on one thread, whose end would be its end.
+fn run(start: Start, told: oneshot::Sender<Result<Watched>>) {
     let program = start.program.clone();
     let mut child = match command(start).and_then(|mut command| command.spawn()) {
         Ok(child) => child,
@@ -98,8 +97,9 @@ fn run(start: Start, told: oneshot::Sender<Result<i32>>) {
             return drop(told.send(Err(error)));
         }
     };
+    // Before anybody waits for it: until then its number is no other process's, also if it has ended.
     let pid = i32::try_from(child.id()).map_err(|_| Error::system("a process without a number"));
-    let _nobody_waits_any_more = told.send(pid);
+    let _nobody_waits_any_more = told.send(pid.and_then(|pid| Watched::of_pid(pid).context("watching buildkitd")));
     match child.wait() {
         Ok(status) => info!("buildkitd ended: {status}"),
         Err(error) => warn!("waiting for buildkitd: {error}"),

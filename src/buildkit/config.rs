@@ -33,10 +33,15 @@ struct Config {
     registry: Map<String, Value>,
 }
 
+/// How many bytes a cache may take.
+pub(super) fn most(options: &Options, remains: &Remains) -> u64 {
+    if remains.is_lent() { (MOST * MB).min(options.most_kept).max(MB) } else { MOST * MB }
+}
+
 /// The whole file.
 pub(super) fn text(options: &Options, remains: &Remains, namespace: &str) -> String {
     let folders = &remains.folders;
-    let most = if remains.is_lent() { MOST.min(options.most_kept / MB).max(1) } else { MOST };
+    let most = most(options, remains) / MB;
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let config = Config {
         root: path(&folders.root),

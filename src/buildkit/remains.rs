@@ -25,6 +25,9 @@ use crate::{
 /// The database of a buildkitd's history, below its root.
 const HISTORY: &str = "history.db";
 
+/// Ours beside BuildKit's: the size of a cache that outlives its tenant.
+const SIZE: &str = "ringer-size";
+
 /// Where its files are.
 #[derive(Clone, Debug)]
 pub(super) struct Folders {
@@ -144,15 +147,34 @@ impl Remains {
         Ok(left)
     }
 
+    /// Notes how many bytes the cache takes; nobody knows while a builder works on it.
+    pub(super) fn note_size(&self, bytes: Option<u64>) -> Result<()> {
+        let path = self.folders.root.join(SIZE);
+        let noted = match bytes {
+            Some(bytes) => fs::write(path, bytes.to_string()),
+            None => fs::remove_file(path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
+        };
+        noted.context("noting the size of a build cache")
+    }
+
+    /// How many bytes the cache takes: as many as it may at most, if its last builder could not say.
+    fn size(&self) -> u64 {
+        let noted = fs::read_to_string(self.folders.root.join(SIZE)).ok();
+        noted.and_then(|noted| noted.parse().ok()).unwrap_or_else(|| config::most(&self.options, self))
+    }
+
     /// Whether the cache is another one than the tenant's own.
     pub(super) fn is_lent(&self) -> bool {
         self.cache != self.tenant
     }
 
-    /// Takes away what tells of builds: their history, with logs and names. The cache stays. Nothing of it runs.
-    pub(super) async fn give_back(&self) -> Result<()> {
+    /// Takes away what tells of builds: their history, with logs and names. The cache stays, and takes so many bytes. Nothing of it runs.
+    pub(super) async fn give_back(&self) -> Result<u64> {
         if !self.folders.exist() {
-            return Ok(());
+            return Ok(0);
         }
         self.tidy().await?.remove_history().await?;
         for path in [self.folders.root.join(HISTORY), self.folders.log()] {
@@ -164,7 +186,7 @@ impl Remains {
             }
         }
         let _not_there = fs::remove_dir_all(&self.folders.run);
-        Ok(())
+        Ok(self.size())
     }
 
     /// Takes everything away. Nothing of it runs.

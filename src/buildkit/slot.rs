@@ -59,8 +59,6 @@ pub(super) struct Slot {
     pub(super) known: Arc<Known>,
     running: Mutex<Option<Running>>,
     users: AtomicUsize,
-    /// Bytes that its cache took when it was last stopped.
-    bytes: Mutex<Option<u64>>,
     /// Nobody starts it any more.
     is_over: AtomicBool,
 }
@@ -106,7 +104,6 @@ impl Slot {
             known,
             running: Mutex::default(),
             users: AtomicUsize::new(0),
-            bytes: Mutex::default(),
             is_over: AtomicBool::new(false),
         }
     }
@@ -147,6 +144,7 @@ impl Slot {
         // First: a tenant that ends has none, and what is made after that would stay.
         let host = self.facade.tenant.host().await?;
         self.make_folders()?;
+        self.remains.note_size(None)?;
         let left = self.tidy().await?;
         left.make_namespaces().await?;
         let open = |path: &PathBuf| File::open(path).context(format!("opening {}", path.display()));
@@ -227,11 +225,6 @@ impl Slot {
         let _not_there = fs::remove_dir_all(&self.remains.folders.run);
     }
 
-    /// Bytes that its cache took when it was last stopped.
-    pub(super) async fn bytes(&self) -> Option<u64> {
-        *self.bytes.lock().await
-    }
-
     /// Asks how much it has, if that outlives its tenant. It runs; if it does not answer, that is not known.
     async fn measure(&self) {
         if !self.remains.is_lent() {
@@ -242,7 +235,12 @@ impl Slot {
             usage::usage(&upstream).await
         };
         match tokio::time::timeout(MEASURE_LIMIT, measured).await {
-            Ok(Ok(records)) => *self.bytes.lock().await = Some(records.iter().map(|record| record.size).sum()),
+            Ok(Ok(records)) => {
+                let bytes = records.iter().map(|record| record.size).sum();
+                if let Err(error) = self.remains.note_size(Some(bytes)) {
+                    warn!("{}", error.chain());
+                }
+            }
             Ok(Err(error)) => warn!("measuring a build cache: {}", error.chain()),
             Err(_) => warn!("a builder does not say how much it keeps"),
         }

@@ -86,6 +86,7 @@ impl Engine {
         job::check_name(&name)?;
         let policy = self.find_policy(request.policy.as_ref())?;
         let policy = policy::with_binds(policy, self.check_binds(request.binds)?);
+        let (owner, expires) = (owner.transpose()?, request.ttl.map(job::expiry).transpose()?);
         let changing = self.build_caches.changing.lock().await;
         let build_cache = self.choose_build_cache(request.cache_key.as_deref(), &request.cache_volumes)?;
         let record = JobRecord {
@@ -93,8 +94,8 @@ impl Engine {
             name,
             created: Timestamp::now(),
             uid: request.uid,
-            owner: owner.transpose()?,
-            expires: request.ttl.map(job::expiry).transpose()?,
+            owner,
+            expires,
             limits: request.limits,
             openings: request.openings,
             surroundings: request.surroundings,

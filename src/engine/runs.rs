@@ -1,8 +1,7 @@
 //! Runs: what a container has from its start to its end, in the order of its life.
 //!
 //! `start` sets it up (`prepare`, `mounts`, `shm`), `streams` carries its output and input, `health` looks after it, `end` records
-//! its exit and takes everything back, `restart` begins the next. `restore` takes up what the last daemon left: today it ends it. A daemon
-//! that leaves containers running will take `streams` up there instead (`backend::runtime` can open them again).
+//! its exit and takes everything back, `restart` begins the next. `restore` takes up what the last daemon left, and ends what ran.
 
 mod end;
 pub(crate) mod failure;

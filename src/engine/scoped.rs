@@ -49,12 +49,6 @@ impl<T: Default> Scoped<T> {
     }
 }
 
-impl<T> FromIterator<(TenantId, T)> for Scoped<T> {
-    fn from_iter<I: IntoIterator<Item = (TenantId, T)>>(tenants: I) -> Self {
-        Self(Mutex::new(tenants.into_iter().collect()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,9 @@ use crate::{
     work,
 };
 
+/// How long the names of an archive's folders may be together, in bytes: they are kept until its end. A million of usual ones.
+const MOST_FOLDERS: usize = 128 << 20;
+
 /// How an archive is unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExtractOptions {
@@ -89,6 +92,8 @@ pub(super) struct Extraction<'a> {
     options: ExtractOptions,
     /// Set at the end, since what is put into a folder changes its time.
     folder_times: Vec<(Vec<u8>, Timespec)>,
+    /// How long their names are together.
+    folder_bytes: usize,
 }
 
 /// What an entry's header says, PAX records laid over it.
@@ -105,7 +110,7 @@ impl<'a> Extraction<'a> {
     /// One that begins at the root.
     pub(super) fn new(view: &'a RootView, way: Descent<()>) -> Self {
         let options = ExtractOptions::default();
-        Self { view, way, is_stale: false, path: "/", options, folder_times: Vec::new() }
+        Self { view, way, is_stale: false, path: "/", options, folder_times: Vec::new(), folder_bytes: 0 }
     }
 }
 
@@ -144,7 +149,7 @@ impl Extraction<'_> {
         self.go_to(above, Missing::IsMade).map_err(failed)?;
         let is_there = self.make_room(&last, meta.kind, &parts.join(&b'/'), failed)?;
         if meta.kind == EntryType::Directory {
-            self.folder_times.push((parts.join(&b'/'), meta.mtime));
+            self.remember_time(parts.join(&b'/'), meta.mtime)?;
         }
         let parent = self.way.here();
         let made = match meta.kind {
@@ -164,6 +169,18 @@ impl Extraction<'_> {
         made.and_then(|made| describe(made.as_fd(), meta)).map_err(failed)
     }
 
+    fn remember_time(&mut self, folder: Vec<u8>, mtime: Timespec) -> Result<()> {
+        if self.folder_times.last().is_some_and(|(last, _)| *last == folder) {
+            self.folder_times.pop();
+        }
+        self.folder_bytes += folder.len();
+        if self.folder_bytes > MOST_FOLDERS {
+            return Err(Error::system("the names of the archive's folders are too long together"));
+        }
+        self.folder_times.push((folder, mtime));
+        Ok(())
+    }
+
     /// Goes to a folder, links on the way followed inside the container.
     pub(super) fn go_to(&mut self, parts: &[&[u8]], missing: Missing) -> io::Result<()> {
         let shared = if std::mem::take(&mut self.is_stale) { 0 } else { self.way.shared(parts.iter().copied()) };
@@ -173,7 +190,7 @@ impl Extraction<'_> {
             let folder = match beneath(self.way.here(), &name, FOLDER) {
                 Ok(folder) => folder,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => match missing {
-                    Missing::IsMade => make_dir(self.way.here(), &name, Owner::default())?,
+                    Missing::IsMade => make_dir(self.way.here(), &name, self.options.owner.unwrap_or_default())?,
                     Missing::IsError => return Err(error),
                 },
                 Err(_) => self.behind_link(part, missing)?,
@@ -187,7 +204,7 @@ impl Extraction<'_> {
         let part = std::str::from_utf8(part).map_err(|_| Errno::ILSEQ)?;
         let whole = format!("{}/{part}", self.view.container_path(self.way.here())?);
         match missing {
-            Missing::IsMade => self.view.ensure_dir(&whole, Owner::default()),
+            Missing::IsMade => self.view.ensure_dir(&whole, self.options.owner.unwrap_or_default()),
             Missing::IsError => self.view.resolve(&whole),
         }
     }
@@ -320,6 +337,10 @@ impl Meta {
             )));
         }
         self.mode &= 0o777;
+        if self.kind == EntryType::Directory {
+            // Who unpacks puts more into it, and takes it away again.
+            self.mode |= 0o700;
+        }
         self.xattrs.clear();
         Ok(())
     }

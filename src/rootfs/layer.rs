@@ -76,7 +76,7 @@ impl RootView {
         for entry in Tar::new(&mut body).entries().map_err(|error| bad_archive(&error))? {
             work::check().context("unpacking")?;
             let entry = entry.map_err(|error| bad_archive(&error))?;
-            left = left.checked_sub(entry.size().saturating_add(FILE)).ok_or_else(too_large)?;
+            left = left.checked_sub(cost(&entry)).ok_or_else(too_large)?;
             extraction.take_away(&entry.path_bytes())?;
         }
         // After the end there is padding at most.
@@ -125,6 +125,13 @@ impl Extraction<'_> {
 /// Whether an entry is no file, but says what is gone.
 pub fn is_mark(name: &[u8]) -> bool {
     Path::new(std::ffi::OsStr::from_bytes(name)).file_name().is_some_and(|name| name.as_bytes().starts_with(MARK))
+}
+
+/// With the folders that its name and that of its target may make.
+fn cost<R: Read>(entry: &tar::Entry<'_, R>) -> u64 {
+    let parts = |name: &[u8]| name.split(|byte| *byte == b'/').count();
+    let made = parts(&entry.path_bytes()) + entry.link_name_bytes().map_or(0, |target| parts(&target));
+    entry.size().saturating_add((made as u64).saturating_mul(FILE))
 }
 
 fn too_large() -> Error {

@@ -54,7 +54,7 @@ async fn the_linux_image_restores_what_it_holds_and_never_fails_a_job() {
     let missing = "cp /opt/ci/restore /tmp; /tmp/restore /tmp 2>&1; /opt/ci/restore /none 2>&1";
     let said = run("missing", missing, json!({})).await;
     assert_eq!(said, "restore: there is no /tmp/workspace\nrestore: /none cannot be written\n");
-    let read_only = run("read-only", "/opt/ci/restore /w 2>&1; ls /w", json!({"Binds": ["w:/w:ro"]})).await;
+    let read_only = run("read-only", "/opt/ci/restore /w 2>&1; ls /w", json!({"Binds": ["ws:/w:ro"]})).await;
     assert_eq!(read_only, "restore: /w cannot be written\n");
 }
 

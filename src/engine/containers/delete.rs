@@ -38,12 +38,14 @@ impl Engine {
         self.remove_at_end(container).await;
     }
 
-    /// The same while a restart is under way: the start that was to follow failed.
+    /// The same, whether or not somebody holds it back: after a start that failed.
     pub(crate) async fn remove_at_end(&self, container: &Arc<Container>) {
         match self.remove(container, DeleteOptions { force: true, volumes: true }).await {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Conflict || error.kind() == ErrorKind::NotFound => {}
-            Err(error) => warn!(container.id = %container.id(), "removing container {}: {error}", container.id()),
+            Err(error) => {
+                warn!(container.id = %container.id(), "removing container {}: {}", container.id(), error.chain());
+            }
         }
     }
 

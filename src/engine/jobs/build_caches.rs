@@ -86,10 +86,10 @@ impl BuildCacheStore {
     }
 
     /// Notes that a job has given one back.
-    fn is_back(&self, id: &TenantId, bytes: Option<u64>) -> Result<()> {
+    fn is_back(&self, id: &TenantId, bytes: u64) -> Result<()> {
         let record = self.known().get(id).cloned();
         record.map_or(Ok(()), |record| {
-            self.store(BuildCacheRecord { used: Timestamp::now(), bytes: bytes.unwrap_or(record.bytes), ..record })
+            self.store(BuildCacheRecord { used: Timestamp::now(), bytes, ..record })
         })
     }
 
@@ -180,8 +180,8 @@ mod tests {
         let second = choose("a", &[&first]);
         assert_ne!(first, second, "it is lent");
         assert_ne!(choose("b", &[]), first, "another key's");
-        store.is_back(&second, Some(7)).unwrap();
-        store.is_back(&first, None).unwrap();
+        store.is_back(&second, 7).unwrap();
+        store.is_back(&first, 0).unwrap();
         assert_eq!(choose("a", &[]), first, "the last used");
         assert_eq!(choose("a", &[&first]), second);
         // A later life knows them; one that is being removed nobody gets.
