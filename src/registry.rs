@@ -13,6 +13,8 @@ mod download;
 mod endpoint;
 mod failure;
 mod fetch;
+#[cfg(test)]
+mod fuzz;
 mod insecure;
 mod inspect;
 mod login;

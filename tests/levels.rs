@@ -1,4 +1,5 @@
-//! Keeps the house in order: imports point down, and a few crates stay in their rooms. See `docs/architecture.md`.
+//! Keeps the house in order: imports point down, a few crates stay in their rooms, and the tests that documents name are there. See
+//! `docs/architecture.md`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,7 +50,11 @@ struct Source {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources_below("src")
+}
+
+fn sources_below(folder: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut folders = vec![root.clone()];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -132,6 +137,26 @@ fn imports_point_down() {
         }
     }
     assert!(wrong.is_empty(), "imports that do not point down:\n{}", wrong.join("\n"));
+}
+
+/// `docs/security.md` names a test, or a module of tests, for each promise and each attack.
+#[test]
+fn promises_name_tests_that_are_there() {
+    let text = include_str!("../docs/security.md");
+    let all: Vec<Source> = ["src", "tests"].into_iter().flat_map(sources_below).collect();
+    let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    assert!(named.len() > 40, "{}", named.len());
+    for name in named {
+        let name = name.trim_end_matches("::");
+        let (room, last) =
+            name.rsplit_once("::").map_or(("", name), |(way, last)| (way.split("::").next().unwrap_or_default(), last));
+        let there = all.iter().any(|source| {
+            let (test, module) = (format!("fn {last}("), format!("mod {last};"));
+            source.path.to_string_lossy().contains(room)
+                && (source.text.contains(&test) || source.text.contains(&module))
+        });
+        assert!(there, "docs/security.md names {name}, which is not there");
+    }
 }
 
 /// The room of the engine that a file belongs to.

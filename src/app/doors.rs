@@ -14,7 +14,7 @@ use ringer::{
         server::{Access, Listener, Listening, Server},
     },
     engine::jobs::{Door, Doors},
-    model::{Error, Result, job::JobRecord},
+    model::{Error, Result, job::JobRecord, limits},
 };
 
 /// Makes them on the daemon's server.
@@ -41,7 +41,7 @@ impl Doors for JobDoors {
         let api = api::for_tenant(&self.router, job.id.clone());
         let api = self.audit.of(api, Some(job.id.clone()));
         let api = self.measures.of(api, measure::Door::Job, Some(job.id.clone()));
-        Ok(Box::new(JobDoor(server.listen(listener, api))))
+        Ok(Box::new(JobDoor(server.listen_for_few(listener, api, limits::JOB_CONNECTIONS))))
     }
 }
 

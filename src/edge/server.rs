@@ -22,7 +22,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_util::{
     either::Either,
@@ -39,7 +39,7 @@ pub use self::{
 use self::{
     browser::AllowedHosts,
     hangup::{Fate, Hangups, Socket, Watched},
-    refuse::Refusals,
+    refuse::{Refusals, Scarce},
 };
 use super::{
     error,
@@ -48,7 +48,7 @@ use super::{
 };
 use crate::{
     descriptors,
-    model::{Result, caller::Caller, error::Context},
+    model::{Result, caller::Caller, error::Context, limits},
 };
 
 /// A client must send the head of its request within this.
@@ -98,15 +98,27 @@ impl Server {
 
     /// Starts accepting; `api` answers what comes through this listener.
     pub fn listen(&self, listener: Listener, api: Arc<dyn Api>) -> Listening {
-        self.listen_as(listener, api, self.allowed_hosts.clone())
+        self.listen_as(listener, api, self.allowed_hosts.clone(), Semaphore::MAX_PERMITS)
+    }
+
+    /// The same with so many connections at once; who comes beyond that is refused, and others' listeners notice nothing.
+    pub fn listen_for_few(&self, listener: Listener, api: Arc<dyn Api>, connections: usize) -> Listening {
+        self.listen_as(listener, api, self.allowed_hosts.clone(), connections)
     }
 
     /// The same for one that pages in browsers reach by these names, and by no others than everywhere, and people by links.
     pub fn listen_for_pages(&self, listener: Listener, api: Arc<dyn Api>, names: &[String]) -> Listening {
-        self.listen_as(listener, api, Arc::new(AllowedHosts::new(names).taking_visitors()))
+        let hosts = Arc::new(AllowedHosts::new(names).taking_visitors());
+        self.listen_as(listener, api, hosts, Semaphore::MAX_PERMITS)
     }
 
-    fn listen_as(&self, listener: Listener, api: Arc<dyn Api>, allowed_hosts: Arc<AllowedHosts>) -> Listening {
+    fn listen_as(
+        &self,
+        listener: Listener,
+        api: Arc<dyn Api>,
+        allowed_hosts: Arc<AllowedHosts>,
+        connections: usize,
+    ) -> Listening {
         // Of nobody's request: it goes on when that has been answered.
         let span = tracing::info_span!(parent: None, "listener", address = %listener.address());
         let stop = self.accepting.child_token();
@@ -120,6 +132,7 @@ impl Server {
             connections: self.connections.clone(),
             served: served.clone(),
             refusals: self.refusals.clone(),
+            places: Arc::new(Semaphore::new(connections)),
         };
         let cut = worker.cut.clone();
         self.listeners.spawn(served.track_future(worker.accept(listener).instrument(span)));
@@ -174,6 +187,8 @@ struct Worker {
     /// Those of this listener.
     served: TaskTracker,
     refusals: Refusals,
+    /// Of this listener's connections, also of those that were taken over.
+    places: Arc<Semaphore>,
 }
 
 impl Worker {
@@ -186,13 +201,16 @@ impl Worker {
             match accepted {
                 Ok(socket) if is_among_the_last(&socket) => {
                     tracing::warn!("hardly any descriptors left: a connection is refused");
-                    self.refusals.refuse(socket, listener.tls().is_some());
+                    self.refusals.refuse(socket, listener.tls().is_some(), Scarce::Descriptors);
                 }
-                Ok(socket) => {
-                    let tls = listener.tls().cloned();
-                    let welcome = self.clone().welcome(socket, tls).in_current_span();
-                    self.connections.spawn(self.served.track_future(welcome));
-                }
+                Ok(socket) => match self.places.clone().try_acquire_owned() {
+                    Ok(place) => {
+                        let tls = listener.tls().cloned();
+                        let welcome = self.clone().welcome(socket, tls, place).in_current_span();
+                        self.connections.spawn(self.served.track_future(welcome));
+                    }
+                    Err(_) => self.refusals.refuse(socket, listener.tls().is_some(), Scarce::Places),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -201,7 +219,7 @@ impl Worker {
         }
     }
 
-    async fn welcome(self, socket: Socket, tls: Option<Tls>) {
+    async fn welcome(self, socket: Socket, tls: Option<Tls>, place: OwnedSemaphorePermit) {
         let caller = match peer::caller(&socket) {
             Ok(caller) => caller,
             // The client is gone already.
@@ -209,7 +227,7 @@ impl Worker {
         };
         let fate = Fate::default();
         let stream = match self.hangups.watch(socket, &fate) {
-            Ok(stream) => stream,
+            Ok(stream) => stream.holding(place),
             Err(error) => return tracing::warn!(%error, "watching a connection: {error}"),
         };
         let (cut, gone) = (self.cut.clone(), fate.clone());
@@ -267,6 +285,7 @@ impl Worker {
         let mut connection = http1::Builder::new()
             .half_close(true)
             .title_case_headers(true)
+            .max_buf_size(limits::HEAD)
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
@@ -343,3 +362,6 @@ fn is_among_the_last(socket: &Socket) -> bool {
         Either::Right(tcp) => descriptors::are_scarce(tcp),
     }
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -15,6 +15,7 @@ use crate::{
         container::ContainerRecord,
         event::{Event, EventType},
         id::TenantId,
+        limits,
         time::Timestamp,
     },
 };
@@ -46,7 +47,7 @@ impl EventBus {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes what just happened to `actor`.
+    /// Publishes what just happened to `actor`. It is kept for a while and for each who is slow to listen, so what is too long is cut.
     pub fn publish(
         &self,
         tenant: &TenantId,
@@ -55,7 +56,9 @@ impl EventBus {
         actor: impl Into<String>,
         attributes: IndexMap<String, String>,
     ) {
-        let event = Event { kind, action: action.into(), actor: actor.into(), attributes, time: Timestamp::now() };
+        let action = limits::shown(&action.into(), limits::EVENT).into_owned();
+        let attributes = last_that_fit(attributes);
+        let event = Event { kind, action, actor: actor.into(), attributes, time: Timestamp::now() };
         self.tenants.add(tenant, |OfTenant { history, sender }| {
             if history.len() == HISTORY {
                 history.pop_front();
@@ -108,6 +111,18 @@ impl EventBus {
     }
 }
 
+/// As many of the last attributes as an event may have: labels stand before what every event has.
+fn last_that_fit(mut attributes: IndexMap<String, String>) -> IndexMap<String, String> {
+    let mut room = limits::EVENT;
+    let fits = |(key, value): &(&String, &String)| {
+        let left = room.checked_sub(key.len() + value.len());
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    let fitting = attributes.iter().rev().take_while(fits).count();
+    attributes.split_off(attributes.len() - fitting)
+}
+
 /// What comes. What a listener that is too slow misses is left out, as by dockerd.
 pub(crate) fn received<T: Clone + Send + 'static>(receiver: Receiver<T>) -> impl Stream<Item = T> + Send {
     stream::unfold(receiver, |mut receiver| async move {
@@ -140,6 +155,18 @@ mod tests {
         assert_eq!(bus.listeners(&tenant), 0);
         publish(301);
         assert_eq!(bus.subscribe(&tenant).0.last().unwrap().actor, "301");
+    }
+
+    #[test]
+    fn labels_that_are_too_long_are_left_out() {
+        let bus = EventBus::default();
+        let tenant = TenantId::default_tenant();
+        let labels = [("big", "x".repeat(limits::EVENT)), ("small", "y".to_owned()), ("image", "box".to_owned())];
+        let attributes = labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        bus.publish(&tenant, EventType::Container, "x".repeat(1 << 20), "a", attributes);
+        let (past, _) = bus.subscribe(&tenant);
+        assert_eq!(past[0].attributes.keys().collect::<Vec<_>>(), ["small", "image"]);
+        assert!(past[0].action.len() < 2 * limits::EVENT);
     }
 
     #[test]

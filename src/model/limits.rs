@@ -126,6 +126,18 @@ pub const AUDIT_FILE: u64 = 16 << 20;
 /// Files of it that are kept.
 pub const AUDIT_FILES: u64 = 5;
 
+/// Bytes of a request's line and headers, which are held until they are whole. dockerd takes 1 MiB; a path with its query has 64 KiB at most here.
+pub const HEAD: usize = 128 << 10;
+
+/// Connections of a job at once. Those of a run take up to three for each container.
+pub const JOB_CONNECTIONS: usize = 256;
+
+/// Bytes of an event's attributes; with those of its container an event is kept for each who listens.
+pub const EVENT: usize = 16 << 10;
+
+/// Bytes of the commands and variables of a tenant's execs; those that have ended are forgotten first.
+pub const EXECS: usize = 16 << 20;
+
 /// Bytes of a key of caches.
 pub const CACHE_KEY: usize = 512;
 

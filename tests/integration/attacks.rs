@@ -1,7 +1,11 @@
 //! What somebody with a job's socket tries against the machine. Each row first succeeds in a job under `trusted`, which is dockerd without a
 //! wall, and is refused in one under `ci`, before anything is made.
 
-use std::{fs, path::Path};
+mod floods;
+mod images;
+mod others;
+
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
@@ -129,6 +133,52 @@ async fn the_machines_files_stay_its_own() {
 
 fn name(path: &str) -> String {
     Path::new(path).file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// A block device of the test's own, which goes with its value.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn of(file: &Path) -> Self {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().expect("mount is installed");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self(String::from_utf8(made.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _gone_already = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+/// A disk is read by its device, whatever its files allow.
+#[tokio::test]
+async fn the_machines_disks_stay_closed() {
+    let field = Field::new().await;
+    let image = field.machine.path().join("disk");
+    fs::write(&image, format!("{SECRET:\0<4096}")).unwrap();
+    let disk = LoopDevice::of(&image);
+    let minor = disk.0.trim_start_matches("/dev/loop");
+    let device = json!([{"PathOnHost": disk.0, "PathInContainer": "/dev/k", "CgroupPermissions": "r"}]);
+    let made = format!("mknod /k b 7 {minor} && head -c 64 /k");
+    for row in [
+        attack("devices", json!({"Devices": device}), "head -c 64 /dev/k", SECRET),
+        attack("device-rules", json!({"DeviceCgroupRules": [format!("b 7:{minor} r")]}), &made, SECRET),
+        attack("privileged", json!({"Privileged": true}), &made, SECRET),
+        attack(
+            "binds",
+            json!({"Binds": ["/dev:/d"], "Privileged": false}),
+            &format!("test -b /d/loop{minor} && echo {SECRET}"),
+            SECRET,
+        ),
+    ] {
+        field.check(row).await;
+    }
+    // Without asking for anything: the device can be made, and not opened.
+    let (_, output) = field.walled.client.run("maker", &format!("{made}; echo tried"), json!({})).await;
+    assert!(output.contains("tried") && !output.contains(SECRET), "{output}");
+    field.end().await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod deep;
 mod descriptors;
 mod dockerfiles;
 mod files;
-mod fort;
+pub mod fort;
 mod holds;
 mod registries;
 mod tars;

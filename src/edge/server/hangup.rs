@@ -16,6 +16,7 @@ use rustix::event::{Timespec, epoll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd},
     net::{TcpStream, UnixStream},
+    sync::OwnedSemaphorePermit,
 };
 use tokio_util::{
     either::Either,
@@ -105,7 +106,7 @@ impl Hangups {
             Either::Left(_) => epoll::EventFlags::ONESHOT,
             Either::Right(_) => epoll::EventFlags::RDHUP | epoll::EventFlags::ET,
         };
-        let watched = Watched { socket, key, watch: self.watch.clone() };
+        let watched = Watched { socket, key, watch: self.watch.clone(), _place: None };
         epoll::add(&self.watch.epoll, watched.as_fd(), epoll::EventData::new_u64(key), flags)?;
         Ok(watched)
     }
@@ -146,9 +147,16 @@ pub struct Watched {
     socket: Socket,
     key: u64,
     watch: Arc<Watch>,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Watched {
+    /// Holds a place among the connections of its listener, also when it has been taken over.
+    pub fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
+        self._place = Some(place);
+        self
+    }
+
     /// The tcp socket, if it is one.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match &self.socket {

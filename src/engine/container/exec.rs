@@ -31,6 +31,14 @@ pub struct ExecRequest {
     pub console_size: Option<(u32, u32)>,
 }
 
+impl ExecRequest {
+    /// About the memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let texts = self.command.iter().chain(&self.env).chain([&self.working_dir, &self.user, &self.detach_keys]);
+        size_of::<Exec>() + texts.map(|text| size_of::<String>() + text.len()).sum::<usize>()
+    }
+}
+
 /// Where an exec stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecState {

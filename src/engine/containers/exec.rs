@@ -53,8 +53,8 @@ impl Engine {
             state: watch::Sender::new(ExecState::Created),
         });
         let action = format!("exec_create: {}", command_line(&exec.request.command));
+        self.execs.insert(exec.clone())?;
         self.events.container(&record, action, &[("execID", exec.id.to_string())]);
-        self.execs.insert(exec.clone());
         Ok(exec)
     }
 }

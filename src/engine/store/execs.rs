@@ -14,6 +14,7 @@ use crate::{
     model::{
         Error, Result,
         id::{ContainerId, ExecId, TenantId},
+        limits,
     },
 };
 
@@ -35,9 +36,9 @@ struct Execs {
 }
 
 impl ExecStore {
-    /// Adds one.
-    pub fn insert(&self, exec: Arc<Exec>) {
-        self.0.add(&exec.tenant.clone(), |execs| execs.by_id.insert(exec.id.clone(), exec));
+    /// Adds one, if there is room for it beside those that have not ended.
+    pub fn insert(&self, exec: Arc<Exec>) -> Result<()> {
+        self.0.add(&exec.tenant.clone(), |execs| execs.insert(exec))
     }
 
     /// By its whole id.
@@ -93,6 +94,18 @@ impl ExecStore {
 }
 
 impl Execs {
+    fn insert(&mut self, exec: Arc<Exec>) -> Result<()> {
+        let mut held = exec.request.bytes() + self.by_id.values().map(|exec| exec.request.bytes()).sum::<usize>();
+        while held > limits::EXECS {
+            let Some((id, _)) = self.ended.pop_front() else {
+                return Err(Error::conflict("there are too many execs that have not ended"));
+            };
+            held -= self.by_id.remove(&id).map_or(0, |exec| exec.request.bytes());
+        }
+        self.by_id.insert(exec.id.clone(), exec);
+        Ok(())
+    }
+
     fn forget_old(&mut self, memory: Duration, most: usize) {
         while let Some((id, at)) = self.ended.front()
             && (self.ended.len() > most || at.elapsed() > memory)
@@ -118,8 +131,30 @@ mod tests {
             request: ExecRequest::default(),
             state: watch::Sender::new(ExecState::Created),
         });
-        store.insert(exec.clone());
+        store.insert(exec.clone()).unwrap();
         exec
+    }
+
+    #[test]
+    fn those_that_have_not_ended_have_a_limit_and_others_make_room() {
+        let store = ExecStore::default();
+        let one = |length: usize| {
+            let request = ExecRequest { env: vec!["x".repeat(length)], ..ExecRequest::default() };
+            Arc::new(Exec {
+                id: ExecId::random(),
+                tenant: TenantId::default_tenant(),
+                container: ContainerId::random(),
+                request,
+                state: watch::Sender::new(ExecState::Created),
+            })
+        };
+        let (first, second) = (one(limits::EXECS / 2), one(limits::EXECS / 4));
+        store.insert(first.clone()).unwrap();
+        store.insert(second).unwrap();
+        assert!(store.insert(one(limits::EXECS / 2)).is_err());
+        store.end(&first, 0);
+        store.insert(one(limits::EXECS / 2)).unwrap();
+        assert_eq!(store.count(&TenantId::default_tenant()), 2);
     }
 
     #[test]
