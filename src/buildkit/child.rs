@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal};
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -53,9 +53,12 @@ impl Child {
         let ended = CancellationToken::new();
         let ends = ended.clone().drop_guard();
         let thread = thread::Builder::new().name("buildkitd".to_owned());
+        let runtime = Handle::current();
         thread
             .spawn(move || {
                 let _until_it_has_ended = ends;
+                // The end of the process is an event of the runtime's.
+                let _in_it = runtime.enter();
                 run(start, told)
             })
             .context("starting a thread")?;

@@ -147,9 +147,7 @@ impl Source {
             let mut spool = Spool::new(folder)?;
             self.session.download(layer, &mut spool, &mut |_| {}).await?;
             let unpacked = spool.verified(layer).and_then(|file| view.unpack_layer(&file, diff_id, left));
-            left = unpacked.map_err(|error| {
-                Error::system(format!("unpacking layer {}: {}", layer.digest, error.message())).with_source(error)
-            })?;
+            left = unpacked.map_err(|error| error.context(format!("unpacking layer {}", layer.digest)))?;
         }
         Ok(())
     }

@@ -14,6 +14,15 @@ const HEADER: usize = 12;
 const SMALLEST_LIMIT: usize = 512;
 const LONGEST_LABEL: usize = 63;
 
+/// Of the third byte of a header.
+const RESPONSE: u8 = 0x80;
+const OPCODE_BITS: u8 = 0x78;
+const RECURSION_DESIRED: u8 = 0x01;
+
+/// Of the fourth.
+const RECURSION_AVAILABLE: u8 = 0x80;
+const SERVER_FAILURE: u8 = 2;
+
 /// A client's question.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -83,24 +92,18 @@ impl Question {
     /// An authoritative answer; none at all says that the name is there without records of this type.
     /// What is longer than `limit` is left out and marked as cut.
     pub fn answer(&self, answers: &[Answer], limit: usize) -> Vec<u8> {
-        let whole = self.response(RCODE::NoError, answers, PacketFlag::empty());
+        let whole = self.response(answers, PacketFlag::empty());
         if whole.len() <= limit || answers.is_empty() {
             return whole;
         }
         // Several answers are addresses of one family, and as long as each other.
-        let without_any = self.response(RCODE::NoError, &[], PacketFlag::empty()).len();
+        let without_any = self.response(&[], PacketFlag::empty()).len();
         let fit = answers.len() * limit.saturating_sub(without_any) / (whole.len() - without_any);
-        self.response(RCODE::NoError, &answers[..fit], PacketFlag::TRUNCATION)
+        self.response(&answers[..fit], PacketFlag::TRUNCATION)
     }
 
-    /// The answer when nobody could be asked.
-    pub fn server_failure(&self) -> Vec<u8> {
-        self.response(RCODE::ServerFailure, &[], PacketFlag::empty())
-    }
-
-    fn response(&self, code: RCODE, answers: &[Answer], flags: PacketFlag) -> Vec<u8> {
+    fn response(&self, answers: &[Answer], flags: PacketFlag) -> Vec<u8> {
         let mut packet = Packet::new_reply(self.id);
-        *packet.rcode_mut() = code;
         packet.set_flags(PacketFlag::RECURSION_AVAILABLE | flags);
         if self.recursion_desired {
             packet.set_flags(PacketFlag::RECURSION_DESIRED);
@@ -112,6 +115,24 @@ impl Question {
     }
 }
 
+/// The answer to a packet when nobody could be asked. It needs no more than a header, so that it is there for types that we do not know;
+/// `None` if the packet is itself an answer.
+pub fn server_failure(packet: &[u8]) -> Option<Vec<u8>> {
+    let [questions, ..] = sections(packet)?;
+    if packet[2] & RESPONSE != 0 {
+        return None;
+    }
+    // Resolvers take an answer for theirs only if it has their question.
+    let question = if questions == 1 { first_question(packet) } else { None };
+    let mut answer = vec![0; HEADER];
+    answer[..2].copy_from_slice(&packet[..2]);
+    answer[2] = RESPONSE | (packet[2] & (OPCODE_BITS | RECURSION_DESIRED));
+    answer[3] = RECURSION_AVAILABLE | SERVER_FAILURE;
+    answer[5] = u8::from(question.is_some());
+    answer.extend_from_slice(question.unwrap_or_default());
+    Some(answer)
+}
+
 /// Whether an answer says that another server should be asked.
 pub fn is_failure(packet: &[u8]) -> bool {
     let code = packet.get(3).map(|flags| RCODE::from(u16::from(flags & 0x0f)));
@@ -120,13 +141,27 @@ pub fn is_failure(packet: &[u8]) -> bool {
 
 /// Whether `packet` is an answer to `question`, by its number.
 pub fn answers(packet: &[u8], question: &[u8]) -> bool {
-    packet.len() >= HEADER && packet[..2] == question[..2] && packet[2] & 0x80 != 0
+    packet.len() >= HEADER && packet[..2] == question[..2] && packet[2] & RESPONSE != 0
 }
 
 /// How many questions, answers, authorities and additional records a packet says that it holds.
 fn sections(packet: &[u8]) -> Option<[u16; 4]> {
     let header = packet.get(..HEADER)?;
     Some([4, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]])))
+}
+
+/// The first question as it came: its name, which nothing before it can shorten, its type and its class.
+fn first_question(packet: &[u8]) -> Option<&[u8]> {
+    let mut end = HEADER;
+    loop {
+        let length = usize::from(*packet.get(end)?);
+        end += 1 + length;
+        match length {
+            0 => return packet.get(HEADER..end + 4),
+            1..=LONGEST_LABEL => {}
+            _ => return None,
+        }
+    }
 }
 
 fn data(answer: &Answer) -> RData<'_> {
@@ -155,6 +190,28 @@ pub mod tests {
         packet.set_flags(PacketFlag::RECURSION_DESIRED);
         packet.questions.push(simple_dns::Question::new(name_of(name), kind.into(), CLASS::IN.into(), false));
         packet.build_bytes_vec().unwrap()
+    }
+
+    /// The same of a type that nobody knows.
+    pub fn question_of_unknown_type(name: &str) -> Vec<u8> {
+        let mut packet = question(name, TYPE::A);
+        let at = packet.len() - 4;
+        packet[at..at + 2].copy_from_slice(&65280u16.to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn a_failure_is_told_of_any_question() {
+        let unknown = question_of_unknown_type("web");
+        assert!(Question::parse(&unknown).is_none());
+        let failure = server_failure(&unknown).unwrap();
+        assert_eq!(failure[..12], [0x12, 0x34, 0x81, 0x82, 0, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(failure[12..], unknown[12..]);
+
+        let cut = server_failure(&unknown[..15]).unwrap();
+        assert_eq!(cut, [0x12, 0x34, 0x81, 0x82, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(server_failure(&unknown[..11]).is_none());
+        assert!(server_failure(&failure).is_none(), "an answer gets none");
     }
 
     #[test]
@@ -218,7 +275,9 @@ pub mod tests {
             if let Some(question) = Question::parse(input) {
                 let _address = question.reverse_address();
                 assert!(question.answer(&records, question.limit).len() <= question.limit.max(input.len()));
-                assert!(answers(&question.server_failure(), input) && is_failure(&question.server_failure()));
+            }
+            if let Some(failure) = server_failure(input) {
+                assert!(answers(&failure, input) && is_failure(&failure) && failure.len() <= input.len());
             }
         });
     }

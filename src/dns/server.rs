@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Names, Upstream,
-    message::{Answer, QTYPE, Question, TYPE},
+    message::{self, Answer, QTYPE, Question, TYPE},
     relay::{Transport, read_framed, relay, write_framed},
 };
 
@@ -75,7 +75,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, responder: Arc<Responder>) {
         }
         let (socket, responder, packet) = (socket.clone(), responder.clone(), packet.to_vec());
         relays.spawn(async move {
-            if let Some(answer) = responder.relayed(question.as_ref(), &packet, Transport::Udp).await {
+            if let Some(answer) = responder.relayed(&packet, Transport::Udp).await {
                 let _ = socket.send_to(&answer, client).await;
             }
         });
@@ -100,7 +100,7 @@ async fn serve_stream(mut stream: TcpStream, responder: Arc<Responder>) {
         let own = question.as_ref().and_then(|question| responder.own_answer(question, LONGEST_MESSAGE));
         let answer = match own {
             Some(answer) => Some(answer),
-            None => responder.relayed(question.as_ref(), &packet, Transport::Tcp).await,
+            None => responder.relayed(&packet, Transport::Tcp).await,
         };
         let Some(answer) = answer else { return };
         if write_framed(&mut stream, &answer).await.is_err() {
@@ -136,11 +136,11 @@ impl Responder {
         }
     }
 
-    async fn relayed(&self, question: Option<&Question>, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    async fn relayed(&self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let _permit = self.relays.acquire().await.ok()?;
         match relay(packet, &self.settings.upstreams, transport).await {
             Some(answer) => Some(answer),
-            None => question.map(Question::server_failure),
+            None => message::server_failure(packet),
         }
     }
 }
@@ -160,7 +160,10 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::dns::{Sockets, message::tests::question};
+    use crate::dns::{
+        Sockets,
+        message::tests::{question, question_of_unknown_type},
+    };
 
     /// The namespace of the test.
     struct Here;
@@ -206,7 +209,11 @@ mod tests {
     }
 
     async fn ask(client: &UdpSocket, name: &str, kind: TYPE) -> Vec<u8> {
-        client.send(&question(name, kind)).await.unwrap();
+        exchange(client, &question(name, kind)).await
+    }
+
+    async fn exchange(client: &UdpSocket, packet: &[u8]) -> Vec<u8> {
+        client.send(packet).await.unwrap();
         let mut buffer = vec![0; 2048];
         let length = timeout(Duration::from_secs(5), client.recv(&mut buffer)).await.unwrap().unwrap();
         buffer.truncate(length);
@@ -241,6 +248,17 @@ mod tests {
     async fn without_upstreams_the_rest_fails() {
         let (_server, client, _) = start(Vec::new()).await;
         assert_eq!(ask(&client, "example.org", TYPE::A).await[3] & 0x0f, 2);
+    }
+
+    #[tokio::test]
+    async fn so_does_a_question_of_an_unknown_type() {
+        let (_server, client, tcp) = start(Vec::new()).await;
+        let packet = question_of_unknown_type("example.org");
+        let expected = message::server_failure(&packet).unwrap();
+        assert_eq!(exchange(&client, &packet).await, expected);
+        let mut stream = TcpStream::connect(tcp).await.unwrap();
+        write_framed(&mut stream, &packet).await.unwrap();
+        assert_eq!(read_framed(&mut stream).await.unwrap().unwrap(), expected);
     }
 
     #[tokio::test]

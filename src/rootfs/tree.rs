@@ -27,18 +27,29 @@ pub const MAX_DEPTH: usize = 400;
 
 /// Names in a folder, sorted bytewise as Go's walk has them.
 pub fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    each_name(folder, |name| {
+        names.push(name.to_owned());
+        Ok(true)
+    })?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Gives `take` one name after another as the kernel lists them, for as long as it answers yes: however many there are, none is
+/// kept.
+pub fn each_name(folder: BorrowedFd<'_>, mut take: impl FnMut(&CStr) -> io::Result<bool>) -> io::Result<()> {
     let folder = beneath(folder, c".", OFlags::RDONLY | OFlags::DIRECTORY)?;
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(folder, &mut buffer);
-    let mut names = Vec::new();
     while let Some(entry) = entries.next() {
-        let name = entry?.file_name().to_owned();
-        if name.as_c_str() != c"." && name.as_c_str() != c".." {
-            names.push(name);
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." && !take(name)? {
+            break;
         }
     }
-    names.sort_unstable();
-    Ok(names)
+    Ok(())
 }
 
 /// Removes an entry of a folder, with all that is below it.

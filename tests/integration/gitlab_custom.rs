@@ -123,13 +123,13 @@ async fn a_job_runs_in_its_image_with_helper_services_and_cache_and_nobody_asks_
     let outcome = runner.run(&later);
     assert_eq!(outcome.ended, Ended::Success, "{}", outcome.log);
     assert!(outcome.log.contains("in bash\nonce\n"), "{}", outcome.log);
+    let mut protected = other.clone();
     other.response["job_info"]["project_id"] = json!(43);
-    let outcome = runner.run(&other);
-    assert!(
-        outcome.ended != Ended::Success && outcome.log.contains("no cache at"),
-        "another project's: {}",
-        outcome.log
-    );
+    protected.response["git_info"]["protected"] = json!(true);
+    for (job, whose) in [(&other, "another project's"), (&protected, "a protected branch's")] {
+        let outcome = runner.run(job);
+        assert!(outcome.ended != Ended::Success && outcome.log.contains("no cache at"), "{whose}: {}", outcome.log);
+    }
 }
 
 #[tokio::test]

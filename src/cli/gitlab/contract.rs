@@ -92,12 +92,32 @@ impl Contract {
     }
 }
 
-/// The process of gitlab-runner: it makes a process group for each call, whose first process it has started itself, also where that is a
-/// script around us.
-pub fn runner() -> Option<i32> {
+/// The process of gitlab-runner, with which a job ends: it makes a process group for each call, whose first process it has started itself,
+/// also where that is a script around us.
+pub fn runner() -> Result<i32> {
     let group = getpgrp();
     if group == getpid() {
-        return getppid().map(|pid| pid.as_raw_nonzero().get());
+        return owner(getppid().map(|pid| pid.as_raw_nonzero().get()));
     }
-    ends::parent(group.as_raw_nonzero().get())
+    owner(ends::parent(group.as_raw_nonzero().get()))
+}
+
+/// A parent that ends hands its children to process 1, and one of another container's has no number here: a job would not end with either.
+fn owner(parent: Option<i32>) -> Result<i32> {
+    parent.filter(|pid| *pid > 1).ok_or_else(|| {
+        Error::unavailable("gitlab-runner is not there any more, or runs in another container's processes")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_has_a_runner_that_lives() {
+        assert_eq!(owner(Some(2)).unwrap(), 2);
+        for nobody in [None, Some(0), Some(1)] {
+            assert!(owner(nobody).is_err(), "{nobody:?}");
+        }
+    }
 }

@@ -18,10 +18,10 @@ const VERSION: &str = "/v1.44";
 const MESSAGE: usize = 1 << 20;
 
 /// How long a script has from the TERM to its processes until a KILL.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// Bytes of a container's log that are shown where it did not start.
-const LOG: u64 = 16 << 10;
+const LOG: usize = 16 << 10;
 
 /// A job's engine.
 pub struct Docker(SocketClient);
@@ -136,8 +136,7 @@ impl Docker {
         while let Some((_, size)) = next_frame(&mut frames).await? {
             (&mut frames).take(size).read_to_end(&mut log).await.context("reading a log")?;
         }
-        log.truncate(usize::try_from(LOG).unwrap_or(usize::MAX));
-        Ok(log)
+        Ok(log.split_off(log.len().saturating_sub(LOG)))
     }
 
     /// Starts it with a script as its input, shows what it says, and gives its exit code.

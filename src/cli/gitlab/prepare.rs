@@ -50,7 +50,8 @@ pub struct Prepare {
     /// When images are asked for at their registries, for jobs that do not say
     #[arg(long, value_name = "WHEN", default_value = "always")]
     pull_policy: PullPolicy,
-    /// Keep what jobs write to /cache, GitLab's caches above all, for later jobs of the same project
+    /// Keep what jobs write to /cache, GitLab's caches above all, and BuildKit's cache, for later jobs of the same project; those of
+    /// protected branches and tags have their own
     #[arg(long)]
     keep_cache: bool,
     #[command(flatten)]
@@ -74,13 +75,14 @@ impl Prepare {
 
     /// A job that ends with gitlab-runner, whatever becomes of it, and some time after GitLab's own limit.
     async fn make_job(&self, admin: &AdminClient, response: &JobResponse) -> Result<JobAnswer> {
+        let runner = contract::runner()?;
+        let cache_key = self.keep_cache.then(|| response.cache_key()).transpose()?;
         remove(admin, &response.name()).await?;
-        let project = response.job_info.project_id;
         let body = JobBody {
             name: Some(response.name()),
-            owner_pid: contract::runner(),
+            owner_pid: Some(runner),
             ttl: Some(response.ttl()),
-            cache_key: self.keep_cache.then(|| format!("gitlab project {project}")),
+            cache_key,
             cache_volumes: self.keep_cache.then(|| CACHE_VOLUME.parse()).into_iter().collect::<Result<_>>()?,
             ..self.limits.clone().body()?
         };

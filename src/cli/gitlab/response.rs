@@ -1,7 +1,10 @@
 //! A job as GitLab describes it to its runner: what we need of `JOB_RESPONSE_FILE` (`common/spec` of gitlab-runner's sources).
 
+use std::collections::BTreeMap;
+
+use http::Uri;
 use ringer::model::{Error, Result, json, limits, network::null_is_default, registry_auth::RegistryAuth};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
 /// What of our own comes on top of GitLab's time for a job: the end of its stages, and of its containers. Seconds.
@@ -15,9 +18,12 @@ const USUAL: u64 = 3600;
 pub struct JobResponse {
     id: u64,
     token: String,
-    /// Whose caches are kept apart.
     #[serde(default, deserialize_with = "null_is_default")]
-    pub job_info: JobInfo,
+    job_info: JobInfo,
+    #[serde(default, deserialize_with = "null_is_default")]
+    git_info: GitInfo,
+    #[serde(default, deserialize_with = "null_is_default")]
+    cache: Vec<Cache>,
     #[serde(default, deserialize_with = "null_is_default")]
     runner_info: RunnerInfo,
     /// `image:`; without a name if there is none.
@@ -32,14 +38,31 @@ pub struct JobResponse {
     /// As GitLab sent them.
     #[serde(default, deserialize_with = "null_is_default")]
     pub variables: Vec<Variable>,
+    /// `secrets:`, variables that gitlab-runner fetches from elsewhere, by their names.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub secrets: BTreeMap<String, IgnoredAny>,
 }
 
-/// What the job is part of.
 #[derive(Default, Deserialize)]
-pub struct JobInfo {
-    /// The project's number.
+struct JobInfo {
     #[serde(default)]
-    pub project_id: u64,
+    project_id: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct GitInfo {
+    /// With credentials in it.
+    #[serde(default, deserialize_with = "null_is_default")]
+    repo_url: String,
+    /// Whether the branch or tag is; GitLab says so from 18.3 on.
+    protected: Option<bool>,
+}
+
+/// One of `cache:`.
+#[derive(Deserialize)]
+struct Cache {
+    #[serde(default, deserialize_with = "null_is_default")]
+    key: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -149,6 +172,32 @@ impl JobResponse {
         format!("gitlab-{}-{digest}", self.id)
     }
 
+    /// Which jobs find each other's caches: those of a project of a server, apart by whether their branch or tag is protected. Of GitLab's
+    /// own words alone: a job may set any variable.
+    pub fn cache_key(&self) -> Result<String> {
+        let server = self.server().ok_or_else(|| {
+            Error::invalid(
+                "JOB_RESPONSE_FILE has no URL in git_info.repo_url, by which caches of servers are kept apart",
+            )
+        })?;
+        let kind = if self.is_protected() { "protected" } else { "other" };
+        Ok(format!("{server} project {} {kind}", self.job_info.project_id))
+    }
+
+    /// `https://gitlab.example.org`
+    fn server(&self) -> Option<String> {
+        let url: Uri = self.git_info.repo_url.parse().ok()?;
+        let (scheme, host) = (url.scheme_str()?, url.host()?);
+        let port = url.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        Some(format!("{scheme}://{host}{port}").to_lowercase())
+    }
+
+    /// A GitLab that does not say it ends the keys of caches so, where it keeps those of protected branches apart.
+    fn is_protected(&self) -> bool {
+        let by_keys = || self.cache.iter().any(|cache| cache.key.ends_with("-protected"));
+        self.git_info.protected.unwrap_or_else(by_keys)
+    }
+
     /// Seconds after which nothing is left of it, whoever does not clean up.
     pub fn ttl(&self) -> u64 {
         let timeout = if self.runner_info.timeout == 0 { USUAL } else { self.runner_info.timeout };
@@ -204,6 +253,50 @@ mod tests {
         assert_ne!(name(7, "secret"), name(7, "another"));
         assert!(name(7, "secret").starts_with("gitlab-7-") && !name(7, "secret").contains("secret"));
         ringer::model::job::check_name(&name(u64::MAX, "x")).unwrap();
+    }
+
+    /// The key of a job of project 7.
+    fn key(git_info: &str, caches: &str) -> Result<String> {
+        read(&format!(
+            r#"{{"id":1,"token":"t","job_info":{{"project_id":7}},"git_info":{git_info},"cache":{caches}}}"#
+        ))?
+        .cache_key()
+    }
+
+    #[test]
+    fn servers_have_caches_of_their_own_and_no_password_is_in_a_key() {
+        for (url, server) in [
+            ("https://gitlab-ci-token:secret@GitLab.example.org/a/b.git", "https://gitlab.example.org"),
+            ("https://gitlab.example.org/a/b.git", "https://gitlab.example.org"),
+            ("http://u:p@gitlab.example.org:8929/a/b.git", "http://gitlab.example.org:8929"),
+            ("http://u:p@[fd00::1]:8929/a/b.git", "http://[fd00::1]:8929"),
+        ] {
+            let key = key(&format!(r#"{{"repo_url":"{url}"}}"#), "null").unwrap();
+            assert_eq!(key, format!("{server} project 7 other"));
+            ringer::model::job::check_cache_key(&key).unwrap();
+        }
+        for none in ["null", "{}", r#"{"repo_url":""}"#, r#"{"repo_url":"/a/b.git"}"#] {
+            assert!(key(none, "null").is_err(), "{none}");
+        }
+    }
+
+    #[test]
+    fn protected_branches_have_caches_of_their_own() {
+        let both = r#"[{"key":"a-non_protected"},{"key":"a-protected"}]"#;
+        for (said, caches, kind) in [
+            ("true", "null", "protected"),
+            ("false", both, "other"),
+            ("null", both, "protected"),
+            ("null", r#"[{"key":"a-non_protected"},{"key":null}]"#, "other"),
+            ("null", "[]", "other"),
+        ] {
+            let git_info = format!(r#"{{"repo_url":"https://u:p@example.org/a.git","protected":{said}}}"#);
+            assert_eq!(
+                key(&git_info, caches).unwrap(),
+                format!("https://example.org project 7 {kind}"),
+                "{said} {caches}"
+            );
+        }
     }
 
     #[test]

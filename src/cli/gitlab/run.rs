@@ -6,7 +6,12 @@ use std::{fs::File, io::Read, path::PathBuf, process::ExitCode};
 use clap::Args;
 use ringer::model::{Error, Result, error::Context};
 
-use super::{BUILD, HELPER, contract::Contract, docker::Docker, terminated};
+use super::{
+    BUILD, HELPER,
+    contract::Contract,
+    docker::{self, Docker},
+    terminated,
+};
 use crate::cli::admin::AdminClient;
 
 /// Bytes of a script. It has each variable of the job in it, and its lines twice.
@@ -46,11 +51,15 @@ impl Run {
         let docker = Docker::at(&job.socket);
         let container = container_of(&self.stage);
         let terminated = terminated()?;
-        docker.end_leftover(container).await?;
+        let ended = async {
+            docker.end_leftover(container).await?;
+            docker.run(container, &script).await
+        };
         tokio::select! {
-            ended = docker.run(container, &script) => contract.ended(ended?),
+            ended = ended => contract.ended(ended?),
             error = terminated => {
-                docker.stop(container).await?;
+                let stopped = tokio::time::timeout(docker::GRACE * 2, docker.stop(container)).await;
+                stopped.unwrap_or_else(|_| Err(Error::unavailable("the job's container does not end")))?;
                 Err(error)
             }
         }

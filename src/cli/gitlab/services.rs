@@ -1,7 +1,7 @@
 //! `services:` of a job: containers beside its own, which it reaches by their names.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufRead, BufReader, Read},
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     docker::{Docker, Inspected},
-    response::{Image, JobResponse},
+    response::{Image, JobResponse, Variable},
     variables::Variables,
 };
 
@@ -63,10 +63,17 @@ fn names_of_image(image: &str) -> Vec<String> {
 
 /// What a service's container gets of variables: those of the job that are in its repository anyway, and its own.
 pub fn environment(job: &JobResponse, service: &Image, variables: &Variables) -> Vec<String> {
-    let public = job.variables.iter().filter(|variable| variable.public && !variable.file);
-    let public = public.filter_map(|variable| Some((&variable.key, variables.get(&variable.key)?.to_owned())));
-    let own = service.variables.iter().map(|variable| (&variable.key, variables.expand(&variable.value)));
+    let public = public(job).filter_map(|name| Some((name, variables.get(name)?.to_owned())));
+    let own = service.variables.iter().map(|variable| (variable.key.as_str(), variables.expand(&variable.value)));
     public.chain(own).map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// The names of a job's public variables. The last of a name is what the job has; one before it may be public where that is not.
+fn public(job: &JobResponse) -> impl Iterator<Item = &str> {
+    let last: BTreeMap<&str, &Variable> =
+        job.variables.iter().map(|variable| (variable.key.as_str(), variable)).collect();
+    let public = last.into_values().filter(|variable| variable.public && !variable.file);
+    public.map(|variable| variable.key.as_str()).filter(move |name| !job.secrets.contains_key(*name))
 }
 
 /// What of it is not as its image has it. One that is called like Docker's own daemon is asked for with privileges: who may not have them
@@ -151,6 +158,19 @@ mod tests {
         ] {
             assert_eq!(names_of_image(image), names, "{image}");
         }
+    }
+
+    #[test]
+    fn a_service_is_given_no_secret_of_a_public_name() {
+        let job = JobResponse::read(
+            br#"{"id":1,"token":"t","secrets":{"VAULT":{"vault":{}}},"variables":[
+                {"key":"SHOWN","value":"secret","public":false},{"key":"SHOWN","value":"shown","public":true},
+                {"key":"HIDDEN","value":"shown","public":true},{"key":"HIDDEN","value":"secret","public":false},
+                {"key":"FILE","value":"shown","public":true},{"key":"FILE","value":"secret","public":true,"file":true},
+                {"key":"VAULT","value":"shown","public":true}]}"#,
+        );
+        let job = job.unwrap();
+        assert_eq!(public(&job).collect::<Vec<_>>(), ["SHOWN"]);
     }
 
     #[test]

@@ -88,9 +88,7 @@ impl BuildCacheStore {
     /// Notes that a job has given one back.
     fn is_back(&self, id: &TenantId, bytes: u64) -> Result<()> {
         let record = self.known().get(id).cloned();
-        record.map_or(Ok(()), |record| {
-            self.store(BuildCacheRecord { used: Timestamp::now(), bytes, ..record })
-        })
+        record.map_or(Ok(()), |record| self.store(BuildCacheRecord { used: Timestamp::now(), bytes, ..record }))
     }
 
     fn forget(&self, id: &TenantId) -> Result<()> {

@@ -1,57 +1,81 @@
 //! What a job takes of the disk, looked at now and then: the limit that no cgroup has.
 
 use std::{
-    path::PathBuf,
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
+    backend::runtime::RootfsMount,
     engine::Engine,
-    model::{error::Context, id::TenantId, job::JobRecord},
+    model::{
+        ErrorKind, Result,
+        error::Context,
+        id::{ContainerId, TenantId},
+        job::JobRecord,
+    },
     rootfs,
     work::blocking,
 };
 
-/// From one look to the next at the least.
-const PAUSE: Duration = Duration::from_secs(2);
+/// From one look to the next: at least, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// So many times as long as a look took nobody looks again: a job of very many files costs a twentieth of a processor at most.
+/// So many times as long as a look took nobody looks again, up to the longest pause: a job of many files costs a twentieth of a processor.
 const REST: u32 = 20;
+
+/// What a look has found, by the folder of a volume or a log, or by the container's id.
+#[derive(Default)]
+struct Looked(HashMap<PathBuf, u64>);
 
 impl Engine {
     /// Returns when a job is seen to take more of the disk than it may; never if it has no such limit.
     pub(super) async fn is_over_its_disk(&self, record: &JobRecord) {
         let Some(most) = record.limits.disk else { return std::future::pending().await };
+        let mut last = Looked::default();
         loop {
             let begun = Instant::now();
-            let taken = self.room_of_job(&record.id, most).await;
+            last = self.look_at_disk(&record.id, most, &last).await;
+            let taken = last.taken();
             if taken > most {
                 let name = &record.name;
                 warn!(job.id = %record.id, bytes = taken, limit = most, "job {name} takes more of the disk than its {most} bytes");
                 return;
             }
-            tokio::time::sleep(PAUSE.max(begun.elapsed() * REST)).await;
+            tokio::time::sleep(pause_after(begun.elapsed())).await;
         }
     }
 
-    /// Bytes that its containers, their logs and its volumes take, also those of its runner. More than `most` are not counted to their end.
-    async fn room_of_job(&self, job: &TenantId, most: u64) -> u64 {
-        let mut taken: u64 = 0;
+    /// Its containers, their logs and its volumes, also those of its runner. More than `most` are not counted to their end.
+    async fn look_at_disk(&self, job: &TenantId, most: u64, last: &Looked) -> Looked {
+        let mut look = Looked::default();
         for tenant in [job.clone(), job.of_runner()] {
             let mut folders = self.volume_folders(&tenant);
             for container in self.containers.list(&tenant) {
-                // What was removed meanwhile takes nothing.
-                taken = taken.saturating_add(self.backends.runtime.usage(container.id()).await.unwrap_or(0));
+                let measured = self.room_of_layer(container.id(), look.left_of(most)).await;
+                look.add(Path::new(container.id().as_str()), measured, last);
                 folders.push(container.log.folder().to_owned());
             }
             for folder in folders {
-                let left = most.saturating_sub(taken);
-                taken = taken.saturating_add(room_of(folder, left).await);
+                let measured = room_of(folder.clone(), look.left_of(most)).await;
+                look.add(&folder, measured, last);
             }
         }
-        taken
+        look
+    }
+
+    /// What a container's own files take. containerd's walk goes by paths, and ends where the container removes a file or has one too deep.
+    pub(super) async fn room_of_layer(&self, id: &ContainerId, most: u64) -> Result<u64> {
+        let runtime = &self.backends.runtime;
+        match own_folder(&runtime.rootfs(id).await?) {
+            Some(folder) => room_of(folder, most).await,
+            // What lies on a device only containerd can tell.
+            None => runtime.usage(id).await,
+        }
     }
 
     /// Those whose content lies on our disk; what is mounted in a volume with options is somebody else's.
@@ -62,8 +86,95 @@ impl Engine {
     }
 }
 
-async fn room_of(folder: PathBuf, most: u64) -> u64 {
-    let measured = blocking(move || rootfs::room_up_to(&folder, most).context("measuring")).await;
-    // What was removed meanwhile takes nothing.
-    measured.unwrap_or(0)
+impl Looked {
+    fn taken(&self) -> u64 {
+        self.0.values().fold(0, |taken, bytes| taken.saturating_add(*bytes))
+    }
+
+    fn left_of(&self, most: u64) -> u64 {
+        most.saturating_sub(self.taken())
+    }
+
+    /// What cannot be measured takes what it took at the last look.
+    fn add(&mut self, of: &Path, measured: Result<u64>, last: &Self) {
+        let bytes = match measured {
+            Ok(bytes) => bytes,
+            // What was removed meanwhile takes nothing.
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            Err(error) => {
+                debug!("what {} takes of the disk is not known: {}", of.display(), error.chain());
+                last.0.get(of).copied().unwrap_or(0)
+            }
+        };
+        self.0.insert(of.to_owned(), bytes);
+    }
+}
+
+fn pause_after(look: Duration) -> Duration {
+    look.saturating_mul(REST).clamp(PAUSES.0, PAUSES.1)
+}
+
+/// Where a container's own files are, if the snapshotter has them in a folder.
+fn own_folder(rootfs: &[RootfsMount]) -> Option<PathBuf> {
+    let [mount] = rootfs else { return None };
+    let upper = mount.options.iter().find_map(|option| option.strip_prefix("upperdir="));
+    let folder = upper.or_else(|| (mount.kind == "bind").then_some(mount.source.as_str()));
+    folder.map(PathBuf::from).filter(|folder| folder.is_absolute())
+}
+
+async fn room_of(folder: PathBuf, most: u64) -> Result<u64> {
+    let measure = move || match rootfs::room_up_to(&folder, most) {
+        // What was removed meanwhile takes nothing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        measured => measured.context("measuring"),
+    };
+    blocking(measure).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Error;
+
+    fn mount(kind: &str, source: &str, options: &[&str]) -> RootfsMount {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        RootfsMount { kind: kind.to_owned(), source: source.to_owned(), options }
+    }
+
+    #[test]
+    fn own_files_are_in_the_upper_folder_or_in_all_that_is_bound() {
+        let overlay = mount("overlay", "overlay", &["workdir=/s/2/work", "upperdir=/s/2/fs", "lowerdir=/s/1/fs"]);
+        assert_eq!(own_folder(&[overlay]), Some(PathBuf::from("/s/2/fs")));
+        assert_eq!(own_folder(&[mount("bind", "/s/3/fs", &["rw", "rbind"])]), Some(PathBuf::from("/s/3/fs")));
+        assert_eq!(own_folder(&[mount("ext4", "/dev/mapper/s-4", &[])]), None);
+        assert_eq!(own_folder(&[mount("overlay", "overlay", &["upperdir={{ mount 0 }}/upper"])]), None);
+        assert_eq!(own_folder(&[]), None);
+    }
+
+    #[test]
+    fn what_cannot_be_measured_takes_what_it_took() {
+        let (mut last, mut look) = (Looked::default(), Looked::default());
+        let [kept, gone, fresh] = ["kept", "gone", "fresh"].map(Path::new);
+        last.add(kept, Ok(5), &Looked::default());
+        last.add(gone, Ok(7), &Looked::default());
+        look.add(kept, Err(Error::system("no such device")), &last);
+        look.add(gone, Err(Error::not_found("no such container")), &last);
+        look.add(fresh, Ok(2), &last);
+        assert_eq!((look.taken(), look.left_of(10), look.left_of(3)), (7, 3, 0));
+    }
+
+    #[tokio::test]
+    async fn folder_that_is_gone_takes_nothing_and_another_fault_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(room_of(folder.path().join("gone"), 10).await.unwrap(), 0);
+        assert!(room_of(file, 10).await.is_err());
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_the_longest() {
+        let pauses = [0, 1, 2, 3600].map(|seconds| pause_after(Duration::from_secs(seconds)).as_secs());
+        assert_eq!(pauses, [2, 20, 40, 60]);
+    }
 }

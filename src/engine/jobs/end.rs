@@ -20,6 +20,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// How long requests that were cut off may take to come to their end.
 const LEAVING: Duration = Duration::from_secs(15);
 
+/// How long a container's files are counted for the report: while it runs it may make them faster.
+const COUNTING: Duration = Duration::from_secs(60);
+
 /// Containers that are removed at once.
 const AT_ONCE: usize = 16;
 
@@ -106,7 +109,8 @@ impl Engine {
 
     /// Answers what its writable layer took.
     async fn remove_with_job(&self, container: Arc<Container>) -> Result<u64> {
-        let bytes = self.backends.runtime.usage(container.id()).await.unwrap_or(0);
+        let counted = tokio::time::timeout(COUNTING, self.room_of_layer(container.id(), u64::MAX)).await;
+        let bytes = counted.map_or(0, |bytes| bytes.unwrap_or(0));
         let options = DeleteOptions { force: true, volumes: false };
         match self.remove(&container, options).await {
             Ok(()) => Ok(bytes),

@@ -62,7 +62,7 @@ impl Job {
             "token": format!("{TOKEN}-{id}"),
             "allow_git_fetch": true,
             "job_info": {"name": "test", "stage": "test", "project_id": 42, "project_name": "project"},
-            "git_info": {"repo_url": "", "ref": "main", "sha": "0"},
+            "git_info": {"repo_url": format!("https://gitlab-ci-token:{TOKEN}@gitlab.example.org/group/project.git"), "ref": "main", "sha": "0"},
             "runner_info": {"timeout": 600, "runner_session_url": ""},
             "variables": [
                 variable("CI_JOB_ID", &id.to_string(), true),
