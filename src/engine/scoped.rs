@@ -1,7 +1,7 @@
 //! What tenants have, apart from each other: whoever looks for something names the tenant first, and finds no other's.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -41,6 +41,11 @@ impl<T: Default> Scoped<T> {
     /// Forgets a tenant that is gone.
     pub fn forget(&self, tenant: &TenantId) {
         self.lock().remove(tenant);
+    }
+
+    /// Tenants that have what is asked for.
+    pub fn tenants_where(&self, has: impl Fn(&T) -> bool) -> BTreeSet<TenantId> {
+        self.lock().iter().filter(|(_, own)| has(own)).map(|(tenant, _)| tenant.clone()).collect()
     }
 
     /// Looks at all tenants: for the daemon's start and end, and for what this daemon named itself. Never for what a client names.

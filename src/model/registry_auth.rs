@@ -57,6 +57,19 @@ impl RegistryAuth {
         all.into_iter().map(|(registry, auth)| (registry, auth.with_auth_decoded())).collect()
     }
 
+    /// The header.
+    pub fn to_header(&self) -> String {
+        let json = serde_json::json!({
+            "username": self.username,
+            "password": self.password,
+            "auth": self.auth,
+            "serveraddress": self.serveraddress,
+            "identitytoken": self.identitytoken,
+            "registrytoken": self.registrytoken,
+        });
+        URL_SAFE_LENIENT.encode(json.to_string())
+    }
+
     /// Reads the header. What cannot be read counts as no credentials, as dockerd has it: a pull may well work without.
     pub fn from_header(value: &str) -> Self {
         let url_safe = value.trim().replace('+', "-").replace('/', "_");
@@ -102,6 +115,8 @@ mod tests {
             assert_eq!(RegistryAuth::from_header(&text).username, "u??>", "{text}");
         }
         assert!(RegistryAuth::from_header("garbage!").is_anonymous());
+        let whole = RegistryAuth { identitytoken: "i".to_owned(), ..RegistryAuth::from_header(&STANDARD.encode(json)) };
+        assert!(RegistryAuth::from_header(&whole.to_header()) == whole);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use self::{
 use super::{
     archive::{ArchiveWriter, Sink, tell},
     header::kind_of,
+    layer::MARK,
     view::RootView,
 };
 use crate::{
@@ -29,9 +30,6 @@ use crate::{
         error::Context,
     },
 };
-
-/// How a layer marks a name that is gone; no file of a layer can have such a name.
-const MARK: &[u8] = b".wh.";
 
 /// A container's files beside those of its image.
 pub struct Changes {

@@ -34,7 +34,8 @@ use crate::{
 /// What a file takes of the disk beside its content.
 const FILE: u64 = 4096;
 
-const MARK: &[u8] = b".wh.";
+/// How a layer marks a name that is gone; no file of a layer can have such a name.
+pub(super) const MARK: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 impl RootView {
@@ -135,7 +136,7 @@ fn cost<R: Read>(entry: &tar::Entry<'_, R>) -> u64 {
 }
 
 fn too_large() -> Error {
-    Error::invalid("the image's files are larger than is allowed (--max-size)")
+    Error::invalid("the image's files are larger than is allowed")
 }
 
 fn rewound(mut file: &File) -> Result<&File> {

@@ -66,10 +66,12 @@ async fn a_job_runs_in_its_image_with_helper_services_and_cache_and_nobody_asks_
     let script = "test -z \"$BASH_VERSION\" && echo in sh; git --version 2>/dev/null || echo no git here; cat source; \
                   wget -q -O- http://db:8080; wget -q -O- http://127.0.0.1__ringer__web:8080/files/note; echo built > product; \
                   test -S /var/run/docker.sock && echo has a socket; ps -o args; mkdir kept && echo once > kept/file";
+    let sources =
+        "mkdir -p \"$CI_PROJECT_DIR\" && cd \"$CI_PROJECT_DIR\" && git init -q . && echo from the sources > source";
     let mut job = lab
         .job(7, &lab.images.job(), script)
         .and("prepare_script", "echo \"Running on $(hostname)...\"")
-        .and("get_sources", "")
+        .and("get_sources", sources)
         .and(
             "restore_cache",
             "gitlab-runner cache-extractor --file /cache/group/project/default/cache.zip || echo no cache",
@@ -81,12 +83,11 @@ async fn a_job_runs_in_its_image_with_helper_services_and_cache_and_nobody_asks_
             "gitlab-runner cache-archiver --file /cache/group/project/default/cache.zip --timeout 10 --path kept",
         )
         .and("upload_artifacts_on_success", "cat product > /dev/null && gitlab-runner --version");
-    job.scripts.retain(|(stage, _)| *stage != "get_sources");
-    let sources =
-        "mkdir -p \"$CI_PROJECT_DIR\" && cd \"$CI_PROJECT_DIR\" && git init -q . && echo from the sources > source";
-    let mut job = job.and("get_sources", sources);
     job.response["services"] =
         json!([{"name": lab.images.web(), "alias": "db, other", "entrypoint": null, "command": null}]);
+    // All that ringer is told of where GitLab is.
+    let url = json!(format!("http://gitlab-ci-token:{TOKEN}@{address}/group/project.git"));
+    job.response["git_info"]["repo_url"] = url.clone();
     let variable = json!({"key": "CI_SERVER_URL", "value": format!("http://{address}"), "public": true});
     job.response["variables"].as_array_mut().unwrap().push(variable);
 
@@ -119,6 +120,7 @@ async fn a_job_runs_in_its_image_with_helper_services_and_cache_and_nobody_asks_
         .job(8, &lab.images.gitlab_helper(), "test -n \"$BASH_VERSION\" && echo in bash; cat kept/file")
         .and("restore_cache", "gitlab-runner cache-extractor --file /cache/group/project/default/cache.zip");
     later.response["image"]["entrypoint"] = json!([""]);
+    later.response["git_info"]["repo_url"] = url;
     let mut other = later.clone();
     let outcome = runner.run(&later);
     assert_eq!(outcome.ended, Ended::Success, "{}", outcome.log);

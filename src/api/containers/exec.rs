@@ -19,7 +19,7 @@ use crate::{
         hijack::Hijack,
     },
     engine::{
-        containers::exec::{ExecRequest, ExecStart, ExecState},
+        container::exec::{ExecRequest, ExecStart, ExecState},
         tenants::Scope,
     },
     model::{Result, container::StrSlice, network::null_is_default},

@@ -5,7 +5,7 @@ use std::{
     env,
     fs::{self, File},
     io::Read,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -66,13 +66,7 @@ impl Contract {
                 "JOB_RESPONSE_FILE is not set: this is called by gitlab-runner 13.0 or later (docs/forges/gitlab.md)",
             )
         })?;
-        let mut text = Vec::new();
-        let file = File::open(path).context("opening JOB_RESPONSE_FILE")?;
-        file.take(DESCRIPTION + 1).read_to_end(&mut text).context("reading JOB_RESPONSE_FILE")?;
-        if text.len() as u64 > DESCRIPTION {
-            return Err(Error::invalid(format!("JOB_RESPONSE_FILE is longer than {DESCRIPTION} bytes")));
-        }
-        JobResponse::read(&text)
+        JobResponse::read(&read(path, DESCRIPTION).map_err(|error| error.context("JOB_RESPONSE_FILE"))?)
     }
 
     /// A script has ended so. gitlab-runner reads the number of a failure for `allow_failure: exit_codes`.
@@ -89,6 +83,17 @@ impl Contract {
     /// What we could not do is tried again by gitlab-runner; what a job may not do would be refused again.
     pub fn failure(&self, error: &Error) -> ExitCode {
         ExitCode::from(if error.kind() == ErrorKind::Forbidden { self.build_failure } else { self.system_failure })
+    }
+}
+
+/// A file of gitlab-runner's, of so many bytes at most.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let file = File::open(path).context(format!("opening {}", path.display()))?;
+    file.take(most + 1).read_to_end(&mut content).context(format!("reading {}", path.display()))?;
+    match content.len() as u64 > most {
+        true => Err(Error::invalid(format!("{} is longer than {most} bytes", path.display()))),
+        false => Ok(content),
     }
 }
 

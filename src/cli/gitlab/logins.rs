@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use base64::{Engine, prelude::BASE64_URL_SAFE};
-use ringer::model::{json, limits, registry_auth::RegistryAuth};
+use ringer::{
+    model::{json, limits, registry_auth::RegistryAuth},
+    registry::registry_of,
+};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{response::Credentials, variables::Variables};
-
-/// Docker Hub by all its names.
-const HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
 /// By the host of their registry.
 pub struct Logins(BTreeMap<String, RegistryAuth>);
@@ -30,27 +29,23 @@ impl Logins {
     /// Of a job.
     pub fn new(credentials: &[Credentials], variables: &Variables) -> Self {
         let mut logins: BTreeMap<_, _> =
-            credentials.iter().filter_map(|one| Some((host(&one.url), one.login()?))).collect();
+            credentials.iter().filter_map(|one| Some((registry_of(&one.url), one.login()?))).collect();
         let config = variables.get("DOCKER_AUTH_CONFIG").map(read).unwrap_or_default();
         if config.store.is_some() || !config.helpers.is_empty() {
             println!(
                 "ringer: credHelpers and credsStore of DOCKER_AUTH_CONFIG are programs of another machine, and not asked"
             );
         }
-        logins.extend(config.auths.into_iter().map(|(registry, login)| (host(&registry), login.with_auth_decoded())));
+        logins.extend(
+            config.auths.into_iter().map(|(registry, login)| (registry_of(&registry), login.with_auth_decoded())),
+        );
         Self(logins)
     }
 
     /// `X-Registry-Auth` for a registry.
     pub fn header(&self, registry: &str) -> Option<String> {
-        let login = self.0.get(&host(registry))?;
-        let login = json!({
-            "username": login.username,
-            "password": login.password,
-            "identitytoken": login.identitytoken,
-            "serveraddress": registry,
-        });
-        Some(BASE64_URL_SAFE.encode(login.to_string()))
+        let login = self.0.get(&registry_of(registry))?;
+        Some(RegistryAuth { serveraddress: registry.to_owned(), ..login.clone() }.to_header())
     }
 }
 
@@ -63,28 +58,9 @@ fn read(text: &str) -> DockerConfig {
     })
 }
 
-/// `https://index.docker.io/v1/` is `docker.io`.
-fn host(registry: &str) -> String {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://");
-    let host = bare.split('/').next().unwrap_or_default();
-    if HUB.contains(&host) { HUB[0].to_owned() } else { host.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn registries_are_known_by_their_hosts() {
-        for (name, known) in [
-            ("https://index.docker.io/v1/", "docker.io"),
-            ("docker.io", "docker.io"),
-            ("registry.example.org:5000", "registry.example.org:5000"),
-            ("http://registry.example.org/v2", "registry.example.org"),
-        ] {
-            assert_eq!(host(name), known);
-        }
-    }
 
     #[test]
     fn of_a_config_the_pair_is_read() {

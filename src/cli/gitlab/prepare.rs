@@ -139,10 +139,10 @@ impl<'a> Job<'a> {
             }
             let image = reference(&named)?;
             self.get(&image, service).await?;
-            let (mut config, privileged) = services::differences(service, &named);
+            let mut config = services::overrides(service);
             config["Env"] = json!(services::environment(self.response, service, &self.variables));
             let container = format!("ringer-service-{number}");
-            let host = json!({"Privileged": privileged, "Binds": Self::binds()});
+            let host = json!({"Privileged": services::is_docker_daemon(&named), "Binds": Self::binds()});
             self.create(&container, &image, service, config, host, &names).await?;
             self.docker.start(&container).await?;
             println!("ringer: started the service {named} as {}", names.join(", "));

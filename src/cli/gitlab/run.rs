@@ -1,14 +1,14 @@
 //! `run_exec`: a script in one of a job's containers. A container is started for each script and ends with it, as with gitlab-runner's
 //! docker executor; what the script leaves in its files, the next one finds.
 
-use std::{fs::File, io::Read, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use ringer::model::{Error, Result, error::Context};
+use ringer::model::{Error, Result};
 
 use super::{
     BUILD, HELPER,
-    contract::Contract,
+    contract::{self, Contract},
     docker::{self, Docker},
     terminated,
 };
@@ -45,7 +45,7 @@ pub struct Run {
 impl Run {
     /// Runs it; the answer is its exit code, in the contract's words.
     pub async fn carry_out(self, admin: &AdminClient, contract: &Contract) -> Result<ExitCode> {
-        let script = read(&self.script)?;
+        let script = contract::read(&self.script, SCRIPT)?;
         let name = contract.response()?.name();
         let job = admin.inspect(&name).await?;
         let docker = Docker::at(&job.socket);
@@ -68,16 +68,6 @@ impl Run {
 
 fn container_of(stage: &str) -> &'static str {
     if HELPERS.contains(&stage) { HELPER } else { BUILD }
-}
-
-fn read(path: &PathBuf) -> Result<Vec<u8>> {
-    let mut script = Vec::new();
-    let file = File::open(path).context(format!("opening {}", path.display()))?;
-    file.take(SCRIPT + 1).read_to_end(&mut script).context(format!("reading {}", path.display()))?;
-    if script.len() as u64 > SCRIPT {
-        return Err(Error::invalid(format!("{} is longer than {SCRIPT} bytes", path.display())));
-    }
-    Ok(script)
 }
 
 #[cfg(test)]

@@ -76,24 +76,29 @@ fn public(job: &JobResponse) -> impl Iterator<Item = &str> {
     public.map(|variable| variable.key.as_str()).filter(move |name| !job.secrets.contains_key(*name))
 }
 
-/// What of it is not as its image has it. One that is called like Docker's own daemon is asked for with privileges: who may not have them
-/// is told by the refusal what to write instead; without it would start and fail in words that tell nobody why.
-pub fn differences(service: &Image, image: &str) -> (Value, bool) {
+/// What of it is not as its image has it.
+pub fn overrides(service: &Image) -> Value {
     let mut config = json!({});
     for (key, words) in [("Entrypoint", &service.entrypoint), ("Cmd", &service.command)] {
         if !words.is_empty() {
             config[key] = json!(words);
         }
     }
+    config
+}
+
+/// Whether an image is called like Docker's own daemon, which is asked for with privileges: who may not have them is told by the refusal
+/// what to write instead; without it would start and fail in words that tell nobody why.
+pub fn is_docker_daemon(image: &str) -> bool {
     let last = image.rsplit('/').next().unwrap_or_default();
-    (config, last.strip_prefix("docker:").is_some_and(|tag| tag.contains("dind")))
+    last.strip_prefix("docker:").is_some_and(|tag| tag.contains("dind"))
 }
 
 /// Waits until each of them listens. One that does not is told of, with its log, and the job goes on without, as with the docker executor.
 pub async fn wait_for(docker: &Docker, services: &[Service]) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     for service in services {
-        if let Err(why) = wait_for_one(docker, service, deadline).await? {
+        if let Some(why) = wait_for_one(docker, service, deadline).await? {
             let log = docker.log(&service.container).await.unwrap_or_default();
             println!("ringer: the service {} did not start: {why}\n{}", service.image, String::from_utf8_lossy(&log));
         }
@@ -101,18 +106,19 @@ pub async fn wait_for(docker: &Docker, services: &[Service]) -> Result<()> {
     Ok(())
 }
 
-async fn wait_for_one(docker: &Docker, service: &Service, deadline: Instant) -> Result<Result<(), String>> {
+/// Why it does not listen, if so.
+async fn wait_for_one(docker: &Docker, service: &Service, deadline: Instant) -> Result<Option<String>> {
     loop {
         let inspected = docker.inspect(&service.container).await?;
         let ports = ports(&inspected);
         if !inspected.state.running {
-            return Ok(Err("it has ended".to_owned()));
+            return Ok(Some("it has ended".to_owned()));
         }
         if ports.is_empty() || ports.iter().any(|port| listens(inspected.state.pid, *port)) {
-            return Ok(Ok(()));
+            return Ok(None);
         }
         if Instant::now() > deadline {
-            return Ok(Err(format!("nobody listens at {ports:?} after {} s", PATIENCE.as_secs())));
+            return Ok(Some(format!("nobody listens at {ports:?} after {} s", PATIENCE.as_secs())));
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -188,7 +194,7 @@ mod tests {
             ("docker:28-cli", false),
             ("example/dind", false),
         ] {
-            assert_eq!(differences(&Image::default(), image).1, is_one, "{image}");
+            assert_eq!(is_docker_daemon(image), is_one, "{image}");
         }
     }
 

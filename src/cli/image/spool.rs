@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Seek, Write},
+    io::{Seek, Write},
     path::Path,
 };
 
@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 pub struct Spool {
     file: File,
     offset: u64,
+    sum: Sha256,
 }
 
 impl Spool {
@@ -27,18 +28,14 @@ impl Spool {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR);
         let file = file.context(format!("making a file in {}", folder.display()))?;
-        Ok(Self { file: file.into(), offset: 0 })
+        Ok(Self { file: file.into(), offset: 0, sum: Sha256::new() })
     }
 
     /// The file, if it is what was meant.
-    pub fn verified(mut self, blob: &Descriptor) -> Result<File> {
-        let reading = || format!("reading layer {}", blob.digest);
-        let mut sum = Sha256::new();
-        self.file.rewind().context(reading())?;
-        io::copy(&mut self.file, &mut sum).context(reading())?;
-        match Digest::from_sha256(&sum.finalize()) == blob.digest {
+    pub fn verified(self, blob: &Descriptor) -> Result<File> {
+        match Digest::from_sha256(&self.sum.finalize()) == blob.digest {
             true => Ok(self.file),
-            false => Err(Error::system(format!("filesystem layer verification failed for digest {}", blob.digest))),
+            false => Err(Error::blob_verification_failed(blob.digest.as_str())),
         }
     }
 }
@@ -52,12 +49,13 @@ impl BlobSink for Spool {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.file.write_all(&bytes).context("keeping a layer")?;
         self.offset += bytes.len() as u64;
+        self.sum.update(&bytes);
         Ok(())
     }
 
     async fn truncate(&mut self) -> Result<()> {
         self.file.set_len(0).and_then(|()| self.file.rewind()).context("keeping a layer")?;
-        self.offset = 0;
+        (self.offset, self.sum) = (0, Sha256::new());
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         reference::Reference,
         registry_auth::RegistryAuth,
     },
+    registry::registry_of,
 };
 
 /// A build.
@@ -111,15 +112,11 @@ impl BuildRequest {
     /// Credentials for the registry of an image: the key is its host, perhaps as a URL; Docker Hub has two names.
     pub fn credentials_for(&self, reference: &Reference) -> RegistryAuth {
         let wanted = reference.registry();
-        let host = |key: &str| {
-            let host = key.split_once("://").map_or(key, |(_, rest)| rest);
-            host.split('/').next().unwrap_or_default().to_owned()
-        };
-        let fits = |key: &str| match host(key).as_str() {
-            "index.docker.io" | "registry-1.docker.io" => wanted == "docker.io",
-            host => host == wanted,
-        };
-        self.credentials.iter().find(|(key, _)| fits(key)).map(|(_, auth)| auth.clone()).unwrap_or_default()
+        self.credentials
+            .iter()
+            .find(|(key, _)| registry_of(key) == wanted)
+            .map(|(_, auth)| auth.clone())
+            .unwrap_or_default()
     }
 }
 

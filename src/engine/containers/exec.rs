@@ -3,7 +3,6 @@
 mod process;
 mod start;
 
-pub use crate::engine::container::exec::{Exec, ExecRequest, ExecStart, ExecState};
 pub use process::ExecView;
 
 use std::sync::Arc;
@@ -13,7 +12,10 @@ use tokio::sync::watch;
 use crate::{
     engine::{
         Engine,
-        container::{Container, Turn},
+        container::{
+            Container, Turn,
+            exec::{Exec, ExecRequest, ExecState},
+        },
         tenants::Scope,
     },
     model::{Error, Result, container::ContainerState, id::ExecId},

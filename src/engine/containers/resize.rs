@@ -1,7 +1,7 @@
 //! `POST /containers/{id}/resize` and `POST /exec/{id}/resize`.
 
 use crate::{
-    engine::{Engine, containers::exec::ExecState, tenants::Scope},
+    engine::{Engine, container::exec::ExecState, tenants::Scope},
     model::{Error, Result},
 };
 

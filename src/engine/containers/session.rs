@@ -10,8 +10,8 @@ use crate::{
         container::{
             Container,
             console::{Output, StdinPort},
+            exec::Exec,
         },
-        containers::exec::Exec,
     },
     logs::LogStream,
     model::{Error, ErrorKind, Result},

@@ -15,13 +15,8 @@ use crate::{
     },
     engine::{
         Engine,
-        containers::{
-            delete::DeleteOptions,
-            exec::{Exec, ExecRequest, ExecStart},
-            list::ListOptions,
-            stop::StopOptions,
-            wait::WaitCondition,
-        },
+        container::exec::{Exec, ExecRequest, ExecStart},
+        containers::{delete::DeleteOptions, list::ListOptions, stop::StopOptions, wait::WaitCondition},
         tenants::Scope,
         testing::Fakes,
     },
@@ -207,7 +202,7 @@ async fn exec_that_cannot_start_has_an_exit_code_and_leaves_nothing() {
     let error = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has no process");
     // The process of the fake has no root folder, as one that has just ended: that is no fault of the command.
     assert_eq!(error.kind(), ErrorKind::System);
-    assert_eq!(*exec.state.borrow(), crate::engine::containers::exec::ExecState::Exited(128));
+    assert_eq!(*exec.state.borrow(), crate::engine::container::exec::ExecState::Exited(128));
     assert_eq!(bench.runtime.exec_count(&id), 0);
     let again = bench.engine.exec_start(&exec, ExecStart::default()).await.err().expect("it has run");
     assert_eq!(again.kind(), ErrorKind::Conflict);

@@ -34,7 +34,7 @@ struct Looked(HashMap<PathBuf, u64>);
 
 impl Engine {
     /// Returns when a job is seen to take more of the disk than it may; never if it has no such limit.
-    pub(super) async fn is_over_its_disk(&self, record: &JobRecord) {
+    pub(super) async fn took_too_much_disk(&self, record: &JobRecord) {
         let Some(most) = record.limits.disk else { return std::future::pending().await };
         let mut last = Looked::default();
         loop {

@@ -44,7 +44,7 @@ impl Engine {
                 () = job.changed(&record) => {}
                 () = owner_ended(&record) => return EndReason::OwnerEnded,
                 () = time_is_up(&record) => return EndReason::Expired,
-                () = self.is_over_its_disk(&record) => return EndReason::OverDisk,
+                () = self.took_too_much_disk(&record) => return EndReason::OverDisk,
             }
         }
     }

@@ -155,7 +155,7 @@ async fn jobs_have_the_same_names_and_what_one_had_goes_with_it() {
     assert!(bench.engine().scope_of(&first.record.id).is_err());
     assert!(engine.containers.list_all().iter().all(|container| container.record().tenant == second.record.id));
     assert!(engine.networks.list(&first.record.id).is_empty());
-    assert_eq!(engine.volumes.tenants_with_some(), std::slice::from_ref(&second.record.id));
+    assert_eq!(engine.volumes.tenants_with_some(), [second.record.id.clone()].into());
     assert!(bench.fakes.hosts.of_job(&first.record.id).is_none());
     assert!(engine.images.backend.list_images(&first.record.id).await.unwrap().is_empty());
     let data = bench.fakes.folder.path().join("data");

@@ -152,9 +152,7 @@ impl NetworkStore {
 
     /// Tenants that have networks.
     pub fn tenants_with_some(&self) -> BTreeSet<TenantId> {
-        self.networks.look_at_all(|tenants| {
-            tenants.iter().filter(|(_, networks)| !networks.is_empty()).map(|(tenant, _)| tenant.clone()).collect()
-        })
+        self.networks.tenants_where(|networks| !networks.is_empty())
     }
 
     /// The subnets of all networks of a host's tenants but one.

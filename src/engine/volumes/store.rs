@@ -4,7 +4,7 @@
 //! a killed daemon left of either is removed at the next start.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -136,10 +136,8 @@ impl VolumeStore {
     }
 
     /// Tenants that have volumes.
-    pub fn tenants_with_some(&self) -> Vec<TenantId> {
-        self.volumes.look_at_all(|tenants| {
-            tenants.iter().filter(|(_, volumes)| !volumes.is_empty()).map(|(tenant, _)| tenant.clone()).collect()
-        })
+    pub fn tenants_with_some(&self) -> BTreeSet<TenantId> {
+        self.volumes.tenants_where(|volumes| !volumes.is_empty())
     }
 
     /// Waits for other changes.

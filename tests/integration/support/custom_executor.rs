@@ -78,8 +78,9 @@ impl Job {
         Self { response, scripts: vec![("build_script", script.to_owned())] }
     }
 
-    /// With further scripts.
+    /// With a script for another stage, or in place of that stage's own.
     pub fn and(mut self, stage: &'static str, script: &str) -> Self {
+        self.scripts.retain(|(known, _)| *known != stage);
         self.scripts.push((stage, script.to_owned()));
         self
     }

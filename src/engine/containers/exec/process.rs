@@ -4,9 +4,15 @@ use std::sync::Arc;
 
 use oci_spec::runtime::Process;
 
-use super::{Exec, ExecRequest, ExecState};
 use crate::{
-    engine::{Engine, container::Container, tenants::Scope},
+    engine::{
+        Engine,
+        container::{
+            Container,
+            exec::{Exec, ExecRequest, ExecState},
+        },
+        tenants::Scope,
+    },
     model::{Result, container::ContainerRecord},
     oci,
 };

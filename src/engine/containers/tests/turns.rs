@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Bench;
 use crate::{
     engine::{
-        container::Container,
-        containers::{delete::DeleteOptions, exec::ExecRequest, stop::StopOptions, wait::WaitCondition},
+        container::{Container, exec::ExecRequest},
+        containers::{delete::DeleteOptions, stop::StopOptions, wait::WaitCondition},
     },
     model::{
         ErrorKind, Result,
