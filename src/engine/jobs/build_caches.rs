@@ -3,7 +3,6 @@
 //! are there the last used. What no job has used for long goes, and of the rest the longest unused when all together take too much room.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
-    engine::{Engine, records::RecordFolder},
+    engine::{Engine, jobs::caches::too_old_or_too_much, records::RecordFolder},
     model::{
         Result,
         error::Context,
@@ -137,14 +136,12 @@ impl Engine {
 
     /// Removes what is too old or too much, and what an earlier life was removing. What a job uses stays, and takes nobody's room.
     pub(super) async fn trim_build_caches(&self) {
-        let (mut room, longest) = self.config.cache_limits();
         let (known, in_use) = (self.build_caches.known().clone(), self.build_caches_of_jobs());
-        let mut unused: Vec<_> = known.into_values().filter(|record| !in_use.contains(&record.id)).collect();
-        unused.sort_by_key(|record| Reverse(record.used));
-        for record in unused {
-            if !record.is_over && record.used.elapsed() <= longest && record.bytes <= room {
-                room -= record.bytes;
-            } else if let Err(error) = self.remove_build_cache(&record).await {
+        let unused = known.into_values().filter(|record| !in_use.contains(&record.id));
+        let (over, unused): (Vec<_>, Vec<_>) = unused.partition(|record| record.is_over);
+        let outdated = too_old_or_too_much(unused, self.config.cache_limits(), |record| (record.used, record.bytes));
+        for record in over.into_iter().chain(outdated) {
+            if let Err(error) = self.remove_build_cache(&record).await {
                 warn!("removing a build cache of {}: {}", record.key, error.chain());
             }
         }

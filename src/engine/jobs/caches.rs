@@ -162,6 +162,25 @@ impl CacheStore {
     }
 }
 
+/// Of caches that no job uses, those that go: what has not been used for `longest`, and of the rest the longest unused that have no `room`
+/// together. `of` tells of one when it was used, and its bytes.
+pub(super) fn too_old_or_too_much<T>(
+    mut unused: Vec<T>,
+    (mut room, longest): (u64, Duration),
+    of: impl Fn(&T) -> (Timestamp, u64),
+) -> Vec<T> {
+    unused.sort_by_key(|cache| Reverse(of(cache).0));
+    unused.retain(|cache| {
+        let (used, bytes) = of(cache);
+        let stays = used.elapsed() <= longest && bytes <= room;
+        if stays {
+            room -= bytes;
+        }
+        !stays
+    });
+    unused
+}
+
 /// Checks what a job asks for, whose builds may have a cache or not.
 pub(super) fn check(request: &JobRequest, has_builder: bool) -> Result<()> {
     request.cache_key.as_deref().map_or(Ok(()), job::check_cache_key)?;
@@ -274,14 +293,11 @@ impl Engine {
 
     /// Removes what is too old or too much. What a job uses stays, and takes nobody's room.
     pub(super) async fn trim_cache_volumes(&self) {
-        let (mut room, longest) = self.config.cache_limits();
         let (known, in_use) = (self.caches.known().clone(), self.caches_of_jobs());
-        let mut unused: Vec<_> = known.into_iter().filter(|(id, _)| !in_use.contains(id)).collect();
-        unused.sort_by_key(|(_, record)| Reverse(record.used));
-        for (id, record) in unused {
-            if record.used.elapsed() <= longest && record.bytes <= room {
-                room -= record.bytes;
-            } else if let Err(error) = self.remove_cache_volume(&id, &record).await {
+        let unused = known.into_iter().filter(|(id, _)| !in_use.contains(id)).collect();
+        let of = |(_, record): &(String, CacheVolumeRecord)| (record.used, record.bytes);
+        for (id, record) in too_old_or_too_much(unused, self.config.cache_limits(), of) {
+            if let Err(error) = self.remove_cache_volume(&id, &record).await {
                 warn!("removing cache volume {}: {}", record.name, error.chain());
             }
         }
@@ -303,5 +319,24 @@ impl Engine {
         };
         info!("cache volume {} of {} goes", record.name, record.key.as_deref().unwrap_or("jobs without a key"));
         blocking(move || rootfs::remove_folder(&away).context("removing its folder")).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_old_goes_and_of_the_rest_the_longest_unused_that_find_no_room() {
+        let used = |day: u32| Timestamp::parse_rfc3339(&format!("2026-01-{day:02}T00:00:00Z")).unwrap();
+        let caches = vec![("a", used(1), 5), ("b", used(3), 6), ("c", used(2), 4), ("d", used(4), 3)];
+        let going = |room: u64, longest: Duration| {
+            let gone = too_old_or_too_much(caches.clone(), (room, longest), |(_, used, bytes)| (*used, *bytes));
+            gone.into_iter().map(|(name, ..)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(going(18, Duration::MAX), [""; 0]);
+        assert_eq!(going(12, Duration::MAX), ["c", "a"]);
+        assert_eq!(going(8, Duration::MAX), ["b", "a"], "a smaller one finds room that a larger one does not");
+        assert_eq!(going(18, Duration::ZERO), ["d", "b", "c", "a"]);
     }
 }
