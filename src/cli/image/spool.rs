@@ -9,17 +9,15 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use ringer::{
-    model::{Error, Result, error::Context, image::Descriptor, reference::Digest},
-    registry::BlobSink,
+    model::{Result, error::Context, image::Descriptor},
+    registry::{BlobSink, Proof},
 };
 use rustix::fs::{Mode, OFlags};
-use sha2::{Digest as _, Sha256};
 
 /// What has come so far.
 pub struct Spool {
     file: File,
-    offset: u64,
-    sum: Sha256,
+    proof: Proof,
 }
 
 impl Spool {
@@ -28,34 +26,29 @@ impl Spool {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR);
         let file = file.context(format!("making a file in {}", folder.display()))?;
-        Ok(Self { file: file.into(), offset: 0, sum: Sha256::new() })
+        Ok(Self { file: file.into(), proof: Proof::default() })
     }
 
     /// The file, if it is what was meant.
     pub fn verified(self, blob: &Descriptor) -> Result<File> {
-        match Digest::from_sha256(&self.sum.finalize()) == blob.digest {
-            true => Ok(self.file),
-            false => Err(Error::blob_verification_failed(blob.digest.as_str())),
-        }
+        self.proof.finish(blob)?;
+        Ok(self.file)
     }
 }
 
 #[async_trait]
 impl BlobSink for Spool {
     fn offset(&self) -> u64 {
-        self.offset
+        self.proof.offset()
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.file.write_all(&bytes).context("keeping a layer")?;
-        self.offset += bytes.len() as u64;
-        self.sum.update(&bytes);
-        Ok(())
+        self.proof.write(bytes).await
     }
 
     async fn truncate(&mut self) -> Result<()> {
         self.file.set_len(0).and_then(|()| self.file.rewind()).context("keeping a layer")?;
-        (self.offset, self.sum) = (0, Sha256::new());
-        Ok(())
+        self.proof.truncate().await
     }
 }

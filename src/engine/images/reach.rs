@@ -15,8 +15,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 use tokio_util::io::SyncIoBridge;
@@ -30,12 +28,12 @@ use crate::{
         tenants::{Scope, Tenant},
     },
     model::{
-        Error, Result,
+        Result,
         error::Context,
         image::{Descriptor, documents::media_type},
         reference::Digest,
     },
-    registry::{BlobSink, Session},
+    registry::Session,
     work::{self, Kind, Stop, Worker},
 };
 
@@ -224,44 +222,6 @@ impl Proven {
             proven.clear();
         }
         proven.insert(manifest.clone());
-    }
-}
-
-/// Takes a blob that is here once more, to compare it.
-pub(super) struct Proof {
-    hash: Sha256,
-    bytes: u64,
-}
-
-impl Proof {
-    pub(super) fn new() -> Self {
-        Self { hash: Sha256::new(), bytes: 0 }
-    }
-
-    /// Whether it was that blob.
-    pub(super) fn finish(self, blob: &Descriptor) -> Result<()> {
-        match Digest::from_sha256(&self.hash.finalize()) == blob.digest {
-            true => Ok(()),
-            false => Err(Error::blob_verification_failed(blob.digest.as_str())),
-        }
-    }
-}
-
-#[async_trait]
-impl BlobSink for Proof {
-    fn offset(&self) -> u64 {
-        self.bytes
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.bytes += bytes.len() as u64;
-        self.hash.update(&bytes);
-        Ok(())
-    }
-
-    async fn truncate(&mut self) -> Result<()> {
-        *self = Self::new();
-        Ok(())
     }
 }
 

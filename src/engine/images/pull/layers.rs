@@ -18,10 +18,7 @@ use crate::{
     backend::images::{BlobWriter, Lease},
     engine::{
         Engine,
-        images::{
-            progress::Message,
-            reach::{Proof, Reach},
-        },
+        images::{progress::Message, reach::Reach},
         tenants::Scope,
     },
     model::{
@@ -32,7 +29,7 @@ use crate::{
         },
         reference::Digest,
     },
-    registry::{BlobSink, Progress},
+    registry::{BlobSink, Progress, Proof},
 };
 
 /// How long another pull of the same layer is waited for, which fetches it from the same registry through a network of its own.
@@ -148,7 +145,7 @@ impl Download {
             None if is_proven => self.engine.note_shared(&self.scope, self.layer.size),
             // Somebody else's: the registry has to show that it has it.
             None => {
-                let mut proof = Proof::new();
+                let mut proof = Proof::default();
                 self.fetch(&mut proof).await?;
                 proof.finish(&self.layer)?;
             }
