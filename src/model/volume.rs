@@ -26,6 +26,11 @@ impl Record for Volume {
 }
 
 impl Volume {
+    /// Whether its content lies where volumes are: with options something else is mounted there.
+    pub fn is_plain(&self) -> bool {
+        self.options.as_ref().is_none_or(IndexMap::is_empty)
+    }
+
     /// The label's value, for filters.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.as_ref()?.get(key).map(String::as_str)

@@ -170,8 +170,11 @@ impl Extraction<'_> {
     }
 
     fn remember_time(&mut self, folder: Vec<u8>, mtime: Timespec) -> Result<()> {
-        if self.folder_times.last().is_some_and(|(last, _)| *last == folder) {
-            self.folder_times.pop();
+        if let Some((last, time)) = self.folder_times.last_mut()
+            && *last == folder
+        {
+            *time = mtime;
+            return Ok(());
         }
         self.folder_bytes += folder.len();
         if self.folder_bytes > MOST_FOLDERS {

@@ -61,7 +61,7 @@ impl Engine {
                 folders.push(container.log.folder().to_owned());
             }
             for folder in folders {
-                let measured = room_of(folder.clone(), look.left_of(most)).await;
+                let measured = room_of_folder(folder.clone(), look.left_of(most)).await;
                 look.add(&folder, measured, last);
             }
         }
@@ -72,7 +72,7 @@ impl Engine {
     pub(super) async fn room_of_layer(&self, id: &ContainerId, most: u64) -> Result<u64> {
         let runtime = &self.backends.runtime;
         match own_folder(&runtime.rootfs(id).await?) {
-            Some(folder) => room_of(folder, most).await,
+            Some(folder) => room_of_folder(folder, most).await,
             // What lies on a device only containerd can tell.
             None => runtime.usage(id).await,
         }
@@ -81,7 +81,7 @@ impl Engine {
     /// Those whose content lies on our disk; what is mounted in a volume with options is somebody else's.
     fn volume_folders(&self, tenant: &TenantId) -> Vec<PathBuf> {
         let volumes = self.volumes.list(tenant).into_iter();
-        let plain = volumes.filter(|info| info.volume.options.as_ref().is_none_or(indexmap::IndexMap::is_empty));
+        let plain = volumes.filter(|info| info.volume.is_plain());
         plain.map(|info| info.mountpoint).collect()
     }
 }
@@ -122,7 +122,7 @@ fn own_folder(rootfs: &[RootfsMount]) -> Option<PathBuf> {
     folder.map(PathBuf::from).filter(|folder| folder.is_absolute())
 }
 
-async fn room_of(folder: PathBuf, most: u64) -> Result<u64> {
+async fn room_of_folder(folder: PathBuf, most: u64) -> Result<u64> {
     let measure = move || match rootfs::room_up_to(&folder, most) {
         // What was removed meanwhile takes nothing.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -168,8 +168,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert_eq!(room_of(folder.path().join("gone"), 10).await.unwrap(), 0);
-        assert!(room_of(file, 10).await.is_err());
+        assert_eq!(room_of_folder(folder.path().join("gone"), 10).await.unwrap(), 0);
+        assert!(room_of_folder(file, 10).await.is_err());
     }
 
     #[test]

@@ -134,9 +134,7 @@ impl Engine {
         let records: Vec<_> = self.containers.list(scope.tenant()).iter().map(|container| container.record()).collect();
         let mut usages = Vec::new();
         // What has options may be a server's that does not answer; dockerd leaves it out, too.
-        for info in
-            volumes.into_iter().filter(|info| info.volume.options.as_ref().is_none_or(indexmap::IndexMap::is_empty))
-        {
+        for info in volumes.into_iter().filter(|info| info.volume.is_plain()) {
             let uses =
                 |record: &&Arc<ContainerRecord>| record.mounts.iter().any(|point| point.name == info.volume.name);
             let references = records.iter().filter(uses).count();

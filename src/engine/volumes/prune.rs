@@ -31,7 +31,7 @@ impl Engine {
             let is_wanted = |info: &VolumeInfo| {
                 let volume = &info.volume;
                 (all || volume.label(ANONYMOUS_LABEL).is_some())
-                    && volume.options.as_ref().is_none_or(indexmap::IndexMap::is_empty)
+                    && volume.is_plain()
                     && filters.matches_labels(|key| volume.label(key))
             };
             Ok(engine.prune_volumes(&scope, is_wanted).await)
