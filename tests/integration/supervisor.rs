@@ -257,8 +257,9 @@ async fn built_within(lab: &Lab, cli: &Buildx, knows_all: &str) {
         let listed = lab.daemon.ringer(&["job", "ls", "--json"]).output().expect("ringer runs").stdout;
         let listed: Value = serde_json::from_slice(&listed).expect("jobs as JSON");
         if let Some(host) = listed[0]["docker_host"].as_str() {
-            let running = said(&mut cli.docker(host, &["ps", "-q", "--no-trunc"])).text;
-            if let Some(container) = running.lines().next() {
+            // The job is listed a moment before its socket answers: what the CLI says then is no container.
+            let running = said(&mut cli.docker(host, &["ps", "-q", "--no-trunc"]));
+            if let Some(container) = running.text.lines().next().filter(|_| running.succeeded) {
                 break (host.to_owned(), container.to_owned());
             }
         }
