@@ -1,10 +1,11 @@
 //! A fake of GitHub at a place: its REST API as far as a supervisor calls it, and a service for our stand-in of its runner. It refuses what
 //! GitHub refuses, and misbehaves as a test asks.
 //!
-//! Answers are shaped after GitHub's OpenAPI description, whose operation ids `rest` names. What that does not say is an assumption, with
-//! its source beside it: `[doc]` GitHub's documentation, `[src]` actions/runner or actions/scaleset, `[iss]` an issue there, `[mem]` common
+//! Calls and answers are held against GitHub's OpenAPI description (`described`), whose operation ids `rest` names; what differs fails the
+//! test at its end. What that does not say is an assumption, with its source beside it: `[doc]` GitHub's documentation, `[src]` actions/runner or actions/scaleset, `[iss]` an issue there, `[mem]` common
 //! knowledge. What the service says to runners is our own and much smaller than the real one's: the stand-in and it were made for each other.
 
+mod described;
 mod model;
 mod rest;
 mod service;
@@ -141,6 +142,13 @@ impl GitHub {
             assert!(Instant::now() < deadline, "not {what}: {:#?}", self.shared.lock().runner_names());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+impl Drop for GitHub {
+    fn drop(&mut self) {
+        let undescribed = std::mem::take(&mut self.shared.lock().undescribed);
+        assert!(undescribed.is_empty() || std::thread::panicking(), "not as GitHub describes it: {undescribed:#?}");
     }
 }
 

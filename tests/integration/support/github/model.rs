@@ -193,6 +193,8 @@ pub struct Model {
     pub limited: u64,
     /// Answers that were not sent again, since they had not changed.
     pub unchanged: u64,
+    /// Where a call or an answer was not as GitHub describes them.
+    pub undescribed: BTreeSet<String>,
     /// Every runner that was ever registered.
     pub ever: Vec<String>,
     faults: Vec<(String, Fault)>,
@@ -222,6 +224,7 @@ impl Model {
             faulted: Vec::new(),
             limited: 0,
             unchanged: 0,
+            undescribed: BTreeSet::new(),
             ever: Vec::new(),
             faults: Vec::new(),
             next: 1000,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Asked, Model, Shared,
+    Asked, Model, Shared, described,
     model::{Reply, Runner, now},
 };
 
@@ -34,6 +34,7 @@ pub fn answer(shared: &Shared, asked: &Asked, path: &str) -> Reply {
         return refused;
     }
     let reply = route(&mut model, asked, &who, path);
+    model.undescribed.extend(described::faults(asked, path, &reply));
     let reply = tagged(&mut model, asked, reply);
     let reply = counted(&mut model, bucket, reply);
     match &who {
