@@ -12,6 +12,7 @@ use crate::{
     },
     model::{
         event::Event,
+        id::TenantId,
         job::{CacheVolume, EndReason, JobLimits, JobRequest},
         policy::PolicyRef,
         time::Timestamp,
@@ -65,6 +66,9 @@ pub struct JobBody {
     /// Volumes that it finds as the last job with its key has left them: `NAME`, or `NAME:ro` for reading only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cache_volumes: Vec<CacheVolume>,
+    /// A job of the same user, id or name, whose network namespace it has too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_from: Option<String>,
 }
 
 impl From<JobBody> for JobRequest {
@@ -84,6 +88,7 @@ impl From<JobBody> for JobRequest {
             binds: body.binds,
             cache_key: body.cache_key,
             cache_volumes: body.cache_volumes,
+            network_from: body.network_from,
             ..Self::default()
         }
     }
@@ -128,6 +133,8 @@ pub struct JobAnswer {
     pub cache_key: Option<String>,
     /// Volumes that it found and will leave.
     pub cache_volumes: Vec<CacheVolume>,
+    /// Id of the job for which the network namespace was made that it has, if not for itself; that job may be gone.
+    pub network_from: Option<String>,
     /// Why it is being removed, if it is.
     pub ending: Option<EndReason>,
     /// Why that has not come to its end yet.
@@ -150,6 +157,7 @@ impl From<JobView> for JobAnswer {
             policy: record.policy.as_ref().map(|policy| policy.name.clone()),
             cache_key: record.cache_key.clone(),
             cache_volumes: record.cache_volumes.clone(),
+            network_from: record.host.as_ref().map(TenantId::to_string),
             ending: record.ending.as_ref().map(|ending| ending.reason),
             trouble,
         }

@@ -54,6 +54,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         binds: vec!["/a".to_owned()],
         cache_key: Some("a".to_owned()),
         cache_volumes: vec!["aa".parse().unwrap()],
+        network_from: Some("a".to_owned()),
     };
     let answer = JobAnswer {
         id: "job-1".to_owned(),
@@ -68,6 +69,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         policy: None,
         cache_key: None,
         cache_volumes: Vec::new(),
+        network_from: None,
         ending: None,
         trouble: None,
     };

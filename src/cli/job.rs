@@ -85,6 +85,10 @@ struct Options {
     /// be read
     #[arg(long, value_name = "NAME[:ro]")]
     volume_cache: Vec<CacheVolume>,
+    /// Have the network namespace of a job of the same user, too: its published ports are at 127.0.0.1 of what runs with --network host
+    /// in either, and a port is published by one of them
+    #[arg(long, value_name = "JOB")]
+    network_from: Option<String>,
 }
 
 /// What a job may use and do.
@@ -136,6 +140,7 @@ impl Options {
             binds: self.bind.into_iter().map(|Bind(bind)| bind).collect(),
             cache_key: self.cache_key,
             cache_volumes: self.volume_cache,
+            network_from: self.network_from,
             ..self.limits.body()?
         })
     }

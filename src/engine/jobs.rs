@@ -29,10 +29,14 @@ pub use self::{
     build_caches::BuildCacheStore, caches::CacheStore, objects::JobObjects, overview::Owner, store::JobStore,
 };
 use crate::{
-    engine::{Engine, tenants::Tenant},
+    engine::{
+        Engine,
+        tenants::{Host, Tenant},
+    },
     model::{
         Error, Result,
         error::Context,
+        id::TenantId,
         job::{self, EndReason, JobRecord, JobReport, JobRequest},
         registry_auth::Logins,
         time::Timestamp,
@@ -86,6 +90,7 @@ impl Engine {
         job::check_name(&name)?;
         let policy = self.find_policy(request.policy.as_ref())?;
         let policy = policy::with_binds(policy, self.check_binds(request.binds)?);
+        let host = request.network_from.map(|other| self.host_for(&other, request.uid)).transpose()?;
         let (owner, expires) = (owner.transpose()?, request.ttl.map(job::expiry).transpose()?);
         let changing = self.build_caches.changing.lock().await;
         let build_cache = self.choose_build_cache(request.cache_key.as_deref(), &request.cache_volumes)?;
@@ -103,6 +108,7 @@ impl Engine {
             policy: Some(policy),
             cache_key: request.cache_key,
             cache_volumes: request.cache_volumes,
+            host,
             build_cache,
             ending: None,
         };
@@ -121,6 +127,21 @@ impl Engine {
                 job.gone(PATIENCE).await;
                 Err(error.context("making a job"))
             }
+        }
+    }
+
+    /// In whose name the host was made that a new job of `uid` has with another one.
+    fn host_for(&self, other: &str, uid: u32) -> Result<TenantId> {
+        let other = self.jobs.get(other)?.record();
+        if other.uid != uid {
+            return Err(Error::invalid(format!(
+                "job {} is of another user: its network is not given away",
+                other.name
+            )));
+        }
+        match other.ending {
+            Some(_) => Err(Error::conflict(format!("job {} is being removed", other.name))),
+            None => Ok(other.host().clone()),
         }
     }
 
@@ -207,13 +228,13 @@ impl Engine {
             Some(stored) => policy::completed(stored.clone()),
             None => self.find_policy(None)?,
         };
-        let network = self.backends.network.open(id).await?;
+        let host = Host { of: record.host().clone(), network: self.backends.network.open(record.host()).await? };
         if !record.openings.is_empty() {
-            self.backends.network.open_job_to(id, record.openings.clone()).await?;
+            self.backends.network.open_job_to(record.host(), record.openings.clone()).await?;
         }
         self.write_authorities(&record.surroundings)?;
-        self.tenants.add_within(&id.of_runner(), network.clone(), &record.surroundings);
-        let tenant = self.tenants.add_within(id, network, &record.surroundings);
+        self.tenants.add_within(&id.of_runner(), host.clone(), &record.surroundings);
+        let tenant = self.tenants.add_within(id, host, &record.surroundings);
         tenant.obeys(Arc::new(policy));
         tenant.has_registries(record.registries.clone());
         Ok(tenant)

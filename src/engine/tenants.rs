@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -73,10 +73,21 @@ impl Traffic {
     }
 }
 
+/// Where a tenant's networks live.
+#[derive(Clone)]
+pub struct Host {
+    /// The tenant for whom it was made; others may have been let in.
+    pub of: TenantId,
+    /// What carries its networks out.
+    pub network: Arc<dyn NetworkBackend>,
+}
+
 /// One tenant: everything that is its alone and lies in no record.
 pub struct Tenant {
     id: TenantId,
-    network: Arc<dyn NetworkBackend>,
+    host: Host,
+    /// Whether nothing of it is in its host any more.
+    has_left: AtomicBool,
     socket: OnceLock<PathBuf>,
     surroundings: Surroundings,
     policy: OnceLock<Arc<Policy>>,
@@ -101,14 +112,29 @@ impl fmt::Debug for Tenant {
 }
 
 impl Tenant {
-    fn new(id: TenantId, network: Arc<dyn NetworkBackend>, surroundings: Surroundings) -> Self {
+    fn new(id: TenantId, host: Host, surroundings: Surroundings) -> Self {
         let work = TaskTracker::new();
         // Open or closed is said by `closed`: the tracker only counts.
         work.close();
         let (socket, policy, logins) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (named, registry, downloads) = (OnceLock::new(), OnceCell::new(), Arc::new(Semaphore::new(DOWNLOADS)));
         let (traffic, closed) = (Traffic::default(), CancellationToken::new());
-        Self { id, network, socket, policy, logins, named, registry, downloads, traffic, surroundings, closed, work }
+        let has_left = AtomicBool::new(false);
+        Self {
+            id,
+            host,
+            has_left,
+            socket,
+            policy,
+            logins,
+            named,
+            registry,
+            downloads,
+            traffic,
+            surroundings,
+            closed,
+            work,
+        }
     }
 
     /// What records, labels and backends call it.
@@ -118,7 +144,12 @@ impl Tenant {
 
     /// The host in which its networks live.
     pub fn network(&self) -> &Arc<dyn NetworkBackend> {
-        &self.network
+        &self.host.network
+    }
+
+    /// The tenant for whom that host was made.
+    pub(crate) fn host_of(&self) -> &TenantId {
+        &self.host.of
     }
 
     /// What all its containers find around them.
@@ -279,17 +310,12 @@ impl Tenants {
 
     /// Adds a tenant whose networks live in `network`, unless it is there already.
     pub fn add(&self, id: &TenantId, network: Arc<dyn NetworkBackend>) -> Arc<Tenant> {
-        self.add_within(id, network, &Surroundings::default())
+        self.add_within(id, Host { of: id.clone(), network }, &Surroundings::default())
     }
 
-    /// The same; its containers find this around them.
-    pub fn add_within(
-        &self,
-        id: &TenantId,
-        network: Arc<dyn NetworkBackend>,
-        surroundings: &Surroundings,
-    ) -> Arc<Tenant> {
-        let new = || Arc::new(Tenant::new(id.clone(), network, surroundings.clone()));
+    /// The same in a host that may be another's; its containers find this around them.
+    pub fn add_within(&self, id: &TenantId, host: Host, surroundings: &Surroundings) -> Arc<Tenant> {
+        let new = || Arc::new(Tenant::new(id.clone(), host, surroundings.clone()));
         self.lock().entry(id.clone()).or_insert_with(new).clone()
     }
 
@@ -306,9 +332,18 @@ impl Tenants {
     /// Those whose networks live in one host, where names of links and subnets are theirs together. Runners have none of their own.
     pub fn in_host(&self, network: &Arc<dyn NetworkBackend>) -> BTreeSet<TenantId> {
         let tenants = self.lock();
-        let is_there = |tenant: &&Arc<Tenant>| Arc::ptr_eq(&tenant.network, network) && tenant.id.served().is_none();
+        let is_there = |tenant: &&Arc<Tenant>| Arc::ptr_eq(tenant.network(), network) && tenant.id.served().is_none();
         let there = tenants.values().filter(is_there);
         there.map(|tenant| tenant.id.clone()).collect()
+    }
+
+    /// Notes that nothing of a tenant is in its host any more; answers whether nobody else is in there.
+    pub fn leave_host(&self, tenant: &Tenant) -> bool {
+        // Under the lock: of two that leave at once one is the last.
+        let tenants = self.lock();
+        tenant.has_left.store(true, Ordering::Relaxed);
+        let is_there = |other: &Arc<Tenant>| other.host.of == tenant.host.of && !other.has_left.load(Ordering::Relaxed);
+        !tenants.values().any(is_there)
     }
 
     /// All of them.
@@ -339,7 +374,7 @@ impl Engine {
 
     /// The host in which a tenant's networks live.
     pub(crate) fn network_of(&self, tenant: &TenantId) -> Result<Arc<dyn NetworkBackend>> {
-        Ok(self.tenants.get(tenant)?.network.clone())
+        Ok(self.tenants.get(tenant)?.network().clone())
     }
 }
 
@@ -383,5 +418,18 @@ mod tests {
         }
         tenants.add(&TenantId::of_runner(&"a".parse().unwrap()), hosts[0].clone());
         assert_eq!(tenants.in_host(&hosts[0]), ["a", "c"].map(|name| name.parse().unwrap()).into());
+    }
+
+    #[test]
+    fn the_last_one_to_leave_a_host_is_told() {
+        let (tenants, network) = (Tenants::default(), Arc::new(FakeNetwork::default()));
+        let host = Host { of: "a".parse().unwrap(), network };
+        let add = |name: &str| tenants.add_within(&name.parse().unwrap(), host.clone(), &Surroundings::default());
+        let (own, guest) = (add("a"), add("b"));
+        assert!(!tenants.leave_host(&own));
+        tenants.remove(own.id());
+        for _ in 0..2 {
+            assert!(tenants.leave_host(&guest), "also when it is tried again");
+        }
     }
 }

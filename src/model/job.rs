@@ -57,6 +57,9 @@ pub struct JobRecord {
     /// Volumes that it finds and leaves.
     #[serde(default)]
     pub cache_volumes: Vec<CacheVolume>,
+    /// The job in whose name the host of its networks was made, if not in its own.
+    #[serde(default)]
+    pub host: Option<TenantId>,
     /// The cache of its builds, if that outlives it.
     #[serde(default)]
     pub build_cache: Option<TenantId>,
@@ -65,6 +68,11 @@ pub struct JobRecord {
 }
 
 impl JobRecord {
+    /// In whose name the host of its networks was made.
+    pub fn host(&self) -> &TenantId {
+        self.host.as_ref().unwrap_or(&self.id)
+    }
+
     /// Why it ends or has ended, if nobody asked for it.
     pub fn ended_by_itself(&self) -> Option<EndReason> {
         self.ending.as_ref().map(|ending| ending.reason).filter(|reason| *reason != EndReason::Removed)
@@ -244,6 +252,8 @@ pub struct JobRequest {
     pub cache_key: Option<String>,
     /// Volumes that it finds as the last job with its key has left them.
     pub cache_volumes: Vec<CacheVolume>,
+    /// A job of the same user, in whose host its networks are to be: by id, name or unique prefix of the id.
+    pub network_from: Option<String>,
     /// Registries, `host[:port]`, that its operator has named, beside those of `logins`: they are asked from the machine, not from the
     /// job's host.
     pub registries: BTreeSet<String>,

@@ -10,6 +10,7 @@ mod limits;
 mod overview;
 mod page;
 pub mod remains;
+mod shared_network;
 mod soak;
 
 use std::{

@@ -83,6 +83,7 @@ fn lost(tenant: &TenantId) -> JobRecord {
         policy: None,
         cache_key: None,
         cache_volumes: Vec::new(),
+        host: None,
         build_cache: None,
         ending: Some(Ending { reason: EndReason::Lost, since: now }),
     }

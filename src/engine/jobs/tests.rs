@@ -221,6 +221,31 @@ async fn what_cannot_be_made_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn the_host_of_a_job_stays_until_those_that_were_let_in_are_gone() {
+    let bench = Bench::new().await;
+    let engine = bench.engine();
+    let from = |other: &str, uid| {
+        engine.job_create(JobRequest { network_from: Some(other.to_owned()), uid, ..JobRequest::default() })
+    };
+    let own = bench.job("own").await.record.id.clone();
+    let guest = from("own", 0).await.unwrap().record.id.clone();
+    assert_eq!(
+        from("own", 7).await.unwrap_err().message(),
+        "job own is of another user: its network is not given away"
+    );
+    assert_eq!(from("none", 0).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let hosts = &bench.fakes.hosts;
+    assert!(hosts.of_job(&own).is_some() && hosts.of_job(&guest).is_none());
+    engine.job_delete("own").await.unwrap();
+    let third = from(guest.as_str(), 0).await.unwrap();
+    assert_eq!(third.record.host.as_ref(), Some(&own), "whose host it is stays said");
+    engine.job_delete(guest.as_str()).await.unwrap();
+    assert!(hosts.of_job(&own).is_some());
+    engine.job_delete(third.record.id.as_str()).await.unwrap();
+    assert!(hosts.of_job(&own).is_none());
+}
+
+#[tokio::test]
 async fn a_removal_that_fails_is_tried_again() {
     let bench = Bench::new().await;
     let job = bench.job("stubborn").await;

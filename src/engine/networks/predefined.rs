@@ -28,7 +28,7 @@ impl Engine {
     /// of all tenants. No container runs yet.
     pub(crate) async fn open_networks(&self) -> Result<()> {
         let tenants = self.tenants.list();
-        let known: BTreeSet<TenantId> = tenants.iter().map(|tenant| tenant.id().clone()).collect();
+        let known: BTreeSet<TenantId> = tenants.iter().map(|tenant| tenant.host_of().clone()).collect();
         self.backends.network.sweep(&known).await?;
         for tenant in &tenants {
             tenant.network().sweep(&Keep::default()).await?;
@@ -110,9 +110,8 @@ impl Engine {
                 }
             }
         }
-        if !is_machine && tenant.id().served().is_none() {
-            // Of a host that is another tenant's there is nothing in this one's name.
-            result = result.and(self.backends.network.remove(tenant.id()).await);
+        if !is_machine && self.tenants.leave_host(tenant) {
+            result = result.and(self.backends.network.remove(tenant.host_of()).await);
         }
         result
     }

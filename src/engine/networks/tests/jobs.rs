@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     backend::network::{AskedFrom, fake::FakeHosts},
-    engine::tenants::Tenant,
+    engine::tenants::{Host, Tenant},
+    model::job::Surroundings,
     model::network::{Opening, Protocol},
     oci::NetworkNamespace,
 };
@@ -166,7 +167,8 @@ async fn a_job_leaves_no_network_behind() {
 async fn tenants_of_one_host_do_not_meet_in_it() {
     let jobs = Jobs::new().await;
     let (first, scope) = jobs.open("one").await;
-    let second = jobs.engine().tenants.add(&"two".parse().unwrap(), first.network().clone());
+    let host = Host { of: first.id().clone(), network: first.network().clone() };
+    let second = jobs.engine().tenants.add_within(&"two".parse().unwrap(), host, &Surroundings::default());
     jobs.engine().open_networks_of(&second).await.unwrap();
     let guest = jobs.engine().scope_of(second.id()).unwrap();
     for scope in [&scope, &guest] {
@@ -178,4 +180,6 @@ async fn tenants_of_one_host_do_not_meet_in_it() {
     assert_eq!(subnets.len(), 4, "four bridges, no two alike");
     jobs.engine().remove_networks_of(&second).await.unwrap();
     assert_eq!(jobs.network(&first).state().networks.len(), 2, "the other one's stay");
+    jobs.engine().remove_networks_of(&first).await.unwrap();
+    assert!(jobs.hosts.of_job(first.id()).is_none(), "the last one takes it away");
 }
