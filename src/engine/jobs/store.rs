@@ -153,13 +153,20 @@ impl Job {
     }
 }
 
+/// What is told of a job that is gone.
+struct Ended {
+    id: TenantId,
+    name: String,
+    reason: EndReason,
+}
+
 /// All jobs.
 pub struct JobStore {
     records: Arc<RecordFolder>,
     jobs: Mutex<BTreeMap<TenantId, Arc<Job>>>,
     doors: OnceLock<Arc<dyn Doors>>,
     /// Those that have ended by themselves in this life of the daemon, the last one first.
-    ended: Mutex<VecDeque<Arc<JobRecord>>>,
+    ended: Mutex<VecDeque<Ended>>,
 }
 
 impl JobStore {
@@ -230,11 +237,10 @@ impl JobStore {
     fn why_none(&self, reference: &str) -> String {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let found = ended.iter().find(|job| job.id.as_str() == reference || job.name == reference);
-        let reason = found.and_then(|job| job.ended_by_itself());
-        reason.map(|reason| format!(" (removed: {reason})")).unwrap_or_default()
+        found.map(|job| format!(" (removed: {})", job.reason)).unwrap_or_default()
     }
 
-    fn remember(&self, job: Arc<JobRecord>) {
+    fn remember(&self, job: Ended) {
         let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         ended.push_front(job);
         ended.truncate(REMEMBERED);
@@ -258,8 +264,9 @@ impl JobStore {
             _ => {}
         }
         self.lock().remove(job.id());
-        if job.record().ended_by_itself().is_some() {
-            self.remember(job.record());
+        let record = job.record();
+        if let Some(reason) = record.ended_by_itself() {
+            self.remember(Ended { id: record.id.clone(), name: record.name.clone(), reason });
         }
         job.is_gone(report);
         Ok(())
