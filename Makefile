@@ -1,6 +1,6 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo check test soak fuzz deny compat bench api-spec picture build install
+.PHONY: demo check test soak fuzz deny compat compat-of-jobs bench api-spec picture build install
 
 ## a whole CI job on ringer, from nothing
 demo:
@@ -31,6 +31,10 @@ deny:
 ## real clients and agents on ringer and on real dockerds, side by side
 compat:
 	@scripts/compat
+
+## the same through the socket of a job; a small part of it is in `make test`
+compat-of-jobs:
+	@RINGER_JOB=yes scripts/compat
 
 ## ringer and dockerd, timed in one run
 bench:

@@ -10,7 +10,7 @@ use crate::command;
 use crate::http::{Body, Client};
 use crate::leftovers;
 use crate::normal::normal;
-use crate::report::Observed;
+use crate::report::{Observed, Outcome};
 use crate::socket::Socket;
 
 /// Loads image archives on a daemon.
@@ -42,12 +42,21 @@ pub struct DockerCli {
 }
 
 impl DockerCli {
-    /// Runs a subject's steps on one socket, in order, and removes what they left.
-    pub fn run(&self, subject: &Subject, socket: &Socket) -> anyhow::Result<Vec<Observed>> {
+    /// Runs those of a subject's steps on one socket that it is asked, in order, and removes what they left.
+    pub fn run(
+        &self,
+        subject: &Subject,
+        socket: &Socket,
+        is_asked: impl Fn(usize) -> bool,
+    ) -> anyhow::Result<Vec<Outcome>> {
         let folder = Folder::new(&self.name, socket)?;
         std::os::unix::fs::symlink(&self.program, folder.0.join("bin/docker"))?;
         let before = leftovers::holdings(&socket.path)?;
-        let observed = subject.steps.iter().map(|step| self.step(step, socket, &folder.0)).collect();
+        let run = |(at, step)| match is_asked(at) {
+            true => self.step(step, socket, &folder.0).map(Outcome::Answer),
+            false => Ok(Outcome::NotAsked),
+        };
+        let observed = subject.steps.iter().enumerate().map(run).collect();
         leftovers::sweep(&socket.path, &before)?;
         if leftovers::lost_images(&socket.path, &before)? {
             load_images(socket, &self.images)?;

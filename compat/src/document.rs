@@ -8,12 +8,13 @@ use crate::http::{Body, Client};
 use crate::report::Report;
 use crate::socket::Socket;
 
-/// Puts a run's compatibility table into the file.
+/// Puts a run's compatibility table into the file, that of a job's socket between marks of its own.
 pub fn write(path: &Path, report: &Report, sockets: &[Socket]) -> anyhow::Result<()> {
     let daemons: String = sockets.iter().map(|socket| format!("- {}: {}\n", socket.name, version(socket))).collect();
     let deviations: String = report.deviations(sockets).iter().map(|line| format!("- {line}\n")).collect();
     let text = format!("{daemons}- {}\n\n{}\n{deviations}", machine(), report.table(sockets));
-    block(path, "compat", text.trim_end())
+    let mark = if sockets.iter().any(|socket| socket.job) { "compat-of-jobs" } else { "compat" };
+    block(path, mark, text.trim_end())
 }
 
 /// Puts the text between the two marks of the file, which are made when they are not there.

@@ -56,6 +56,8 @@ pub struct Row {
     pub step: String,
     /// The exit code that the case expects.
     pub exit: i32,
+    /// The one that the socket of a job gives.
+    pub exit_of_job: i32,
     /// Why another answer than the reference's is right, if it is.
     pub deviation: Option<String>,
     /// Whether it is known that only dockerd does this yet.
@@ -258,7 +260,7 @@ fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
         Outcome::Answer(observed) => observed,
     };
     let later = row.later && !sockets[at].reference;
-    if observed.code != Some(row.exit) {
+    if observed.code != Some(expected(row, &sockets[at])) {
         return if later { Verdict::Later } else { Verdict::Fail };
     }
     let as_reference = passing_references(row, sockets)
@@ -269,6 +271,10 @@ fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
         None if later => Verdict::Later,
         None => Verdict::Differs,
     }
+}
+
+fn expected(row: &Row, socket: &Socket) -> i32 {
+    if socket.job { row.exit_of_job } else { row.exit }
 }
 
 fn passing_references<'a>(row: &'a Row, sockets: &'a [Socket]) -> impl Iterator<Item = &'a Observed> {
@@ -296,8 +302,8 @@ fn describe(text: &mut String, row: &Row, sockets: &[Socket], at: usize, verdict
     };
     match observed.code {
         None => text.push_str("    did not end in time\n"),
-        Some(code) if code != row.exit => {
-            let _ = writeln!(text, "    exit code {code} instead of {}", row.exit);
+        Some(code) if code != expected(row, &sockets[at]) => {
+            let _ = writeln!(text, "    exit code {code} instead of {}", expected(row, &sockets[at]));
         }
         Some(_) => {}
     }
@@ -405,6 +411,7 @@ mod tests {
             case: "run".to_owned(),
             step: "prints".to_owned(),
             exit: 0,
+            exit_of_job: 0,
             deviation: None,
             later: false,
             observed,
@@ -420,6 +427,19 @@ mod tests {
     fn an_answer_as_any_passing_reference_passes() {
         let row = row(vec![seen(0, "a"), seen(0, "b"), seen(0, "b")]);
         assert_eq!(verdict(&row, &sockets(), 2), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_job_may_have_an_exit_code_of_its_own() {
+        let mut sockets = sockets();
+        let row = Row {
+            exit_of_job: 1,
+            deviation: Some("none".to_owned()),
+            ..row(vec![seen(0, "a"), seen(0, "a"), seen(1, "")])
+        };
+        assert_eq!(verdict(&row, &sockets, 2), Verdict::Fail);
+        sockets[2].job = true;
+        assert_eq!(verdict(&row, &sockets, 2), Verdict::Deviates);
     }
 
     #[test]

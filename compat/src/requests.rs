@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-pub use deviations::Deviations;
+pub use deviations::{Deviations, OfJob};
 use file::Set;
 pub use file::read_folder;
 
@@ -78,6 +78,7 @@ pub fn rows(set: &Set, seen: &[Vec<Seen>], sockets: &[Socket], deviations: &mut 
             case: set.name.clone(),
             step: request.title(),
             exit: 0,
+            exit_of_job: 0,
             deviation: (!reasons.is_empty()).then(|| reasons.join("; ")),
             later: request.later.is_some(),
             observed: observed.into_iter().map(Outcome::Answer).collect(),

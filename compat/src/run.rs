@@ -12,7 +12,7 @@ use crate::case_file::{self, Step, Subject};
 use crate::docker_cli::{DockerCli, load_images};
 use crate::document;
 use crate::report::{Asked, Outcome, Report, Row};
-use crate::requests::{self, Deviations};
+use crate::requests::{self, Deviations, OfJob};
 use crate::socket::{Socket, mark_references};
 
 /// What to run on what.
@@ -111,9 +111,10 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     }
 
     let mut report = Report::default();
-    run_requests(arguments, &sockets, &mut report)?;
-    run_clis(arguments, &sockets, &mut report)?;
-    run_clients(arguments, &sockets, &mut report)?;
+    let mut deviations = read_deviations(arguments, &sockets)?;
+    run_requests(arguments, &sockets, &mut deviations, &mut report)?;
+    run_clis(arguments, &sockets, &mut deviations, &mut report)?;
+    run_clients(arguments, &sockets, &mut deviations, &mut report)?;
     run_agents(arguments, &sockets, &mut report)?;
 
     if arguments.show {
@@ -137,6 +138,9 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     println!("compat: {passed} passed, {failed} failed");
     ensure!(passed + failed + absent > 0, "nothing matched --only");
     let whole = arguments.only.is_none();
+    for line in deviations.unused().iter().filter(|_| whole) {
+        println!("explains nothing any more: {line}");
+    }
     if let Some(path) = arguments.write.as_ref().filter(|_| whole) {
         document::write(path, &report, &sockets)?;
     }
@@ -176,12 +180,21 @@ fn chosen(client: &str, subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subje
     subjects.into_iter().filter_map(cut).collect()
 }
 
-/// The raw requests need no client at all.
-fn run_requests(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
+fn read_deviations(arguments: &RunArguments, sockets: &[Socket]) -> anyhow::Result<Deviations> {
     let mut deviations = Deviations::read(&beside(&arguments.cases, "deviations"))?;
     if sockets.iter().any(|socket| socket.job) {
         deviations.add(Deviations::read(&beside(&arguments.cases, "deviations-of-jobs"))?);
     }
+    Ok(deviations)
+}
+
+/// The raw requests need no client at all.
+fn run_requests(
+    arguments: &RunArguments,
+    sockets: &[Socket],
+    deviations: &mut Deviations,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let only = arguments.only.as_deref().filter(|only| !requests::CLIENT.contains(only));
     for set in requests::read_folder(&beside(&arguments.cases, "requests"))? {
         if only.is_some_and(|only| !set.name.contains(only)) {
@@ -190,29 +203,34 @@ fn run_requests(arguments: &RunArguments, sockets: &[Socket], report: &mut Repor
         let _timed = Timed::start(format!("{}: {} ({} requests)", requests::CLIENT, set.name, set.requests.len()));
         report.add(sockets, |_| {
             let seen = on_all(sockets, |socket| requests::send(&set, socket, &arguments.registry, &arguments.images))?;
-            Ok(requests::rows(&set, &seen, sockets, &mut deviations))
+            Ok(requests::rows(&set, &seen, sockets, deviations))
         })?;
-    }
-    if arguments.only.is_none() {
-        for line in deviations.unused() {
-            println!("explains nothing any more: {line}");
-        }
     }
     Ok(())
 }
 
-fn run_clis(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
+fn run_clis(
+    arguments: &RunArguments,
+    sockets: &[Socket],
+    deviations: &mut Deviations,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     for given in &arguments.clis {
         let mut subjects = chosen("docker", case_file::read_folder(&arguments.cases)?, arguments.only.as_deref());
         subjects.retain(|subject| given.cases.is_empty() || given.cases.contains(&subject.name));
         let cli = given.path.exists().then(|| (given, docker_cli(arguments, given.name.clone(), given.path.clone())));
-        run_cases(&given.name, cli.as_ref(), &subjects, sockets, report)?;
+        run_cases(&given.name, cli.as_ref(), &subjects, sockets, deviations, report)?;
     }
     Ok(())
 }
 
 /// Every folder of `compat/clients` is a client; one whose part was not given is absent.
-fn run_clients(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
+fn run_clients(
+    arguments: &RunArguments,
+    sockets: &[Socket],
+    deviations: &mut Deviations,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let folder = beside(&arguments.cases, "clients");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
@@ -226,7 +244,7 @@ fn run_clients(arguments: &RunArguments, sockets: &[Socket], report: &mut Report
             let environment = vec![("PART", part.path.clone()), ("CLIENT", folder.join(&name))];
             (part, DockerCli { environment, ..docker_cli(arguments, name.clone(), cli.path.clone()) })
         });
-        run_cases(&name, cli.as_ref(), &subjects, sockets, report)?;
+        run_cases(&name, cli.as_ref(), &subjects, sockets, deviations, report)?;
     }
     Ok(())
 }
@@ -247,9 +265,11 @@ fn run_cases(
     cli: Option<&(&Given, DockerCli)>,
     subjects: &[Subject],
     sockets: &[Socket],
+    deviations: &mut Deviations,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     for subject in subjects {
+        let known = of_job(client, subject, sockets, deviations);
         let absent = if cli.is_none() { ", absent" } else { "" };
         let _timed = Timed::start(format!("{client}: {} ({} steps{absent})", subject.name, subject.steps.len()));
         report.add(sockets, |asked| {
@@ -259,22 +279,38 @@ fn run_cases(
                     Some((given, _)) if !given.asks(asked, socket, sockets) => {
                         vec![Outcome::NotAsked; subject.steps.len()]
                     }
-                    Some((_, cli)) => cli.run(subject, socket)?.into_iter().map(Outcome::Answer).collect(),
+                    Some((_, cli)) => {
+                        cli.run(subject, socket, |at| !socket.job || known[at] != Some(OfJob::NotAsked))?
+                    }
                 })
             })?;
-            let row = |(at, step): (usize, &Step)| Row {
-                client: client.to_owned(),
-                case: subject.name.clone(),
-                step: step.name.clone(),
-                exit: step.exit,
-                deviation: step.deviation.clone(),
-                later: step.later.is_some(),
-                observed: observed.iter().map(|steps| steps[at].clone()).collect(),
+            let row = |(at, step): (usize, &Step)| {
+                let (exit, reason) = match &known[at] {
+                    Some(OfJob::Answers { exit, reason }) => (exit.unwrap_or(step.exit), Some(reason.clone())),
+                    Some(OfJob::NotAsked) | None => (step.exit, None),
+                };
+                Row {
+                    client: client.to_owned(),
+                    case: subject.name.clone(),
+                    step: step.name.clone(),
+                    exit: step.exit,
+                    exit_of_job: exit,
+                    deviation: reason.or_else(|| step.deviation.clone()),
+                    later: step.later.is_some(),
+                    observed: observed.iter().map(|steps| steps[at].clone()).collect(),
+                }
             };
             Ok(subject.steps.iter().enumerate().map(row).collect())
         })?;
     }
     Ok(())
+}
+
+/// What is known of each step, if a socket is a job's.
+fn of_job(client: &str, subject: &Subject, sockets: &[Socket], deviations: &mut Deviations) -> Vec<Option<OfJob>> {
+    let has_job = sockets.iter().any(|socket| socket.job);
+    let mut known = |step: &Step| deviations.of_step(&format!("{client} {}: {}", subject.name, step.name));
+    subject.steps.iter().map(|step| if has_job { known(step) } else { None }).collect()
 }
 
 fn run_agents(arguments: &RunArguments, sockets: &[Socket], report: &mut Report) -> anyhow::Result<()> {
@@ -301,6 +337,7 @@ fn run_agents(arguments: &RunArguments, sockets: &[Socket], report: &mut Report)
                     case: "jobs".to_owned(),
                     step: case.name().to_owned(),
                     exit: 0,
+                    exit_of_job: 0,
                     deviation: None,
                     later: false,
                     observed,

@@ -3,10 +3,22 @@
 //! One line each: `REQUEST | FIELD | REASON`. Request and field are patterns in which `*` stands for any text. The request
 //! is its method, its path with version and query, and its body; the field is the beginning of a line of the rendered answer, up to
 //! its colon.
+//!
+//! Of a client's step through a job's socket the line is `CLIENT CASE: STEP | WHAT | REASON`, where WHAT is `answer` (another output
+//! is right), `exit N` (so is another exit code, that one) or `not asked` (a job has no such thing).
 
 use std::path::Path;
 
 use anyhow::Context;
+
+/// What is known of a client's step through the socket of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfJob {
+    /// It shows what a job does not have.
+    NotAsked,
+    /// Another answer than dockerd's is right, with this exit code if it is another one too.
+    Answers { exit: Option<i32>, reason: String },
+}
 
 /// All of the file.
 #[derive(Debug, Default)]
@@ -39,6 +51,21 @@ impl Deviations {
     /// Takes those of another file too.
     pub fn add(&mut self, others: Self) {
         self.lines.extend(others.lines);
+    }
+
+    /// What is known of a step, by `CLIENT CASE: STEP`.
+    pub fn of_step(&mut self, title: &str) -> Option<OfJob> {
+        self.lines.iter_mut().filter(|line| matches(&line.request, title)).find_map(|line| {
+            let reason = line.reason.clone();
+            let known = match line.field.split_once(' ') {
+                None if line.field == "answer" => OfJob::Answers { exit: None, reason },
+                Some(("exit", code)) => OfJob::Answers { exit: Some(code.parse().ok()?), reason },
+                Some(("not", "asked")) => OfJob::NotAsked,
+                _ => return None,
+            };
+            line.used = true;
+            Some(known)
+        })
     }
 
     /// The reasons, if all fields in which the answer differs from some reference's are known to deviate.
@@ -107,6 +134,22 @@ mod tests {
         assert!(matches("a", "a"));
         assert!(!matches("GET *json", "GET /x/json?a"));
         assert!(matches("*", ""));
+    }
+
+    #[test]
+    fn a_step_has_the_first_line_that_is_on_steps() {
+        let path = std::env::temp_dir().join(format!("deviations-{}", std::process::id()));
+        let text =
+            "* | *Mode | a field\n* tcp: * | not asked | none\n* a: x | exit 3 | other\n* a: * | answer | words\n";
+        std::fs::write(&path, text).unwrap();
+        let mut read = Deviations::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let answers = |exit, reason: &str| Some(OfJob::Answers { exit, reason: reason.to_owned() });
+        assert_eq!(read.of_step("docker28 tcp: version"), Some(OfJob::NotAsked));
+        assert_eq!(read.of_step("docker28 a: x"), answers(Some(3), "other"));
+        assert_eq!(read.of_step("docker28 a: y"), answers(None, "words"));
+        assert_eq!(read.of_step("docker28 b: y"), None);
+        assert_eq!(read.unused().len(), 1);
     }
 
     #[test]
