@@ -32,7 +32,7 @@ deny:
 compat:
 	@scripts/compat
 
-## the same through the socket of a job; a small part of it is in `make test`
+## the same through the socket of a job; docker-py is in `make test`
 compat-of-jobs:
 	@RINGER_JOB=yes scripts/compat
 
