@@ -12,6 +12,7 @@ use ringer::{
         audit::Audit,
         measure::{self, Measures},
         server::{Access, Listener, Listening, Server},
+        turns::InTurns,
     },
     engine::jobs::{Door, Doors},
     model::{Error, Result, job::JobRecord, limits},
@@ -39,6 +40,8 @@ impl Doors for JobDoors {
         // Who may come through is said by the folder: users of the job's containers have other numbers.
         let listener = Listener::unix(socket, Access::Everybody)?;
         let api = api::for_tenant(&self.router, job.id.clone());
+        // Within audit and measures, which are to see the time that it waits for its turns.
+        let api = InTurns::of(api);
         let api = self.audit.of(api, Some(job.id.clone()));
         let api = self.measures.of(api, measure::Door::Job, Some(job.id.clone()));
         Ok(Box::new(JobDoor(server.listen_for_few(listener, api, limits::JOB_CONNECTIONS))))

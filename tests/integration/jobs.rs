@@ -7,6 +7,7 @@ mod deaths;
 mod disk;
 mod fetches;
 mod limits;
+mod noise;
 mod overview;
 mod page;
 pub mod remains;

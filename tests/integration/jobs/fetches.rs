@@ -46,7 +46,7 @@ fn shell(socket: &str, script: &str) -> Output {
 }
 
 /// A registry with an image of its own, called `lib/NAME:1`.
-async fn registry(daemon: &Daemon, name: &str, namespace: PathBuf) -> DebianRegistry {
+pub(super) async fn registry(daemon: &Daemon, name: &str, namespace: PathBuf) -> DebianRegistry {
     let folder = daemon.folder().join(format!("registry-of-{name}"));
     std::fs::create_dir_all(&folder).unwrap();
     let layer = tar(&[("name", name.as_bytes())]);
