@@ -39,7 +39,7 @@ pub use entries::{Bounded, Tar, is_too_long};
 pub use extract::ExtractOptions;
 pub use holding::{SeenPath, hold_socket, is_same_file};
 pub use image::{mount_image, path_in_image};
-pub use mounting::unmount_and_remove;
+pub use mounting::{mount_into, unmount_and_remove};
 pub use prepare::prepare;
 pub use resolve::Owner;
 pub use shm::mount_shm;

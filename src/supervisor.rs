@@ -5,6 +5,7 @@
 //! launch, `record` what is stored of it before anything is made, `runner` the container of a runner, `hooks` what forges send by themselves,
 //! `tally` what is counted.
 
+mod artifacts;
 pub mod balance;
 pub mod check;
 mod choice;
@@ -91,6 +92,8 @@ struct Shared {
     pub records: Arc<RecordFolder>,
     /// The programs of runners, as images have them.
     pub programs: Programs,
+    /// Folders of what runners call before their job.
+    pub hooks: PathBuf,
     /// What is counted.
     pub tally: Tally,
     /// Loops and launches.
@@ -161,8 +164,15 @@ impl Supervisor {
         check_policies(&engine, &settings)?;
         let logs = data_root.join("runner-logs");
         let programs = data_root.join("runner-programs");
+        let hooks = data_root.join("runner-hooks");
+        // Nobody speaks through those of an earlier life any more.
+        if let Err(error) = fs::remove_dir_all(&hooks)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error).context(format!("removing {}", hooks.display()));
+        }
         // Credentials of runners are in there.
-        for folder in [&logs, &programs, &data_root.join("launches")] {
+        for folder in [&logs, &programs, &hooks, &data_root.join("launches")] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.context(format!("making {}", folder.display()))?;
         }
@@ -173,6 +183,7 @@ impl Supervisor {
             engine,
             records,
             programs: Programs::new(programs),
+            hooks,
             tally: Tally::default(),
             tasks: TaskTracker::new(),
             launches: Mutex::new(launches),

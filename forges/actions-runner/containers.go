@@ -105,6 +105,9 @@ func (r *runner) jobArguments(todo *job, label, network, inside string) ([]strin
 		}
 		arguments = append(arguments, "-v", source+":"+bind[1])
 	}
+	for _, volume := range todo.Container.Volumes {
+		arguments = append(arguments, "-v", volume)
+	}
 	return append(arguments, "--entrypoint", "tail", todo.Container.Image, "-f", "/dev/null"), nil
 }
 

@@ -28,6 +28,9 @@ type job struct {
 	Container  *container           `json:"container"`
 	Services   map[string]container `json:"services"`
 	Env        map[string]string    `json:"env"`
+	Key        string               `json:"job"`
+	Workflow   string               `json:"workflow_ref"`
+	Commit     string               `json:"workflow_sha"`
 }
 
 type step struct {
@@ -36,7 +39,8 @@ type step struct {
 }
 
 type container struct {
-	Image string `json:"image"`
+	Image   string   `json:"image"`
+	Volumes []string `json:"volumes"`
 }
 
 // serve does the one job, and tells how it ended.
@@ -111,6 +115,9 @@ func (r *runner) do(ctx context.Context, todo *job, output *collected) error {
 		return err
 	}
 	where := place(beside{workspace: workspace})
+	if err := r.callHook(ctx, todo, workspace, output); err != nil {
+		return err
+	}
 	if todo.Container != nil || len(todo.Services) > 0 {
 		inside, err := r.makeContainers(ctx, todo, output)
 		defer inside.remove(output)
@@ -139,12 +146,30 @@ func (r *runner) do(ctx context.Context, todo *job, output *collected) error {
 func (r *runner) env(todo *job, workspace string) []string {
 	all := []string{
 		"CI=true", "GITHUB_ACTIONS=true", "GITHUB_REPOSITORY=" + todo.Repository, "GITHUB_SERVER_URL=" + r.GitHubURL,
-		"GITHUB_WORKSPACE=" + workspace, "RUNNER_NAME=" + r.AgentName, "RUNNER_OS=Linux",
+		"GITHUB_WORKSPACE=" + workspace, "GITHUB_JOB=" + todo.Key, "GITHUB_WORKFLOW_REF=" + todo.Workflow,
+		"GITHUB_WORKFLOW_SHA=" + todo.Commit, "GITHUB_SHA=" + todo.Commit,
+		"RUNNER_NAME=" + r.AgentName, "RUNNER_OS=Linux",
 	}
 	for name, value := range todo.Env {
 		all = append(all, name+"="+value)
 	}
 	return all
+}
+
+// callHook does what the operator of a runner has told it to do before each job, first of all and beside the runner: as the real one, with
+// the job's variables of GitHub but none of its workflow, and its failure is the job's.
+func (r *runner) callHook(ctx context.Context, todo *job, workspace string, output *collected) error {
+	hook := os.Getenv("ACTIONS_RUNNER_HOOK_JOB_STARTED")
+	if hook == "" {
+		return nil
+	}
+	output.line("A job started hook has been configured by the self-hosted runner administrator")
+	if _, err := os.Stat(hook); err != nil {
+		return errors.New("File doesn't exist")
+	}
+	plain := *todo
+	plain.Env = nil
+	return run(ctx, beside{workspace: workspace}.command(hook, r.env(&plain, workspace)), output)
 }
 
 // place is where steps run.

@@ -15,12 +15,13 @@ use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
     mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
-    thread::UnshareFlags,
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 
 use crate::{
     backend::runtime::RootfsMount,
     model::{Error, Result, error::Context},
+    processes::Process,
     rootfs::{
         resolve::is_dir,
         view::{Attached, RootView},
@@ -160,6 +161,26 @@ fn attach(view: &RootView, attached: &Attached, tree: BorrowedFd<'_>) -> io::Res
     Ok(rustix::mount::move_mount(tree, c"", &place, c"", flags)?)
 }
 
+/// Mounts what is at a folder of the machine into the files of a process that runs, at a folder there, which is made. It is a mount of
+/// that process's own: what happens to the one does not happen to the other.
+pub fn mount_into(process: &Process, source: &Path, place: &str) -> Result<()> {
+    let view = RootView::seen_by(process)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(CWD, source, flags).context(format!("opening {}", source.display()))?;
+    set_attributes(tree.as_fd(), MOUNT_ATTR_RDONLY, MS_PRIVATE, false).context("making a mount private")?;
+    let mounts = process.mounts().context("opening the container's mounts")?;
+    let mount = || -> io::Result<()> {
+        let at = view.ensure_dir(place, super::resolve::Owner::default())?;
+        // SAFETY: FS changes only what this thread, which ends after this, has as its root and working folder.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        // The kernel mounts only where the thread sees it.
+        move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(rustix::mount::move_mount(&tree, c"", &at, c"", flags)?)
+    };
+    on_a_thread_of_its_own(|| mount().context(format!("mounting at {place} of a process")))
+}
+
 fn mount_root(mount: &RootfsMount, place: &Path) -> io::Result<()> {
     let (flags, mut data) = split_options(&mount.options);
     let is_bind = flags.contains(MountFlags::BIND) || mount.kind == "bind";
@@ -225,9 +246,15 @@ struct MountAttr {
     userns: u64,
 }
 
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MS_PRIVATE: u64 = libc::MS_PRIVATE;
+
 fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-    const MOUNT_ATTR_RDONLY: u64 = 1;
-    let attr = MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
+    set_attributes(mount, MOUNT_ATTR_RDONLY, 0, recursive)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
+    let attr = MountAttr { set, clear: 0, propagation, userns: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, `attr` lives through the call and its size is passed with it.
     let result = unsafe {

@@ -14,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
+    artifacts::BegunJob,
     balance::Class,
     hooks::HookedJob,
     record::{ForgeJob, Registration},
@@ -200,6 +201,16 @@ pub trait Forge: Send + Sync + 'static {
     /// How long the removal of a job's network takes at least, for a runner that does its last work meanwhile.
     fn network_linger(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// The variable by which its runner is told of a program that it calls before the first step of its job, and waits for.
+    fn job_hook(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The text of the workflow of a job that begins; `None` if it is none that this forge would be asked for.
+    async fn workflow(&self, _: &BegunJob) -> Result<Option<String>> {
+        Ok(None)
     }
 
     /// What the end of a runner's log tells of the configuration, if it has had no job and that is why.

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Shared, choice,
+    Shared,
+    artifacts::JobHook,
+    choice,
     forge::{Minted, Order, Quit, Steps},
     log,
     pool::Pool,
@@ -238,7 +240,9 @@ impl Launch {
         let minted = self.mint(pool, &chosen.job).await.context("registering its runner")?;
         let (record, name) = (self.record(), pool.runner_name(&self.record().name));
         let plan = pool.forge.plan(&order(pool, &record, &name, &chosen.job), &minted);
-        runner.create(&chosen.making(pool.settings.mode), plan).await.context("making its runner")?;
+        let making = chosen.making(pool.settings.mode);
+        let hook = JobHook::make(pool, &runner, &record.name, making.image).await?;
+        runner.create(&making, plan, hook.as_ref()).await.context("making its runner")?;
         runner.start().await.context("starting its runner")?;
         let log = runner.log()?;
         self.change(|record| {
@@ -248,7 +252,7 @@ impl Launch {
         pool.shared.tally.started(&pool.settings.name, &self.record().times);
         let started = Instant::now();
         let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log));
-        let ended = self.watch(pool, &runner).await?;
+        let ended = JobHook::serving(hook, pool, &runner, self.watch(pool, &runner)).await?;
         let _all_of_it = tokio::time::timeout(Duration::from_secs(10), logged).await;
         self.note_work(pool).await;
         match (ended, &self.record().work) {

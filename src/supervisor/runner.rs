@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
+    artifacts::JobHook,
     forge::{FOLDER, Plan},
 };
 use crate::{
@@ -101,24 +102,29 @@ fn entries_of(folder: &Path) -> Result<Vec<PathBuf>> {
 pub struct Runner {
     engine: Engine,
     scope: Scope,
+    job: Scope,
 }
 
 impl Runner {
     /// That of a job.
     pub fn of(shared: &Shared, job: &TenantId) -> Result<Self> {
         let engine = shared.engine.clone();
-        let scope = engine.scope_of(&job.of_runner())?;
-        Ok(Self { engine, scope })
+        let (scope, job) = (engine.scope_of(&job.of_runner())?, engine.scope_of(job)?);
+        Ok(Self { engine, scope, job })
     }
 
     /// Pulls its image, unless the operator has preloaded it. Layers that an earlier one pulled are there.
     pub async fn pull(&self, image: &str) -> Result<()> {
+        self.pull_as(&self.scope, image).await
+    }
+
+    async fn pull_as(&self, scope: &Scope, image: &str) -> Result<()> {
         let reference = Reference::parse(image)?.or_latest();
-        if self.engine.is_preloaded(&self.scope, &reference).await? {
+        if self.engine.is_preloaded(scope, &reference).await? {
             return Ok(());
         }
         let request = PullRequest { image: reference.to_string(), ..PullRequest::default() };
-        self.engine.image_pull_whole(&self.scope, &request).await
+        self.engine.image_pull_whole(scope, &request).await
     }
 
     /// The id of an image that was pulled.
@@ -146,14 +152,30 @@ impl Runner {
         seen
     }
 
+    /// A variable of an image that was pulled.
+    pub async fn image_variable(&self, image: &str, name: &str) -> Result<Option<String>> {
+        let config = self.engine.image_inspect(&self.scope, image, None, false).await?.document.config;
+        let of_name = |variable: &String| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+        Ok(config.env.iter().find_map(of_name))
+    }
+
+    /// Pulls an image that its job names, as the job would, and shows it in the runner's container, which runs: the first of these folders
+    /// of it that is there. Answers its id.
+    pub async fn show_image(&self, image: &str, parts: &[&str], place: &str) -> Result<String> {
+        self.pull_as(&self.job, image).await.context(format!("pulling {image}"))?;
+        let shown = self.engine.container_show_image(&self.scope, NAME, &self.job, image, parts, place).await;
+        shown.context(format!("showing {image} at {place}")).map(|id| id.to_string())
+    }
+
     /// Makes its container, with the files of its plan.
-    pub async fn create(&self, making: &Making<'_>, plan: Plan) -> Result<()> {
+    pub async fn create(&self, making: &Making<'_>, plan: Plan, hook: Option<&JobHook>) -> Result<()> {
         let socket = self.scope.socket().ok_or_else(|| Error::system("the job has no socket"))?;
+        let env = plan.env.iter().map(|(name, value)| format!("{name}={}", value.reveal()));
         let config = Config {
             image: making.image.to_owned(),
             entrypoint: Some(vec![making.program.to_owned()]),
             cmd: Some(plan.arguments),
-            env: Some(plan.env.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect()),
+            env: Some(env.chain(hook.map(JobHook::variable)).collect()),
             ..Config::default()
         };
         let given = making.given.binds(making.program)?;
@@ -162,7 +184,7 @@ impl Runner {
             [("max-size", "32m"), ("max-file", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
         let host_config = HostConfig {
             network_mode: "host".into(),
-            binds: Some(given.into_iter().chain(bound).collect()),
+            binds: Some(given.into_iter().chain(bound).chain(hook.map(JobHook::bind)).collect()),
             log_config: LogConfig { kind: "json-file".to_owned(), config: log_options.into_iter().collect() },
             ..HostConfig::default()
         };

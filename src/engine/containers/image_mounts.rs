@@ -1,18 +1,22 @@
 //! Images as mounts (`Mounts` of type `image`). Each is seen through a layer of its own, which nothing is written to: it keeps the
-//! image's files while the container is there, also when the image is deleted. The layer is mounted while the container runs.
+//! image's files while the container is there, also when the image is deleted. The layer is mounted while the container runs. One may
+//! also come when it runs already.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, tenants::Scope},
+    engine::{Engine, container::Container, tenants::Scope},
     model::{
         Error, ErrorKind, Result,
-        container::{ContainerRecord, MountPoint, MountedImage},
+        container::{ContainerRecord, MountKind, MountPoint, MountedImage},
+        error::Context,
         id::ContainerId,
         layer::LayerRecord,
+        reference::Digest,
     },
+    processes::Process,
     rootfs,
     work::blocking,
 };
@@ -61,6 +65,78 @@ impl Engine {
             point.source = source.await?.to_string_lossy().into_owned();
         }
         Ok(())
+    }
+
+    /// Shows an image of the tenant `of` in a container that runs, read-only at `place`, which is made where it is missing: the first of
+    /// `parts` that is there, folders of the image. From then on it is one of the container's mounts. Answers the image's id.
+    pub async fn container_show_image(
+        &self,
+        scope: &Scope,
+        reference: &str,
+        of: &Scope,
+        image: &str,
+        parts: &[&str],
+        place: &str,
+    ) -> Result<Digest> {
+        let container = self.containers.get(scope.tenant(), reference)?;
+        let parts: Vec<String> = parts.iter().map(|&part| part.to_owned()).collect();
+        let point = MountPoint {
+            kind: MountKind::Image,
+            name: image.to_owned(),
+            destination: place.to_owned(),
+            ..MountPoint::default()
+        };
+        let (engine, of) = (self.clone(), of.clone());
+        self.run("container_show_image", async move { engine.show_image(&of, &container, point, &parts).await }).await
+    }
+
+    async fn show_image(
+        &self,
+        scope: &Scope,
+        container: &Arc<Container>,
+        mut point: MountPoint,
+        parts: &[String],
+    ) -> Result<Digest> {
+        // The end of a run waits for it.
+        let turn = container.turn().await?;
+        let pid = turn.state().live().map(|live| live.pid).ok_or_else(|| Error::not_running(turn.id().as_str()))?;
+        self.resolve_image(scope, turn.id(), &mut point).await?;
+        let id = point.image.as_ref().map(|image| image.id.clone()).expect("it was resolved");
+        let before = turn.record();
+        let mut after = ContainerRecord::clone(&before);
+        let shown = self.show_in_run(pid, &mut point, parts).await;
+        after.mounts.push(point.clone());
+        let stored = match shown {
+            Ok(()) => {
+                turn.update(|record| record.mounts.clone_from(&after.mounts));
+                turn.store(&*self.backends.runtime).await
+            }
+            Err(error) => Err(error),
+        };
+        if stored.is_err() {
+            turn.update(|record| record.mounts.clone_from(&before.mounts));
+            after.mounts = vec![point];
+            self.unmount_images(&after).await;
+            self.delete_image_layers(&after.mounts).await;
+        }
+        stored.map(|()| id)
+    }
+
+    /// Notes which part it was.
+    async fn show_in_run(&self, pid: u32, point: &mut MountPoint, parts: &[String]) -> Result<()> {
+        let mut missing = Error::invalid("no part of the image is asked for");
+        for part in parts {
+            point.subpath.clone_from(part);
+            let mut seen = [point.clone()];
+            if let Err(error) = self.mount_images(&mut seen).await {
+                missing = error;
+                continue;
+            }
+            let [MountPoint { source, destination, .. }] = seen;
+            let process = Process::numbered(pid).context("opening the container's process")?;
+            return blocking(move || rootfs::mount_into(&process, Path::new(&source), &destination)).await;
+        }
+        Err(missing)
     }
 
     /// Unmounts the images of a container; goes on after failures and logs them.

@@ -24,7 +24,7 @@ use tokio::sync::OnceCell;
 use tracing::{debug, info};
 
 use self::{
-    answers::{Groups, JitConfig, Job, Jobs, Repository, Runners, Runs},
+    answers::{Content, Groups, JitConfig, Job, Jobs, Repository, Runners, Runs},
     hub::{Failure, Hub},
     seen::{Round, Seen},
 };
@@ -32,6 +32,7 @@ use super::{Forge, Look, Minted, Order, Plan, QueuedJob, RunningJob, Shape, http
 use crate::{
     model::{Error, Result},
     supervisor::{
+        artifacts::BegunJob,
         balance::Class,
         hooks::HookedJob,
         record::{ForgeJob, Registration},
@@ -441,6 +442,22 @@ impl Forge for GitHub {
             ],
             files: Vec::new(),
         }
+    }
+
+    /// `JobExtension` of actions/runner calls it first, before containers are made, with the job's `GITHUB_…` variables.
+    fn job_hook(&self) -> Option<&'static str> {
+        Some("ACTIONS_RUNNER_HOOK_JOB_STARTED")
+    }
+
+    /// `repos/get-content`.
+    async fn workflow(&self, job: &BegunJob) -> Result<Option<String>> {
+        if !self.owns(&job.repository) {
+            return Ok(None);
+        }
+        let (repository, path) = (segments(&job.repository), segments(&job.path));
+        let path = format!("repos/{repository}/contents/{path}?ref={}", job.commit);
+        let content: Content = self.hub.get(&path).await?;
+        content.text().map(Some)
     }
 
     fn pause(&self, has_runners: bool) -> Duration {

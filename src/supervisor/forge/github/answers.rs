@@ -1,9 +1,10 @@
 //! GitHub's answers, as far as they are read. Each is named after the operation of GitHub's OpenAPI description whose answer it is.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
 use crate::{
-    model::time::Timestamp,
+    model::{Error, Result, time::Timestamp},
     supervisor::record::{ForgeJob, Registration},
 };
 
@@ -122,4 +123,35 @@ pub struct Installation {
 pub struct InstallationToken {
     pub token: String,
     pub expires_at: Timestamp,
+}
+
+/// Bytes of a workflow: GitHub itself takes none that is longer.
+const WORKFLOW: usize = 512 << 10;
+
+/// `repos/get-content`, of a file.
+#[derive(Deserialize)]
+pub struct Content {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    size: usize,
+    #[serde(default)]
+    encoding: String,
+    #[serde(default)]
+    content: String,
+}
+
+impl Content {
+    /// The file's text. Of a long file GitHub sends none, and says `none` for its encoding.
+    pub fn text(&self) -> Result<String> {
+        if self.kind != "file" {
+            return Err(Error::invalid(format!("it is no file but a {}", self.kind)));
+        }
+        if self.size > WORKFLOW || self.content.len() > 2 * WORKFLOW || self.encoding != "base64" {
+            return Err(Error::invalid(format!("it is longer than {WORKFLOW} bytes")));
+        }
+        let lines: String = self.content.split_ascii_whitespace().collect();
+        let bytes = BASE64_STANDARD.decode(lines).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        bytes.ok_or_else(|| Error::invalid("it is no text"))
+    }
 }

@@ -2,13 +2,16 @@
 
 use std::{
     fs,
-    process::{Child, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     time::Instant,
 };
 
+use ringer::backend::images::samples::Sample;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LIMIT, Place, part};
+use crate::support::{images::docker_archive, place};
 
 /// A registry at a place. It ends with its guard.
 pub struct Images {
@@ -84,6 +87,39 @@ impl Images {
         images
     }
 
+    /// A second registry at port 80 of the place, with some of the images under other names, `(THERE, NAME, TAG)`: as public registries have
+    /// them.
+    pub fn also_named(&self, place: &Place, names: &[(&str, &str, &str)]) -> Public {
+        let repositories = self.folder.path().join("data/docker/registry/v2/repositories");
+        for (there, name, tag) in names {
+            let copy = repositories.join(name);
+            fs::create_dir_all(copy.parent().expect("a folder of ours")).expect("a folder of ours");
+            let copied =
+                Command::new("cp").arg("-a").arg(repositories.join(there)).arg(&copy).status().expect("cp is there");
+            assert!(copied.success());
+            let tags = copy.join("_manifests/tags");
+            if *tag != "latest" {
+                fs::rename(tags.join("latest"), tags.join(tag)).expect("a tag of ours");
+            }
+        }
+        Public::start(place, self.folder.path())
+    }
+
+    /// Puts another image there; its reference.
+    pub fn push(&self, place: &Place, name: &str, image: &Sample) -> String {
+        let (archive, reference) = (self.folder.path().join("image.tar"), format!("{}/{name}", self.address));
+        fs::write(&archive, docker_archive(image, &format!("{name}:latest"))).expect("a file in our folder");
+        let copied = place
+            .command("skopeo")
+            .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
+            .arg(format!("docker-archive:{}", archive.display()))
+            .arg(format!("docker://{reference}"))
+            .output()
+            .expect("skopeo is installed");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        reference
+    }
+
     /// `HOST:PORT`
     pub fn address(&self) -> &str {
         &self.address
@@ -140,6 +176,62 @@ impl Drop for Images {
         let pid = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
         // TERM: the script ends the server itself.
         let _ended_already = pid.map(|pid| kill_process(pid, Signal::TERM));
+        let _reaped_already = self.server.wait();
+    }
+}
+
+/// A registry with the name of a public one. It ends with its guard.
+pub struct Public {
+    log: PathBuf,
+    server: Child,
+}
+
+impl Public {
+    fn start(place: &Place, folder: &Path) -> Self {
+        let (config, log, data) = (folder.join("public.yml"), folder.join("public.log"), folder.join("data"));
+        let storage = format!("storage: {{filesystem: {{rootdirectory: {}}}}}", data.display());
+        fs::write(&config, format!("version: 0.1\n{storage}\nhttp: {{addr: '{}:80'}}\n", place::ADDRESS))
+            .expect("a file of ours");
+        let output = fs::File::create(&log).expect("a log file");
+        let server = place
+            .command("docker-registry")
+            .arg("serve")
+            .arg(config)
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("the log file again"))
+            .stderr(output)
+            .spawn()
+            .expect("docker-registry is installed");
+        let deadline = Instant::now() + LIMIT;
+        while place::connect(
+            &place.path(),
+            (place::ADDRESS.parse::<std::net::IpAddr>().expect("an address"), 80).into(),
+        )
+        .is_err()
+        {
+            assert!(Instant::now() < deadline, "no registry: {}", fs::read_to_string(&log).unwrap_or_default());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Self { log, server }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &'static str {
+        place::ADDRESS
+    }
+
+    /// `METHOD /path` of all requests that begin so.
+    pub fn asked(&self, start: &str) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).expect("its log");
+        let requests = log.lines().filter_map(|line| line.split('"').find(|part| part.starts_with(start)));
+        requests.map(|request| request.trim_end_matches(" HTTP/1.1").to_owned()).collect()
+    }
+}
+
+impl Drop for Public {
+    fn drop(&mut self) {
+        let _ended_already = self.server.kill();
         let _reaped_already = self.server.wait();
     }
 }

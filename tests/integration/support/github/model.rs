@@ -10,8 +10,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, request::Parts};
 use http_body_util::Full;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{ORG, TOKEN};
+
+/// Where its workflows are.
+pub const WORKFLOW: &str = ".github/workflows/ci.yml";
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -101,13 +105,23 @@ pub struct NewJob {
     pub labels: Vec<&'static str>,
     /// What the stand-in is told: `steps`, `container`, `services`, `env`.
     pub todo: Value,
+    /// Its key in its workflow, and the text of that.
+    pub key: String,
+    pub workflow: String,
 }
 
 impl NewJob {
     /// One with these scripts as its steps.
     pub fn of(name: &str, steps: &[&str]) -> Self {
         let steps: Vec<Value> = steps.iter().map(|script| json!({"run": script})).collect();
-        Self { name: name.to_owned(), labels: vec!["self-hosted", "linux"], todo: json!({"steps": steps}) }
+        let (key, workflow) = ("job".to_owned(), "on: push\njobs: {job: {runs-on: self-hosted}}\n".to_owned());
+        Self {
+            name: name.to_owned(),
+            labels: vec!["self-hosted", "linux"],
+            todo: json!({"steps": steps}),
+            key,
+            workflow,
+        }
     }
 
     pub fn labels(mut self, labels: &[&'static str]) -> Self {
@@ -115,9 +129,20 @@ impl NewJob {
         self
     }
 
+    /// The job with this key of this workflow.
+    pub fn in_workflow(mut self, key: &str, text: &str) -> Self {
+        (self.key, self.workflow) = (key.to_owned(), text.to_owned());
+        self
+    }
+
     /// In a container of this image.
-    pub fn container(mut self, image: &str) -> Self {
-        self.todo["container"] = json!({"image": image});
+    pub fn container(self, image: &str) -> Self {
+        self.container_with(image, &[])
+    }
+
+    /// The same with `volumes`.
+    pub fn container_with(mut self, image: &str, volumes: &[&str]) -> Self {
+        self.todo["container"] = json!({"image": image, "volumes": volumes});
         self
     }
 }
@@ -173,6 +198,8 @@ pub struct Model {
     /// How long one of those is good.
     pub token_lasts: u64,
     pub repositories: BTreeSet<String>,
+    /// The workflow of each commit, by repository.
+    pub workflows: BTreeMap<(String, String), String>,
     pub groups: Vec<(i64, &'static str)>,
     pub jobs: BTreeMap<i64, Job>,
     pub runners: BTreeMap<i64, Runner>,
@@ -212,6 +239,7 @@ impl Model {
             installed: BTreeMap::new(),
             token_lasts: 3600,
             repositories: BTreeSet::new(),
+            workflows: BTreeMap::new(),
             groups: vec![(1, "Default"), (7, "big machines")],
             jobs: BTreeMap::new(),
             runners: BTreeMap::new(),
@@ -255,6 +283,12 @@ impl Model {
         jobs.into_iter()
             .map(|new| {
                 let id = self.number();
+                let commit = format!("{:x}", Sha256::digest(&new.workflow))[..40].to_owned();
+                let mut todo = new.todo;
+                todo["job"] = new.key.into();
+                todo["workflow_ref"] = format!("{repository}/{WORKFLOW}@refs/heads/main").into();
+                todo["workflow_sha"] = commit.clone().into();
+                self.workflows.insert((repository.to_owned(), commit), new.workflow);
                 let job = Job {
                     run,
                     repository: repository.to_owned(),
@@ -263,7 +297,7 @@ impl Model {
                     status: "queued",
                     conclusion: None,
                     runner: None,
-                    todo: new.todo,
+                    todo,
                     log: String::new(),
                     renewed: None,
                     cancelled: None,

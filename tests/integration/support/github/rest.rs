@@ -1,13 +1,16 @@
 //! The REST API. What a call needs and what it refuses is said at each.
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
     Asked, Model, Shared, described,
-    model::{Reply, Runner, now},
+    model::{Reply, Runner, WORKFLOW, now},
 };
 
 /// Who asks.
@@ -148,6 +151,9 @@ fn route(model: &mut Model, asked: &Asked, who: &Who, path: &str) -> Reply {
         ("GET", ["repos", owner, name, "actions", "runs"]) => runs(model, asked, &format!("{owner}/{name}")),
         ("GET", ["repos", _, _, "actions", "runs", run, "jobs"]) => jobs(model, asked, run),
         ("GET", ["repos", owner, name, "actions", "jobs", id]) => job(model, &format!("{owner}/{name}"), id),
+        ("GET", ["repos", owner, name, "contents", path @ ..]) => {
+            content(model, asked, &format!("{owner}/{name}"), &path.join("/"))
+        }
         (_, [scope @ .., "actions", "runners"]) if asked.method == "GET" => runners(model, asked, &scope.join("/")),
         ("POST", [scope @ .., "actions", "runners", "generate-jitconfig"]) => jitconfig(model, asked, &scope.join("/")),
         ("DELETE", [scope @ .., "actions", "runners", id]) => delete(model, &scope.join("/"), id),
@@ -233,6 +239,27 @@ fn jobs(model: &Model, asked: &Asked, run: &str) -> Reply {
 fn job(model: &Model, repository: &str, id: &str) -> Reply {
     let id = id.parse().ok().filter(|id| model.jobs.get(id).is_some_and(|job| job.repository == repository));
     id.map_or_else(not_found, |id| Reply::json(200, &model.job(id)))
+}
+
+/// `repos/get-content`: base64 in lines, as GitHub sends it [doc]; of more than 1 MiB nothing, and `none` for the encoding [doc].
+fn content(model: &Model, asked: &Asked, repository: &str, path: &str) -> Reply {
+    let commit = asked.query.get("ref").cloned().unwrap_or_default();
+    let found = model.workflows.get(&(repository.to_owned(), commit.clone())).filter(|_| path == WORKFLOW);
+    let Some(text) = found else {
+        return if commit.is_empty() {
+            not_found()
+        } else {
+            Reply::error(404, &format!("No commit found for the ref {commit}"))
+        };
+    };
+    let encoded = BASE64_STANDARD.encode(text);
+    let lines: Vec<&str> = encoded.as_bytes().chunks(60).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let (encoding, content) =
+        if text.len() > 1 << 20 { ("none", String::new()) } else { ("base64", lines.join("\n") + "\n") };
+    Reply::json(
+        200,
+        &json!({"type": "file", "encoding": encoding, "size": text.len(), "name": "ci.yml", "path": path, "content": content, "sha": commit}),
+    )
 }
 
 /// `runner` of the OpenAPI description.
