@@ -9,6 +9,10 @@ if (-not (Test-Path -LiteralPath $cache -PathType Container)) {
     [Console]::Error.WriteLine("restore: there is no $cache")
     exit 0
 }
+if (-not (Test-Path -LiteralPath $Workspace -PathType Container)) {
+    [Console]::Error.WriteLine("restore: $Workspace cannot be written")
+    exit 0
+}
 Get-ChildItem -LiteralPath $cache -Recurse -File -Force | ForEach-Object {
     $target = Join-Path $Workspace $_.FullName.Substring($cache.Length + 1)
     try {

@@ -72,3 +72,54 @@ async fn an_image_of_windows_is_neither_built_upon_nor_run() {
     let answer = daemon.client().post("/containers/create", json!({"Image": "servercore", "Cmd": ["cmd"]})).await;
     assert_eq!((answer.status, answer.message().as_str()), (400, sentence));
 }
+
+/// The script for Windows is run by nobody here: what can be read of its contract is held against that of the other.
+#[test]
+fn the_script_for_windows_keeps_the_contract_of_the_other() {
+    const SCRIPT: &str = include_str!("../../images/windows/restore.ps1");
+    // Where the workspace is looked for, in the same order.
+    let places = |text: &str, mark: &str| -> Vec<String> {
+        let names = text
+            .split(mark)
+            .skip(1)
+            .map(|rest| rest.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect());
+        names.filter(|name: &String| name.contains('_')).collect()
+    };
+    let shell = RESTORE.lines().find(|line| line.starts_with("workspace=")).expect("a line");
+    assert_eq!(places(SCRIPT, "$env:"), places(shell, "${"));
+    assert_eq!(places(shell, "${").len(), 3);
+    // What is said, but for the variables' names.
+    let said = |text: &str| -> Vec<String> {
+        let after = text.split("\"restore: ").skip(1).filter_map(|rest| rest.split('"').next());
+        after.map(|words| words.to_lowercase()).filter(|words| words != "$_").collect()
+    };
+    assert_eq!(said(SCRIPT), said(RESTORE));
+    // It never fails the job: each end is `exit 0`, the last line is one, and what may go wrong in the middle is caught.
+    let code: Vec<&str> = SCRIPT.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
+    assert!(code.iter().all(|line| !line.contains("exit ") || *line == "exit 0") && code.last() == Some(&"exit 0"));
+    assert!(code.iter().all(|line| !line.starts_with("throw")), "nothing is thrown");
+    let copying = code.iter().position(|line| line.starts_with("Copy-Item")).expect("it copies");
+    let before = &code[..copying];
+    assert!(before.contains(&"try {") && code[copying..].contains(&"} catch {"));
+    // It overwrites nothing: what is there is looked for before, and no copy is forced.
+    assert!(before.contains(&"if (-not (Test-Path -LiteralPath $target)) {") && !code[copying].contains("-Force"));
+    // Names are taken as they are, and what is opened is closed.
+    assert!(
+        code.iter()
+            .filter(|line| line.contains("-Item ") && !line.contains("New-Item"))
+            .all(|line| line.contains("-LiteralPath"))
+    );
+    for (open, close) in [('{', '}'), ('(', ')')] {
+        let depth = code.concat().chars().try_fold(0usize, |depth, c| match c {
+            c if c == open => Some(depth + 1),
+            c if c == close => depth.checked_sub(1),
+            _ => Some(depth),
+        });
+        assert_eq!(depth, Some(0), "{open}{close}");
+    }
+    // Script and cache lie beside each other, where the script looks.
+    assert!(
+        WINDOWS.contains("COPY restore.ps1 C:\\ci\\\n") && WINDOWS.contains("COPY workspace\\ C:\\ci\\workspace\\\n")
+    );
+    assert!(SCRIPT.contains("Join-Path $PSScriptRoot 'workspace'"));
+}
