@@ -114,12 +114,20 @@ func (r *runner) jobArguments(todo *job, label, network, inside string) ([]strin
 func (c *containers) workspacePath() string { return c.inside }
 
 func (c *containers) command(script string, env []string) *exec.Cmd {
+	return c.exec(env, "sh", "-e", "/__w/_temp/"+filepath.Base(script))
+}
+
+func (c *containers) node(_ *runner, version, file string, env []string) *exec.Cmd {
+	return c.exec(env, path.Join("/__e", version, "bin/node"), path.Join(c.inside, file))
+}
+
+func (c *containers) exec(env []string, program ...string) *exec.Cmd {
 	arguments := []string{"exec", "-i", "--workdir", c.inside}
 	for _, variable := range env {
 		name, _, _ := strings.Cut(variable, "=")
 		arguments = append(arguments, "-e", name)
 	}
-	command := exec.Command("docker", append(arguments, c.job, "sh", "-e", "/__w/_temp/"+filepath.Base(script))...)
+	command := exec.Command("docker", append(append(arguments, c.job), program...)...)
 	command.Env = append(os.Environ(), env...)
 	return command
 }

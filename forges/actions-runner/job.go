@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -34,8 +35,9 @@ type job struct {
 }
 
 type step struct {
-	Run  string `json:"run"`
-	Uses string `json:"uses"`
+	Run  string            `json:"run"`
+	Uses string            `json:"uses"`
+	With map[string]string `json:"with"`
 }
 
 type container struct {
@@ -129,8 +131,14 @@ func (r *runner) do(ctx context.Context, todo *job, output *collected) error {
 		}
 	}
 	for number, step := range todo.Steps {
-		if step.Uses != "" || step.Run == "" {
-			return errors.New("stand-in: only steps with run can be carried out")
+		if step.Uses != "" {
+			if err := r.act(ctx, todo, step, workspace, where, output); err != nil {
+				return err
+			}
+			continue
+		}
+		if step.Run == "" {
+			return errors.New("stand-in: a step has neither run nor uses")
 		}
 		script := filepath.Join(scripts, fmt.Sprintf("step-%d.sh", number))
 		if err := os.WriteFile(script, []byte(step.Run), 0o755); err != nil {
@@ -175,6 +183,8 @@ func (r *runner) callHook(ctx context.Context, todo *job, workspace string, outp
 // place is where steps run.
 type place interface {
 	command(script string, env []string) *exec.Cmd
+	// node runs a file of the workspace by the node that comes with the runner.
+	node(r *runner, version, file string, env []string) *exec.Cmd
 	workspacePath() string
 }
 
@@ -187,6 +197,42 @@ func (b beside) command(script string, env []string) *exec.Cmd {
 	command.Dir = b.workspace
 	command.Env = append(os.Environ(), env...)
 	return command
+}
+
+func (b beside) node(r *runner, version, file string, env []string) *exec.Cmd {
+	command := exec.Command(filepath.Join(r.root, "externals", version, "bin", "node"), filepath.Join(b.workspace, file))
+	command.Dir = b.workspace
+	command.Env = append(os.Environ(), env...)
+	return command
+}
+
+// act does a node action of the repository's own, whose action.yml is written as JSON.
+func (r *runner) act(ctx context.Context, todo *job, step step, workspace string, where place, output *collected) error {
+	folder, isOwn := strings.CutPrefix(step.Uses, "./")
+	if !isOwn {
+		return fmt.Errorf("stand-in: %s: only actions of the repository itself can be carried out", step.Uses)
+	}
+	text, err := os.ReadFile(filepath.Join(workspace, folder, "action.yml"))
+	if err != nil {
+		return err
+	}
+	var action struct {
+		Runs struct {
+			Using string `json:"using"`
+			Main  string `json:"main"`
+		} `json:"runs"`
+	}
+	if err := json.Unmarshal(text, &action); err != nil {
+		return fmt.Errorf("stand-in: %s/action.yml is not JSON: %w", folder, err)
+	}
+	if !strings.HasPrefix(action.Runs.Using, "node") {
+		return fmt.Errorf("stand-in: %s: %s actions cannot be carried out", step.Uses, action.Runs.Using)
+	}
+	env := r.env(todo, where.workspacePath())
+	for name, value := range step.With {
+		env = append(env, "INPUT_"+strings.ToUpper(strings.ReplaceAll(name, " ", "_"))+"="+value)
+	}
+	return run(ctx, where.node(r, action.Runs.Using, filepath.Join(folder, action.Runs.Main), env), output)
 }
 
 // run ends the whole group of a command when the job is cancelled.

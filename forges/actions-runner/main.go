@@ -1,6 +1,6 @@
 // A stand-in for GitHub's runner (actions/runner), which needs .NET and a download that cannot be had here: its files, start script and
 // just-in-time configuration, the docker command line in the order in which it uses it, and its manners at a signal. It speaks to our fake
-// of GitHub, in messages that are named as those of the real service and are much smaller. It lacks actions, expressions, logs that are
+// of GitHub, in messages that are named as those of the real service and are much smaller. It lacks actions but those of node in the job's own repository, expressions, logs that are
 // sent while a job runs, and updates of itself: a job that asks for such a thing fails and says so.
 package main
 

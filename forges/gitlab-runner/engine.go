@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,12 @@ import (
 	"net/url"
 	"strings"
 )
+
+// login is for the registry of an image.
+type login struct {
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+}
 
 // engine is Docker's API on a socket.
 type engine struct{ client *http.Client }
@@ -25,6 +32,11 @@ func dial(host string) *engine {
 
 // do answers the body, which its caller closes; a refusal is in the daemon's words.
 func (e *engine) do(ctx context.Context, method, path string, body any) (io.ReadCloser, error) {
+	return e.doAs(ctx, login{}, method, path, body)
+}
+
+// doAs sends the credentials for a registry along, if there are any.
+func (e *engine) doAs(ctx context.Context, who login, method, path string, body any) (io.ReadCloser, error) {
 	content, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
@@ -34,6 +46,13 @@ func (e *engine) do(ctx context.Context, method, path string, body any) (io.Read
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if who.Username != "" {
+		auth, err := json.Marshal(who)
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("X-Registry-Auth", base64.URLEncoding.EncodeToString(auth))
+	}
 	answer, err := e.client.Do(request)
 	if err != nil {
 		return nil, err
@@ -61,8 +80,8 @@ func (e *engine) call(ctx context.Context, method, path string, body, into any) 
 }
 
 // pull reads the messages to their end: a failure is one of them.
-func (e *engine) pull(ctx context.Context, image string) error {
-	answer, err := e.do(ctx, http.MethodPost, "images/create?fromImage="+url.QueryEscape(tagged(image)), nil)
+func (e *engine) pull(ctx context.Context, image string, who login) error {
+	answer, err := e.doAs(ctx, who, http.MethodPost, "images/create?fromImage="+url.QueryEscape(tagged(image)), nil)
 	if err != nil {
 		return err
 	}

@@ -160,7 +160,7 @@ func (b *build) run(ctx context.Context) error {
 }
 
 func (b *build) start(ctx context.Context, name, image string, body map[string]any, aliases []string) error {
-	if err := b.engine.pull(ctx, image); err != nil {
+	if err := b.engine.pull(ctx, image, login{}); err != nil {
 		return err
 	}
 	body["NetworkingConfig"] = map[string]any{"EndpointsConfig": map[string]any{b.net: map[string]any{"Aliases": aliases}}}

@@ -48,6 +48,7 @@ type step struct {
 	Commands    []string          `json:"commands"`
 	Volumes     []string          `json:"volumes"`
 	OnSuccess   bool              `json:"on_success"`
+	Auth        login             `json:"auth_config"`
 }
 
 // running is a workflow that was begun.
@@ -169,7 +170,7 @@ func (w *running) run(ctx context.Context) error {
 
 func (w *running) start(ctx context.Context, step step) (string, error) {
 	w.update(ctx, step, message{}, func(*message) {})
-	if err := w.engine.pull(ctx, step.Image); err != nil {
+	if err := w.engine.pull(ctx, step.Image, step.Auth); err != nil {
 		return "", err
 	}
 	env := []string{"CI_SCRIPT=" + base64.StdEncoding.EncodeToString([]byte(strings.Join(step.Commands, "\n")))}

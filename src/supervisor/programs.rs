@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
+use tracing::info;
 
 use super::runner::Runner;
 use crate::{
@@ -65,6 +66,10 @@ impl Programs {
                 Ok(None)
             })
             .await?;
+        match found {
+            Some(program) => info!("{image} is {id}, with the runner {program}"),
+            None => info!("{image} is {id}, without a runner"),
+        }
         self.known().insert(id, found);
         Ok(found)
     }

@@ -231,3 +231,26 @@ async fn a_repositorys_image_is_its_own() {
     }
     lab.is_clean();
 }
+
+#[tokio::test]
+async fn the_built_in_image_of_jobs_is_fetched_by_a_mirror_and_once() {
+    let forgejo = Forgejo::start();
+    let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };
+    let mirror = images.also_named(forgejo.place(), &[("busybox", "gitea/runner-images", "ubuntu-24.04")]);
+    let address = mirror.address();
+    let daemon = format!("[daemon]\nregistry-mirror = ['http://{address}']\ninsecure-registry = ['{address}']");
+    let text = config(&forgejo, TOKEN, &images, &daemon);
+    let text = text.replace(&format!("job_image = '{}'\n", images.job()), "");
+    let daemon = Daemon::launching(forgejo.place(), &text).await;
+    let lab = Lab { daemon, images, forgejo };
+    for name in ["first", "second"] {
+        let job = lab.forgejo.push("own", name, &["lab"], "echo in the built-in image");
+        assert!(lab.forgejo.until(job, "success").await.contains("in the built-in image"));
+    }
+    let ended = launches::until_all_ended(&lab.daemon, 2).await;
+    assert_eq!(ended[0]["image"], "docker.io/gitea/runner-images:ubuntu-24.04", "{ended:#?}");
+    let fetched = mirror.asked("GET /v2/gitea/runner-images/blobs/");
+    let once: BTreeSet<&String> = fetched.iter().collect();
+    assert!(once.len() >= 2 && once.len() == fetched.len(), "{fetched:#?}");
+    lab.is_clean();
+}

@@ -69,6 +69,21 @@ impl Daemon {
         daemon
     }
 
+    /// The same, which sees these lines as its `/etc/hosts`.
+    pub async fn launching_with_hosts(place: &Place, hosts: &str, config: &str) -> Self {
+        let folder = Self::folder_of_its_own();
+        let (path, names) = (folder.path().join("config.toml"), folder.path().join("hosts"));
+        fs::write(&path, config).expect("a file in our folder");
+        fs::write(&names, hosts).expect("a file in our folder");
+        let mount = format!("mount --bind {} /etc/hosts && exec \"$@\"", names.display());
+        let entry = place.entry();
+        let mut under: Vec<&str> = entry.iter().map(String::as_str).collect();
+        under.extend(["unshare", "--mount", "--propagation", "slave", "sh", "-c", &mount, "sh"]);
+        let mut daemon = Self::spawn(folder, &under, &["run", &format!("--config={}", path.display())]);
+        daemon.wait_until_it_answers().await;
+        daemon
+    }
+
     /// Starts one in a network namespace that others share and that outlives it.
     pub async fn start_at(place: &Place, flags: &[&str]) -> Self {
         Self::start_under(&place.entry().each_ref().map(String::as_str), flags).await

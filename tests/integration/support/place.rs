@@ -47,6 +47,13 @@ impl Place {
         ["nsenter".to_owned(), format!("--net={}", self.path().display())]
     }
 
+    /// A listener in it, at [`ADDRESS`] or its loopback, for this runtime.
+    pub fn listener(&self, address: &str) -> tokio::net::TcpListener {
+        let listener = listen(&self.path(), address.parse().expect("an address and a port")).expect("a free port");
+        listener.set_nonblocking(true).expect("a listener of ours");
+        tokio::net::TcpListener::from_std(listener).expect("a listener of ours")
+    }
+
     /// A program in it.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let [nsenter, namespace] = self.entry();

@@ -140,6 +140,19 @@ impl NewJob {
         self.container_with(image, &[])
     }
 
+    /// With a service of this image beside it.
+    pub fn service(mut self, alias: &str, image: &str) -> Self {
+        self.todo["services"][alias] = json!({"image": image});
+        self
+    }
+
+    /// With a further step, which uses an action.
+    pub fn uses(mut self, action: &str, with: Value) -> Self {
+        let steps = self.todo["steps"].as_array_mut().expect("it has steps");
+        steps.push(json!({"uses": action, "with": with}));
+        self
+    }
+
     /// The same with `volumes`.
     pub fn container_with(mut self, image: &str, volumes: &[&str]) -> Self {
         self.todo["container"] = json!({"image": image, "volumes": volumes});

@@ -27,12 +27,20 @@ pub struct Step {
     pub commands: Vec<String>,
     /// As of a plugin that the server lets have privileges (`WOODPECKER_PLUGINS_PRIVILEGED`).
     pub privileged: bool,
+    /// User and password for its image's registry, as the server has them of the repository (`registries`).
+    pub login: Option<(&'static str, &'static str)>,
 }
 
 impl Step {
     /// One that runs a command.
     pub fn of(name: &str, image: &str, command: &str) -> Self {
-        Self { name: name.to_owned(), image: image.to_owned(), commands: vec![command.to_owned()], privileged: false }
+        Self {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            commands: vec![command.to_owned()],
+            privileged: false,
+            login: None,
+        }
     }
 }
 
@@ -81,12 +89,14 @@ impl Workflow {
     pub fn payload(&self) -> Value {
         let volume = format!("wp_{}_default", self.id);
         let step = |(number, step): (usize, &Step)| {
+            let (username, password) = step.login.unwrap_or_default();
             json!({"steps": [{
                 "name": step.name, "uuid": self.uuid(number), "type": "commands", "image": step.image, "commands": step.commands,
                 "entrypoint": ["/bin/sh", "-c", "echo $CI_SCRIPT | base64 -d | /bin/sh -e"],
                 "privileged": step.privileged, "on_success": true, "failure": "fail", "workspace_base": "/woodpecker",
                 "working_dir": "/woodpecker/src", "volumes": [format!("{volume}:/woodpecker")],
                 "networks": [{"name": volume, "aliases": [step.name]}],
+                "auth_config": {"username": username, "password": password},
                 "environment": {"CI_REPO": REPOSITORY, "CI_PIPELINE_NUMBER": self.pipeline().to_string()},
             }]})
         };
