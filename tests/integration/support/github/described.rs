@@ -53,7 +53,9 @@ impl Description {
         let fits = |template: &str| {
             let template: Vec<&str> = template[1..].split('/').collect();
             let is_it = |(want, part): (&&str, &&str)| want.starts_with('{') || want == part;
-            template.len() == parts.len() && template.iter().zip(&parts).all(is_it)
+            // The path of a file in a repository has its own slashes.
+            let is_long = template.last() == Some(&"{path}") && template.len() < parts.len();
+            (is_long || template.len() == parts.len()) && template.iter().zip(&parts).all(is_it)
         };
         let fitting = self.document["paths"].as_object().expect("paths").iter().filter(|(template, _)| fits(template));
         let (_, operations) = fitting.min_by_key(|(template, _)| template.matches('{').count())?;
@@ -241,6 +243,7 @@ mod tests {
             ("POST", "orgs/a/actions/runners/generate-jitconfig", json!({"name": "a"}), said(201, made(&runner)), 2),
             ("POST", "orgs/a/actions/runners/generate-jitconfig", Value::Null, said(201, made(&runner)), 1),
             ("DELETE", "orgs/a/actions/runners/7", Value::Null, Reply::empty(204), 0),
+            ("GET", "repos/a/b/contents/c/d.yml?ref=e", Value::Null, Reply::error(404, "Not Found"), 0),
         ] {
             let Some(found) = faults_of(method, path, &body, &reply) else { return };
             assert_eq!(found, count, "{method} {path} {body} {reply:?}");
