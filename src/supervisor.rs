@@ -3,7 +3,7 @@
 //! It knows forges, and of the machine what the engine's verbs of jobs say; no containerd. `forge` has a file per forge behind one
 //! trait, `pool` the loop that looks at a forge's queue and launches what `balance` finds missing, `launch` the life of one
 //! launch, `record` what is stored of it before anything is made, `runner` the container of a runner, `hooks` what forges send by themselves,
-//! `tally` what is counted.
+//! `identities` registrations that outlive their runners, `tally` what is counted.
 
 mod artifacts;
 pub mod balance;
@@ -11,6 +11,7 @@ pub mod check;
 mod choice;
 pub mod forge;
 pub mod hooks;
+mod identities;
 pub mod images;
 mod launch;
 mod log;
@@ -20,6 +21,7 @@ pub mod record;
 mod runner;
 pub mod secret;
 pub mod settings;
+mod slots;
 pub mod tally;
 
 use std::{
@@ -41,6 +43,7 @@ use tracing::{info, warn};
 use self::{
     forge::QueuedJob,
     hooks::Delivery,
+    identities::Identities,
     launch::Launch,
     pool::{Earlier, Pool},
     programs::Programs,
@@ -90,6 +93,8 @@ struct Shared {
     pub engine: Engine,
     /// Launches on disk.
     pub records: Arc<RecordFolder>,
+    /// Registrations that outlive their runners, on disk.
+    pub identities: Arc<Identities>,
     /// The programs of runners, as images have them.
     pub programs: Programs,
     /// Folders of what runners call before their job.
@@ -172,7 +177,7 @@ impl Supervisor {
             return Err(error).context(format!("removing {}", hooks.display()));
         }
         // Credentials of runners are in there.
-        for folder in [&logs, &programs, &hooks, &data_root.join("launches")] {
+        for folder in [&logs, &programs, &hooks, &data_root.join("launches"), &data_root.join(identities::FOLDER)] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.context(format!("making {}", folder.display()))?;
         }
@@ -182,6 +187,7 @@ impl Supervisor {
         let shared = Arc::new(Shared {
             engine,
             records,
+            identities: Arc::new(Identities::open(data_root)?),
             programs: Programs::new(programs),
             hooks,
             tally: Tally::default(),
@@ -324,6 +330,9 @@ impl Supervisor {
             match pool.sweep_registrations().await {
                 Ok(count) => purged.registrations += count,
                 Err(error) => failures.push(format!("{}: {}", pool.settings.name, error.chain())),
+            }
+            if let Err(error) = pool.forge.forget().await {
+                failures.push(format!("{}: {}", pool.settings.name, error.chain()));
             }
         }
         shared.forget(&launches);

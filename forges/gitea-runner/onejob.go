@@ -78,7 +78,7 @@ func (o *oneJob) run(ctx context.Context, config *config) error {
 
 	ctx, end := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer end()
-	task, err := o.fetch(ctx, me, config)
+	task, err := o.fetch(ctx, d, me)
 	if task == nil || err != nil {
 		return err
 	}
@@ -101,13 +101,13 @@ func forgejoDocker(config *config) {
 }
 
 // fetch asks until there is a task, or once; no task and no error mean that it was stopped.
-func (o *oneJob) fetch(ctx context.Context, me *identity, config *config) (*runnerv1.Task, error) {
-	interval := config.Runner.FetchInterval
+func (o *oneJob) fetch(ctx context.Context, d *daemon, me *identity) (*runnerv1.Task, error) {
+	interval := d.config.Runner.FetchInterval
 	if o.interval > 0 {
 		interval = o.interval
 	}
 	for {
-		task, err := o.fetchOnce(ctx, me, config.Runner.FetchTimeout)
+		task, err := o.fetchOnce(ctx, d, me)
 		if task != nil || ctx.Err() != nil {
 			return task, nil
 		}
@@ -115,10 +115,8 @@ func (o *oneJob) fetch(ctx context.Context, me *identity, config *config) (*runn
 			return nil, errors.Join(errNoTask, err)
 		}
 		if err != nil {
+			// As the real one, which goes on for ever whatever the error.
 			log.Printf("failed to fetch task: %v", err)
-			if strings.Contains(err.Error(), "unauthenticated") {
-				return nil, err
-			}
 		}
 		select {
 		case <-ctx.Done():
@@ -130,14 +128,19 @@ func (o *oneJob) fetch(ctx context.Context, me *identity, config *config) (*runn
 
 // fetchOnce is FetchSingleTask, of which Gitea's definition knows nothing: the request's first field is the version of the tasks, always
 // 0 here, its second the handle; the answer's second field is the task.
-func (o *oneJob) fetchOnce(ctx context.Context, me *identity, limit time.Duration) (*runnerv1.Task, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func (o *oneJob) fetchOnce(ctx context.Context, d *daemon, me *identity) (*runnerv1.Task, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.config.Runner.FetchTimeout)
 	defer cancel()
-	var message []byte
-	if o.handle != "" {
-		message = protowire.AppendTag(message, 2, protowire.BytesType)
-		message = protowire.AppendString(message, o.handle)
+	if o.handle == "" {
+		answer, err := d.forge.FetchTask(ctx, connect.NewRequest(&runnerv1.FetchTaskRequest{}))
+		if err != nil {
+			return nil, err
+		}
+		return answer.Msg.GetTask(), nil
 	}
+	var message []byte
+	message = protowire.AppendTag(message, 2, protowire.BytesType)
+	message = protowire.AppendString(message, o.handle)
 	address := strings.TrimRight(o.url, "/") + "/api/actions/runner.v1.RunnerService/FetchSingleTask"
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(message))
 	if err != nil {

@@ -64,7 +64,7 @@ pub async fn check_registries<'l>(logins: &'l Logins, registry: &Registry) -> Ve
 }
 
 async fn check_one(settings: &ForgeSettings) -> Checked<'_> {
-    match forge::connect(settings, None) {
+    match forge::connect(settings, None, None) {
         Ok(forge) => Checked { settings, greeting: forge.greet().await, images: Some(images_of(settings, &*forge)) },
         Err(error) => Checked { settings, greeting: Err(error), images: None },
     }

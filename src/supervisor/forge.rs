@@ -1,5 +1,6 @@
 //! What a forge is to the supervisor. A new one is a file in here and a line in [`connect`].
 
+mod act;
 mod connect;
 mod forgejo;
 mod gitea;
@@ -17,9 +18,11 @@ use super::{
     artifacts::BegunJob,
     balance::Class,
     hooks::HookedJob,
+    identities::Identities,
     record::{ForgeJob, Registration},
     secret::Secret,
     settings::{ForgeSettings, Kind},
+    slots::Slots,
 };
 use crate::model::{Result, time::Timestamp};
 
@@ -78,6 +81,9 @@ pub struct PlannedFile {
 
 /// The folder of a runner's files in its container.
 pub const FOLDER: &str = "/opt/ringer-runner";
+
+/// How long a runner waits that was launched for a job.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// How a runner is started.
 #[derive(Clone, Debug)]
@@ -178,8 +184,29 @@ pub trait Forge: Send + Sync + 'static {
     /// A webhook tells of a job that is one of ours, before the next look.
     fn hear(&self, _: &HookedJob) {}
 
+    /// How many runners are to be there whether a job waits or not. Asked before any of them is launched; what has to be registered for
+    /// that gets the name.
+    async fn ahead(&self, _: &str) -> Result<usize> {
+        Ok(0)
+    }
+
+    /// A runner has said this line: the job that it has by that, where nobody else tells us.
+    fn reads(&self, _: &Registration, _: &str) -> Option<ForgeJob> {
+        None
+    }
+
+    /// How long a runner waits for a job.
+    fn patience(&self) -> Duration {
+        IDLE
+    }
+
+    /// Forgets what is kept of registrations beyond launches. Fails with what nobody can take back.
+    async fn forget(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What runners are told to be, where a forge counts that: those of two configurations of it may be there at once.
-    fn slots(&self) -> Option<Arc<gitlab::Slots>> {
+    fn slots(&self) -> Option<Arc<Slots>> {
         None
     }
 
@@ -233,11 +260,16 @@ pub trait Forge: Send + Sync + 'static {
     fn job_image(&self) -> &'static str;
 }
 
-/// The forge that is configured, which may have been configured otherwise before. Nothing is asked of it yet.
-pub fn connect(settings: &ForgeSettings, earlier: Option<&dyn Forge>) -> Result<Arc<dyn Forge>> {
+/// The forge that is configured, which may have been configured otherwise before. Nothing is asked of it yet. Without `identities` it is
+/// only to be asked.
+pub fn connect(
+    settings: &ForgeSettings,
+    earlier: Option<&dyn Forge>,
+    identities: Option<Arc<Identities>>,
+) -> Result<Arc<dyn Forge>> {
     Ok(match &settings.kind {
-        Kind::Forgejo => Arc::new(forgejo::Forgejo::new(settings)?),
-        Kind::Gitea => Arc::new(gitea::Gitea::new(settings)?),
+        Kind::Forgejo => Arc::new(act::Act::new(settings, act::Family::Forgejo, identities)?),
+        Kind::Gitea => Arc::new(act::Act::new(settings, act::Family::Gitea, identities)?),
         Kind::Github(github) => Arc::new(github::GitHub::new(settings, github)?),
         Kind::Gitlab(gitlab) => Arc::new(gitlab::GitLab::new(settings, gitlab, earlier.and_then(Forge::slots))?),
         Kind::Woodpecker(server) => Arc::new(woodpecker::Woodpecker::new(settings, server)?),

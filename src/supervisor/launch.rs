@@ -18,7 +18,7 @@ use super::{
     forge::{Minted, Order, Quit, Steps},
     log,
     pool::Pool,
-    record::{ForgeJob, LaunchRecord, Stage},
+    record::{ForgeJob, LaunchRecord, Registration, Stage},
     runner::Runner,
     settings::Mode,
 };
@@ -32,9 +32,6 @@ use crate::{
         time::Timestamp,
     },
 };
-
-/// How long a runner waits for a job.
-const IDLE: Duration = Duration::from_secs(600);
 
 /// How long a runner may go on whose registration is gone: one that has ended its job ends by itself.
 const GRACE: Duration = Duration::from_secs(30);
@@ -229,7 +226,7 @@ impl Launch {
         }
     }
 
-    async fn go(&self, pool: &Arc<Pool>) -> Result<String> {
+    async fn go(self: &Arc<Self>, pool: &Arc<Pool>) -> Result<String> {
         let job = self.make_job(pool).await.context("making its job")?;
         let runner = Runner::of(&pool.shared, &job.record.id)?;
         let chosen = choice::choose(pool, &runner, self.record().class.repository.as_deref()).await?;
@@ -251,7 +248,9 @@ impl Launch {
         });
         pool.shared.tally.started(&pool.settings.name, &self.record().times);
         let started = Instant::now();
-        let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log));
+        let (launch, reader) = (self.clone(), pool.clone());
+        let reads = move |line: &str| launch.reads(&reader, &minted.registration, line);
+        let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log, reads));
         let ended = JobHook::serving(hook, pool, &runner, self.watch(pool, &runner)).await?;
         let _all_of_it = tokio::time::timeout(Duration::from_secs(10), logged).await;
         self.note_work(pool).await;
@@ -267,13 +266,22 @@ impl Launch {
         }
     }
 
+    /// A line of its runner's log.
+    fn reads(&self, pool: &Pool, registration: &Registration, line: &str) {
+        if let Some(job) = pool.forge.reads(registration, line)
+            && self.is_assigned(&job)
+        {
+            pool.shared.tally.assigned(&pool.settings.name, &self.record().times);
+        }
+    }
+
     async fn make_job(&self, pool: &Pool) -> Result<JobView> {
         let settings = &pool.settings;
         let cached = self.record().class.repository.clone().filter(|_| !settings.cache_volumes.is_empty());
         let cache_key = cached.map(|repository| settings.cache_key(&repository));
         let request = JobRequest {
             name: Some(self.record().name.clone()),
-            ttl: Some((IDLE + settings.job_timeout + MARGIN).as_secs()),
+            ttl: Some((pool.forge.patience() + settings.job_timeout + MARGIN).as_secs()),
             limits: settings.limits,
             openings: pool.openings().await?,
             surroundings: Surroundings { network_linger: pool.forge.network_linger(), ..settings.surroundings() },
@@ -320,7 +328,7 @@ impl Launch {
     async fn watch(&self, pool: &Pool, runner: &Runner) -> Result<Ended> {
         let ended = std::pin::pin!(runner.ended());
         let job = pool.settings.job_timeout;
-        let limit = std::pin::pin!(self.out_of_time(IDLE, job + LEEWAY, self.look_closer(pool)));
+        let limit = std::pin::pin!(self.out_of_time(pool.forge.patience(), job + LEEWAY, self.look_closer(pool)));
         Ok(match select(ended, limit).await {
             Either::Left((code, _)) => Ended::ByItself(code?),
             Either::Right(_) => Ended::OutOfTime(format!("it took longer than {} s", job.as_secs())),
@@ -341,7 +349,7 @@ impl Launch {
     /// that, one whose job nobody tells us of does it first.
     async fn look_closer(&self, pool: &Pool) {
         self.note_work(pool).await;
-        self.quit(pool, format!("no job has come within {} s", IDLE.as_secs())).await;
+        self.quit(pool, format!("no job has come within {} s", pool.forge.patience().as_secs())).await;
     }
 
     /// What it had to do, if it was done before anybody looked.

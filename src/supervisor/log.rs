@@ -20,9 +20,12 @@ const LONGEST: usize = 64 << 20;
 /// What its end is.
 const TAIL: u64 = 16 << 10;
 
-/// Writes a log into a file until it ends. What is in the way is replaced.
-pub async fn keep(path: PathBuf, log: LogStream) {
-    if let Err(error) = write(&path, log).await {
+/// The longest line that is read along.
+const LINE: usize = 4096;
+
+/// Writes a log into a file until it ends, and has its lines read along. What is in the way is replaced.
+pub async fn keep(path: PathBuf, log: LogStream, reads: impl Fn(&str)) {
+    if let Err(error) = write(&path, log, Lines { begun: Vec::new(), reads }).await {
         warn!("keeping the log {}: {}", path.display(), error.chain());
     }
 }
@@ -38,12 +41,32 @@ pub async fn end_of(path: PathBuf) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-async fn write(path: &PathBuf, mut log: LogStream) -> Result<()> {
+/// Puts pieces of a log together to lines. Of a long one the beginning is read.
+struct Lines<R> {
+    begun: Vec<u8>,
+    reads: R,
+}
+
+impl<R: Fn(&str)> Lines<R> {
+    fn take(&mut self, piece: &[u8]) {
+        for part in piece.split_inclusive(|&byte| byte == b'\n') {
+            let room = LINE - self.begun.len();
+            self.begun.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                (self.reads)(String::from_utf8_lossy(&self.begun).trim_end());
+                self.begun.clear();
+            }
+        }
+    }
+}
+
+async fn write(path: &PathBuf, mut log: LogStream, mut lines: Lines<impl Fn(&str)>) -> Result<()> {
     let doing = || format!("writing {}", path.display());
     let mut file = BufWriter::new(File::create(path).await.context(doing())?);
     let mut written = 0;
     while let Some(piece) = log.next().await {
         let piece = piece?;
+        lines.take(&piece);
         written += piece.len();
         if written > LONGEST {
             file.write_all(b"\n(the rest is not kept)\n").await.context(doing())?;
@@ -54,4 +77,23 @@ async fn write(path: &PathBuf, mut log: LogStream) -> Result<()> {
         file.flush().await.context(doing())?;
     }
     file.flush().await.context(doing())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together_and_bounded() {
+        let heard = RefCell::new(Vec::new());
+        let mut lines = Lines { begun: Vec::new(), reads: |line: &str| heard.borrow_mut().push(line.to_owned()) };
+        lines.take(b"one\ntw");
+        lines.take(b"o\n");
+        lines.take(&[b'x'; 2 * LINE]);
+        lines.take(b"y\nlast");
+        assert_eq!(heard.borrow()[..2], ["one", "two"]);
+        assert_eq!((heard.borrow().len(), heard.borrow()[2].len()), (3, LINE));
+    }
 }

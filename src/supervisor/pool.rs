@@ -87,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pool {
     /// That of a forge that is configured, in the place of an earlier one.
     pub fn new(shared: Arc<Shared>, settings: ForgeSettings, earlier: Option<&Self>) -> Result<Arc<Self>> {
-        let forge = forge::connect(&settings, earlier.map(|earlier| &*earlier.forge))?;
+        let forge = forge::connect(&settings, earlier.map(|earlier| &*earlier.forge), Some(shared.identities.clone()))?;
         let ear = settings.webhook_secret.as_ref().map(Ear::new);
         Ok(Arc::new(Self {
             shared,
@@ -186,7 +186,12 @@ impl Pool {
         let begun = Timestamp::now();
         let seen = self.forge.look(&registered).await?;
         self.follow(&live, &seen).await;
-        self.launch_missing(seen.queued, begun)
+        let ahead = if self.launches() { self.forge.ahead(&self.runner_name(&self.new_name())).await? } else { 0 };
+        self.launch_missing(seen.queued, begun, ahead)
+    }
+
+    fn launches(&self) -> bool {
+        !self.shared.is_draining() && *lock(&self.standing) == Standing::Launches
     }
 
     /// Takes back what an earlier life registered and has no record of; how many these were.
@@ -236,12 +241,15 @@ impl Pool {
         }
     }
 
-    fn launch_missing(self: &Arc<Self>, queued: Vec<QueuedJob>, looked: Timestamp) -> Result<()> {
+    /// For the jobs that wait, and so many runners `ahead` of those that will.
+    fn launch_missing(self: &Arc<Self>, queued: Vec<QueuedJob>, looked: Timestamp, ahead: usize) -> Result<()> {
         let by_handle: HashMap<String, ForgeJob> =
             queued.iter().filter_map(|queued| Some((queued.handle.clone()?, queued.job.clone()))).collect();
         let (jobs, unserved) = self.sort_out(queued);
         self.tell_unserved(&unserved);
-        let served: Vec<Class> = jobs.iter().map(|job| self.class_of(job)).collect();
+        let of_all = Class { labels: self.settings.labels.clone(), ..Class::default() };
+        let served: Vec<Class> =
+            jobs.iter().map(|job| self.class_of(job)).chain(std::iter::repeat_n(of_all, ahead)).collect();
         {
             let mut queue = lock(&self.queue);
             self.note_discovered(&jobs, &queue);
@@ -281,7 +289,7 @@ impl Pool {
     }
 
     fn launch(self: &Arc<Self>, class: Class, meant_for: Option<ForgeJob>) -> Result<()> {
-        let name = format!("{}-{}", self.settings.name, &ContainerId::random().short()[..RANDOM]);
+        let name = self.new_name();
         info!(launch = name, "launching {name} for {}", class.words());
         let record = LaunchRecord {
             meant_for,
@@ -291,6 +299,10 @@ impl Pool {
         self.shared.add(launch.clone());
         self.shared.tasks.spawn(launch.run(self.clone()));
         Ok(())
+    }
+
+    fn new_name(&self) -> String {
+        format!("{}-{}", self.settings.name, &ContainerId::random().short()[..RANDOM])
     }
 
     /// A launch has failed: the next of its class waits. Said before it is cleaned up after, when it counts as none any more.

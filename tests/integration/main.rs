@@ -30,6 +30,7 @@ mod supervisor_forgejo;
 mod supervisor_github;
 mod supervisor_gitlab;
 mod supervisor_life;
+mod supervisor_waiting;
 mod supervisor_woodpecker;
 mod support;
 mod system;

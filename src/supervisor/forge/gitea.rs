@@ -8,15 +8,14 @@ mod answers;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Method;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use self::answers::{Identity, Jobs, Registered, Token, Version};
+use self::answers::{Identity, Jobs, Version};
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
-    connect::{RunnerIdentity, fail_task},
-    http::{Refusal, segments, version_number},
+    connect::{NewRunner, RunnerIdentity, fail_task, register},
+    http::{Refusal, segments},
     server::{PAGE, Server},
 };
 use crate::{
@@ -34,9 +33,6 @@ const NEWEST: usize = 4;
 
 /// How often a registration is tried again whose token was out of date.
 const TRIES: usize = 3;
-
-/// The first version with a list of jobs.
-const SINCE: (u64, u64) = (1, 25);
 
 /// A server.
 pub struct Gitea {
@@ -69,34 +65,71 @@ impl Gitea {
         }
     }
 
-    async fn register(&self, scope: &str, order: &Order<'_>) -> Result<Registered> {
+    async fn register(&self, scope: &str, order: &Order<'_>) -> Result<NewRunner> {
         let mut tries = 0..TRIES;
         loop {
-            let token = self.registration_token(scope).await?;
-            let body = json!({
-                "name": order.name,
-                "token": token.reveal(),
-                "version": concat!("ringer/", env!("CARGO_PKG_VERSION")),
-                "labels": order.class.labels,
-                "ephemeral": true,
-            });
-            let path = "api/actions/runner.v1.RunnerService/Register";
-            match self.server.api.call(Method::POST, path, Some(&body)).await {
+            let token = {
+                let _one_asks = self.asking.lock().await;
+                self.server.registration_token(scope).await?
+            };
+            match register(&self.server.api, order.name, &token, &order.class.labels).await {
                 Err(refusal) if is_out_of_date(&refusal) && tries.next().is_some() => {}
                 registered => return Ok(registered?),
             }
         }
     }
+}
 
-    /// Servers before 1.26 also gave it for a GET, those before 1.24 for nothing else.
-    async fn registration_token(&self, scope: &str) -> Result<Secret> {
-        let path = format!("api/v1/{scope}/actions/runners/registration-token");
-        let _one_asks = self.asking.lock().await;
-        match self.server.api.call::<Token>(Method::POST, &path, None::<&()>).await {
-            Ok(token) => Ok(Secret::new(token.token)),
-            Err(refusal) if is_missing(&refusal) => Ok(Secret::new(self.server.api.get::<Token>(&path).await?.token)),
-            Err(refusal) => Err(refusal.into()),
-        }
+/// The file that Gitea's runner has of its registration.
+pub fn runner_file(
+    url: &str,
+    order: &Order<'_>,
+    name: &str,
+    id: i64,
+    runner: &RunnerIdentity<'_>,
+    is_ephemeral: bool,
+) -> Secret {
+    let file = json!({
+        "WARNING": "made by ringer for one job",
+        "id": id,
+        "uuid": runner.uuid,
+        "name": name,
+        "token": runner.token,
+        "address": url,
+        "labels": order.labels_with_steps(),
+        "ephemeral": is_ephemeral,
+    });
+    Secret::new(file.to_string())
+}
+
+/// How it is started. Configuration files are YAML, of which JSON is a part. One that `waits` for whatever comes lets a job that it has end
+/// when it is told to end itself.
+pub fn plan(job_timeout: u64, file: &Secret, waits: bool) -> Plan {
+    let config = json!({
+        "log": {"level": "info"},
+        "runner": {
+            "file": format!("{FOLDER}/runner.json"),
+            "capacity": 1,
+            "timeout": format!("{job_timeout}s"),
+            "shutdown_timeout": if waits { format!("{job_timeout}s") } else { "0s".to_owned() },
+            "fetch_interval": "1s",
+        },
+        "container": {
+            "network": "",
+            "docker_host": "",
+            "force_pull": false,
+            "valid_volumes": ["**"],
+        },
+    });
+    let path = format!("{FOLDER}/config.yaml");
+    let arguments = ["--config", &path, "daemon"].into_iter().chain(waits.then_some("--once"));
+    Plan {
+        arguments: arguments.map(str::to_owned).collect(),
+        env: Vec::new(),
+        files: vec![
+            PlannedFile { name: "config.yaml", content: Secret::new(config.to_string()) },
+            PlannedFile { name: "runner.json", content: file.clone() },
+        ],
     }
 }
 
@@ -105,22 +138,12 @@ fn is_out_of_date(refusal: &Refusal) -> bool {
     refusal.to_string().contains("has been invalidated")
 }
 
-fn is_missing(refusal: &Refusal) -> bool {
-    matches!(refusal.status, Some(http::StatusCode::NOT_FOUND | http::StatusCode::METHOD_NOT_ALLOWED))
-}
-
 #[async_trait]
 impl Forge for Gitea {
     async fn greet(&self) -> Result<String> {
         // Asked first: of a wrong token every answer is 401.
         let scope = self.server.scope().await?;
         let version = self.server.api.get::<Version>("api/v1/version").await?.version;
-        if version_number(&version).is_some_and(|number| number < SINCE) {
-            return Err(Error::invalid(format!(
-                "{} is Gitea {version}: its list of jobs is needed, which is there from {}.{} on",
-                self.server.url, SINCE.0, SINCE.1
-            )));
-        }
         Ok(format!(
             "{} is Gitea {version}: its list of jobs ({scope}) is asked, and each runner gets an ephemeral registration",
             self.server.url
@@ -152,22 +175,11 @@ impl Forge for Gitea {
 
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
         let scope = self.server.scope_of(order.class).await?;
-        let registered = self.register(&scope, order).await?;
-        let runner = registered.runner;
-        let id = runner.id.parse().map_err(|_| Error::system(format!("the runner's number is none: {}", runner.id)))?;
-        let file = json!({
-            "WARNING": "made by ringer for one job",
-            "id": id,
-            "uuid": runner.uuid,
-            "name": order.name,
-            "token": runner.token,
-            "address": self.server.url,
-            "labels": order.labels_with_steps(),
-            "ephemeral": true,
-        });
+        let runner = self.register(&scope, order).await?;
+        let (id, identity) = (runner.id()?, RunnerIdentity { uuid: &runner.uuid, token: &runner.token });
         Ok(Minted {
             registration: Registration { id, name: order.name.to_owned(), scope },
-            credential: Secret::new(file.to_string()),
+            credential: runner_file(&self.server.url, order, order.name, id, &identity, true),
         })
     }
 
@@ -213,32 +225,8 @@ impl Forge for Gitea {
         Ok(job.conclusion.filter(|conclusion| !conclusion.is_empty()))
     }
 
-    /// Configuration files are YAML, of which JSON is a part.
     fn plan(&self, _: &Order<'_>, minted: &Minted) -> Plan {
-        let config = json!({
-            "log": {"level": "info"},
-            "runner": {
-                "file": format!("{FOLDER}/runner.json"),
-                "capacity": 1,
-                "timeout": format!("{}s", self.server.job_timeout),
-                "shutdown_timeout": "0s",
-                "fetch_interval": "1s",
-            },
-            "container": {
-                "network": "",
-                "docker_host": "",
-                "force_pull": false,
-                "valid_volumes": ["**"],
-            },
-        });
-        Plan {
-            arguments: ["--config", &format!("{FOLDER}/config.yaml"), "daemon"].map(str::to_owned).to_vec(),
-            env: Vec::new(),
-            files: vec![
-                PlannedFile { name: "config.yaml", content: Secret::new(config.to_string()) },
-                PlannedFile { name: "runner.json", content: minted.credential.clone() },
-            ],
-        }
+        plan(self.server.job_timeout, &minted.credential, false)
     }
 
     fn pause(&self, has_runners: bool) -> Duration {

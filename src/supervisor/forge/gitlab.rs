@@ -6,7 +6,6 @@
 mod answers;
 mod config;
 mod overlooked;
-mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +22,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::warn;
 
-pub use self::slots::Slots;
 use self::{
     answers::{Job, Numbered, Project, Runner, Version},
     overlooked::Overlooked,
@@ -39,6 +37,7 @@ use crate::{
         record::{ForgeJob, Registration},
         secret::Secret,
         settings::{Access, ForgeSettings, Gitlab},
+        slots::Slots,
     },
 };
 
@@ -292,6 +291,15 @@ impl GitLab {
     }
 }
 
+/// What a runner is told to be (`.runner_system_id`, of which GitLab makes a runner manager). `r_` and twelve letters or digits is all that
+/// gitlab-runner takes (`system_id_state.go`): the instance's id, which the names of its runners have after their first `-`, and the slot's
+/// number.
+fn system_id(name: &str, number: u16) -> String {
+    let instance: String =
+        name.split('-').nth(1).unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("r_{instance:0>8.8}{number:04x}")
+}
+
 fn path_of(job: &ForgeJob) -> String {
     format!("api/v4/projects/{}/jobs/{}", segments(&job.repository).replace('/', "%2F"), job.id)
 }
@@ -350,7 +358,8 @@ impl Forge for GitLab {
 
     /// A slot, whose last job is noted, so that the next one can be told from it. A runner whose token is wrong would never end.
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
-        let slot = self.slots.take(order.name);
+        let slots = (0..=u16::MAX).map(|number| system_id(order.name, number));
+        let slot = self.slots.take(slots).expect("there are not so many jobs at once");
         let last = async { self.last_job_of(self.verify(Some(&slot)).await?, &slot).await };
         let last = last.await.inspect_err(|_| self.slots.give_back(&slot))?;
         let registration =

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use tokio::sync::OnceCell;
 
 use super::http::{Api, Refusal, segments};
 use crate::{
     model::{Error, Result},
-    supervisor::{balance::Class, record::Registration, settings::ForgeSettings},
+    supervisor::{balance::Class, record::Registration, secret::Secret, settings::ForgeSettings},
 };
 
 /// Entries of a list that are asked for at once: neither gives more.
@@ -66,6 +66,12 @@ impl<'de> Deserialize<'de> for Runners {
             Either::Bare(runners) | Either::Named { runners } => Self(runners.unwrap_or_default()),
         })
     }
+}
+
+/// `…/actions/runners/registration-token`.
+#[derive(Deserialize)]
+struct Token {
+    token: Secret,
 }
 
 /// `GET /repos/…/actions/tasks`.
@@ -185,6 +191,18 @@ impl Server {
         Ok(runners)
     }
 
+    /// With what runners register at a scope. Gitea before 1.26 also gave it for a GET, before 1.24 for nothing else, as Forgejo does.
+    pub async fn registration_token(&self, scope: &str) -> Result<Secret> {
+        let path = format!("api/v1/{scope}/actions/runners/registration-token");
+        let is_missing =
+            |refusal: &Refusal| matches!(refusal.status, Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED));
+        match self.api.call::<Token>(Method::POST, &path, None::<&()>).await {
+            Ok(token) => Ok(token.token),
+            Err(refusal) if is_missing(&refusal) => Ok(self.api.get::<Token>(&path).await?.token),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
     /// Takes one back.
     pub async fn deregister(&self, registration: &Registration) -> Result<()> {
         let path = format!("api/v1/{}/actions/runners/{}", registration.scope, registration.id);
@@ -201,7 +219,7 @@ impl Server {
         match refusal.status {
             Some(StatusCode::UNAUTHORIZED) => Error::forbidden(format!(
                 "{} does not take the token: it has to be an access token with the scopes read:user, write:admin (or \
-                 write:organization with an owner) and write:repository",
+                 write:organization with an owner) and write:repository, or a registration token of its runners",
                 self.url
             ))
             .with_source(Error::from(refusal)),

@@ -1,4 +1,4 @@
-//! A stand-in for Forgejo 15, whose server no package registry holds: the API that the supervisor asks and the protocol of runners, with
+//! A stand-in for Forgejo 15, or an older one, whose server no package registry holds: the API that the supervisor asks and the protocol of runners, with
 //! Forgejo's refusals (after `routers/api/v1/shared/runners.go`, `routers/api/actions/runner`). Workflows are one job of one step. What a
 //! runner is told and tells is real: the job runs.
 
@@ -29,6 +29,9 @@ pub const USER: &str = "ci";
 /// Their token, with every scope.
 pub const TOKEN: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
 
+/// With what runners register.
+pub const REGISTRATION_TOKEN: &str = "0f0fRegistersRunnersAndDoesNothingElse0f";
+
 /// Their token that may only say whose it is.
 pub const NARROW_TOKEN: &str = "1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f";
 
@@ -56,6 +59,13 @@ impl Shared {
 }
 
 impl Forgejo {
+    /// Starts one that is so old that it has no list of jobs.
+    pub fn start_old() -> Self {
+        let forgejo = Self::start();
+        forgejo.shared.world().is_old = true;
+        forgejo
+    }
+
     /// Starts one without jobs.
     pub fn start() -> Self {
         let place = Place::start();

@@ -58,26 +58,6 @@ impl Job {
     }
 }
 
-/// `…/actions/runners/registration-token`.
-#[derive(Deserialize)]
-pub struct Token {
-    pub token: String,
-}
-
-/// Answer of `Register`: protobuf's JSON, in which 64-bit numbers are strings.
-#[derive(Deserialize)]
-pub struct Registered {
-    pub runner: NewRunner,
-}
-
-/// The runner that was made.
-#[derive(Deserialize)]
-pub struct NewRunner {
-    pub id: String,
-    pub uuid: String,
-    pub token: String,
-}
-
 /// What is read of a runner's own file.
 #[derive(Deserialize)]
 pub struct Identity {

@@ -55,6 +55,20 @@ pub struct FetchSingleTaskRequest {
     pub handle: Option<String>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub struct FetchTaskRequest {
+    #[prost(int64, tag = "1")]
+    pub tasks_version: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct FetchTaskResponse {
+    #[prost(message, optional, tag = "1")]
+    pub task: Option<Task>,
+    #[prost(int64, tag = "2")]
+    pub tasks_version: i64,
+}
+
 /// Its fields stand the other way round than `FetchTask`'s.
 #[derive(Clone, PartialEq, Message)]
 pub struct FetchSingleTaskResponse {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    NARROW_TOKEN, Shared, TOKEN, USER,
+    NARROW_TOKEN, REGISTRATION_TOKEN, Shared, TOKEN, USER,
     messages::Runner,
     world::{Job, Row, World},
 };
@@ -51,8 +51,9 @@ pub async fn authorize(headers: HeaderMap, request: Request, next: Next) -> Resp
     }
 }
 
-pub async fn version() -> Response {
-    told(StatusCode::OK, &json!({"version": "15.0.5+gitea-1.22.0"}))
+pub async fn version(State(shared): State<Shared>) -> Response {
+    let version = if shared.world().is_old { "12.0.4+gitea-1.22.0" } else { "15.0.5+gitea-1.22.0" };
+    told(StatusCode::OK, &json!({"version": version}))
 }
 
 pub async fn user() -> Response {
@@ -146,16 +147,7 @@ fn register(world: &mut World, scope: &str, body: &Bytes) -> Response {
     let Some(name) = body["name"].as_str().filter(|name| !name.is_empty()) else {
         return refused(StatusCode::UNPROCESSABLE_ENTITY, "[Name]: Required");
     };
-    let id = world.next();
-    let (uuid, token) = (format!("00000000-0000-4000-8000-{id:012}"), format!("{id:040x}"));
-    let runner = Runner {
-        id,
-        uuid: uuid.clone(),
-        name: name.to_owned(),
-        ephemeral: body["ephemeral"] == true,
-        ..Runner::default()
-    };
-    world.runners.push(Row { scope: scope.to_owned(), token: token.clone(), runner, had_task: false });
+    let (Runner { id, uuid, .. }, token) = world.register(scope, name.to_owned(), body["ephemeral"] == true);
     told(StatusCode::CREATED, &json!({"id": id, "uuid": uuid, "token": token}))
 }
 
@@ -182,6 +174,9 @@ pub async fn runners(State(shared): State<Shared>, Query(page): Query<Page>, req
         return no_target();
     }
     match (method.as_str(), rest) {
+        ("GET", "/registration-token") => told(StatusCode::OK, &json!({"token": REGISTRATION_TOKEN})),
+        (_, "/registration-token") => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        _ if world.is_old => no_target(),
         ("GET", "/jobs") => jobs(&world, scope),
         ("GET", "") => list(&world, scope, &page),
         ("POST", "") => register(&mut world, scope, &body),

@@ -11,10 +11,11 @@ use prost_types::{Struct, Value, value::Kind};
 use serde_json::json;
 
 use super::{
-    Shared,
+    REGISTRATION_TOKEN, Shared,
     messages::{
-        DeclareRequest, DeclareResponse, FetchSingleTaskRequest, FetchSingleTaskResponse, LogRow, Ping, RESULTS, Task,
-        TaskState, UpdateLogRequest, UpdateLogResponse, UpdateTaskRequest, UpdateTaskResponse,
+        DeclareRequest, DeclareResponse, FetchSingleTaskRequest, FetchSingleTaskResponse, FetchTaskRequest,
+        FetchTaskResponse, LogRow, Ping, RESULTS, RUNS, Runner, Task, TaskState, UpdateLogRequest, UpdateLogResponse,
+        UpdateTaskRequest, UpdateTaskResponse,
     },
     world::{Job, World},
 };
@@ -41,7 +42,10 @@ fn answered<M: Message + Default>(body: &Bytes, answer: impl FnOnce(M) -> Respon
 }
 
 /// `POST /api/actions/ping.v1.PingService/Ping`.
-pub async fn ping(body: Bytes) -> Response {
+pub async fn ping(headers: HeaderMap, body: Bytes) -> Response {
+    if headers.get("content-type").is_some_and(|value| value == JSON) {
+        return told(&json!({"data": "Hello!"}));
+    }
     answered(&body, |asked: Ping| said(&Ping { data: format!("Hello, {}!", asked.data) }))
 }
 
@@ -59,13 +63,19 @@ pub async fn call(
         _ => return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response(),
     };
     let mut world = shared.world();
+    if (method.as_str(), is_json) == ("Register", true) {
+        return register(&mut world, &body);
+    }
     let uuid = header("x-runner-uuid").to_owned();
     if world.row(&uuid, header("x-runner-token")).is_none() {
         return refused(StatusCode::UNAUTHORIZED, "unauthenticated", "unregistered runner");
     }
     match (method.as_str(), is_json) {
         ("Declare", false) => answered(&body, |asked| declare(&mut world, &uuid, asked)),
-        ("FetchSingleTask", false) => answered(&body, |asked| fetch(&mut world, &uuid, &asked, &shared.url)),
+        ("FetchTask", false) => answered(&body, |_: FetchTaskRequest| fetch_any(&mut world, &uuid, &shared.url)),
+        ("FetchSingleTask", false) if !world.is_old => {
+            answered(&body, |asked| fetch(&mut world, &uuid, &asked, &shared.url))
+        }
         ("UpdateTask", false) => answered(&body, |asked| update_task(&mut world, &uuid, &asked)),
         ("UpdateLog", false) => answered(&body, |asked| update_log(&mut world, &uuid, &asked)),
         ("UpdateTask", true) => update_task_of_json(&mut world, &uuid, &body),
@@ -84,6 +94,27 @@ fn declare(world: &mut World, uuid: &str, asked: DeclareRequest) -> Response {
 fn fetch(world: &mut World, uuid: &str, asked: &FetchSingleTaskRequest, url: &str) -> Response {
     let task = world.assign(uuid, asked).map(|job| task_of(world, &job, url));
     said(&FetchSingleTaskResponse { tasks_version: TASKS_VERSION, task })
+}
+
+fn fetch_any(world: &mut World, uuid: &str, url: &str) -> Response {
+    let task = world.assign(uuid, &FetchSingleTaskRequest::default()).map(|job| task_of(world, &job, url));
+    said(&FetchTaskResponse { task, tasks_version: TASKS_VERSION })
+}
+
+/// One that is too old does not know ephemeral runners, and says nothing of that.
+fn register(world: &mut World, body: &Bytes) -> Response {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    let refused = |message: &str| refused(StatusCode::BAD_REQUEST, "invalid_argument", message);
+    match (text("token").as_str(), text("name").as_str()) {
+        ("", _) | (_, "") => refused("missing runner token, name"),
+        (REGISTRATION_TOKEN, _) => {
+            let (is_ephemeral, name) = (!world.is_old && body["ephemeral"] == true, text("name"));
+            let (Runner { id, uuid, .. }, token) = world.register("admin", name, is_ephemeral);
+            told(&json!({"runner": {"id": id.to_string(), "uuid": uuid, "token": token, "ephemeral": is_ephemeral}}))
+        }
+        _ => refused("runner registration token not found"),
+    }
 }
 
 /// A workflow of the one job, and the flat context.
@@ -161,7 +192,12 @@ fn update_task_of_json(world: &mut World, uuid: &str, body: &Bytes) -> Response 
     let result = RESULTS.iter().position(|result| word == format!("result_{result}")).unwrap_or_default();
     let state = TaskState { id: number(&body["state"]["id"]), result: i32::try_from(result).unwrap_or_default() };
     match world.update_task(uuid, &state) {
-        Ok(_) => told(&json!({"state": {"id": state.id.to_string(), "result": body["state"]["result"]}})),
+        Ok(TaskState { result: RUNS, .. }) => told(&json!({"state": {"id": state.id.to_string()}})),
+        Ok(state) => {
+            let word = usize::try_from(state.result).map_or("", |result| RESULTS[result]);
+            let result = format!("RESULT_{}", word.to_uppercase());
+            told(&json!({"state": {"id": state.id.to_string(), "result": result}}))
+        }
         Err(_) => not_its_task(),
     }
 }

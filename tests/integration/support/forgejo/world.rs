@@ -45,6 +45,8 @@ pub struct World {
     pub runners: Vec<Row>,
     pub jobs: Vec<Job>,
     pub counter: i64,
+    /// It is a Forgejo 12: without a list of jobs, runners of the API, handles and ephemeral runners.
+    pub is_old: bool,
     /// What was asked, and answers that come instead of the true ones.
     pub calls: Calls,
 }
@@ -75,6 +77,20 @@ impl World {
             Some(("repos", name)) => name == repository,
             Some((_, owner)) => repository.split_once('/').is_some_and(|(of, _)| of == owner),
         }
+    }
+
+    /// A new runner of a scope, and its token.
+    pub fn register(&mut self, scope: &str, name: String, ephemeral: bool) -> (Runner, String) {
+        let id = self.next();
+        let (uuid, token) = (format!("00000000-0000-4000-8000-{id:012}"), format!("{id:040x}"));
+        let runner = Runner { id, uuid, name, ephemeral, ..Runner::default() };
+        self.runners.push(Row {
+            scope: scope.to_owned(),
+            token: token.clone(),
+            runner: runner.clone(),
+            had_task: false,
+        });
+        (runner, token)
     }
 
     pub fn row(&mut self, uuid: &str, token: &str) -> Option<&mut Row> {
