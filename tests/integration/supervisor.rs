@@ -153,6 +153,30 @@ async fn a_daemon_that_is_stopped_fails_its_jobs_and_says_why() {
     assert_eq!(lab.gitea.runners().await, Vec::<Value>::new());
 }
 
+/// What one does at the forge, the other's registrations stay: at its start, when it is killed, when it takes everything of its own away.
+#[tokio::test]
+async fn two_daemons_live_side_by_side_on_one_forge() {
+    let Some(lab) = Lab::start("").await else { return };
+    let (commit, _) = lab.run_long_job().await;
+    let runners = lab.gitea.runners().await;
+    let other = config(&lab.gitea, lab.gitea.token(), &lab.images, "").replace("'lab'", "'other'");
+    let mut other = Daemon::launching(lab.gitea.place(), &other).await;
+    let workflow = LONG.replace("runs-on: lab", "runs-on: other");
+    let others = lab.gitea.repository("others", &[(WORKFLOW, &workflow)]).await;
+    lab.gitea.until_jobs("others", &others, 1, "in_progress").await;
+    launches::until(&other, "running", |launches| launches[0]["state"] == "running").await;
+    assert_eq!(lab.gitea.runners().await.len(), 2);
+    other.kill();
+    other.restart().await;
+    lab.gitea.until_jobs("others", &others, 1, "failure").await;
+    launches::until_all_ended(&other, 1).await;
+    let purged = other.ringer(&["purge"]).output().expect("ringer runs");
+    assert!(purged.status.success(), "{}", String::from_utf8_lossy(&purged.stderr));
+    let names = |runners: &[Value]| runners.iter().map(|runner| runner["name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names(&lab.gitea.runners().await), names(&runners), "the first one's stays");
+    lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
+}
+
 #[tokio::test]
 async fn steps_run_beside_the_runner_in_an_image_that_has_none() {
     let Some(lab) = Lab::start("mode = 'single'").await else { return };
