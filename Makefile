@@ -39,6 +39,7 @@ compat-of-jobs:
 ## ringer and dockerd, timed in one run
 bench:
 	@scripts/bench
+	@scripts/bench-forge
 
 build: install
 	cargo build --release --locked
