@@ -7,7 +7,7 @@ use ringer::{
     model::Result,
     registry::Registry,
     supervisor::{
-        check::{self, Checked, JobImage},
+        check::{self, Checked, JobImage, OwnUrl},
         images::Rung,
         settings::{ForgeSettings, Mode},
     },
@@ -61,8 +61,8 @@ fn print(registries: &[(&str, Result<()>)], forges: &[Checked<'_>], http: Option
     for forge in forges {
         print!("{}", told(forge, http));
     }
-    let is_well =
-        registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(|forge| forge.greeting.is_ok());
+    let is_well = |forge: &Checked<'_>| forge.greeting.is_ok() && !matches!(forge.own_url, Some(OwnUrl::Loopback(_)));
+    let is_well = registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(is_well);
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -73,6 +73,9 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
         Err(error) => format!("{}: FAILS: {}\n", settings.name, error.chain()),
     };
     let mut line = |words: String| writeln!(text, "  {words}").expect("a String takes all");
+    if let Some(own) = &checked.own_url {
+        line(format!("ROOT_URL: {}", own_url(own, &settings.url)));
+    }
     line(format!("labels: {}", settings.labels.iter().cloned().collect::<Vec<_>>().join(", ")));
     line(format!("mode: {}; jobs at once: {}{}", mode(settings.mode), settings.concurrency, limits(settings)));
     if let Some(policy) = &settings.policy {
@@ -102,6 +105,20 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
         line(format!("{whose} that name no image: {image} ({})", source(*rung, of_forge)));
     }
     text
+}
+
+fn own_url(own: &OwnUrl, configured: &str) -> String {
+    match own {
+        OwnUrl::Same => "as instance_url".to_owned(),
+        OwnUrl::Other(own) => {
+            format!("jobs are told {own}, and only instance_url is opened to them: the two should be the same")
+        }
+        OwnUrl::Loopback(own) => {
+            format!(
+                "FAILS: jobs are told {own}, where each one finds itself: it should be {configured}, in the server's app.ini"
+            )
+        }
+    }
 }
 
 fn mode(mode: Mode) -> &'static str {

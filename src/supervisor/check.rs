@@ -1,5 +1,7 @@
 //! What `ringer config check` tells: whether each forge answers and lets us, and which images its jobs would get.
 
+use std::net::IpAddr;
+
 use futures_util::future::join_all;
 
 use super::{
@@ -23,8 +25,41 @@ pub struct Checked<'a> {
     pub settings: &'a ForgeSettings,
     /// What the supervisor would log of it, or why it could not work.
     pub greeting: Result<String>,
+    /// What the server calls itself, where it tells.
+    pub own_url: Option<OwnUrl>,
     /// Which images are taken; `None` if what is configured makes no client.
     pub images: Option<CheckedImages>,
+}
+
+/// What a server calls itself: jobs fetch from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnUrl {
+    /// As it is configured here.
+    Same,
+    /// Another way, which is not opened to jobs.
+    Other(String),
+    /// In a way that leads each job to itself.
+    Loopback(String),
+}
+
+impl OwnUrl {
+    fn of(own: String, configured: &str) -> Self {
+        let host = own.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(ToOwned::to_owned)).unwrap_or_default();
+        if is_loopback(&host) {
+            Self::Loopback(own)
+        } else if own.eq_ignore_ascii_case(configured) {
+            Self::Same
+        } else {
+            Self::Other(own)
+        }
+    }
+}
+
+/// Whether the host of a URL is, in a job, the job.
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    let is_address = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_address || host == "localhost" || host.ends_with(".localhost")
 }
 
 /// The images of a forge's runners and jobs.
@@ -65,8 +100,13 @@ pub async fn check_registries<'l>(logins: &'l Logins, registry: &Registry) -> Ve
 
 async fn check_one(settings: &ForgeSettings) -> Checked<'_> {
     match forge::connect(settings, None, None) {
-        Ok(forge) => Checked { settings, greeting: forge.greet().await, images: Some(images_of(settings, &*forge)) },
-        Err(error) => Checked { settings, greeting: Err(error), images: None },
+        Ok(forge) => Checked {
+            settings,
+            greeting: forge.greet().await,
+            own_url: forge.own_url().await.map(|own| OwnUrl::of(own, &settings.url)),
+            images: Some(images_of(settings, &*forge)),
+        },
+        Err(error) => Checked { settings, greeting: Err(error), own_url: None, images: None },
     }
 }
 
@@ -92,6 +132,16 @@ mod tests {
         RegistryConfig,
         tests::fake::{self, Guard},
     };
+
+    #[test]
+    fn a_server_that_calls_itself_localhost_is_found_out() {
+        let of = |own: &str| OwnUrl::of(own.to_owned(), "http://git.example.org:3000");
+        assert_eq!(of("http://Git.example.org:3000"), OwnUrl::Same);
+        assert_eq!(of("https://git.example.org"), OwnUrl::Other("https://git.example.org".to_owned()));
+        for own in ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000", "http://git.localhost"] {
+            assert_eq!(of(own), OwnUrl::Loopback(own.to_owned()));
+        }
+    }
 
     #[tokio::test]
     async fn registries_say_whether_they_take_the_credentials() {

@@ -190,6 +190,11 @@ pub trait Forge: Send + Sync + 'static {
         Ok(0)
     }
 
+    /// What the server calls itself, where it tells: jobs are told that, whatever is configured here.
+    async fn own_url(&self) -> Option<String> {
+        None
+    }
+
     /// A runner has said this line: the job that it has by that, where nobody else tells us.
     fn reads(&self, _: &Registration, _: &str) -> Option<ForgeJob> {
         None

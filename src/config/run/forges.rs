@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     path::PathBuf,
     time::Duration,
 };
@@ -15,6 +15,7 @@ use ringer::{
         job::{CacheVolume, JobLimits},
     },
     supervisor::{
+        check::is_loopback,
         images::Images,
         secret::Secret,
         settings::{Access, Discovery, ForgeSettings, Kind, Mode, Proxies},
@@ -301,6 +302,15 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The address by which this machine reaches others, as a URL has it. Nothing is sent to find it out.
+fn own_address() -> Option<String> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+    // One of documentation, which nobody has.
+    socket.connect(("192.0.2.1", 9)).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then(|| address.to_string())
+}
+
 /// Jobs have to reach it as it is written.
 pub fn check_url(key: &str, text: &str) -> Result<String> {
     let invalid = |why: &str| Error::invalid(format!("invalid {key} {text:?}: {why}"));
@@ -308,13 +318,14 @@ pub fn check_url(key: &str, text: &str) -> Result<String> {
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(invalid("expected http://HOST[:PORT] or https://HOST[:PORT]"));
     }
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if is_loopback || host == "localhost" || host.ends_with(".localhost") {
-        return Err(invalid(
-            "in a job, localhost is the job: write an address of this machine that the forge listens at, or a name with \
-             its address in hosts",
-        ));
+    let host = uri.host().unwrap_or_default();
+    if is_loopback(host) {
+        let such_as = own_address().map(|address| format!(", such as {}", text.replacen(host, &address, 1)));
+        return Err(invalid(&format!(
+            "in a job, localhost is the job: write an address of this machine that the forge listens at{}, or a name with its address \
+             in hosts",
+            such_as.unwrap_or_default()
+        )));
     }
     Ok(text.trim_end_matches('/').to_owned())
 }

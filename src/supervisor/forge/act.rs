@@ -124,6 +124,10 @@ impl Forge for Act {
         self.waiting.greet(&why).await
     }
 
+    async fn own_url(&self) -> Option<String> {
+        self.waiting.own_url().await
+    }
+
     async fn look(&self, registrations: &[Registration]) -> Result<Look> {
         let (waited, launched): (Vec<_>, Vec<_>) = registrations.iter().cloned().partition(has_waited);
         let mut look = match self.way().await? {

@@ -93,6 +93,12 @@ struct Version {
     version: String,
 }
 
+/// `/.well-known/openid-configuration`, of a server that lets others log in by it.
+#[derive(Deserialize)]
+struct Provider {
+    issuer: String,
+}
+
 impl Waiting {
     /// Of the server that is configured.
     pub fn new(settings: &ForgeSettings, family: Family, identities: Option<Arc<Identities>>) -> Result<Self> {
@@ -119,6 +125,12 @@ impl Waiting {
             Err(refusal) if refusal.status.is_some_and(|status| status.is_client_error()) => Ok(None),
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// Its ROOT_URL, which it tells whoever asks how to log in by it.
+    pub async fn own_url(&self) -> Option<String> {
+        let told: Provider = self.api.get(".well-known/openid-configuration").await.ok()?;
+        Some(told.issuer.trim_end_matches('/').to_owned())
     }
 
     /// One sentence; an error if something is configured that a runner that takes any job cannot keep.
