@@ -19,6 +19,7 @@ pub mod networks;
 pub(crate) mod policies;
 pub mod prune;
 pub(crate) mod records;
+pub(crate) mod room;
 mod runs;
 mod scoped;
 pub mod store;
@@ -40,6 +41,7 @@ use crate::{
         events::EventBus,
         jobs::{BuildCacheStore, CacheStore, JobStore},
         networks::NetworkStore,
+        room::Rooms,
         store::{ContainerStore, ExecStore},
         tenants::Tenants,
         volumes::VolumeStore,
@@ -72,6 +74,7 @@ pub struct Inner {
     pub(crate) host: HostFacts,
     pub(crate) backends: Backends,
     pub(crate) tenants: Tenants,
+    pub(crate) rooms: Rooms,
     pub(crate) containers: ContainerStore,
     pub(crate) execs: ExecStore,
     pub(crate) networks: NetworkStore,
@@ -104,8 +107,9 @@ impl Engine {
     /// The same on a host that is described.
     pub(crate) async fn open_on(host: HostFacts, config: EngineConfig, backends: Backends) -> Result<Self> {
         policies::default_policy(&config).map_err(|error| error.context("the policy of jobs"))?;
-        let networks = NetworkStore::open(&config.data_root)?;
-        let volumes = VolumeStore::open(&config.data_root)?;
+        let rooms = Rooms::default();
+        let networks = NetworkStore::open(&config.data_root, rooms.clone())?;
+        let volumes = VolumeStore::open(&config.data_root, rooms.clone())?;
         let jobs = JobStore::open(&config.data_root)?;
         let caches = CacheStore::open(&config.data_root)?;
         let build_caches = BuildCacheStore::open(&config.data_root)?;
@@ -118,6 +122,7 @@ impl Engine {
             host,
             backends,
             tenants: Tenants::default(),
+            rooms,
             containers: ContainerStore::default(),
             execs: ExecStore::default(),
             networks,

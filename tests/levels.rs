@@ -22,7 +22,7 @@ const LEVELS: [&[&str]; 7] = [
 /// Rooms of the engine from bottom to top, by the same rule.
 const FLOORS: [&[&str]; 10] = [
     &["scoped"],
-    &["config", "events", "host", "layers", "locks", "prune", "records", "tenants"],
+    &["config", "events", "host", "layers", "locks", "prune", "records", "room", "tenants"],
     &["container", "ipam", "policies"],
     &["store"],
     &["images", "networks", "volumes"],

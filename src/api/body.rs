@@ -13,9 +13,12 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::model::{Error, json, limits};
+use crate::{
+    edge::server::Held,
+    model::{Error, json, limits},
+};
 
-/// Held by whoever holds a large body: what is made of it may be several times its size.
+/// Held by whoever makes something of a large body, which may be several times its size.
 static LARGE: Semaphore = Semaphore::const_new(limits::LARGE_BODIES);
 
 /// A JSON body as a struct with `#[serde(default)]`. An empty body is all defaults, as with most of dockerd's
@@ -59,7 +62,8 @@ pub struct RawBody {
 impl RawBody {
     async fn read(request: Request<Body>) -> Result<Self, Error> {
         let (parts, body) = request.into_parts();
-        let (bytes, permit) = bytes(body).await?;
+        let held = parts.extensions.get::<Held>().cloned().unwrap_or_default();
+        let (bytes, permit) = bytes(body, &held).await?;
         if !bytes.is_empty() {
             check_content_type(&parts.headers)?;
         }
@@ -115,20 +119,24 @@ pub fn unknown_to_both(one: Vec<String>, other: Vec<String>) -> Vec<String> {
     unknown
 }
 
-/// All of a body, one of a few if it is large.
-async fn bytes(mut body: Body) -> Result<(Bytes, Option<SemaphorePermit<'static>>), Error> {
-    let (mut bytes, mut permit) = (BytesMut::new(), None);
+/// All of a body, one of a few if it is large. While its client is waited for, only others of that listener wait for it.
+async fn bytes(mut body: Body, held: &Held) -> Result<(Bytes, Option<SemaphorePermit<'static>>), Error> {
+    let (mut bytes, mut reading) = (BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::invalid("reading the request body").with_source(error))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limits::BODY {
             return Err(Error::invalid("invalid JSON: request body too large"));
         }
-        if bytes.len() + data.len() > limits::SMALL_BODY && permit.is_none() {
-            permit = Some(LARGE.acquire().await.expect("the semaphore is never closed"));
+        if bytes.len() + data.len() > limits::SMALL_BODY && reading.is_none() {
+            reading = Some(held.large_body().await);
         }
         bytes.extend_from_slice(&data);
     }
+    let permit = match reading {
+        Some(_) => Some(LARGE.acquire().await.expect("the semaphore is never closed")),
+        None => None,
+    };
     Ok((bytes.freeze(), permit))
 }
 

@@ -11,7 +11,7 @@ use ringer::{
     edge::{
         audit::Audit,
         measure::{self, Measures},
-        server::{Access, Listener, Listening, Server},
+        server::{Access, Bounds, Listener, Listening, Server},
         turns::InTurns,
     },
     engine::jobs::{Door, Doors},
@@ -44,7 +44,8 @@ impl Doors for JobDoors {
         let api = InTurns::of(api);
         let api = self.audit.of(api, Some(job.id.clone()));
         let api = self.measures.of(api, measure::Door::Job, Some(job.id.clone()));
-        Ok(Box::new(JobDoor(server.listen_for_few(listener, api, limits::JOB_CONNECTIONS))))
+        let bounds = Bounds { connections: limits::JOB_CONNECTIONS, answers: limits::JOB_ANSWERS };
+        Ok(Box::new(JobDoor(server.listen_within(listener, api, bounds))))
     }
 }
 

@@ -4,6 +4,7 @@
 mod address;
 mod browser;
 mod hangup;
+mod held;
 mod listen;
 mod peer;
 mod preface;
@@ -33,6 +34,7 @@ use tracing::Instrument;
 
 pub use self::{
     address::ListenAddress,
+    held::Held,
     listen::{Access, DEFAULT_GROUP, Listener},
     tls::{Tls, TlsFiles},
 };
@@ -64,6 +66,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub trait Api: Send + Sync + 'static {
     /// Answers a request; never fails.
     fn answer(&self, request: Request<Body>) -> Answer;
+}
+
+/// What the clients of a listener may have at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections.
+    pub connections: usize,
+    /// Bytes of answers that they have not read.
+    pub answers: usize,
+}
+
+impl Bounds {
+    /// As much as there is.
+    pub const NONE: Self = Self { connections: Semaphore::MAX_PERMITS, answers: Semaphore::MAX_PERMITS };
 }
 
 /// Serves APIs on any number of listeners.
@@ -98,18 +114,18 @@ impl Server {
 
     /// Starts accepting; `api` answers what comes through this listener.
     pub fn listen(&self, listener: Listener, api: Arc<dyn Api>) -> Listening {
-        self.listen_as(listener, api, self.allowed_hosts.clone(), Semaphore::MAX_PERMITS)
+        self.listen_as(listener, api, self.allowed_hosts.clone(), Bounds::NONE)
     }
 
-    /// The same with so many connections at once; who comes beyond that is refused, and others' listeners notice nothing.
-    pub fn listen_for_few(&self, listener: Listener, api: Arc<dyn Api>, connections: usize) -> Listening {
-        self.listen_as(listener, api, self.allowed_hosts.clone(), connections)
+    /// The same within bounds; who comes beyond them is refused, and others' listeners notice nothing.
+    pub fn listen_within(&self, listener: Listener, api: Arc<dyn Api>, bounds: Bounds) -> Listening {
+        self.listen_as(listener, api, self.allowed_hosts.clone(), bounds)
     }
 
     /// The same for one that pages in browsers reach by these names, and by no others than everywhere, and people by links.
     pub fn listen_for_pages(&self, listener: Listener, api: Arc<dyn Api>, names: &[String]) -> Listening {
         let hosts = Arc::new(AllowedHosts::new(names).taking_visitors());
-        self.listen_as(listener, api, hosts, Semaphore::MAX_PERMITS)
+        self.listen_as(listener, api, hosts, Bounds::NONE)
     }
 
     fn listen_as(
@@ -117,7 +133,7 @@ impl Server {
         listener: Listener,
         api: Arc<dyn Api>,
         allowed_hosts: Arc<AllowedHosts>,
-        connections: usize,
+        bounds: Bounds,
     ) -> Listening {
         // Of nobody's request: it goes on when that has been answered.
         let span = tracing::info_span!(parent: None, "listener", address = %listener.address());
@@ -132,7 +148,8 @@ impl Server {
             connections: self.connections.clone(),
             served: served.clone(),
             refusals: self.refusals.clone(),
-            places: Arc::new(Semaphore::new(connections)),
+            places: Arc::new(Semaphore::new(bounds.connections)),
+            held: Held::new(bounds.answers),
         };
         let cut = worker.cut.clone();
         self.listeners.spawn(served.track_future(worker.accept(listener).instrument(span)));
@@ -189,6 +206,7 @@ struct Worker {
     refusals: Refusals,
     /// Of this listener's connections, also of those that were taken over.
     places: Arc<Semaphore>,
+    held: Held,
 }
 
 impl Worker {
@@ -240,7 +258,7 @@ impl Worker {
     async fn converse(self, stream: Watched, caller: Caller, fate: Fate, tls: Option<Tls>) {
         // Pages in browsers reach no unix socket, and TLS asks for certificates.
         let pages = (caller.process().is_none() && tls.is_none()).then(|| self.allowed_hosts.clone());
-        let tag = Tag { caller, fate, pages };
+        let tag = Tag { caller, fate, pages, held: self.held.clone() };
         let Some(tls) = tls else { return self.serve(stream, tag).await };
         let shaken = tokio::select! {
             shaken = tls.accept(stream) => shaken,
@@ -267,13 +285,14 @@ impl Worker {
             let (api, takes) = (api.clone(), takes.clone());
             let (refusal, request) =
                 (tag.refusal(request.method(), request.headers()), tag.put_on(unread::watch(request)));
+            let held = tag.held.clone();
             async move {
                 let answer = match refusal {
                     Some(refusal) => refusal,
                     None => api.answer(request).await,
                 };
                 match Taken::unless(answer) {
-                    Ok(answer) => Ok::<_, Infallible>(answer),
+                    Ok(answer) => Ok::<_, Infallible>(held.until_read(answer).await),
                     Err(taken) => {
                         let _connection_ended = takes.send(taken).await;
                         // The connection is taken apart, and this with it.
@@ -326,6 +345,7 @@ struct Tag {
     fate: Fate,
     /// Where pages in browsers come through, the names that they may use.
     pages: Option<Arc<AllowedHosts>>,
+    held: Held,
 }
 
 impl Tag {
@@ -350,6 +370,7 @@ impl Tag {
         let extensions = request.extensions_mut();
         extensions.insert(self.caller.clone());
         extensions.insert(gone.clone());
+        extensions.insert(self.held.clone());
         extensions.insert(Takeover::new(self.fate.gone.clone()));
         request
     }

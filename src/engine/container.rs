@@ -19,6 +19,7 @@ pub(crate) use self::turn::Turn;
 
 use self::console::Console;
 use crate::{
+    engine::room::Place,
     logs::ContainerLog,
     model::{
         container::{ContainerRecord, ContainerState},
@@ -80,16 +81,19 @@ pub struct Container {
     /// Its log.
     pub(crate) log: Arc<ContainerLog>,
     notes: StdMutex<Notes>,
+    /// What its record takes of its tenant's room.
+    place: StdMutex<Place>,
 }
 
 impl Container {
-    /// Takes a record that was just made or read, with the log that goes with it.
-    pub fn new(record: ContainerRecord, log: Arc<ContainerLog>) -> Self {
+    /// Takes a record that was just made or read, with its place and the log that goes with it.
+    pub fn new(record: ContainerRecord, place: Place, log: Arc<ContainerLog>) -> Self {
         Self {
             id: record.id.clone(),
             console: Console::default(),
             log,
             notes: StdMutex::default(),
+            place: StdMutex::new(place),
             snapshot: watch::Sender::new(Snapshot { record: Arc::new(record), exits: 0, removed: false }),
             lock: Arc::default(),
             teardown: Arc::default(),
@@ -124,6 +128,10 @@ impl Container {
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For long work on its files, which ends when it is removed.

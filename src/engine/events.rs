@@ -23,8 +23,8 @@ use crate::{
 /// How many past events `since` can reach, as dockerd keeps.
 const HISTORY: usize = 256;
 
-/// How many events a slow listener may lie behind.
-const BACKLOG: usize = 4096;
+/// How many events a slow listener may lie behind, dockerd's number.
+const BACKLOG: usize = 1024;
 
 /// Publishes events, to each tenant its own.
 #[derive(Default)]

@@ -66,6 +66,14 @@ impl Error {
         Self::new(ErrorKind::Conflict, message)
     }
 
+    /// 409: a job may not make the daemon hold more for it.
+    pub fn no_room_for_tenants_things(most: usize) -> Self {
+        let most = limits::mib(most);
+        Self::conflict(format!(
+            "there is no room for more: what is here of this kind takes {most} together at most; remove some"
+        ))
+    }
+
     /// 403 with a text of one's own.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Forbidden, message)

@@ -15,6 +15,15 @@ pub fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IndexM
 /// Refuses a text with more values than `most`, or that nests deeper than anybody needs. Whether it is JSON at all is
 /// for its reader to find out.
 pub fn check(text: &[u8], most: usize) -> Result<()> {
+    count(text, most).map(drop)
+}
+
+/// How many values a text of ours has.
+pub fn values(text: &[u8]) -> usize {
+    count(text, usize::MAX).unwrap_or_default()
+}
+
+fn count(text: &[u8], most: usize) -> Result<usize> {
     let (mut values, mut depth, mut bytes) = (0_usize, 0_usize, text.iter());
     while let Some(byte) = bytes.next() {
         match byte {
@@ -34,7 +43,7 @@ pub fn check(text: &[u8], most: usize) -> Result<()> {
             return Err(Error::invalid(format!("it is nested more than {} deep", limits::JSON_DEPTH)));
         }
     }
-    Ok(())
+    Ok(values)
 }
 
 fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {

@@ -105,10 +105,10 @@ pub const JSON_DEPTH: usize = 64;
 /// Values of the JSON in a query or a header: filters, arguments of a build, credentials.
 pub const QUERY_VALUES: usize = 10_000;
 
-/// Bytes of a body that is read beside others without waiting for them.
-pub const SMALL_BODY: usize = 256 << 10;
+/// Bytes of a body that is read beside others without waiting for them; each of [`JOB_CONNECTIONS`] may have sent so much of one.
+pub const SMALL_BODY: usize = 32 << 10;
 
-/// Larger bodies that are held at once; others wait.
+/// Larger bodies that are read at once for one listener, and of which something is made at once for all; others wait.
 pub const LARGE_BODIES: usize = 2;
 
 /// Bytes of a container's or an image's small files: `/etc/passwd`, `/etc/group`, `/etc/hosts`.
@@ -137,6 +137,15 @@ pub const EVENT: usize = 16 << 10;
 
 /// Bytes of the commands and variables of a tenant's execs; those that have ended are forgotten first.
 pub const EXECS: usize = 16 << 20;
+
+/// Bytes that the records of a job's containers, networks and volumes take together: about a thousand plain containers.
+pub const JOB_RECORDS: usize = 16 << 20;
+
+/// Bytes of answers of a job's socket that its clients have not read; see [`SMALL_ANSWER`].
+pub const JOB_ANSWERS: usize = 16 << 20;
+
+/// Bytes of an answer that is not counted: each of [`JOB_CONNECTIONS`] may have one.
+pub const SMALL_ANSWER: usize = 16 << 10;
 
 /// Bytes of a key of caches.
 pub const CACHE_KEY: usize = 512;

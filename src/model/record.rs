@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::json;
+
 /// What can be stored.
 pub trait Record: Serialize + DeserializeOwned {
     /// What it is called in its envelope.
@@ -57,6 +59,16 @@ struct Envelope<'a, T> {
 pub fn write<T: Record>(record: &T) -> Vec<u8> {
     let envelope = Envelope { kind: T::KIND, version: T::VERSION, record };
     serde_json::to_vec(&envelope).expect("a record is always valid JSON")
+}
+
+/// About the memory that a stored record takes: its texts, what holds each of them, and what stands beside them.
+pub fn weigh(json: &[u8]) -> usize {
+    size_of::<[usize; 128]>() + json.len() + size_of::<[usize; 4]>() * json::values(json)
+}
+
+/// The same of a record, or of a part of one, that is not written yet.
+pub fn weight(part: &impl Serialize) -> usize {
+    weigh(&serde_json::to_vec(part).expect("a record is always valid JSON"))
 }
 
 /// Reads a record out of its envelope.

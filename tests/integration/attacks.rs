@@ -2,6 +2,7 @@
 //! wall, and is refused in one under `ci`, before anything is made.
 
 mod floods;
+mod hoards;
 mod images;
 mod others;
 

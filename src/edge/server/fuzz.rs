@@ -43,7 +43,7 @@ impl Api for Echo {
 async fn talk(worker: Worker, input: &[u8]) -> Vec<u8> {
     let (mut client, server) = duplex(64 << 10);
     let caller = Caller::Remote(SocketAddr::from(([127, 0, 0, 1], 1)));
-    let tag = Tag { caller, fate: Fate::default(), pages: Some(Arc::default()) };
+    let tag = Tag { caller, fate: Fate::default(), pages: Some(Arc::default()), held: Held::default() };
     let asks = async {
         let _it_may_have_hung_up = client.write_all(input).await;
         let _it_may_have_hung_up = client.shutdown().await;
@@ -71,6 +71,7 @@ fn no_connection_makes_it_panic() {
         served: TaskTracker::new(),
         refusals: Refusals::default(),
         places: Arc::new(Semaphore::new(1)),
+        held: Held::default(),
     };
     let good: [&[u8]; 6] = [
         b"GET /_ping HTTP/1.1\r\nHost: docker\r\nUser-Agent: x\r\n\r\n",

@@ -106,9 +106,16 @@ impl Turn {
         self.container.snapshot.send_modify(|snapshot| snapshot.removed = true);
     }
 
+    /// Before a client adds so many bytes to the record: Conflict if its tenant has no room for them.
+    pub(crate) fn make_room(&self, more: usize) -> Result<()> {
+        self.place().check(more)
+    }
+
     /// Stores the record as it now is.
     pub(crate) async fn store(&self, runtime: &dyn Runtime) -> Result<()> {
-        runtime.update_record(self.id(), record::write(&*self.record())).await
+        let json = record::write(&*self.record());
+        self.place().set(record::weigh(&json));
+        runtime.update_record(self.id(), json).await
     }
 
     /// Lets others have their turn.

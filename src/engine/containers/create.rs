@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::{
     backend::runtime::NewContainer,
-    engine::{Engine, container::Container, containers::storage::ResolvedMounts, tenants::Scope},
+    engine::{Engine, container::Container, containers::storage::ResolvedMounts, room::Place, tenants::Scope},
     logs::{ContainerLog, Facts},
     model::{
         Error, ErrorKind, Result,
@@ -103,8 +103,16 @@ impl Engine {
             restart_count: 0,
             has_been_manually_stopped: false,
         };
+        let new = stored(&record, draft.image.chain_id);
+        let place = match self.rooms.take(scope.tenant(), record::weigh(&new.record)) {
+            Ok(place) => place,
+            Err(error) => {
+                self.drop_new_mounts(scope.tenant(), resolved).await;
+                return Err(error);
+            }
+        };
         let made = async {
-            self.backends.runtime.create_container(&stored(&record, draft.image.chain_id)).await?;
+            self.backends.runtime.create_container(&new).await?;
             self.prepare_rootfs(&record).await?;
             self.fill_volumes(&record).await
         };
@@ -121,7 +129,7 @@ impl Engine {
         info!(container.id = %id, container.name = record.name, image.ref = record.config.image,
             "created container {} from {}", record.name, record.config.image);
         self.events.container(&record, "create", &[]);
-        self.containers.insert(self.in_memory(record));
+        self.containers.insert(self.in_memory(record, place));
         drop(resolved);
         Ok(Created { id, warnings: draft.warnings })
     }
@@ -134,7 +142,7 @@ impl Engine {
     }
 
     /// A container with its log.
-    pub(crate) fn in_memory(&self, record: ContainerRecord) -> Arc<Container> {
+    pub(crate) fn in_memory(&self, record: ContainerRecord, place: Place) -> Arc<Container> {
         let facts = Facts {
             id: record.id.as_str(),
             name: &record.name,
@@ -144,7 +152,7 @@ impl Engine {
             env: record.config.env.as_deref().unwrap_or_default(),
         };
         let log = ContainerLog::new(self.container_dir(&record.id), &record.host_config.log_config, &facts);
-        Arc::new(Container::new(record, log))
+        Arc::new(Container::new(record, place, log))
     }
 }
 

@@ -96,6 +96,7 @@ impl Engine {
             if old == name {
                 return Err(Error::invalid("Renaming a container with the same name as its current name"));
             }
+            turn.make_room(name.len()).map_err(refused)?;
             engine.containers.reserve_name(scope.tenant(), &name, container.id()).map_err(refused)?;
             turn.update(|record| record.name.clone_from(&name));
             if let Err(error) = turn.store(&*engine.backends.runtime).await {

@@ -7,6 +7,7 @@ use crate::{
     model::{
         Error, Result,
         container::{ContainerRecord, HostConfig},
+        record,
     },
     oci,
     policy::Asked,
@@ -45,6 +46,7 @@ impl Engine {
         let mut changed: ContainerRecord = (*turn.record()).clone();
         apply(wanted, &mut changed.host_config)?;
         scope.permit(Asked::Update { before: &turn.record().host_config, after: &changed.host_config })?;
+        turn.make_room(record::weight(wanted))?;
         if changed.state.is_running() {
             let resources = oci::updated_resources(wanted)?;
             self.backends.runtime.update_resources(turn.id(), &resources).await?;

@@ -84,6 +84,7 @@ impl Engine {
         self.networks.forget(tenant.id());
         self.volumes.forget(tenant.id());
         self.events.forget(tenant.id());
+        self.rooms.forget(tenant.id());
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::{
         container::{Attachment, ContainerRecord, NetworkMode},
         id::NetworkId,
         network::{BridgeNetwork, Endpoint, EndpointSettings, NetworkDriver, NetworkRecord},
+        record,
     },
     policy::Asked,
 };
@@ -67,11 +68,14 @@ impl Engine {
         check_partners(&record, network)?;
         check_endpoint(Some(network), &network.name, &settings)?;
         let mut attachment = self.attachment(&record.tenant, &network.name, settings);
-        if record.state.is_running() {
-            self.connect_running(&turn, network, &mut attachment).await?;
-        } else if record.networking.attachments.iter().any(|other| other.name == attachment.name) {
+        let is_known = record.networking.attachments.iter().any(|other| other.name == attachment.name);
+        if !record.state.is_running() && is_known {
             // What was said first holds, as with dockerd.
             return Ok(());
+        }
+        turn.make_room(record::weight(&attachment))?;
+        if record.state.is_running() {
+            self.connect_running(&turn, network, &mut attachment).await?;
         }
         turn.update(|record| record.networking.attachments.push(attachment));
         if record.state.is_running() {

@@ -14,6 +14,7 @@ use crate::{
     engine::{
         ipam::{self, Leases},
         records::RecordFolder,
+        room::{Place, Rooms},
         scoped::Scoped,
     },
     model::{
@@ -22,6 +23,7 @@ use crate::{
         error::Context,
         id::{ContainerId, EndpointId, NetworkId, TenantId},
         network::{Endpoint, NetworkRecord},
+        record,
     },
 };
 
@@ -82,6 +84,8 @@ pub struct Wish {
 
 struct Entry {
     record: Arc<NetworkRecord>,
+    /// Held for its drop.
+    _place: Place,
     ipv4: Option<Leases>,
     ipv6: Option<Leases>,
     lodgers: BTreeMap<EndpointId, Lodger>,
@@ -96,19 +100,21 @@ pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::s
 /// All networks. A look-up sees those of its tenant and no others.
 pub struct NetworkStore {
     records: RecordFolder,
+    rooms: Rooms,
     networks: Scoped<Networks>,
     changing: tokio::sync::Mutex<()>,
 }
 
 impl NetworkStore {
     /// Reads what is below `data_root`. A record that cannot be read is left alone and named in the log.
-    pub fn open(data_root: &Path) -> Result<Self> {
+    pub fn open(data_root: &Path, rooms: Rooms) -> Result<Self> {
         let records = RecordFolder::open(data_root, "networks")?;
         let networks = Scoped::default();
         for record in records.read::<NetworkRecord>()? {
-            insert(&networks, Entry::new(record));
+            let place = rooms.hold(&record.tenant, record::weight(&record));
+            insert(&networks, Entry::new(record, place));
         }
-        Ok(Self { records, networks, changing: tokio::sync::Mutex::default() })
+        Ok(Self { records, rooms, networks, changing: tokio::sync::Mutex::default() })
     }
 
     /// Changes what is known of a network, unless it is gone.
@@ -169,10 +175,11 @@ impl NetworkStore {
         bridges.find(|bridge| bridge.link == link).map(|bridge| bridge.id)
     }
 
-    /// Stores a network, new or changed.
+    /// Stores a network, new or changed. Conflict if its tenant has no room for it.
     pub fn put(&self, _: &Change<'_>, record: NetworkRecord) -> Result<Arc<NetworkRecord>> {
+        let place = self.rooms.take(&record.tenant, record::weight(&record))?;
         self.records.write(record.id.as_str(), &record).context(format!("storing network {}", record.name))?;
-        let entry = Entry::new(record);
+        let entry = Entry::new(record, place);
         let stored = entry.record.clone();
         insert(&self.networks, entry);
         Ok(stored)
@@ -252,11 +259,11 @@ fn insert(networks: &Scoped<Networks>, entry: Entry) {
 }
 
 impl Entry {
-    fn new(record: NetworkRecord) -> Self {
+    fn new(record: NetworkRecord, place: Place) -> Self {
         let bridge = record.bridge.as_ref();
         let ipv4 = bridge.and_then(|bridge| bridge.ipv4).map(|net| leases(&record, IpNet::V4(net)));
         let ipv6 = bridge.and_then(|bridge| bridge.ipv6).map(|net| leases(&record, IpNet::V6(net)));
-        Self { record: Arc::new(record), ipv4, ipv6, lodgers: BTreeMap::new(), removing: false }
+        Self { record: Arc::new(record), _place: place, ipv4, ipv6, lodgers: BTreeMap::new(), removing: false }
     }
 
     fn begin_removal(&mut self) -> Result<()> {

@@ -66,7 +66,9 @@ impl World {
         let request = ContainerCreateRequest { host_config, networking, ..ContainerCreateRequest::default() };
         let attachments = self.engine.resolve_networks(&self.scope(), &request).await.unwrap();
         let networking = Networking { attachments, ..Networking::default() };
-        let container = self.engine.in_memory(record(name, request.host_config, networking));
+        let record = record(name, request.host_config, networking);
+        let place = self.engine.rooms.take(&record.tenant, 0).unwrap();
+        let container = self.engine.in_memory(record, place);
         self.engine.containers.insert(container.clone());
         container
     }

@@ -181,7 +181,10 @@ impl Engine {
         let (mut layers, mut unread) = (Vec::new(), Vec::new());
         for stored in self.backends.runtime.list_containers().await? {
             match read(&stored.record) {
-                Ok(Stored::Container(record)) => self.containers.insert(self.in_memory(*record)),
+                Ok(Stored::Container(record)) => {
+                    let place = self.rooms.hold(&record.tenant, record::weigh(&stored.record));
+                    self.containers.insert(self.in_memory(*record, place));
+                }
                 Ok(Stored::Layer(LayerRecord::Build)) => self.backends.runtime.delete_container(&stored.id).await?,
                 Ok(Stored::Layer(LayerRecord::ImageMount { container })) => layers.push((stored.id, container)),
                 Err(error) => {

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     engine::{
         container::exec::{Exec, ExecState},
+        room::{Place, Rooms},
         scoped::Scoped,
     },
     model::{
@@ -25,25 +26,44 @@ const MEMORY: Duration = Duration::from_secs(10 * 60);
 const REMEMBERED: usize = 4096;
 
 /// All execs. A look-up sees those of its tenant and no others.
-#[derive(Default)]
-pub struct ExecStore(Scoped<Execs>);
+pub struct ExecStore {
+    execs: Scoped<Execs>,
+    rooms: Rooms,
+}
+
+impl Default for ExecStore {
+    fn default() -> Self {
+        Self { execs: Scoped::default(), rooms: Rooms::new(limits::EXECS, None) }
+    }
+}
 
 #[derive(Default)]
 struct Execs {
-    by_id: HashMap<ExecId, Arc<Exec>>,
+    /// Each with its place in its tenant's room.
+    by_id: HashMap<ExecId, (Arc<Exec>, Place)>,
     /// Those that have ended, the first to be forgotten first. Some may be gone already.
     ended: VecDeque<(ExecId, Instant)>,
 }
 
 impl ExecStore {
-    /// Adds one, if there is room for it beside those that have not ended.
+    /// Adds one, if there is room for it beside those that have not ended: others make room.
     pub fn insert(&self, exec: Arc<Exec>) -> Result<()> {
-        self.0.add(&exec.tenant.clone(), |execs| execs.insert(exec))
+        self.execs.add(&exec.tenant.clone(), |execs| {
+            let place = loop {
+                match self.rooms.take(&exec.tenant, exec.request.bytes()) {
+                    Ok(place) => break place,
+                    Err(full) => execs.forget_first_ended().ok_or(full)?,
+                }
+            };
+            execs.by_id.insert(exec.id.clone(), (exec, place));
+            Ok(())
+        })
     }
 
     /// By its whole id.
     pub fn get(&self, tenant: &TenantId, id: &str) -> Result<Arc<Exec>> {
-        let exec = self.0.look(tenant, |execs| execs.by_id.get(&ExecId::from_stored(id)).cloned());
+        let exec =
+            self.execs.look(tenant, |execs| execs.by_id.get(&ExecId::from_stored(id)).map(|(exec, _)| exec.clone()));
         exec.ok_or_else(|| Error::no_such_exec(id))
     }
 
@@ -51,13 +71,13 @@ impl ExecStore {
     pub fn live_of(&self, tenant: &TenantId, container: &ContainerId) -> Vec<Arc<Exec>> {
         let live =
             |exec: &&Arc<Exec>| exec.container == *container && !matches!(*exec.state.borrow(), ExecState::Exited(_));
-        self.0.look(tenant, |execs| execs.by_id.values().filter(live).cloned().collect())
+        self.execs.look(tenant, |execs| execs.by_id.values().map(|(exec, _)| exec).filter(live).cloned().collect())
     }
 
     /// Notes that one has ended: it is remembered for a while.
     pub fn end(&self, exec: &Exec, code: i64) {
         exec.state.send_replace(ExecState::Exited(code));
-        self.0.change(&exec.tenant, |execs| {
+        self.execs.change(&exec.tenant, |execs| {
             execs.ended.push_back((exec.id.clone(), Instant::now()));
             execs.forget_old(MEMORY, REMEMBERED);
         });
@@ -65,45 +85,41 @@ impl ExecStore {
 
     /// Forgets one.
     pub fn forget(&self, exec: &Exec) {
-        self.0.change(&exec.tenant, |execs| execs.by_id.remove(&exec.id));
+        self.execs.change(&exec.tenant, |execs| execs.by_id.remove(&exec.id));
     }
 
     /// Forgets those of a container that has ended and that nobody has started, which nobody can any more.
     pub fn forget_unstarted(&self, tenant: &TenantId, container: &ContainerId) {
         let is_unstarted = |exec: &Exec| matches!(*exec.state.borrow(), ExecState::Created);
-        self.0.change(tenant, |execs| {
-            execs.by_id.retain(|_, exec| exec.container != *container || !is_unstarted(exec));
+        self.execs.change(tenant, |execs| {
+            execs.by_id.retain(|_, (exec, _)| exec.container != *container || !is_unstarted(exec));
         });
     }
 
     /// Forgets those of a container that is gone.
     pub fn forget_container(&self, tenant: &TenantId, container: &ContainerId) {
-        self.0.change(tenant, |execs| execs.by_id.retain(|_, exec| exec.container != *container));
+        self.execs.change(tenant, |execs| execs.by_id.retain(|_, (exec, _)| exec.container != *container));
     }
 
     /// Forgets a tenant that is gone.
     pub fn forget_tenant(&self, tenant: &TenantId) {
-        self.0.forget(tenant);
+        self.execs.forget(tenant);
+        self.rooms.forget(tenant);
     }
 
     /// How many a tenant has.
     #[cfg(test)]
     pub fn count(&self, tenant: &TenantId) -> usize {
-        self.0.look(tenant, |execs| execs.by_id.len())
+        self.execs.look(tenant, |execs| execs.by_id.len())
     }
 }
 
 impl Execs {
-    fn insert(&mut self, exec: Arc<Exec>) -> Result<()> {
-        let mut held = exec.request.bytes() + self.by_id.values().map(|exec| exec.request.bytes()).sum::<usize>();
-        while held > limits::EXECS {
-            let Some((id, _)) = self.ended.pop_front() else {
-                return Err(Error::conflict("there are too many execs that have not ended"));
-            };
-            held -= self.by_id.remove(&id).map_or(0, |exec| exec.request.bytes());
-        }
-        self.by_id.insert(exec.id.clone(), exec);
-        Ok(())
+    /// `None` if none has ended.
+    fn forget_first_ended(&mut self) -> Option<()> {
+        let (id, _) = self.ended.pop_front()?;
+        self.by_id.remove(&id);
+        Some(())
     }
 
     fn forget_old(&mut self, memory: Duration, most: usize) {
@@ -169,7 +185,7 @@ mod tests {
         }
         assert!(store.get(&first.tenant, first.id.as_str()).is_err());
         assert_eq!(store.count(&first.tenant), REMEMBERED + 1);
-        store.0.change(&first.tenant, |execs| execs.forget_old(Duration::ZERO, REMEMBERED));
+        store.execs.change(&first.tenant, |execs| execs.forget_old(Duration::ZERO, REMEMBERED));
         assert_eq!(store.count(&first.tenant), 1);
         store.forget_unstarted(&waits.tenant, &waits.container);
         assert_eq!(store.count(&first.tenant), 0);

@@ -18,7 +18,11 @@ use super::{
     local::{self, LocalMount},
 };
 use crate::{
-    engine::{locks::KeyedLocks, scoped::Scoped},
+    engine::{
+        locks::KeyedLocks,
+        room::{Place, Rooms},
+        scoped::Scoped,
+    },
     model::{
         Result,
         error::Context,
@@ -35,6 +39,8 @@ const REMOVED: &str = ".removed";
 #[derive(Debug)]
 struct Entry {
     volume: Arc<Volume>,
+    /// Held for its drop.
+    _place: Place,
     /// Containers that are being made with it and are in no table yet.
     pins: usize,
     /// Running containers for which its options are mounted.
@@ -48,6 +54,7 @@ pub struct Change<'a>(#[allow(dead_code, reason = "held for its drop")] tokio::s
 #[derive(Debug, Default)]
 pub struct VolumeStore {
     data_root: PathBuf,
+    rooms: Rooms,
     volumes: Scoped<BTreeMap<String, Entry>>,
     changing: tokio::sync::Mutex<()>,
     mounting: KeyedLocks,
@@ -56,8 +63,8 @@ pub struct VolumeStore {
 
 impl VolumeStore {
     /// Reads what is below `data_root`. A record that cannot be read is left alone and named in the log.
-    pub fn open(data_root: &Path) -> Result<Self> {
-        let store = Self { data_root: data_root.to_owned(), ..Self::default() };
+    pub fn open(data_root: &Path, rooms: Rooms) -> Result<Self> {
+        let store = Self { data_root: data_root.to_owned(), rooms, ..Self::default() };
         let mut tenants = vec![TenantId::default_tenant()];
         for name in folders(&data_root.join("tenants")).context("reading tenants")? {
             tenants.extend(TenantId::from_stored(&name));
@@ -80,7 +87,7 @@ impl VolumeStore {
                         if LocalMount::of(&volume).is_some() {
                             local::unmount(&self.mountpoint(tenant, &name))?;
                         }
-                        self.insert(tenant, Arc::new(volume));
+                        self.insert(tenant, Arc::new(volume), self.rooms.hold(tenant, record::weigh(&json)));
                     }
                     Err(error) => warn!(volume = name, "reading the record of volume {name}: {error}"),
                 },
@@ -106,8 +113,8 @@ impl VolumeStore {
         self.root(tenant).join(name).join("_data")
     }
 
-    fn insert(&self, tenant: &TenantId, volume: Arc<Volume>) {
-        let entry = Entry { volume: volume.clone(), pins: 0, mounted_for: Vec::new() };
+    fn insert(&self, tenant: &TenantId, volume: Arc<Volume>, place: Place) {
+        let entry = Entry { volume: volume.clone(), _place: place, pins: 0, mounted_for: Vec::new() };
         self.volumes.add(tenant, |volumes| volumes.insert(volume.name.clone(), entry));
     }
 
@@ -163,10 +170,11 @@ impl VolumeStore {
         guards
     }
 
-    /// Makes a volume; its name must be free.
+    /// Makes a volume; its name must be free. Conflict if its tenant has no room for it.
     pub async fn create(&self, _: &Change<'_>, tenant: &TenantId, volume: Volume) -> Result<Arc<Volume>> {
         let folder = self.root(tenant).join(&volume.name);
         let json = record::write(&volume);
+        let place = self.rooms.take(tenant, record::weigh(&json))?;
         let made = tokio::task::spawn_blocking(move || {
             let made = write(&folder, &json);
             // One whose record could not be read is left alone.
@@ -177,7 +185,7 @@ impl VolumeStore {
         });
         made.await.context("making the volume")?.context("making the volume")?;
         let volume = Arc::new(volume);
-        self.insert(tenant, volume.clone());
+        self.insert(tenant, volume.clone(), place);
         Ok(volume)
     }
 

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     backend::runtime::RootfsMount,
-    engine::testing::Fakes,
+    engine::{room::Rooms, testing::Fakes},
     model::{
         container::{MountKind, MountPoint},
         id::ContainerId,
@@ -28,13 +28,13 @@ async fn create(store: &VolumeStore, tenant: &TenantId, name: &str) {
 #[tokio::test]
 async fn volumes_survive_a_restart() {
     let dir = TempDir::new().unwrap();
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     create(&store, &tenant(), "one").await;
     let before = store.get(&tenant(), "one").unwrap();
     assert_eq!(before.mountpoint, dir.path().join("volumes/one/_data"));
     std::fs::write(before.mountpoint.join("file"), "content").unwrap();
 
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     assert_eq!(store.list(&tenant()), std::slice::from_ref(&before));
     assert!(before.mountpoint.join("file").exists());
 }
@@ -42,7 +42,7 @@ async fn volumes_survive_a_restart() {
 #[tokio::test]
 async fn what_a_killed_daemon_left_is_removed() {
     let dir = TempDir::new().unwrap();
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     create(&store, &tenant(), "gone").await;
     let changing = store.change().await;
     drop(store.remove(&changing, &tenant(), "gone").await.unwrap());
@@ -50,7 +50,7 @@ async fn what_a_killed_daemon_left_is_removed() {
     assert_eq!(std::fs::read_dir(dir.path().join("volumes/.removed")).unwrap().count(), 1);
     std::fs::create_dir_all(dir.path().join("volumes/half/_data")).unwrap();
 
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     assert!(store.list(&tenant()).is_empty());
     assert_eq!(std::fs::read_dir(dir.path().join("volumes")).unwrap().count(), 0);
 }
@@ -58,19 +58,19 @@ async fn what_a_killed_daemon_left_is_removed() {
 #[tokio::test]
 async fn tenants_do_not_see_each_other() {
     let dir = TempDir::new().unwrap();
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     let job: TenantId = "job-1".parse().unwrap();
     create(&store, &job, "same").await;
     assert!(store.get(&tenant(), "same").is_none());
     create(&store, &tenant(), "same").await;
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     assert_ne!(store.get(&job, "same").unwrap().mountpoint, store.get(&tenant(), "same").unwrap().mountpoint);
 }
 
 #[tokio::test]
 async fn first_container_mounts_and_last_unmounts() {
     let dir = TempDir::new().unwrap();
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     create(&store, &tenant(), "shared").await;
     let (one, two) = (ContainerId::random(), ContainerId::random());
     let mount = |id| store.mount_for(&tenant(), "shared", id);
@@ -120,7 +120,7 @@ async fn a_volume_of_a_later_ringer_is_left_alone() {
     std::fs::create_dir_all(folder.join("_data")).unwrap();
     let json = r#"{"kind":"volume","version":2,"name":"later"}"#;
     std::fs::write(folder.join("volume.json"), json).unwrap();
-    let store = VolumeStore::open(dir.path()).unwrap();
+    let store = VolumeStore::open(dir.path(), Rooms::default()).unwrap();
     assert!(store.list(&tenant()).is_empty());
     let volume = Volume { name: "later".to_owned(), labels: None, options: None, created: Timestamp::now() };
     let changing = store.change().await;

@@ -19,7 +19,7 @@ const SERVED: usize = ringer::model::limits::JOB_CONNECTIONS;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A request whose headers do not end, as far as it is taken.
-async fn half_open(socket: &str, head: &[u8]) -> UnixStream {
+pub async fn half_open(socket: &str, head: &[u8]) -> UnixStream {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     let _until_it_is_refused =
         tokio::time::timeout(LIMIT, stream.write_all(head)).await.expect("it is read or refused");
@@ -33,7 +33,7 @@ async fn status(stream: &mut UnixStream) -> Option<String> {
     Some(String::from_utf8_lossy(&line).into_owned())
 }
 
-async fn others_go_on(fort: &Fort, other: &Job, what: &str, log: usize) {
+pub async fn others_go_on(fort: &Fort, other: &Job, what: &str, log: usize) {
     let asked = Instant::now();
     let (code, output) = other.client.run("busy", "echo fine", json!({})).await;
     assert_eq!((code, output.as_str()), (0, "fine\n"), "{what}");
