@@ -71,8 +71,6 @@ pub struct Options {
     pub exec_root: PathBuf,
     /// containerd, and what containers run under.
     pub place: BuildPlace,
-    /// Asked before Docker Hub: URLs.
-    pub mirrors: Vec<String>,
     /// Registries without TLS or with certificates that nobody signed.
     pub insecure: Vec<String>,
     /// Bytes that a cache may take which outlives its tenant.

@@ -101,6 +101,13 @@ impl Registry {
         Ok(Self { config: Arc::new(config), transport, apart: None })
     }
 
+    /// The same with other mirrors.
+    pub fn with_mirrors(&self, mirrors: Vec<String>) -> Result<Self> {
+        mirrors.iter().try_for_each(|mirror| endpoint::check_mirror(mirror))?;
+        let config = Arc::new(RegistryConfig { mirrors, ..(*self.config).clone() });
+        Ok(Self { config, transport: self.transport.clone(), apart: None })
+    }
+
     /// The same for somebody who has an outlet of its own. Mirrors, insecure registries that the list names by their host and those that are `named` are
     /// asked from the machine all the same.
     #[must_use]

@@ -104,7 +104,6 @@ fn builder(config: &Config, containerd: &Arc<Containerd>, child: Option<&Child>)
         data_root: config.engine.data_root.clone(),
         exec_root: config.engine.exec_root.clone(),
         place,
-        mirrors: config.engine.registry_mirrors.clone(),
         insecure: config.engine.insecure_registries.clone(),
         most_kept: config.engine.cache_limits().0,
     };

@@ -85,6 +85,8 @@ pub struct Around {
     pub file: Option<AroundFile>,
     /// Variables of the builder itself.
     pub builder_env: Vec<String>,
+    /// Mirrors of Docker Hub that it asks first.
+    pub mirrors: Vec<String>,
 }
 
 /// A file for reading.

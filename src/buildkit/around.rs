@@ -118,7 +118,7 @@ mod tests {
                 destination: "/dev/a.pem".to_owned(),
                 env: vec!["SSL_CERT_FILE=/dev/a.pem".to_owned()],
             }),
-            builder_env: Vec::new(),
+            ..Around::default()
         }
     }
 

@@ -39,7 +39,7 @@ pub(super) fn most(options: &Options, remains: &Remains) -> u64 {
 }
 
 /// The whole file.
-pub(super) fn text(options: &Options, remains: &Remains, namespace: &str) -> String {
+pub(super) fn text(options: &Options, remains: &Remains, namespace: &str, mirrors: &[String]) -> String {
     let folders = &remains.folders;
     let most = most(options, remains) / MB;
     let path = |path: &Path| path.to_string_lossy().into_owned();
@@ -67,7 +67,7 @@ pub(super) fn text(options: &Options, remains: &Remains, namespace: &str) -> Str
                 "cniBinaryPath": path(&folders.plugins()),
             },
         }),
-        registry: registries(&options.mirrors, &options.insecure),
+        registry: registries(mirrors, &options.insecure),
     };
     let text = toml::to_string(&config).expect("texts, numbers and tables");
     format!("# Written by ringer at every start.\n{text}")
@@ -121,7 +121,6 @@ mod tests {
             data_root: "/data".into(),
             exec_root: "/run/\"x\"".into(),
             place,
-            mirrors: vec!["http://mirror.test:5000/".to_owned(), "https://other.test".to_owned()],
             insecure: vec!["10.0.0.0/8".to_owned(), "reg.test:5000".to_owned()],
             most_kept: 5_000_000_000,
         };
@@ -130,7 +129,8 @@ mod tests {
         let default = TenantId::default_tenant();
         let written = |cache: &TenantId| -> toml::Table {
             let remains = Remains::of(&options, &runtime, &default, cache);
-            text(&options, &remains, &remains.namespace()).parse().unwrap()
+            let mirrors = ["http://mirror.test:5000/", "https://other.test"].map(str::to_owned);
+            text(&options, &remains, &remains.namespace(), &mirrors).parse().unwrap()
         };
         let kept = written(&TenantId::of_build_cache());
         assert_eq!(kept["worker"]["containerd"]["maxUsedSpace"].as_str(), Some("5000MB"));

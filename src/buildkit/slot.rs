@@ -152,7 +152,8 @@ impl Slot {
         fs::create_dir_all(self.remains.folders.temporary()).context("making a folder for BuildKit")?;
         cni::install(&self.remains.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
         let config = self.remains.folders.run.join("buildkitd.toml");
-        fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace))
+        let mirrors = self.facade.tenant.around().mirrors;
+        fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace, &mirrors))
             .context("writing BuildKit's configuration")?;
         let listener = facade::listen(&self.remains.folders.facade())?;
         let serve = self.facade.clone().serve(listener, self.options.place.address.clone());

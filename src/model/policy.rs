@@ -87,6 +87,8 @@ keys! {
     NetworkOptions = "network-options": Pattern,
     /// Registries that are spoken to.
     Registries = "registries": Pattern,
+    /// Mirrors of Docker Hub that are asked for it.
+    Mirrors = "mirrors": Mirror,
     /// Images that are pulled.
     Pull = "pull": Pattern,
     /// Images that are pushed.
@@ -112,6 +114,8 @@ pub enum Entry {
     Limit,
     /// The lowest number.
     Lowest,
+    /// `https://HOST` or `http://HOST`, perhaps with a port.
+    Mirror,
 }
 
 impl fmt::Display for Key {
@@ -170,6 +174,17 @@ pub struct Policy {
     pub base: BuiltIn,
     /// The rules.
     pub rules: BTreeMap<Key, Rule>,
+}
+
+impl Policy {
+    /// Mirrors of Docker Hub in the order in which they are asked, where the daemon's own are those: a rule without a list has all or none of these.
+    pub fn mirrors(&self, of_daemon: &[String]) -> Vec<String> {
+        match self.rules.get(&Key::Mirrors) {
+            Some(Rule::Only(mirrors)) => mirrors.clone(),
+            Some(Rule::All(false)) => Vec::new(),
+            Some(Rule::All(true)) | None => of_daemon.to_vec(),
+        }
+    }
 }
 
 /// A policy as it is named or given to a job.

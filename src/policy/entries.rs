@@ -19,7 +19,7 @@ pub(super) fn allow(key: Key, entries: &[String], value: &Value) -> bool {
 
 /// Why an entry cannot be one of a rule.
 pub(super) fn check(key: Key, entry: &str) -> Result<(), &'static str> {
-    let entry = entry.strip_prefix('!').unwrap_or(entry);
+    let entry = if key == Key::Mirrors { entry } else { entry.strip_prefix('!').unwrap_or(entry) };
     let (is_one, expected) = match key.entry() {
         Entry::None => (false, "this rule is true or false"),
         Entry::Pattern => (!entry.is_empty(), "expected a word, in which * stands for anything"),
@@ -27,6 +27,9 @@ pub(super) fn check(key: Key, entry: &str) -> Result<(), &'static str> {
         Entry::Ports => (ports(entry).is_some(), "expected ADDRESS:PORT, either perhaps *, or PORT-PORT"),
         Entry::Limit => (limit(entry).is_some(), "expected NAME or NAME=HIGHEST"),
         Entry::Lowest => (entry.parse::<i64>().is_ok(), "expected a number"),
+        Entry::Mirror => {
+            (is_mirror(entry), "expected https://HOST or http://HOST; all that there are stand in the list")
+        }
     };
     if is_one { Ok(()) } else { Err(expected) }
 }
@@ -44,6 +47,14 @@ fn matches(key: Key, entry: &str, value: &Value) -> bool {
         }),
         Value::Number(number) => entry.parse::<i64>().is_ok_and(|lowest| *number >= lowest),
     }
+}
+
+/// Whether it is the URL of a host, without a path.
+fn is_mirror(entry: &str) -> bool {
+    let host = entry.strip_prefix("https://").or_else(|| entry.strip_prefix("http://"));
+    let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    host.is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && host.chars().all(fits))
 }
 
 /// A capability as it is compared: `SYS_ADMIN`.

@@ -94,7 +94,7 @@ fn rule(text: &str, name: &str, at: usize, value: &Spanned<DeValue<'_>>) -> Resu
 fn checked_entry(text: &str, key: Key, entry: &Spanned<DeValue<'_>>) -> Result<String, String> {
     let wrong = |why: &str| format!("line {}: {key}: {why}", line(text, entry.span().start));
     let word = entry.get_ref().as_str().ok_or_else(|| wrong("entries are strings"))?;
-    if word != OF_BASE {
+    if word != OF_BASE || key == Key::Mirrors {
         entries::check(key, word).map_err(|why| wrong(&format!("{word:?}: {why}")))?;
     }
     Ok(word.to_owned())

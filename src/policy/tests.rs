@@ -55,6 +55,23 @@ fn a_file_has_the_rules_of_its_base_but_for_its_own() {
     assert!(!allows(&alone, &word(Key::Capabilities, "CHOWN")));
 }
 
+/// A mirror is no danger, since only who may write policies names one: the rule says which there are.
+#[test]
+fn mirrors_are_the_daemons_or_those_that_are_listed() {
+    let daemons = ["https://machine.test".to_owned()];
+    let mirrors = |text: &str| parse("x", text).map(|policy| policy.mirrors(&daemons));
+    assert_eq!(mirrors("").unwrap(), daemons);
+    assert_eq!(mirrors("mirrors = true").unwrap(), daemons);
+    assert!(mirrors("mirrors = false").unwrap().is_empty());
+    let listed = "mirrors = [\"http://10.0.0.5:5000\", \"https://m.test/\", \"https://[fd00::1]:5\"]";
+    assert_eq!(mirrors(listed).unwrap().len(), 3);
+    for wrong in ["m.test", "...", "!https://m.test", "https://m.test/a", "https://m.test?a", "https://", "https://u@m"]
+    {
+        let error = mirrors(&format!("mirrors = [\"{wrong}\"]")).unwrap_err();
+        assert!(error.message().contains("mirrors: "), "{}", error.message());
+    }
+}
+
 #[test]
 fn what_is_shown_is_what_is_read() {
     for which in BuiltIn::ALL {

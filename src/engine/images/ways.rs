@@ -6,13 +6,16 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::{
-    engine::{Engine, tenants::Scope},
+    engine::{
+        Engine,
+        tenants::{Scope, Tenant},
+    },
     model::Result,
     registry::{Outlet, Registry},
 };
 
 impl Engine {
-    /// The client of registries for a tenant. What its operator has configured is asked from the machine: mirrors, registries that are
+    /// The client of registries for a tenant. What its operator has configured is asked from the machine: mirrors (of its policy too), registries that are
     /// listed as insecure, those of the images and credentials of its configuration; so is everything for a job's runner, whose image is the operator's.
     pub(crate) async fn registry_for(&self, scope: &Scope) -> Result<Arc<Registry>> {
         let tenant = scope.as_tenant();
@@ -20,10 +23,16 @@ impl Engine {
             return Ok(self.images.registry.clone());
         }
         let open = async || {
-            let Some(runtime) = tenant.network().runtime().await? else { return Ok(self.images.registry.clone()) };
+            let registry = self.images.registry.with_mirrors(self.mirrors_of(tenant))?;
+            let Some(runtime) = tenant.network().runtime().await? else { return Ok(Arc::new(registry)) };
             let outlet = Outlet { runtime, machine: Handle::current(), hosts: tenant.surroundings().hosts.clone() };
-            Ok(Arc::new(self.images.registry.through(outlet, tenant.named_registries())))
+            Ok(Arc::new(registry.through(outlet, tenant.named_registries())))
         };
         tenant.registry().get_or_try_init(open).await.cloned()
+    }
+
+    /// The mirrors of Docker Hub that a tenant's policy leaves it or names, else the daemon's.
+    pub(crate) fn mirrors_of(&self, tenant: &Tenant) -> Vec<String> {
+        tenant.policy().mirrors(&self.config.registry_mirrors)
     }
 }

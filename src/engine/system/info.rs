@@ -69,7 +69,7 @@ impl Engine {
             os_type: "linux".to_owned(),
             architecture: host.machine.clone(),
             index_server_address: INDEX_SERVER.to_owned(),
-            registry_config: self.registry_config(),
+            registry_config: self.registry_config(scope),
             cpus: self.host.cpus as usize,
             mem_total: host.memory,
             generic_resources: None,
@@ -113,8 +113,8 @@ impl Engine {
         counts
     }
 
-    fn registry_config(&self) -> RegistryConfig {
-        let mirrors = &self.config.registry_mirrors;
+    fn registry_config(&self, scope: &Scope) -> RegistryConfig {
+        let mirrors = self.mirrors_of(scope.as_tenant());
         let (networks, hosts): (Vec<_>, Vec<_>) =
             self.config.insecure_registries.iter().cloned().partition(|entry| entry.contains('/'));
         let hub = IndexConfig { mirrors: mirrors.clone(), name: "docker.io".to_owned(), official: true, secure: true };
@@ -122,7 +122,7 @@ impl Engine {
         let mut index_configs = IndexMap::from([("docker.io".to_owned(), hub)]);
         index_configs.extend(hosts.into_iter().map(|host| (host.clone(), insecure(host))));
         let insecure_registry_cidrs = INSECURE_NETWORKS.iter().map(ToString::to_string).chain(networks).collect();
-        RegistryConfig { index_configs, insecure_registry_cidrs, mirrors: mirrors.clone() }
+        RegistryConfig { index_configs, insecure_registry_cidrs, mirrors }
     }
 
     fn configured_pools(&self) -> Vec<Pool> {

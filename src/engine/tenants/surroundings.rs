@@ -60,6 +60,7 @@ impl Engine {
             env: given.env.clone(),
             hosts: given.hosts.clone(),
             builder_env: proxies.chain(authorities).collect(),
+            mirrors: self.mirrors_of(&tenant),
             file: source.map(|source| AroundFile {
                 source,
                 destination: AUTHORITIES.to_owned(),

@@ -11,7 +11,11 @@ use crate::{
         images::{PullRequest, look_up::short},
     },
     model::{ErrorKind, Result, image::ImageConfig, reference::Digest, registry_auth::RegistryAuth},
-    registry::tests::fake::Guard,
+    policy,
+    registry::tests::{
+        fake::{self, Guard},
+        publish,
+    },
 };
 
 fn sample() -> Sample {
@@ -46,6 +50,32 @@ async fn messages_are_dockerds_in_number_and_order() {
     let up_to_date = format!("Status: Image is up to date for {}", world.name("lib/x:latest"));
     assert_eq!(again, ["latest Pulling from lib/x".to_owned(), before.clone(), up_to_date]);
     assert_eq!(world.registry.count("GET /v2/lib/x/manifests/"), 1, "what is here is not fetched again");
+}
+
+#[tokio::test]
+async fn mirrors_of_a_policy_stand_in_the_place_of_the_daemons() {
+    let daemons = fake::Registry::start().await;
+    let config =
+        EngineConfig { registry_mirrors: vec![format!("http://{}", daemons.host())], ..EngineConfig::default() };
+    let (world, sample) = (World::with(config).await, sample());
+    for registry in [&daemons, &world.registry] {
+        publish(registry, "library/x", &sample);
+    }
+    let scope = |job: &str, text: &str| {
+        let scope = world.engine.scope_for(&job.parse().unwrap());
+        scope.as_tenant().obeys(policy::parse("own", text).unwrap().into());
+        scope
+    };
+    // Registries are judged by the name that a client says, mirrors are its operator's word.
+    let text = format!("registries = [\"docker.io\"]\nmirrors = [\"http://{}\"]", world.registry.host());
+    let (own, without) = (scope("job-1", &text), scope("job-2", "mirrors = false"));
+    let request = PullRequest { image: "x:latest".to_owned(), ..PullRequest::default() };
+    lines(world.engine.image_pull(&own, &request).await.unwrap()).await.unwrap();
+    assert_eq!((world.registry.count("GET /v2/library/x/manifests/"), daemons.count("")), (1, 0));
+    assert!(world.engine.mirrors_of(without.as_tenant()).is_empty());
+    let default = world.engine.default_scope();
+    lines(world.engine.image_pull(&default, &request).await.unwrap()).await.unwrap();
+    assert!(daemons.count("HEAD /v2/library/x/manifests/") > 0, "without a policy of its own it asks the daemon's");
 }
 
 #[tokio::test]
