@@ -55,6 +55,56 @@ fn a_file_has_the_rules_of_its_base_but_for_its_own() {
     assert!(!allows(&alone, &word(Key::Capabilities, "CHOWN")));
 }
 
+#[test]
+fn devices_of_drivers_are_judged_by_their_driver_or_what_they_can() {
+    let policy = parse("x", "device-requests = [\"nvidia\", \"gpu,*\"]").unwrap();
+    for (request, allowed) in [
+        (serde_json::json!({"Driver": "nvidia", "Count": -1}), true),
+        (serde_json::json!({"Count": -1, "Capabilities": [["gpu", "compute"]]}), true),
+        (serde_json::json!({"Driver": "cdi", "DeviceIDs": ["vendor.test/device=all"]}), false),
+        (serde_json::json!({"Driver": "cdi", "Capabilities": [["gpu", "compute"]]}), false),
+        (serde_json::json!({"Count": -1}), false),
+    ] {
+        let steps: HostConfig = serde_json::from_value(serde_json::json!({"DeviceRequests": [request]})).unwrap();
+        assert_eq!(check(&policy, Asked::Build(&steps)).is_ok(), allowed, "{request}");
+        assert!(check(&built_in(BuiltIn::Ci), Asked::Build(&steps)).is_err());
+        check(&trusted(), Asked::Build(&steps)).unwrap();
+    }
+}
+
+#[test]
+fn what_an_update_makes_wider_is_named_and_what_it_narrows_passes() {
+    let limits = |json: &str| serde_json::from_str::<HostConfig>(json).unwrap();
+    let before = limits(
+        r#"{"Memory": 100, "MemorySwap": 200, "NanoCpus": 2, "CpuShares": 512, "CpuRealtimeRuntime": 5,
+            "CpusetCpus": "0", "CpusetMems": "0", "BlkioWeight": 100, "PidsLimit": 10}"#,
+    );
+    let ci = built_in(BuiltIn::Ci);
+    for (field, wider, narrower, word) in [
+        ("Memory", "101", "99", "memory"),
+        ("MemorySwap", "-1", "150", "memory-swap"),
+        ("NanoCpus", "3", "1", "cpus"),
+        ("CpuShares", "513", "2", "cpu-shares"),
+        ("CpuRealtimeRuntime", "6", "4", "cpu-realtime"),
+        ("CpusetCpus", "\"0-1\"", "\"0\"", "cpuset"),
+        ("CpusetMems", "\"1\"", "\"0\"", "cpuset"),
+        ("BlkioWeight", "101", "99", "blkio-weight"),
+        ("PidsLimit", "0", "9", "pids"),
+    ] {
+        let with = |value: &str| {
+            let mut after = serde_json::to_value(&before).unwrap();
+            after[field] = serde_json::from_str(value).unwrap();
+            serde_json::from_value::<HostConfig>(after).unwrap()
+        };
+        let judged = |value: &str| refusals(&ci, Asked::Update { before: &before, after: &with(value) });
+        assert_eq!(judged(wider).len(), 1, "{field}");
+        assert!(judged(wider)[0].message().contains(&format!("rule update: {word}; ")), "{:?}", judged(wider));
+        assert!(judged(narrower).is_empty(), "{field}: {:?}", judged(narrower));
+    }
+    let (unlimited, limited) = (HostConfig::default(), limits(r#"{"Memory": 100, "NanoCpus": 2, "PidsLimit": 10}"#));
+    assert!(refusals(&ci, Asked::Update { before: &unlimited, after: &limited }).is_empty(), "no limit is lifted");
+}
+
 /// A mirror is no danger, since only who may write policies names one: the rule says which there are.
 #[test]
 fn mirrors_are_the_daemons_or_those_that_are_listed() {

@@ -60,12 +60,20 @@ impl Tenants {
 
     /// That `trusted` does not refuse and `ci` does, by `rule`.
     async fn check(&self, rule: &str, method: &str, path: &str, body: &str) {
+        self.check_of("ci", rule, method, path, body).await;
+    }
+
+    /// The same of another policy than `ci`.
+    async fn check_of(&self, policy: &str, rule: &str, method: &str, path: &str, body: &str) {
         let (status, answer) = self.ask_text("trusted", method, path, body.to_owned()).await;
         assert!((200..300).contains(&status), "trusted, {rule}: {method} {path} {body}: {status} {answer}");
-        let (status, answer) = self.ask_text("ci", method, path, body.to_owned()).await;
+        let (status, answer) = self.ask_text(policy, method, path, body.to_owned()).await;
         let text = answer["message"].as_str().unwrap_or_default();
-        let expected = format!("refused by the policy ci, rule {rule}: ");
-        assert!(status == 403 && text.starts_with(&expected), "ci, {rule}: {method} {path} {body}: {status} {answer}");
+        let expected = format!("refused by the policy {policy}, rule {rule}: ");
+        assert!(
+            status == 403 && text.starts_with(&expected),
+            "{policy}, {rule}: {method} {path} {body}: {status} {answer}"
+        );
         let told = if rule == "privileged" { "/var/run/docker.sock is the job's own" } else { "would allow it" };
         assert!(
             text.contains(&format!("{rule} ")) && text.contains("would allow it") && text.ends_with(told),
@@ -199,6 +207,70 @@ async fn dangers_of_containers_are_refused_by_their_rules() {
     tenants.check("privileged", "POST", "/v1.24/containers/create", &old).await;
 }
 
+/// Rules of which `ci` allows all, since a job has these for itself: in a policy that does not.
+#[tokio::test]
+async fn what_ci_allows_can_be_taken_away() {
+    let tenants = Tenants::new(CgroupVersion::V2).await;
+    let narrow = r#"
+        runtimes = false
+        log-drivers = false
+        publish = ["127.0.0.0/8:8000-8999", "[::1]:*"]
+        cgroup-parent = ["/ci/*"]
+        host-network = false
+        ulimits = ["nofile=1024"]
+        network-options = ["com.docker.network.driver.mtu"]
+        calls = ["*", "!ImagePrune", "!ContainerRename"]
+    "#;
+    tenants.add(policy::parse("narrow", narrow).unwrap()).await;
+    tenants.add(policy::parse("nothing", "publish = false").unwrap()).await;
+    let bound =
+        |address: &str, port: &str| json!({"PortBindings": {"80/tcp": [{"HostIp": address, "HostPort": port}]}});
+    let driver_opts = json!({"DriverOpts": {"com.docker.network.endpoint.ifname": "eth7"}});
+    let create = |part: &Value| {
+        let mut body = json!({"Image": "box", "Cmd": ["x"]});
+        body.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+        body.to_string()
+    };
+    let of_host = |host_config: Value| create(&json!({"HostConfig": host_config}));
+    let rows = [
+        ("log-drivers", of_host(json!({"LogConfig": {"Type": "local"}}))),
+        ("publish", of_host(json!({"PublishAllPorts": true}))),
+        ("publish", of_host(bound("", "8080"))),
+        ("publish", of_host(bound("0.0.0.0", "8080"))),
+        ("publish", of_host(bound("::", "8080"))),
+        ("publish", of_host(bound("127.0.0.1", ""))),
+        ("publish", of_host(bound("127.0.0.1", "0"))),
+        ("publish", of_host(bound("127.0.0.1", "7999"))),
+        ("publish", of_host(bound("127.0.0.1", "8990-9000"))),
+        ("cgroup-parent", of_host(json!({"CgroupParent": "/other"}))),
+        ("host-network", of_host(json!({"NetworkMode": "host"}))),
+        ("host-network", create(&json!({"NetworkingConfig": {"EndpointsConfig": {"host": {}}}}))),
+        ("ulimits", of_host(json!({"Ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": 1025}]}))),
+        ("ulimits", of_host(json!({"Ulimits": [{"Name": "nofile", "Soft": -1, "Hard": -1}]}))),
+        ("ulimits", of_host(json!({"Ulimits": [{"Name": "nproc", "Soft": 1, "Hard": 1}]}))),
+        ("network-options", create(&json!({"NetworkingConfig": {"EndpointsConfig": {"bridge": driver_opts}}}))),
+    ];
+    for (rule, body) in rows {
+        tenants.check_of("narrow", rule, "POST", "/containers/create", &body).await;
+    }
+    let network = json!({"Name": "n", "Options": {"com.docker.network.bridge.enable_icc": "false"}}).to_string();
+    tenants.check_of("narrow", "network-options", "POST", "/networks/create", &network).await;
+    tenants.check_of("narrow", "calls", "POST", "/images/prune", "").await;
+    tenants.check_of("narrow", "calls", "POST", "/v1.25/images/prune", "").await;
+    tenants.check_of("nothing", "publish", "POST", "/containers/create", &of_host(bound("127.0.0.1", "8080"))).await;
+    for passing in [
+        of_host(bound("127.0.0.2", "8000-8999")),
+        of_host(bound("::1", "80")),
+        of_host(json!({"CgroupParent": "/ci/a", "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 1024}]})),
+        of_host(json!({"LogConfig": {"Type": "none"}})),
+    ] {
+        let (status, answer) = tenants.ask_text("narrow", "POST", "/containers/create", passing.clone()).await;
+        assert_eq!(status, 201, "{passing}: {answer}");
+    }
+    let (status, answer) = tenants.ask("nothing", "POST", "/containers/create", &json!({"Image": "box"})).await;
+    assert!(status != 403, "{answer}");
+}
+
 /// Keys are read as Go reads them: whatever their case, and the last of several counts.
 #[tokio::test]
 async fn spelling_hides_nothing() {
@@ -226,6 +298,7 @@ async fn dangers_of_other_calls_are_refused_by_their_rules() {
         ("exec-privileged", "/containers/web/exec", json!({"Cmd": ["x"], "Privileged": true})),
         ("update", "/containers/web/update", json!({"Memory": 1i64 << 31, "MemorySwap": -1})),
         ("update", "/containers/web/update", json!({"PidsLimit": -1})),
+        ("update", "/containers/web/update", json!({"CpuShares": 2048})),
         (
             "volume-mounts",
             "/volumes/create",
