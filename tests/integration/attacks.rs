@@ -1,6 +1,7 @@
 //! What somebody with a job's socket tries against the machine. Each row first succeeds in a job under `trusted`, which is dockerd without a
 //! wall, and is refused in one under `ci`, before anything is made.
 
+mod archives;
 mod floods;
 mod hoards;
 mod images;

@@ -8,5 +8,6 @@ mod dockerfiles;
 mod files;
 pub mod fort;
 mod holds;
+mod naive;
 mod registries;
 mod tars;

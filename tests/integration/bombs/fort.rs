@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::support::daemon::{Daemon, http::Answer};
 
 /// What a daemon may have.
-const MEMORY: usize = 128 << 20;
+pub const MEMORY: usize = 128 << 20;
 
 /// A daemon that has lost its bounds must not take the machine with it.
 const HARD: u64 = 1 << 30;

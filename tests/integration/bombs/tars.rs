@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::Value;
 
-use crate::bombs::fort::Fort;
+use crate::bombs::{fort::Fort, naive};
 
 /// What a record says of its size.
 const RECORD: u64 = 2 << 30;
@@ -53,6 +53,7 @@ async fn records_without_end_are_refused_everywhere() {
     let id = fort.daemon().create("filled", "true", Value::Null).await;
     for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
         let bomb = Bytes::from(bomb(b"", kind));
+        assert!(naive::dies_of("tar", &bomb), "{kind:?} is no bomb");
         let put = Request::put(format!("/containers/{id}/archive?path=/tmp")).body(Full::from(bomb.clone())).unwrap();
         let log = fort.log_length();
         let answer = fort.daemon().client().whole(put).await;

@@ -28,9 +28,26 @@ fn cgroups(pid: u64) -> Vec<(String, PathBuf)> {
     lines.collect()
 }
 
+/// Who has no job goes where he says, as with dockerd.
+async fn leads_out_on_the_default_socket(daemon: &Daemon) {
+    let parent = format!("leads-out-{}", std::process::id());
+    let extra = json!({"HostConfig": {"CgroupParent": format!("/{parent}")}});
+    let id = daemon.create("out", "sleep 1000", extra).await;
+    daemon.launch(&id).await;
+    let pid = daemon.inspect(&id).await["State"]["Pid"].as_u64().unwrap();
+    let named = |folder: &PathBuf| folder.ancestors().find(|folder| folder.ends_with(&parent)).map(PathBuf::from);
+    let parents: Vec<PathBuf> = cgroups(pid).iter().filter_map(|(_, folder)| named(folder)).collect();
+    daemon.remove(&id).await;
+    for parent in &parents {
+        let _shared_hierarchies_are_named_twice = fs::remove_dir(parent);
+    }
+    assert!(!parents.is_empty(), "what is refused in a job leads somewhere");
+}
+
 #[tokio::test]
 async fn no_parent_that_a_client_names_leads_out_of_the_jobs_cgroup() {
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::with_box().await;
+    leads_out_on_the_default_socket(&daemon).await;
     let job = Job::with_box(&daemon, &["--pids", "40", "--memory", "200m", "--cpus", "0.5"]).await;
     let parents = ["", "/", "/x", "x", "../..", "/../../x", "/ringer"];
     for (n, parent) in parents.iter().enumerate() {
