@@ -10,6 +10,7 @@ mod limits;
 mod noise;
 mod overview;
 mod page;
+mod policies;
 pub mod remains;
 mod shared_network;
 mod soak;

@@ -25,13 +25,13 @@ const CARGO: &str = "FROM box\nRUN mkdir -p /usr/local/cargo/registry && printf 
 const COMPOSE: &str =
     "services:\n  tests:\n    image: box\n    command: cat /app/compose.yaml\n    volumes: ['.:/app']\n";
 
-/// Its scripts for a shell, in their order.
-fn scripts() -> Vec<&'static str> {
-    PAGE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("split gives one part")).collect()
+/// A page's scripts for a shell, in their order.
+pub fn scripts(page: &str) -> Vec<&str> {
+    page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("split gives one part")).collect()
 }
 
 /// A script as somebody runs it who has ringer in his PATH.
-fn bash(daemon: &Daemon, folder: &Path, script: &str) -> Command {
+pub fn bash(daemon: &Daemon, folder: &Path, script: &str) -> Command {
     let programs = Path::new(env!("CARGO_BIN_EXE_ringer")).parent().expect("it lies in a folder").display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").expect("there is a PATH"));
     let as_for_ringer = daemon.ringer(&[]);
@@ -55,18 +55,24 @@ fn until_told_of_a_volume(daemon: &Daemon, folder: &Path, script: &str) {
     assert!(hearing.join().expect("it does not panic"), "no event of a volume was told");
 }
 
-/// Images that jobs are given, and compose where the CLI looks for it.
-async fn prepare(daemon: &Daemon, folder: &Path) -> Option<()> {
+/// What scripts call compose with, and compose where the CLI looks for it.
+pub fn prepare_compose(daemon: &Daemon, folder: &Path) -> Option<()> {
     let compose = part("RINGER_TEST_COMPOSE")?.join("usr/libexec/docker/cli-plugins/docker-compose");
+    fs::write(folder.join("compose.yaml"), COMPOSE).unwrap();
+    let plugins = daemon.folder().join("docker-config/cli-plugins");
+    fs::create_dir_all(&plugins).unwrap();
+    std::os::unix::fs::symlink(compose, plugins.join("docker-compose")).unwrap();
+    Some(())
+}
+
+/// The same, and images that jobs are given.
+async fn prepare(daemon: &Daemon, folder: &Path) -> Option<()> {
+    prepare_compose(daemon, folder)?;
     daemon.import_box().await;
     fs::write(folder.join("Dockerfile"), CARGO).unwrap();
     let built =
         daemon.docker().env("DOCKER_BUILDKIT", "0").args(["build", "-t", "rust:1"]).arg(folder).output().unwrap();
     assert!(built.status.success(), "{}", cli::stderr(&built));
-    fs::write(folder.join("compose.yaml"), COMPOSE).unwrap();
-    let plugins = daemon.folder().join("docker-config/cli-plugins");
-    fs::create_dir_all(&plugins).unwrap();
-    std::os::unix::fs::symlink(compose, plugins.join("docker-compose")).unwrap();
     Some(())
 }
 
@@ -76,7 +82,7 @@ async fn the_commands_of_the_page_do_what_it_says() {
     let place = tempfile::tempdir().unwrap();
     let Some(()) = prepare(&daemon, place.path()).await else { return };
     let run = |script: &str| bash(&daemon, place.path(), script).output().expect("bash runs");
-    let scripts = scripts();
+    let scripts = scripts(PAGE);
     assert_eq!(scripts.len(), 5, "each has its place below: {scripts:?}");
 
     let compose = run(scripts[0]);
