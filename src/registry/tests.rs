@@ -62,7 +62,7 @@ fn user(name: &str, password: &str) -> RegistryAuth {
 }
 
 #[derive(Default)]
-struct Memory(BytesMut);
+pub(super) struct Memory(pub(super) BytesMut);
 
 #[async_trait]
 impl BlobSink for Memory {
