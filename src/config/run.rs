@@ -308,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn runners_wait_only_where_any_may_have_any_job() {
+        let of = |more: &str| {
+            settings(&format!("[gitea]\ninstance_url = 'http://192.0.2.2'\ntoken = 't'\nwarm = 2\n{more}"))
+        };
+        assert_eq!(of("").unwrap().forges[0].warm, 2);
+        let error = |more: &str| of(more).unwrap_err().chain();
+        assert!(error("repositories = ['a/b']").contains("any repository's job"));
+        assert!(error("concurrency = 1").contains("more of them than concurrency"));
+        let forgejo = "[forgejo]\ninstance_url = 'http://192.0.2.2'\ntoken = 't'\nwarm = 1\n";
+        assert!(settings(forgejo).unwrap_err().chain().contains("for Gitea alone"));
+    }
+
+    #[test]
     fn mistakes_quote_no_secret() {
         let error = |text: &str| settings(text).unwrap_err().chain();
         let mistyped = error("[gitea]\ninstance_url = 'http://192.0.2.2'\ntokn = 'ghp_s3cr3t'\n");

@@ -166,6 +166,8 @@ pub struct ForgeSettings {
     pub labels: BTreeSet<String>,
     /// Jobs at once.
     pub concurrency: usize,
+    /// Runners that wait for jobs to come, beside those of jobs that wait.
+    pub warm: usize,
     /// Limits of each job.
     pub limits: JobLimits,
     /// How long a job may take.

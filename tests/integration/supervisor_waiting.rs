@@ -89,6 +89,25 @@ async fn two_runners_wait_at_a_gitea_that_lets_nobody_ask_and_three_jobs_turn_gr
 }
 
 #[tokio::test]
+async fn a_warm_runner_has_the_job_that_comes_and_another_takes_its_place() {
+    let Some(gitea) = Gitea::start().await else { return };
+    let Some(images) = Images::start(gitea.place()).await else { return };
+    let text = section("gitea", &gitea.url(), gitea.token(), &images.runner(), &images.job(), "warm = 1");
+    let daemon = Daemon::launching(gitea.place(), &text).await;
+    until_waiting(&daemon, 1).await;
+    let warm = names(&gitea.runners().await);
+    let commit = gitea.repository("one", &[(WORKFLOW, &QUICK.replace("[1, 2, 3]", "[1]"))]).await;
+    let jobs = gitea.until_jobs("one", &commit, 1, "success").await;
+    assert!(jobs[0]["runner_name"].as_str().is_some_and(|name| warm.contains(name)), "{jobs:#?}");
+    let launches = until_waiting(&daemon, 1).await;
+    assert_eq!(launches.iter().filter(|launch| is_ended(launch)).count(), 1, "{launches:#?}");
+    assert!(daemon.ringer(&["drain"]).output().expect("ringer runs").status.success());
+    until_waiting(&daemon, 0).await;
+    assert_eq!(gitea.runners().await, Vec::<Value>::new());
+    launches::none_is_left(&daemon);
+}
+
+#[tokio::test]
 async fn a_token_that_no_server_takes_is_one_sentence_and_makes_nothing() {
     let forgejo = Forgejo::start_old();
     let of = |token: &str, more: &str| section("forgejo", &forgejo.url(), token, "none/runner", "none/job", more);

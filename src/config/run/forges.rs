@@ -57,6 +57,7 @@ macro_rules! section {
             runner_image: Option<String>,
             labels: Option<Vec<String>>,
             concurrency: Option<usize>,
+            warm: usize,
             memory: Option<Bytes>,
             cpus: Option<Cpus>,
             pids: Option<u64>,
@@ -85,6 +86,7 @@ macro_rules! section {
                     runner_image: self.runner_image.clone(),
                     labels: self.labels.clone(),
                     concurrency: self.concurrency,
+                    warm: self.warm,
                     limits: JobLimits {
                         memory: self.memory.map(|Bytes(bytes)| bytes),
                         nano_cpus: self.cpus.map(|Cpus(nano)| nano),
@@ -138,6 +140,7 @@ struct Common {
     runner_image: Option<String>,
     labels: Option<Vec<String>>,
     concurrency: Option<usize>,
+    warm: usize,
     limits: JobLimits,
     timeout: Option<Seconds>,
     policy: Option<String>,
@@ -222,7 +225,7 @@ impl Common {
                  container"
             )));
         }
-        Ok(ForgeSettings {
+        let settings = ForgeSettings {
             kind: own.kind,
             url: own.url,
             access: own.access,
@@ -232,6 +235,7 @@ impl Common {
             mode,
             labels,
             concurrency: self.concurrency.unwrap_or(CONCURRENCY),
+            warm: self.warm,
             limits: self.limits,
             job_timeout: self.timeout.map_or(JOB_TIMEOUT, |Seconds(seconds)| Duration::from_secs(seconds)),
             policy: self.policy,
@@ -242,8 +246,28 @@ impl Common {
             cache_volumes: own.cache_volumes,
             images: Images { runner: self.runner_image, job: self.job_image, ..images.clone() },
             name,
-        })
+        };
+        check_warm(&settings).map_err(wrong)?;
+        Ok(settings)
     }
+}
+
+/// A runner that is started ahead takes whatever comes.
+fn check_warm(settings: &ForgeSettings) -> Result<()> {
+    let why = if settings.warm == 0 {
+        return Ok(());
+    } else if settings.kind != Kind::Gitea {
+        "it is for Gitea alone: GitHub takes runners back that wait, Forgejo's are each for one job, GitLab's and Woodpecker's are started \
+         for jobs that wait"
+    } else if settings.depends_on_repository() {
+        "a runner that waits takes any repository's job, so that repositories, cache_volumes and [runner] images of repositories cannot \
+         be kept"
+    } else if settings.warm > settings.concurrency {
+        "more of them than concurrency lets be there"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("warm: {why}")))
 }
 
 /// Addresses that jobs reach too.

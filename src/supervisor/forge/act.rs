@@ -95,6 +95,11 @@ impl Act {
         self.way.get().is_some_and(|way| *way != Way::Demand)
     }
 
+    /// Whether runners are Gitea's that wait for whatever comes: such a one does the job that it may have been given when it is told to end.
+    fn ends_after_its_job(&self) -> bool {
+        self.family == Family::Gitea && (self.waits() || self.settings.warm > 0)
+    }
+
     /// With what a runner registers that waits.
     async fn registration_token(&self) -> Result<Secret> {
         match (self.way().await?, &self.settings.access) {
@@ -143,7 +148,7 @@ impl Forge for Act {
 
     async fn ahead(&self, name: &str) -> Result<usize> {
         if self.way().await? == Way::Demand {
-            return Ok(0);
+            return Ok(self.settings.warm);
         }
         if !self.waiting.has_registrations()? {
             self.waiting.register_ahead(name, &self.registration_token().await?).await?;
@@ -198,12 +203,10 @@ impl Forge for Act {
     }
 
     fn plan(&self, order: &Order<'_>, minted: &Minted) -> Plan {
-        match self.family {
-            Family::Gitea if has_waited(&minted.registration) => {
-                gitea::plan(self.server.job_timeout, &minted.credential, true)
-            }
-            _ => self.demand.plan(order, minted),
+        if self.ends_after_its_job() {
+            return gitea::plan(self.server.job_timeout, &minted.credential, true);
         }
+        self.demand.plan(order, minted)
     }
 
     fn reads(&self, registration: &Registration, line: &str) -> Option<ForgeJob> {
@@ -218,12 +221,9 @@ impl Forge for Act {
         if self.waits() { waiting::RENEWED } else { self.demand.patience() }
     }
 
-    /// Gitea's runner does the job that it may have been given meanwhile; Forgejo's `one-job` would cancel it.
+    /// Forgejo's `one-job` would cancel a job that it has been given meanwhile.
     fn quit(&self) -> Quit {
-        match self.family {
-            Family::Gitea if self.waits() => Quit::Signalled("SIGTERM"),
-            _ => self.demand.quit(),
-        }
+        if self.ends_after_its_job() { Quit::Signalled("SIGTERM") } else { self.demand.quit() }
     }
 
     async fn forget(&self) -> Result<()> {
@@ -231,7 +231,7 @@ impl Forge for Act {
     }
 
     fn explain(&self, log: &str) -> Option<String> {
-        if self.waits() { self.waiting.explain(log) } else { self.demand.explain(log) }
+        self.waiting.explain(log)
     }
 
     fn programs(&self) -> &'static [&'static str] {

@@ -145,6 +145,12 @@ impl Waiting {
                 self.family.since()
             )));
         }
+        if self.settings.warm > 0 {
+            return Err(Error::invalid(format!(
+                "[{}]: {why}: as many runners wait as concurrency says, and warm says nothing",
+                self.settings.name
+            )));
+        }
         let (url, family, count) = (&self.settings.url, self.family.name(), self.settings.concurrency);
         let unchecked = match self.identities {
             Some(_) => "",

@@ -85,6 +85,7 @@ fn settings(url: String, gitlab: &Gitlab) -> ForgeSettings {
         mode: Mode::Socket,
         labels: std::collections::BTreeSet::new(),
         concurrency: 1,
+        warm: 0,
         limits: JobLimits::default(),
         job_timeout: Duration::from_secs(60),
         policy: None,
