@@ -1,6 +1,7 @@
 //! Jobs: a socket each, equal names, and nothing left of one that has ended, however it ended.
 
 mod acts;
+mod builds;
 mod caches;
 mod cli;
 mod deaths;
