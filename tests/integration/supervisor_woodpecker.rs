@@ -6,12 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use ringer::{
+    backend::images::samples::{self, Packing},
+    model::image::{ImageConfig, Platform},
+};
 use serde_json::Value;
 
 use crate::support::{
     daemon::Daemon,
     forge::Images,
+    images::publish,
     launches, place,
+    registry::{Guard, Registry},
     woodpecker::{NARROW_TOKEN, REPOSITORY, Step, TOKEN, Woodpecker},
 };
 
@@ -274,5 +281,43 @@ async fn a_plugin_with_privileges_is_refused_with_what_to_write() {
     let is_told = errors.contains("rule privileged") && errors.contains("/var/run/docker.sock is the job's own");
     assert!(is_told, "{errors}");
     launches::until_all_ended(&lab.daemon, 1).await;
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_steps_image_is_pulled_with_the_workflows_credentials_and_once() {
+    let host = "127.0.0.1:5001".to_owned();
+    let Some(lab) = Lab::start(&format!("[daemon]\ninsecure-registry = ['{host}']")).await else {
+        return;
+    };
+    let registry = Registry::serve_at(lab.woodpecker.place().listener(&host));
+    let files = (samples::busybox_tar().expect("busybox"), Packing::Gzip);
+    publish(&registry, "acme/step", &samples::image(&Platform::host().to_string(), ImageConfig::default(), &[files]));
+    registry.guard(Guard::Basic(BASE64_STANDARD.encode("robot:of-the-repository")));
+    let step = |login| {
+        let image = format!("{host}/acme/step:latest");
+        Step { login, ..Step::of("step", &image, "echo in its image") }
+    };
+    let run = async |step| {
+        let workflow = lab.woodpecker.push("own", vec![step]);
+        lab.woodpecker.until(workflow, "success").await.log.concat()
+    };
+    assert!(run(step(Some(("robot", "of-the-repository")))).await.contains("in its image"));
+    let fetched = registry.count("GET /v2/acme/step/blobs/");
+    assert_eq!(fetched, 2, "a configuration and a layer");
+    assert!(run(step(Some(("robot", "of-the-repository")))).await.contains("in its image"));
+    assert_eq!(registry.count("GET /v2/acme/step/blobs/"), fetched, "nothing of it is fetched again");
+
+    // What one workflow has pulled is not there for who may not have it.
+    for login in [None, Some(("robot", "guessed"))] {
+        let workflow = lab.woodpecker.push("others", vec![step(login)]);
+        let told = lab.woodpecker.until(workflow, "failure").await;
+        let words = format!("{:?}{:?}", told.errors, told.log);
+        let refused = ["unauthorized: authentication required", "no basic auth credentials"];
+        assert!(refused.iter().any(|refusal| words.contains(refusal)), "{words}");
+    }
+    let ended = launches::until_all_ended(&lab.daemon, 4).await;
+    assert!(!ended.iter().any(|launch| launches::log_of(&lab.daemon, launch).contains("of-the-repository")));
+    assert!(!lab.daemon.log().contains("of-the-repository"), "a password is in the log");
     lab.is_clean();
 }

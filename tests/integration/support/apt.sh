@@ -6,7 +6,7 @@ cp /usr/share/dpkg/*table apt/usr/share/dpkg/
 touch apt/var/lib/dpkg/status
 for program in apt-get dpkg dpkg-deb dpkg-split ldconfig start-stop-daemon tar; do cp -L --parents "$(command -v $program)" apt; done
 cp -L /usr/lib/apt/methods/file /usr/lib/apt/methods/copy /usr/lib/apt/methods/store apt/usr/lib/apt/methods/
-for program in $(find apt/usr apt/sbin -type f -perm -100 2>/dev/null); do ldd $program 2>/dev/null | grep -o '/lib[^ ]*' || true; done | sort -u | while read -r library; do cp -nL --parents "$library" apt; done
+for program in $(find apt/usr apt/sbin -type f -perm -100 2>/dev/null); do ldd $program 2>/dev/null | grep -o '/lib[^ ]*' || true; done | sort -u | while read -r library; do [ -e "apt/$library" ] || cp -L --parents "$library" apt; done
 printf 'deb [trusted=yes] file:/repository ./\n' > apt/etc/apt/sources.list
 printf 'APT::Sandbox::User "root";\n' > apt/etc/apt/apt.conf
 printf 'Package: ringer-tool\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: says so\n' > package/DEBIAN/control
