@@ -29,7 +29,8 @@ use crate::{
 };
 
 pub use self::body::{
-    ContainerAnswer, EventAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, RunnerImage,
+    ContainerAnswer, EventAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, LeftAlone, PurgeAnswer,
+    RunnerImage,
 };
 
 /// What the calls work on.

@@ -17,7 +17,7 @@ use crate::{
         policy::PolicyRef,
         time::Timestamp,
     },
-    supervisor::{ForgeView, LaunchView, Purged, record::Stage},
+    supervisor::{ForgeView, LaunchView, Purged, WaitingJob, record::Stage},
 };
 
 /// What a policy is called that came without a name.
@@ -318,8 +318,21 @@ pub struct ForgeAnswer {
     pub live: usize,
     /// Jobs that the last look saw waiting and that are ours to run.
     pub waiting: usize,
+    /// Jobs that it saw waiting for which no runner is launched.
+    pub left_alone: Vec<LeftAlone>,
     /// Images with runners that were pulled since the daemon has started.
     pub runner_images: Vec<RunnerImage>,
+}
+
+/// A job for which no runner is launched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftAlone {
+    /// Its repository.
+    pub repository: String,
+    /// Its name.
+    pub job: String,
+    /// Why.
+    pub why: String,
 }
 
 /// An image with a runner.
@@ -334,9 +347,13 @@ pub struct RunnerImage {
 impl From<ForgeView> for ForgeAnswer {
     fn from(view: ForgeView) -> Self {
         let waiting = view.queue.iter().filter(|waiting| waiting.why.is_none()).count();
-        let ForgeView { name, url, trouble, looked, concurrency, live, runner_images, .. } = view;
+        let ForgeView { name, url, trouble, looked, concurrency, live, queue, runner_images, .. } = view;
+        let left_alone = |WaitingJob { queued, why }: WaitingJob| {
+            Some(LeftAlone { repository: queued.job.repository, job: queued.job.name, why: why? })
+        };
+        let left_alone = queue.into_iter().filter_map(left_alone).collect();
         let runner_images = runner_images.into_iter().map(|(image, created)| RunnerImage { image, created }).collect();
-        Self { name, url, trouble, looked, concurrency, live, waiting, runner_images }
+        Self { name, url, trouble, looked, concurrency, live, waiting, left_alone, runner_images }
     }
 }
 

@@ -98,6 +98,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         concurrency: 4,
         live: 0,
         waiting: 0,
+        left_alone: Vec::new(),
         runner_images: Vec::new(),
     };
     let container = ContainerAnswer {

@@ -4,7 +4,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use ringer::{
-    admin::{ForgeAnswer, LaunchAnswer, PurgeAnswer},
+    admin::{ForgeAnswer, LaunchAnswer, LeftAlone, PurgeAnswer},
     model::{error::Context, time::rough},
 };
 
@@ -69,7 +69,7 @@ impl Jobs {
             if self.json {
                 println!("{}", json(&launches)?);
             } else {
-                print!("{}{}", list(&launches), troubles(&forges));
+                print!("{}{}{}", list(&launches), left_alone(&forges), troubles(&forges));
             }
             Ok(ExitCode::SUCCESS)
         })
@@ -146,6 +146,19 @@ fn row(launch: &LaunchAnswer) -> [String; 9] {
         rough(launch.begun.elapsed()),
         state,
     ]
+}
+
+/// Jobs that wait for nobody here, if there are some.
+fn left_alone(forges: &[ForgeAnswer]) -> String {
+    let of_forge = |forge: &ForgeAnswer| -> Vec<[String; 4]> {
+        let row = |job: &LeftAlone| [&forge.name, &job.repository, &job.job, &job.why].map(Clone::clone);
+        forge.left_alone.iter().map(row).collect()
+    };
+    let rows: Vec<[String; 4]> = forges.iter().flat_map(of_forge).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("\n{}", table(["FORGE", "REPOSITORY", "JOB", "LEFT ALONE"], rows.into_iter()))
 }
 
 fn troubles(forges: &[ForgeAnswer]) -> String {

@@ -252,6 +252,8 @@ async fn a_runner_takes_whatever_job_its_labels_cover() {
     launches::until_all_ended(&lab.daemon, 2).await;
     let log = lab.daemon.log();
     assert!(log.contains("no runner here has the label windows"), "{log}");
+    let told = lab.told();
+    assert!(told.contains("no runner here has the label windows") && told.contains("label macos"), "{told}");
     assert!(!log.contains("ubuntu-latest"), "what is meant for GitHub's own machines is not our concern");
     for id in windows.into_iter().chain(macos).chain(hosted) {
         assert_eq!(lab.github.job(id)["status"], "queued");
