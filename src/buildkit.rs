@@ -23,10 +23,12 @@ mod remains;
 mod results;
 #[cfg(test)]
 mod rules;
+mod served;
 mod session;
 mod slot;
 mod solve;
 mod steps;
+mod uploads;
 mod usage;
 mod wire;
 
@@ -44,8 +46,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use self::{
     build::{BuildNews, BuildOptions, Exporter},
     refusal::refuse,
+    uploads::Upload,
 };
-use self::{front::lock, remains::Remains, slot::Slot};
+use self::{front::lock, remains::Remains, slot::Slot, uploads::Uploads};
 use crate::{
     backend::{
         builds::{BuildPlace, BuildTenant, Builders, CachePrune, CacheRecord},
@@ -98,6 +101,8 @@ pub struct BuildKit {
     slots: Mutex<Slots>,
     /// Builds of clients that do not speak gRPC, by the names that those gave them.
     named: build::Named,
+    /// Contexts that wait for them.
+    uploads: Uploads,
 }
 
 #[derive(Default)]
@@ -109,7 +114,13 @@ struct Slots {
 impl BuildKit {
     /// None runs yet.
     pub fn new(options: Options, runtime: Arc<dyn Runtime>) -> Self {
-        Self { options: Arc::new(options), runtime, slots: Mutex::default(), named: build::Named::default() }
+        Self {
+            options: Arc::new(options),
+            runtime,
+            slots: Mutex::default(),
+            named: build::Named::default(),
+            uploads: Uploads::default(),
+        }
     }
 
     fn slot(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>) -> Result<Arc<Slot>> {

@@ -28,9 +28,13 @@ const MAX_PID_NAMESPACES: usize = 33;
 
 /// Has a program start in a network namespace.
 pub fn start_in_network(command: &mut Command, namespace: File) {
-    let enter = move || Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?);
     // SAFETY: between fork and exec there is nothing but one system call, which takes no lock and no memory.
-    unsafe { command.pre_exec(enter) };
+    unsafe { command.pre_exec(move || enter_network(&namespace)) };
+}
+
+/// Moves the calling thread into a network namespace.
+pub fn enter_network(namespace: impl AsFd) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
 /// A process, by its folder below `/proc`: once it has ended there is nothing in that, whoever has the number.

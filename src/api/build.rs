@@ -73,7 +73,8 @@ pub async fn image_build(
 ) -> Result<Response, Error> {
     query.refuse()?;
     if query.version == BUILDKIT {
-        return with_buildkit::build(&api, &scope, query, request.headers(), messages);
+        let (head, body) = request.into_parts();
+        return with_buildkit::build(&api, &scope, query, &head.headers, body, messages).await;
     }
     let build = query.request(request.headers())?;
     let stream = api.engine.image_build(&scope, build, reader(request.into_body()).await).await?;

@@ -11,7 +11,8 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use futures_util::{StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -324,9 +325,13 @@ fn json_platforms(platforms: &[String], version: ApiVersion) -> Result<Vec<Platf
 
 /// The body as it comes, never held whole. Its beginning is awaited: a client that asked whether it may send
 /// (`Expect: 100-continue`, as curl does) is told so when the body is read, but not once the answer has begun.
-pub(super) async fn reader(body: Body) -> Pin<Box<dyn AsyncRead + Send>> {
+pub(super) async fn begun(body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send {
     let mut chunks = body.into_data_stream();
     let first = chunks.next().await;
-    let chunks = futures_util::stream::iter(first).chain(chunks);
-    Box::pin(StreamReader::new(chunks.map_err(std::io::Error::other)))
+    futures_util::stream::iter(first).chain(chunks)
+}
+
+/// The same for one who reads bytes.
+pub(super) async fn reader(body: Body) -> Pin<Box<dyn AsyncRead + Send>> {
+    Box::pin(StreamReader::new(begun(body).await.map_err(std::io::Error::other)))
 }

@@ -22,7 +22,10 @@ use super::{
     grpc::{self, Body, CONTENT_TYPE, Frames, boxed, framed},
     proxy::Upstream,
     results::Results,
-    solve, wire,
+    served::Served,
+    solve,
+    uploads::Upload,
+    wire,
 };
 use crate::{
     backend::builds::BuildTenant,
@@ -64,7 +67,7 @@ pub struct BuildOptions {
 const CANCELLED: &str = "context canceled";
 
 /// Whose build it is, and what its client calls it.
-type Name = (TenantId, String);
+pub(super) type Name = (TenantId, String);
 
 /// Builds that can be cancelled.
 #[derive(Default)]
@@ -143,12 +146,13 @@ impl BuildOptions {
 }
 
 impl BuildKit {
-    /// Builds, and tells how it goes. The build ends with the stream.
+    /// Builds, and tells how it goes. The build ends with the stream. `upload` is its context, if the client has sent that.
     pub fn build(
         self: &Arc<Self>,
         tenant: &TenantId,
         of: Arc<dyn BuildTenant>,
-        options: BuildOptions,
+        mut options: BuildOptions,
+        upload: Option<Upload>,
     ) -> impl Stream<Item = Result<BuildNews>> + Send + use<> {
         let (news, stream) = mpsc::channel(WAITING);
         let (builder, tenant) = (self.clone(), tenant.clone());
@@ -158,6 +162,11 @@ impl BuildKit {
                 let rules = of.clone();
                 let slot = builder.slot(&tenant, of)?;
                 let (upstream, _used) = slot.connect().await?;
+                let served = match upload {
+                    Some(upload) => Some(Served::at(slot.network().await?, upload).await?),
+                    None => None,
+                };
+                options.options.extend(served.iter().map(|served| ("context".to_owned(), served.url.clone())));
                 run(&upstream, &options, rules.as_ref(), &slot.known.results, &news).await
             };
             let built = named.cancelled.run_until_cancelled(built);

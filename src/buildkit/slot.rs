@@ -142,13 +142,11 @@ impl Slot {
         let began = Instant::now();
         let program = self.options.program.clone().ok_or_else(Error::no_buildkit)?;
         // First: a tenant that ends has none, and what is made after that would stay.
-        let host = self.facade.tenant.host().await?;
+        let network = self.network().await?;
         self.make_folders()?;
         self.remains.note_size(None)?;
         let left = self.tidy().await?;
         left.make_namespaces().await?;
-        let open = |path: &PathBuf| File::open(path).context(format!("opening {}", path.display()));
-        let network = host.as_ref().map(open).transpose()?;
         fs::create_dir_all(self.remains.folders.temporary()).context("making a folder for BuildKit")?;
         cni::install(&self.remains.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
         let config = self.remains.folders.run.join("buildkitd.toml");
@@ -177,6 +175,12 @@ impl Slot {
         info!(tenant = %self.remains.tenant, duration_ms, "BuildKit serves {}", self.remains.tenant);
         let idling = AbortOnDropHandle::new(tokio::spawn(stop_when_idle(Arc::downgrade(self))));
         Ok(Running { child, serving, idling })
+    }
+
+    /// The network namespace in which it is, if that is not the machine's.
+    pub(super) async fn network(&self) -> Result<Option<File>> {
+        let open = |path: PathBuf| File::open(&path).context(format!("opening {}", path.display()));
+        self.facade.tenant.host().await?.map(open).transpose()
     }
 
     fn make_folders(&self) -> Result<()> {

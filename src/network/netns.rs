@@ -7,7 +7,6 @@ use std::{
     fs::{self, File},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use rustix::{
     mount::{UnmountFlags, mount_bind, unmount},
-    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+    thread::{UnshareFlags, unshare_unsafe},
 };
 use tokio::{
     net::{TcpSocket, TcpStream, UdpSocket},
@@ -24,6 +23,7 @@ use tokio::{
 
 use super::links::Links;
 use crate::dns::Sockets;
+pub use crate::processes::enter_network as enter;
 
 const LOOPBACK: u32 = 1;
 
@@ -172,11 +172,6 @@ fn is_namespace(path: &Path) -> bool {
     const NSFS_MAGIC: i64 = 0x6e73_6673;
     #[allow(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
     rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as i64 == NSFS_MAGIC)
-}
-
-/// Moves the calling thread into a namespace.
-pub fn enter(namespace: impl AsFd) -> io::Result<()> {
-    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 
 /// Lets go of the namespace. It lives on while a process or a socket is in it.

@@ -8,6 +8,7 @@ mod jobs;
 mod kept;
 mod platforms;
 mod steps;
+mod uploads;
 mod walls;
 mod wire;
 

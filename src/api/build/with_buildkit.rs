@@ -1,23 +1,31 @@
-//! `POST /build?version=2`: BuildKit for clients that do not speak gRPC. Context and credentials come by a session of theirs.
+//! `POST /build?version=2`: BuildKit for clients that do not speak gRPC. Credentials come by a session of theirs, and so does the
+//! context, unless it is in a request of its own or in this one.
 
 use std::collections::BTreeMap;
 
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::BuildQuery;
 use crate::{
-    api::{ApiState, buildkit::builder, stream::JsonStream},
-    buildkit::{BuildNews, BuildOptions, Exporter},
+    api::{ApiState, buildkit::builder, images::begun, stream::JsonStream},
+    buildkit::{BuildKit, BuildNews, BuildOptions, Exporter, Upload},
     engine::{build::BuildRequest, tenants::Scope},
     model::{Error, Result},
 };
 
-/// What a client has in a session, and not behind an URL.
-const CLIENTS_OWN: [&str; 2] = ["", "client-session"];
+/// Where the context is that a client serves in its session, and the one that it sends by a request of its own, whose build it names
+/// after this prefix.
+const SESSION: &str = "client-session";
+const UPLOADED: &str = "upload-request";
+const UPLOAD: &str = "upload-request:";
 
 /// Where a result is to go.
 #[derive(Deserialize)]
@@ -28,26 +36,40 @@ struct Output {
     attributes: Option<BTreeMap<String, String>>,
 }
 
-pub(super) fn build(
+pub(super) async fn build(
     api: &ApiState,
     scope: &Scope,
-    query: BuildQuery,
+    mut query: BuildQuery,
     headers: &HeaderMap,
+    body: Body,
     messages: JsonStream,
-) -> Result<axum::response::Response> {
+) -> Result<Response> {
     let builder = builder(api, scope.tenant())?;
-    if query.remote == "upload-request" {
-        return Err(Error::not_implemented(
-            "a context that is uploaded beside its build is not carried out: name a folder, or set DOCKER_BUILDKIT=0",
-        ));
+    let name = query.buildid.clone();
+    if let Some(name) = name.strip_prefix(UPLOAD) {
+        builder.upload(scope.tenant(), name, body).await?;
+        return Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], ()).into_response());
     }
-    let (session, outputs, name) = (query.session.clone(), query.outputs.clone(), query.buildid.clone());
+    let upload = context(builder, scope, &mut query, body).await?;
+    let (session, outputs) = (query.session.clone(), query.outputs.clone());
     let request = query.request(headers)?;
     let quiet = request.quiet;
     let options = BuildOptions { name, ..options(request, session, &outputs)? };
-    let news = builder.build(scope.tenant(), api.engine.build_tenant(scope.tenant()), options);
+    let news = builder.build(scope.tenant(), api.engine.build_tenant(scope.tenant()), options, upload);
     let lines = news.filter_map(move |news| std::future::ready(news.map(|news| line(news, quiet)).transpose()));
     Ok(messages.progress(lines))
+}
+
+/// The context, if the client sends it.
+async fn context(builder: &BuildKit, scope: &Scope, query: &mut BuildQuery, body: Body) -> Result<Option<Upload>> {
+    match query.remote.as_str() {
+        "" => Ok(Some(Upload::of(Body::from_stream(begun(body).await)))),
+        UPLOADED if !query.buildid.is_empty() => {
+            query.remote.clear();
+            builder.uploaded(scope.tenant(), &query.buildid).await.map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A line of the answer, as dockerd writes it.
@@ -69,7 +91,7 @@ fn options(request: BuildRequest, session: String, outputs: &str) -> Result<Buil
     if !request.dockerfile.is_empty() {
         set("filename", request.dockerfile);
     }
-    if !CLIENTS_OWN.contains(&request.remote.as_str()) {
+    if !["", SESSION].contains(&request.remote.as_str()) {
         set("context", request.remote);
     }
     if !request.target.is_empty() {

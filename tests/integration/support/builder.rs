@@ -112,10 +112,16 @@ impl Builder {
 
     /// The same at another socket.
     pub fn old_docker_at(&self, host: &str, arguments: &[&str]) -> Option<Said> {
+        self.old_command(host, arguments).map(|mut docker| said(&mut docker))
+    }
+
+    /// The same, to be run.
+    pub fn old_command(&self, host: &str, arguments: &[&str]) -> Option<Command> {
         let mut docker = Command::new(part("RINGER_TEST_DOCKER_20")?.join("usr/bin/docker"));
         let config = self.cli.context("old-config", &[("config.json", "{}")]);
         docker.args(arguments).env("DOCKER_HOST", host).env("DOCKER_CONFIG", config);
-        Some(said(docker.env("BUILDKIT_PROGRESS", "plain").env_remove("DOCKER_BUILDKIT")))
+        docker.env("BUILDKIT_PROGRESS", "plain").env_remove("DOCKER_BUILDKIT");
+        Some(docker)
     }
 
     /// Builds a Dockerfile, with these files beside it.
