@@ -277,7 +277,7 @@ impl Launch {
 
     async fn make_job(&self, pool: &Pool) -> Result<JobView> {
         let settings = &pool.settings;
-        let cached = self.record().class.repository.clone().filter(|_| !settings.cache_volumes.is_empty());
+        let cached = self.record().class.repository.clone().filter(|_| settings.keeps_caches());
         let cache_key = cached.map(|repository| settings.cache_key(&repository));
         let request = JobRequest {
             name: Some(self.record().name.clone()),

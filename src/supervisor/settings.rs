@@ -184,6 +184,8 @@ pub struct ForgeSettings {
     pub repositories: Option<BTreeSet<String>>,
     /// Volumes that a repository's jobs find as its last one has left them.
     pub cache_volumes: Vec<CacheVolume>,
+    /// Whether they find the cache of its BuildKit so as well.
+    pub build_cache: bool,
     /// Which image is taken for what.
     pub images: Images,
 }
@@ -216,7 +218,12 @@ impl ForgeSettings {
 
     /// Whether something depends on the repository whose job it is, so that no runner may be given another one's.
     pub fn depends_on_repository(&self) -> bool {
-        !self.images.of_repositories.is_empty() || self.repositories.is_some() || !self.cache_volumes.is_empty()
+        !self.images.of_repositories.is_empty() || self.repositories.is_some() || self.keeps_caches()
+    }
+
+    /// Whether a job leaves something to the next one of its repository.
+    pub fn keeps_caches(&self) -> bool {
+        self.build_cache || !self.cache_volumes.is_empty()
     }
 
     /// The key of a repository's caches: the same name at another forge is another repository.

@@ -128,6 +128,7 @@ section! {
         owner: Option<String>,
         repositories: Option<Vec<String>>,
         cache_volumes: Vec<CacheVolume>,
+        build_cache: bool,
     }
 }
 
@@ -160,6 +161,7 @@ struct Own {
     labels: Vec<String>,
     repositories: Option<BTreeSet<String>>,
     cache_volumes: Vec<CacheVolume>,
+    build_cache: bool,
     /// Between two looks, if nothing else is said.
     poll_interval: Duration,
 }
@@ -181,6 +183,7 @@ impl ActSection {
                 labels: LABELS.map(ToOwned::to_owned).to_vec(),
                 repositories: self.repositories.as_ref().map(|names| names.iter().cloned().collect()),
                 cache_volumes: self.cache_volumes.clone(),
+                build_cache: self.build_cache,
                 poll_interval: POLL_INTERVAL,
                 kind,
             })
@@ -244,6 +247,7 @@ impl Common {
             proxies: checked(self.proxies).map_err(wrong)?,
             repositories: own.repositories,
             cache_volumes: own.cache_volumes,
+            build_cache: own.build_cache,
             images: Images { runner: self.runner_image, job: self.job_image, ..images.clone() },
             name,
         };

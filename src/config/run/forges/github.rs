@@ -36,6 +36,7 @@ section! {
         runner_group: Option<String>,
         discovery: Way,
         cache_volumes: Vec<CacheVolume>,
+        build_cache: bool,
     }
 }
 
@@ -80,6 +81,7 @@ impl GithubSection {
             labels: ["self-hosted", "linux", architecture()].map(ToOwned::to_owned).to_vec(),
             repositories: self.repositories()?,
             cache_volumes: self.cache_volumes.clone(),
+            build_cache: self.build_cache,
             kind: Kind::Github(Github { api, group: self.runner_group.clone(), discovery }),
             poll_interval,
             url,
@@ -181,6 +183,8 @@ mod tests {
         let of_org = settings("token = 't'\norg = 'a'\nrepos = ['x', 'b/y']").unwrap();
         assert_eq!(of_org.repositories, Some(["a/x".to_owned(), "b/y".to_owned()].into()));
         assert!(of_org.depends_on_repository());
+        let caching = settings("token = 't'\norg = 'a'\nbuild_cache = true").unwrap();
+        assert!(caching.depends_on_repository() && caching.keeps_caches());
         let error = |text: &str| settings(text).unwrap_err().chain();
         assert!(error("token = 't'\nrepos = ['x']").contains("OWNER/NAME"));
         assert!(error("token = 't'\nrepos = ['x/*']").contains("needs an org"));

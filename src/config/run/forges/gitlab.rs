@@ -59,6 +59,7 @@ impl GitlabSection {
             labels: Vec::new(),
             repositories: None,
             cache_volumes: Vec::new(),
+            build_cache: false,
             poll_interval: POLL_INTERVAL,
         })
     }

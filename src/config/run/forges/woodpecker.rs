@@ -60,6 +60,7 @@ impl WoodpeckerSection {
             labels,
             repositories: None,
             cache_volumes: Vec::new(),
+            build_cache: false,
             poll_interval: POLL_INTERVAL,
         })
     }

@@ -94,6 +94,7 @@ fn settings(url: String, gitlab: &Gitlab) -> ForgeSettings {
         proxies: Proxies::default(),
         repositories: None,
         cache_volumes: Vec::new(),
+        build_cache: false,
         images: Images::default(),
     }
 }
