@@ -25,6 +25,7 @@ mod results;
 mod rules;
 mod served;
 mod session;
+mod sight;
 mod slot;
 mod solve;
 mod steps;

@@ -98,6 +98,8 @@ pub struct AroundFile {
     pub destination: String,
     /// Variables that name it there.
     pub env: Vec<String>,
+    /// The machine's own of the kind, in whose place the builder finds it, if the machine has one.
+    pub machines: Option<PathBuf>,
 }
 
 /// Whom a builder builds for.

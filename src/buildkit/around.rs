@@ -117,6 +117,7 @@ mod tests {
                 source: "/data/a.pem".into(),
                 destination: "/dev/a.pem".to_owned(),
                 env: vec!["SSL_CERT_FILE=/dev/a.pem".to_owned()],
+                machines: None,
             }),
             ..Around::default()
         }

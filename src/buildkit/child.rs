@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::sight::Sight;
 use crate::{
     descriptors,
     model::{Error, Result, error::Context},
@@ -28,6 +29,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How it is started.
 pub(super) struct Start {
     pub(super) program: PathBuf,
+    /// What it finds in the place of files of the machine.
+    pub(super) sight: Option<Sight>,
     pub(super) config: PathBuf,
     pub(super) log: PathBuf,
     /// Where it puts what is temporary, mounts among it.
@@ -122,7 +125,7 @@ fn command(start: Start) -> io::Result<Command> {
     command.process_group(0);
     descriptors::give_back(&mut command);
     let parent = rustix::process::getpid();
-    let cgroup = start.cgroup;
+    let (cgroup, sight) = (start.cgroup, start.sight);
     let with_us = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         for file in &cgroup {
@@ -133,6 +136,7 @@ fn command(start: Start) -> io::Result<Command> {
     };
     // SAFETY: between fork and exec there are nothing but a few system calls, which take no lock and no memory.
     unsafe { command.pre_exec(with_us) };
+        sight.as_ref().map_or(Ok(()), Sight::enter)?;
     if let Some(network) = start.network {
         processes::start_in_network(&mut command, network);
     }

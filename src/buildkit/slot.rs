@@ -27,6 +27,7 @@ use super::{
     leftover::Left,
     proxy::Upstream,
     remains::Remains,
+    sight::Sight,
     steps::Steps,
     usage,
 };
@@ -161,7 +162,9 @@ impl Slot {
             config,
             log: self.remains.folders.log(),
             temporary: self.remains.folders.temporary(),
-            env: self.facade.tenant.around().builder_env,
+        let around = self.facade.tenant.around();
+            env: around.builder_env,
+            sight: Sight::prepare(&self.options, &self.remains.folders, &around)?,
             network,
             cgroup: self.remains.open_cgroup()?,
         })

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::{
     builder::{self, Buildx, processes_with, said},
     daemon::Daemon,
-    forge::{Gitea, Images, LONG, TLS_NAME, USER, WORKFLOW},
+    forge::{Gitea, Images, LONG, TLS_NAME, TLS_PORT, USER, WORKFLOW},
     launches::{self, is_ended},
     place,
 };
@@ -277,7 +277,7 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
 /// Builds in the job that runs, whose builder and steps know what its containers know, and lets it go on.
 async fn built_within(lab: &Lab, cli: &Buildx, knows_all: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let (host, container) = loop {
+    let (job, host, container) = loop {
         assert!(Instant::now() < deadline, "no step runs:\n{}", lab.daemon.log());
         let listed = lab.daemon.ringer(&["job", "ls", "--json"]).output().expect("ringer runs").stdout;
         let listed: Value = serde_json::from_slice(&listed).expect("jobs as JSON");
@@ -285,18 +285,25 @@ async fn built_within(lab: &Lab, cli: &Buildx, knows_all: &str) {
             // The job is listed a moment before its socket answers: what the CLI says then is no container.
             let running = said(&mut cli.docker(host, &["ps", "-q", "--no-trunc"]));
             if let Some(container) = running.text.lines().next().filter(|_| running.succeeded) {
-                break (host.to_owned(), container.to_owned());
+                break (listed[0].clone(), host.to_owned(), container.to_owned());
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
+    assert_eq!(job["cache_key"], format!("https://{TLS_NAME}:{TLS_PORT}/{USER}/trusted"), "{job}");
     let steps = format!("FROM {}\nRUN {knows_all}\n", lab.images.job());
     let context = cli.context("within", &[("Dockerfile", &steps)]);
     let built = said(&mut cli.docker(&host, &["build", "-t", "built", context.to_str().unwrap()]));
     assert!(built.succeeded, "{}\n{}", built.text, lab.daemon.log());
     let env = said(&mut cli.docker(&host, &["image", "inspect", "--format={{.Config.Env}}", "built"])).text;
     assert!(!env.contains("proxy") && !env.contains("SSL_CERT"), "{env}");
-    // What it fetches itself goes by the proxy, at which nobody listens.
+    // What it fetches itself: of the forge, by the name and the authority that are the job's, over http and by git.
+    let forge = format!("https://{TLS_NAME}:{TLS_PORT}");
+    let fetching = format!("FROM scratch\nADD {forge}/api/v1/version /\nADD {forge}/{USER}/trusted.git /git\n");
+    let context = cli.context("forge", &[("Dockerfile", &fetching)]);
+    let fetched = said(&mut cli.docker(&host, &["build", "-t", "fetched", context.to_str().unwrap()]));
+    assert!(fetched.succeeded, "{}\n{}", fetched.text, lab.daemon.log());
+    // What goes elsewhere goes by the proxy, at which nobody listens.
     let context = cli.context("fetching", &[("Dockerfile", "FROM scratch\nADD http://files.test/x /\n")]);
     let fetched = said(&mut cli.docker(&host, &["build", context.to_str().unwrap()]));
     assert!(fetched.text.contains("proxyconnect") && fetched.text.contains(":3128"), "{}", fetched.text);
@@ -319,7 +326,7 @@ async fn a_forge_of_ones_own_name_and_authority_is_trusted_by_all() {
     let tls = gitea.behind_tls();
     let address = place::ADDRESS;
     let trusted = format!(
-        "hosts = {{'{TLS_NAME}' = '{address}'}}\nca_file = '{}'\nhttp_proxy = 'http://{address}:3128'\nno_proxy = 'localhost,{TLS_NAME}'",
+        "build_cache = true\nhosts = {{'{TLS_NAME}' = '{address}'}}\nca_file = '{}'\nhttp_proxy = 'http://{address}:3128'\nno_proxy = 'localhost,{TLS_NAME}'",
         tls.authority().display()
     );
     let own = config(&gitea, gitea.token(), &images, &trusted).replace(&gitea.url(), &tls.url());

@@ -49,7 +49,7 @@ impl Engine {
         variables
     }
 
-    /// What steps of a tenant's builds have of the same. The builder itself, which fetches, has the proxies, and knows the authorities.
+    /// What steps of a tenant's builds have of the same. The builder itself, which fetches, has the proxies, and knows the authorities and names.
     pub(crate) fn around_builds(&self, tenant: &TenantId) -> Around {
         let Ok(tenant) = self.tenants.get(tenant) else { return Around::default() };
         let given = tenant.surroundings();
@@ -65,6 +65,7 @@ impl Engine {
                 source,
                 destination: AUTHORITIES.to_owned(),
                 env: naming(AUTHORITIES).to_vec(),
+                machines: MACHINES.iter().map(PathBuf::from).find(|path| path.is_file()),
             }),
         }
     }

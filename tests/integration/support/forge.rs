@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 pub use self::{
     images::Images,
     runner::Runner,
-    tls::{NAME as TLS_NAME, Tls},
+    tls::{NAME as TLS_NAME, PORT as TLS_PORT, Tls},
 };
 use super::{
     daemon::http::{Answer, Client},
