@@ -79,9 +79,14 @@ impl Child {
         self.signal(Signal::TERM);
         if tokio::time::timeout(STOP_LIMIT, self.ended.cancelled()).await.is_err() {
             warn!("buildkitd does not heed TERM, killing it");
-            self.signal(Signal::KILL);
-            self.ended.cancelled().await;
+            self.kill().await;
         }
+    }
+
+    /// KILL: its builds are lost.
+    pub(super) async fn kill(&self) {
+        self.signal(Signal::KILL);
+        self.ended.cancelled().await;
     }
 
     fn signal(&self, signal: Signal) {
@@ -131,12 +136,12 @@ fn command(start: Start) -> io::Result<Command> {
         for file in &cgroup {
             rustix::io::write(file, b"0")?;
         }
+        sight.as_ref().map_or(Ok(()), Sight::enter)?;
         // We may have ended before that.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     };
     // SAFETY: between fork and exec there are nothing but a few system calls, which take no lock and no memory.
     unsafe { command.pre_exec(with_us) };
-        sight.as_ref().map_or(Ok(()), Sight::enter)?;
     if let Some(network) = start.network {
         processes::start_in_network(&mut command, network);
     }

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     containers::{self, Network, Walls, Wanted},
@@ -98,8 +98,13 @@ pub(super) struct Facade {
 }
 
 impl Facade {
-    /// Serves at a socket until this is dropped; `containerd` is the real one.
-    pub(super) async fn serve(self: Arc<Self>, listener: UnixListener, containerd: impl AsRef<Path>) {
+    /// Serves at a socket until this is dropped; `containerd` is the real one, and `lost` is told when that goes under a connection.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        listener: UnixListener,
+        containerd: impl AsRef<Path>,
+        lost: CancellationToken,
+    ) {
         let connections = TaskTracker::new();
         loop {
             match listener.accept().await {
@@ -112,7 +117,13 @@ impl Facade {
                             continue;
                         }
                     };
-                    connections.spawn(self.clone().converse(stream, upstream));
+                    let (facade, lost) = (self.clone(), lost.clone());
+                    connections.spawn(async move {
+                        facade.converse(stream, upstream.clone()).await;
+                        if upstream.is_gone() {
+                            lost.cancel();
+                        }
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection of a builder: {error}");

@@ -65,6 +65,11 @@ impl Upstream {
         Ok(Self { sender, ended, _connection: AbortOnDropHandle::new(connection) })
     }
 
+    /// Whether the one behind is gone.
+    pub(super) fn is_gone(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Passes a call on.
     pub(super) async fn call(&self, mut request: Request<Body>) -> Response<Body> {
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{net::UnixStream, sync::Mutex, time::Instant};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -45,6 +45,9 @@ const MEASURE_LIMIT: Duration = Duration::from_secs(10);
 /// Between looks whether it serves.
 const START_PAUSE: Duration = Duration::from_millis(20);
 
+/// Between looks whether containerd is back.
+const LOST_PAUSE: Duration = Duration::from_millis(200);
+
 /// How long nobody may use it before it is stopped, and how often that is looked at.
 const IDLE: Duration = Duration::from_secs(600);
 const IDLE_PAUSE: Duration = Duration::from_secs(10);
@@ -68,6 +71,7 @@ struct Running {
     child: Child,
     serving: AbortOnDropHandle<()>,
     idling: AbortOnDropHandle<()>,
+    watching: AbortOnDropHandle<()>,
 }
 
 /// Held by whoever uses a slot.
@@ -155,16 +159,17 @@ impl Slot {
         fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace, &mirrors))
             .context("writing BuildKit's configuration")?;
         let listener = facade::listen(&self.remains.folders.facade())?;
-        let serve = self.facade.clone().serve(listener, self.options.place.address.clone());
+        let lost = CancellationToken::new();
+        let serve = self.facade.clone().serve(listener, self.options.place.address.clone(), lost.clone());
         let serving = AbortOnDropHandle::new(tokio::spawn(serve));
+        let around = self.facade.tenant.around();
         let child = Child::spawn(Start {
+            sight: Sight::prepare(&self.options, &self.remains.folders, &around)?,
             program,
             config,
             log: self.remains.folders.log(),
             temporary: self.remains.folders.temporary(),
-        let around = self.facade.tenant.around();
             env: around.builder_env,
-            sight: Sight::prepare(&self.options, &self.remains.folders, &around)?,
             network,
             cgroup: self.remains.open_cgroup()?,
         })
@@ -177,7 +182,8 @@ impl Slot {
         let duration_ms = began.elapsed().as_millis() as u64;
         info!(tenant = %self.remains.tenant, duration_ms, "BuildKit serves {}", self.remains.tenant);
         let idling = AbortOnDropHandle::new(tokio::spawn(stop_when_idle(Arc::downgrade(self))));
-        Ok(Running { child, serving, idling })
+        let watching = AbortOnDropHandle::new(tokio::spawn(stop_when_lost(Arc::downgrade(self), lost)));
+        Ok(Running { child, serving, idling, watching })
     }
 
     /// The network namespace in which it is, if that is not the machine's.
@@ -233,6 +239,23 @@ impl Slot {
         let _not_there = fs::remove_dir_all(&self.remains.folders.run);
     }
 
+    /// Ends it, since containerd was gone meanwhile: it would wait for the ends of its steps for ever.
+    async fn stop_lost(&self) {
+        let mut running = self.running.lock().await;
+        let Some(Running { child, watching, .. }) = running.take() else { return };
+        // It is that task which does this.
+        drop(watching.detach());
+        warn!("BuildKit of {} has lost containerd and is ended with its builds", self.remains.tenant);
+        child.kill().await;
+        let deadline = Instant::now() + START_LIMIT;
+        while let Err(error) = self.tidy().await {
+            if Instant::now() >= deadline || self.is_over.load(Ordering::Acquire) {
+                return warn!("tidying up after BuildKit: {}", error.chain());
+            }
+            tokio::time::sleep(LOST_PAUSE).await;
+        }
+    }
+
     /// Asks how much it has, if that outlives its tenant. It runs; if it does not answer, that is not known.
     async fn measure(&self) {
         if !self.remains.is_lent() {
@@ -260,7 +283,7 @@ impl Slot {
         if self.users() > 0 {
             return false;
         }
-        let Some(Running { child, serving, idling }) = running.take() else { return true };
+        let Some(Running { child, serving, idling, watching: _watching }) = running.take() else { return true };
         self.measure().await;
         child.stop().await;
         drop(serving);
@@ -268,6 +291,13 @@ impl Slot {
         drop(idling.detach());
         info!(tenant = %self.remains.tenant, "BuildKit of {} was idle and is stopped", self.remains.tenant);
         true
+    }
+}
+
+async fn stop_when_lost(slot: Weak<Slot>, lost: CancellationToken) {
+    lost.cancelled().await;
+    if let Some(slot) = slot.upgrade() {
+        slot.stop_lost().await;
     }
 }
 

@@ -76,6 +76,21 @@ async fn buildkitd_killed_in_a_step_leaves_nothing_and_the_next_build_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn containerd_killed_in_a_step_fails_its_build_and_the_next_one_works() {
+    let Some(builder) = Builder::start().await else { return };
+    let mut build = begun(&builder, "12").await;
+    let text = std::fs::read_to_string(builder.daemon.folder().join("run/containerd/containerd.pid")).unwrap();
+    kill(text.split_whitespace().next().unwrap().parse().unwrap());
+    until("its client is told", async || build.try_wait().unwrap().is_some()).await;
+    assert!(!build.wait().unwrap().success());
+    until("the next build works", async || {
+        builder.build(&["--no-cache", "-t", "x"], "FROM box\nRUN echo again > /made\n", &[]).succeeded
+    })
+    .await;
+    until("the step is gone", async || !runs("12")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_daemon_killed_in_a_step_takes_buildkitd_with_it() {
     let Some(mut builder) = Builder::start().await else { return };
     let mut build = begun(&builder, "03").await;
