@@ -83,10 +83,12 @@ authority() {
     [ "$ca" = "$1" ] || cp "$ca/ca.pem" "$1/ca.pem"
 }
 
+# start_dockerd NAME: by the names of scripts/parts; NAME-containerd keeps its images in containerd
 start_dockerd() {
-    local name=dockerd$1 pid
+    local name=dockerd$1 part=${1%-containerd} store=() pid
+    if [ "$part" != "$1" ]; then store=(--feature containerd-snapshotter=true); fi
     say "starting dockerd $1"
-    "$top/scripts/dockerd" "$work/$name" "$("$top/scripts/parts" "docker-$1")" "${tls[@]}" > "$work/$name.log" 2>&1 &
+    "$top/scripts/dockerd" "$work/$name" "$("$top/scripts/parts" "docker-$part")" "${store[@]}" "${tls[@]}" > "$work/$name.log" 2>&1 &
     pid=$!
     started+=("$pid")
     answers "$work/$name/docker.sock" "$pid" "$work/$name.log"

@@ -1,5 +1,7 @@
 //! What is timed: each workload is a function that does it once and gives its times.
 
+mod builds;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,11 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "archive GET of 1000 small files", repeats: 1, run: |bench| bench.get("/many") },
     Workload { name: "network cycle", repeats: 2, run: network_cycle },
     Workload { name: "a job like act's", repeats: 1, run: job },
+    Workload { name: "BuildKit: 5 steps", repeats: 2, run: builds::five_steps },
+    Workload { name: "BuildKit: the same, cached", repeats: 4, run: builds::five_kept_steps },
+    Workload { name: "BuildKit: 10 empty steps", repeats: 2, run: builds::ten_empty_steps },
+    Workload { name: "BuildKit: COPY of 150 MB", repeats: 1, run: builds::large_copy },
+    Workload { name: "BuildKit: context of 5000 files", repeats: 1, run: builds::many_files },
 ];
 
 /// One daemon under the clock, with a container to work in.
