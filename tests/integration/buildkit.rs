@@ -3,10 +3,12 @@
 
 mod cache;
 mod container_driver;
+mod crowds;
 mod deaths;
 mod jobs;
 mod kept;
 mod platforms;
+mod pushes;
 mod steps;
 mod uploads;
 mod walls;

@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use crate::support::{boxes::unframed, daemon::Daemon};
 
 /// Mounts a small file system; the daemon's guard unmounts what is below its folder.
-fn mount_small_disk(at: &Path, size: &str) {
+pub fn mount_small_disk(at: &Path, size: &str) {
     std::fs::create_dir_all(at).unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at).status();
     assert!(mounted.unwrap().success());

@@ -24,8 +24,8 @@ struct Jobs {
 }
 
 impl Jobs {
-    async fn start() -> Option<Self> {
-        let builder = Builder::start().await?;
+    async fn start(flags: &[&str]) -> Option<Self> {
+        let builder = Builder::start_with(flags).await?;
         let archive = builder.cli.context("saved", &[]).with_extension("tar");
         builder.must(&["save", "-o", archive.to_str().unwrap(), "box"]);
         Some(Self { builder, archive })
@@ -49,7 +49,12 @@ impl Jobs {
 
     /// What the step has made.
     fn made(&self, job: &Job, flags: &[&str]) -> String {
-        let context = self.builder.context(DOCKERFILE, &[]);
+        self.built(job, DOCKERFILE, flags)
+    }
+
+    /// What an image says that is built and run.
+    fn built(&self, job: &Job, dockerfile: &str, flags: &[&str]) -> String {
+        let context = self.builder.context(dockerfile, &[]);
         self.must(job, &[&["build", "-t", "mine"], flags, &[context.to_str().unwrap()]].concat());
         self.must(job, &["run", "--rm", "--network=none", "mine"])
     }
@@ -57,7 +62,7 @@ impl Jobs {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_job_of_a_key_finds_the_steps_of_the_last_and_nobody_else_does() {
-    let Some(mut jobs) = Jobs::start().await else { return };
+    let Some(mut jobs) = Jobs::start(&[]).await else { return };
     let flags = ["--cache-key", "org/a"];
     let first = jobs.job(&flags);
     let secret = jobs.builder.cli.context("secret", &[("s", "geheim")]).join("s");
@@ -91,4 +96,32 @@ async fn the_next_job_of_a_key_finds_the_steps_of_the_last_and_nobody_else_does(
     let third = jobs.job(&flags);
     assert_eq!(jobs.made(&third, &[]), made);
     third.remove(&jobs.builder.daemon);
+}
+
+/// What a step finds in a cache mount, which takes 12 MB.
+const MOUNTED: &str = "FROM box\n\
+                       ARG WHO\n\
+                       RUN --mount=type=cache,target=/c echo $WHO >> /c/log; cp /c/log /log; head -c 12000000 /dev/urandom > /c/much\n\
+                       CMD cat /log\n";
+
+/// There is room for one cache.
+#[tokio::test(flavor = "multi_thread")]
+async fn cache_mounts_are_their_keys_and_what_is_too_much_goes() {
+    let Some(jobs) = Jobs::start(&["--cache-max-bytes=20m"]).await else { return };
+    let log = |key: &str, who: &str| {
+        let job = jobs.job(&["--cache-key", key]);
+        let log = jobs.built(&job, MOUNTED, &[&format!("--build-arg=WHO={who}")]);
+        job.remove(&jobs.builder.daemon);
+        log
+    };
+    assert_eq!(log("org/a", "first"), "first\n");
+    assert_eq!(log("org/a", "second"), "first\nsecond\n");
+    assert_eq!(log("org/b", "third"), "third\n", "another key's");
+    let caches = || std::fs::read_dir(jobs.builder.daemon.folder().join("data/buildkit")).unwrap().flatten();
+    until("the one that is longest unused goes", async || {
+        caches().filter(|cache| cache.file_name() != "default").count() == 1
+    })
+    .await;
+    assert_eq!(log("org/b", "fourth"), "third\nfourth\n", "the last used stays");
+    assert_eq!(log("org/a", "fifth"), "fifth\n");
 }

@@ -139,9 +139,18 @@ pub fn registry_of(job: &OfJob<'_>) -> Registry {
     registry_in(&job.namespace())
 }
 
+/// The same at a place that is said.
+pub fn registry_at(job: &OfJob<'_>, address: &str) -> Registry {
+    serving(&job.namespace(), address)
+}
+
 /// The same in another network namespace.
 pub fn registry_in(namespace: &Path) -> Registry {
-    let listener = listen(namespace, "127.0.0.1:0".parse().unwrap()).expect("a free port");
+    serving(namespace, "127.0.0.1:0")
+}
+
+fn serving(namespace: &Path, address: &str) -> Registry {
+    let listener = listen(namespace, address.parse().unwrap()).expect("a free port");
     listener.set_nonblocking(true).unwrap();
     Registry::serve_at(tokio::net::TcpListener::from_std(listener).unwrap())
 }

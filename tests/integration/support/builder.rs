@@ -54,6 +54,11 @@ impl Buildx {
         docker
     }
 
+    /// Its configuration from now on.
+    pub fn configure(&self, json: &str) {
+        fs::write(self.folder.path().join("config.json"), json).expect("a file in our folder");
+    }
+
     /// A folder with files, for a build.
     pub fn context(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
         let folder = self.folder.path().join(name);
@@ -82,8 +87,18 @@ pub struct Said {
 impl Builder {
     /// `None` where a part is absent, which CI does not let pass.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further flags of `ringer serve`.
+    pub async fn start_with(flags: &[&str]) -> Option<Self> {
+        Self::start_in(Daemon::folder_of_its_own(), flags).await
+    }
+
+    /// The same in a folder that a test has prepared.
+    pub async fn start_in(folder: tempfile::TempDir, flags: &[&str]) -> Option<Self> {
         let (cli, flag) = (Buildx::new()?, flag()?);
-        let daemon = Daemon::start_with(&[&flag]).await;
+        let daemon = Daemon::start_in(folder, &[&[flag.as_str()], flags].concat()).await;
         daemon.import_box().await;
         Some(Self { daemon, cli })
     }

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -172,6 +173,11 @@ fn blob_path(repository: &str, digest: &str) -> String {
     format!("/v2/{repository}/blobs/{digest}")
 }
 
+fn digest_of(bytes: &[u8]) -> String {
+    let digits: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
+}
+
 struct Request {
     method: String,
     path: String,
@@ -322,10 +328,15 @@ fn write(request: &Request, path: &str, state: &mut State) -> Option<Answer> {
         }
         "PUT" => {
             let kind = request.headers.get("content-type").cloned().unwrap_or_default();
-            let digest = value("digest").unwrap_or_default();
+            let digest = value("digest").unwrap_or_else(|| digest_of(&request.body));
             let page = Page { kind, body: request.body.clone(), digest: digest.clone() };
-            let path = if digest.is_empty() { path.to_owned() } else { blob_path(repository, &digest) };
-            state.pages.insert(path, page);
+            if path.contains("/manifests/") {
+                // Under its tag, and as what it is.
+                state.pages.insert(path.to_owned(), page.clone());
+                state.pages.insert(format!("/v2/{repository}/manifests/{digest}"), page);
+            } else {
+                state.pages.insert(blob_path(repository, &digest), page);
+            }
             done(&digest)
         }
         _ => None,

@@ -1,0 +1,89 @@
+//! What BuildKit pushes and fetches itself: by its job's policy, with its client's credentials, and from registries that refuse.
+
+use std::fs;
+
+use super::{
+    Builder,
+    jobs::OfJob,
+    walls::{registry_at, registry_of},
+};
+use crate::support::registry::{Guard, Registry};
+
+/// Where the registry of a job is that its policy names.
+const PLACE: &str = "127.0.0.1:5000";
+
+/// What the stand-in says to who asks too often.
+const TOO_MANY: (u16, &str) = (429, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many requests"}]}"#);
+
+/// Another result each time.
+const DOCKERFILE: &str = "FROM box\nRUN cat /proc/sys/kernel/random/uuid > /made\n";
+
+/// Requests that changed something.
+fn written(registry: &Registry) -> usize {
+    registry.count("POST ") + registry.count("PUT ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_are_judged_by_the_jobs_policy_before_anything_is_built() {
+    let policies = tempfile::tempdir().unwrap();
+    fs::write(policies.path().join("own.toml"), format!("base = \"ci\"\npush = [\"{PLACE}/allowed/*\"]\n")).unwrap();
+    fs::write(policies.path().join("narrow.toml"), format!("base = \"ci\"\nregistries = [\"{PLACE}\"]\n")).unwrap();
+    let flags = ["--policy-dir", policies.path().to_str().unwrap()];
+    let Some(builder) = Builder::start_with(&flags).await else { return };
+    let job = OfJob::new(&builder, &["--policy", "own"]).await;
+    let registry = registry_at(&job, PLACE);
+    let (good, bad) = (format!("{PLACE}/allowed/x:1"), format!("{PLACE}/other/x:1"));
+    let cache = format!("type=registry,ref={bad}-cache");
+    // Names are one value with a comma in it.
+    let output = format!("type=image,\"name={good},{bad}\",push=true");
+    for flags in [
+        &["--push", "-t", &bad][..],
+        &["--push", "-t", &good, "-t", &bad],
+        &["-t", &good, "--cache-to", &cache],
+        &["-o", &output],
+    ] {
+        let refused = job.build(flags, DOCKERFILE);
+        let sentence = "refused by the policy own, rule push";
+        assert!(!refused.succeeded && refused.text.contains(sentence), "{flags:?}: {}", refused.text);
+    }
+    assert_eq!(written(&registry), 0);
+    job.must_build(&["--push", "-t", &good], DOCKERFILE);
+    assert!(registry.page("/v2/allowed/x/manifests/1").is_some(), "{:?}", registry.log());
+    // BuildKit fetches itself, and asks nobody from where: whose registries are narrow has none.
+    let narrow = OfJob::new(&builder, &["--policy", "narrow"]).await;
+    let refused = narrow.build(&["-t", &good], DOCKERFILE);
+    assert!(!refused.succeeded && refused.text.contains("policy narrow, rule registries"), "{}", refused.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_the_clients_and_refusals_are_told() {
+    let Some(builder) = Builder::start().await else { return };
+    let job = OfJob::new(&builder, &[]).await;
+    let registry = registry_of(&job);
+    let name = format!("{}/built/x:1", registry.host());
+    // user:geheim
+    registry.guard(Guard::Basic("dXNlcjpnZWhlaW0=".to_owned()));
+    let stranger = job.build(&["--push", "-t", &name], DOCKERFILE);
+    assert!(!stranger.succeeded && stranger.text.contains("401"), "{}", stranger.text);
+    let auths = format!(r#"{{"auths": {{"{}": {{"auth": "dXNlcjpnZWhlaW0="}}}}}}"#, registry.host());
+    builder.cli.configure(&auths);
+    job.must_build(&["--push", "-t", &name], DOCKERFILE);
+    job.must_build(&["-t", "on", "--pull"], &format!("FROM {name}\nLABEL a=b\n"));
+    builder.cli.configure("{}");
+    job.must(&["builder", "prune", "-af"]);
+    job.must(&["rmi", "on", &name]);
+    let stranger = job.build(&[], &format!("FROM {name}\nRUN true\n"));
+    assert!(!stranger.succeeded && stranger.text.contains("401"), "another client's are not kept: {}", stranger.text);
+    // Asked too often.
+    registry.guard(Guard::Open);
+    registry.fail("/v2/built/y/blobs/uploads/", &[TOO_MANY; 100]);
+    registry.fail("/v2/built/x/manifests/1", &[TOO_MANY; 100]);
+    let pushed = job.build(&["--push", "-t", &name.replace("/x:", "/y:")], DOCKERFILE);
+    assert!(!pushed.succeeded && pushed.text.contains("toomanyrequests"), "{}", pushed.text);
+    let pulled = job.build(&[], &format!("FROM {name}\nRUN true\n"));
+    assert!(!pulled.succeeded && pulled.text.contains(" 429 "), "{}", pulled.text);
+    registry.fail("/v2/built/x/manifests/1", &[]);
+    job.must_build(&[], &format!("FROM {name}\nRUN true\n"));
+    assert_eq!(job.must(&["ps", "-aq"]), "");
+    assert!(!builder.daemon.log().contains("geheim") && !builder.daemon.log().contains("dXNlcjpnZWhlaW0="));
+}
