@@ -34,7 +34,8 @@ impl<R: Read> Tar<R> {
         Self { archive: Archive::new(Bounded { body, bounds: bounds.clone() }), bounds }
     }
 
-    /// The entries in their order. What is not read of one is skipped.
+    /// The entries in their order. What is not read of one is skipped. The archive may end right after the content of its last one, as with Go:
+    /// `docker build -f` of a Dockerfile beside the context sends it so.
     pub fn entries(&mut self) -> io::Result<Entries<'_, R>> {
         Ok(Entries { entries: self.archive.entries()?, bounds: self.bounds.clone(), end: 0 })
     }
@@ -62,7 +63,9 @@ impl<'a, R: Read> Iterator for Entries<'a, R> {
             Err(error) => return Some(Err(error)),
         };
         Some(self.content(&mut entry).map(|size| {
-            self.end = self.bounds.read.get().saturating_add(size.next_multiple_of(BLOCK));
+            let begin = self.bounds.read.get();
+            self.end = begin.saturating_add(size.next_multiple_of(BLOCK));
+            self.bounds.padding.set((begin.saturating_add(size), self.end));
             entry
         }))
     }
@@ -91,6 +94,16 @@ impl<R: Read> Entries<'_, R> {
 struct Bounds {
     read: Cell<u64>,
     left: Cell<Option<u64>>,
+    /// From where to where the last entry's content is filled up to a block.
+    padding: Cell<(u64, u64)>,
+}
+
+impl Bounds {
+    /// What is missing of that.
+    fn missing(&self) -> u64 {
+        let ((from, to), at) = (self.padding.get(), self.read.get());
+        if at < from { 0 } else { to.saturating_sub(at) }
+    }
 }
 
 /// The bytes of a tar, counted.
@@ -106,7 +119,11 @@ impl<R: Read> Read for Bounded<R> {
             Some(left) => into.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
             None => into.len(),
         };
-        let read = self.body.read(&mut into[..most])?;
+        let mut read = self.body.read(&mut into[..most])?;
+        if read == 0 {
+            read = usize::try_from(self.bounds.missing()).unwrap_or(usize::MAX).min(most);
+            into[..read].fill(0);
+        }
         let count = read as u64;
         self.bounds.read.set(self.bounds.read.get() + count);
         self.bounds.left.set(self.bounds.left.get().map(|left| left - count));
@@ -151,6 +168,25 @@ mod tests {
         let mut entries = tar.entries().unwrap();
         assert_eq!(entries.next().unwrap().unwrap().size(), 64 << 20);
         assert!(is_too_long(&entries.next().unwrap().err().unwrap()));
+    }
+
+    fn sizes(bytes: &[u8]) -> io::Result<Vec<usize>> {
+        let (mut tar, mut sizes) = (Tar::new(bytes), Vec::new());
+        for entry in tar.entries()? {
+            sizes.push(entry?.read_to_end(&mut Vec::new())?);
+        }
+        Ok(sizes)
+    }
+
+    #[test]
+    fn what_fills_the_last_content_up_may_be_missing() {
+        let file = |size: u64, content: &[u8]| [&header(EntryType::Regular, size).as_bytes()[..], content].concat();
+        let whole = [file(600, &[7; 600]), vec![0; 424], file(3, b"end")].concat();
+        assert_eq!(sizes(&whole).unwrap(), [600, 3]);
+        assert_eq!(sizes(&[&whole[..], &[0; 100]].concat()).unwrap(), [600, 3]);
+        assert!(Tar::new(&whole[..]).entries().unwrap().all(|entry| entry.is_ok()), "nor if nobody reads the content");
+        let cut = &whole[..whole.len() - 1];
+        assert!(Tar::new(cut).entries().unwrap().any(|entry| entry.is_err()), "its content may not");
     }
 
     #[test]

@@ -63,6 +63,18 @@ async fn assert_nothing_left(daemon: &Daemon) {
     assert!(folders.read_dir().map_or(true, |mut entries| entries.next().is_none()), "contexts are left");
 }
 
+/// So does the command line send it that puts a Dockerfile from beside the context into it (`docker build -f`).
+#[tokio::test]
+async fn a_context_may_end_with_its_last_content() {
+    let daemon = Daemon::start().await;
+    let files = [("file", 0o644, "word"), ("Dockerfile", 0o644, "FROM scratch\nCOPY file /\n")];
+    let whole = context(&files);
+    let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    build(&daemon, "t=ends", whole.slice(..end)).await.unwrap();
+    let error = build(&daemon, "t=cut", whole.slice(..end - 1)).await.unwrap_err();
+    assert!(error.contains("unexpected EOF"), "{error}");
+}
+
 #[tokio::test]
 async fn steps_become_layers_and_are_found_again() {
     let daemon = Daemon::with_box().await;
