@@ -3,6 +3,7 @@
 //! Daemons take turns inside one run, so a busy moment of the machine meets all of them; what counts are medians and
 //! their ratios to the first daemon's.
 
+mod jobs;
 mod table;
 mod workloads;
 
@@ -21,7 +22,7 @@ use workloads::{Bench, WORKLOADS};
 /// What to time on what.
 #[derive(clap::Args)]
 pub struct BenchArguments {
-    /// A daemon: NAME=unix://PATH[,netns=PID]; the others are compared with the first
+    /// A daemon: NAME=unix://PATH[,netns=PID][,admin=PATH]; the others are compared with the first
     #[arg(required = true)]
     sockets: Vec<Socket>,
     /// How often the daemons take turns
@@ -49,7 +50,7 @@ pub fn bench(arguments: &BenchArguments) -> anyhow::Result<bool> {
     for socket in sockets {
         load_images(socket, &arguments.images)?;
         before.push(leftovers::holdings(&socket.path)?);
-        benches.push(Bench::begin(&socket.path).with_context(|| format!("preparing {}", socket.name))?);
+        benches.push(Bench::begin(socket).with_context(|| format!("preparing {}", socket.name))?);
     }
     let mut times = Times::new();
     let mut failed = Vec::new();
@@ -57,7 +58,10 @@ pub fn bench(arguments: &BenchArguments) -> anyhow::Result<bool> {
         eprintln!("round {round} of {}", arguments.rounds);
         take_turns(arguments, &mut benches, &mut times, &mut failed);
     }
-    let table = table::markdown(sockets, &times, arguments.rounds);
+    let mut table = table::markdown(sockets, &times, arguments.rounds);
+    if arguments.only.as_deref().is_none_or(|only| "jobs".contains(only)) {
+        table += &jobs::report(sockets)?;
+    }
     for (socket, before) in sockets.iter().zip(&before) {
         leftovers::sweep(&socket.path, before)?;
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
-/// `NAME=unix://PATH[,netns=PID][,reference][,job]`: one daemon to run the cases on.
+/// `NAME=unix://PATH[,netns=PID][,admin=PATH][,reference][,job]`: one daemon to run the cases on.
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// What the table calls it.
@@ -14,6 +14,8 @@ pub struct Socket {
     pub path: PathBuf,
     /// A process in the network namespace where its published ports are reached.
     pub netns: Option<u32>,
+    /// The socket through which jobs are made on it.
+    pub admin: Option<PathBuf>,
     /// Whether its answers are what the others are held against.
     pub reference: bool,
     /// Whether it is that of a job of ringer's.
@@ -31,10 +33,11 @@ impl FromStr for Socket {
             .and_then(|host| host.strip_prefix("unix://"))
             .context("expected a host of the form unix://PATH")?;
         let (name, path) = (name.to_owned(), PathBuf::from(path));
-        let mut socket = Self { name, path, netns: None, reference: false, job: false };
+        let mut socket = Self { name, path, netns: None, admin: None, reference: false, job: false };
         for part in parts {
             match part.split_once('=') {
                 Some(("netns", pid)) => socket.netns = Some(pid.parse().context("netns takes a process id")?),
+                Some(("admin", path)) => socket.admin = Some(path.into()),
                 None if part == "reference" => socket.reference = true,
                 None if part == "job" => socket.job = true,
                 _ => bail!("unknown setting of a socket: {part}"),

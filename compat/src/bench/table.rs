@@ -42,13 +42,15 @@ fn line(name: &str, times: &[Vec<Duration>]) -> Vec<String> {
     cells
 }
 
-fn median(times: &[Duration]) -> Duration {
+/// The one in the middle.
+pub fn median(times: &[Duration]) -> Duration {
     let mut times = times.to_vec();
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn milliseconds(time: Duration) -> String {
+/// For people.
+pub fn milliseconds(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1000.0;
     if milliseconds < 10.0 { format!("{milliseconds:.2}") } else { format!("{milliseconds:.0}") }
 }
@@ -56,7 +58,7 @@ fn milliseconds(time: Duration) -> String {
 /// The daemon's own memory and that of the containerd below it, where the socket names the daemon's process.
 fn memory(socket: &Socket) -> Option<String> {
     let pid = socket.netns?;
-    let mut parts = vec![format!("{} {} MiB", socket.name, resident(pid)?)];
+    let mut parts = vec![format!("{} {} MiB", socket.name, resident(pid)? / 1024)];
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     // A child is listed under the thread that started it.
     let children: String =
@@ -64,16 +66,17 @@ fn memory(socket: &Socket) -> Option<String> {
     for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
         let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
         if name.trim() == "containerd" {
-            parts.push(format!("its containerd {} MiB", resident(child)?));
+            parts.push(format!("its containerd {} MiB", resident(child)? / 1024));
         }
     }
     Some(parts.join(", "))
 }
 
-fn resident(pid: u32) -> Option<u64> {
+/// KiB of memory that a process has.
+pub fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

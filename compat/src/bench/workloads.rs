@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+use super::jobs::Jobs;
 use crate::http::{Body, Client};
+use crate::socket::Socket;
 
 /// The times of one run of a workload. The metric without a name is the whole, one that begins with a comma a whole of its own.
 pub type Measured = anyhow::Result<Vec<(&'static str, Duration)>>;
@@ -29,6 +31,7 @@ pub const WORKLOADS: &[Workload] = &[
     Workload { name: "inspect", repeats: 20, run: inspect },
     Workload { name: "run without network", repeats: 4, run: |bench| bench.run_once("none") },
     Workload { name: "run on the default bridge", repeats: 4, run: |bench| bench.run_once("default") },
+    Workload { name: "a run, on ringer in a new job", repeats: 4, run: run_in_a_new_job },
     Workload { name: "8 runs at once on the bridge", repeats: 1, run: eight_at_once },
     Workload { name: "exec `true`", repeats: 8, run: exec_true },
     Workload { name: "log, 64 MiB in lines of 100 bytes", repeats: 1, run: log_64_mib },
@@ -48,14 +51,16 @@ pub const WORKLOADS: &[Workload] = &[
 /// One daemon under the clock, with a container to work in.
 pub struct Bench {
     path: PathBuf,
+    /// Where jobs are made, on a daemon that has them.
+    admin: Option<PathBuf>,
     client: Client,
     container: String,
 }
 
 impl Bench {
     /// Starts the container that execs and archives use, and puts the files there that are read later.
-    pub fn begin(socket: &Path) -> anyhow::Result<Self> {
-        let mut bench = Self { path: socket.to_owned(), client: Client::new(socket), container: String::new() };
+    pub fn begin(socket: &Socket) -> anyhow::Result<Self> {
+        let mut bench = Self::at(&socket.path, socket.admin.clone());
         bench.container = bench.create(&json!({ "Image": "busybox", "Cmd": ["sleep", "3600"] }), "")?;
         bench.start(&bench.container.clone())?;
         let container = bench.container.clone();
@@ -63,6 +68,11 @@ impl Bench {
         bench.put("/small", 3)?;
         bench.put("/many", 1000)?;
         Ok(bench)
+    }
+
+    /// Without that container.
+    pub fn at(path: &Path, admin: Option<PathBuf>) -> Self {
+        Self { path: path.to_owned(), admin, client: Client::new(path), container: String::new() }
     }
 
     fn call(&mut self, method: &str, target: &str, body: &Value) -> anyhow::Result<Value> {
@@ -92,7 +102,8 @@ impl Bench {
         self.call("DELETE", &format!("/containers/{container}?force=1&v=1"), &Value::Null).map(drop)
     }
 
-    fn run_once(&mut self, network: &str) -> Measured {
+    /// Makes a container, starts it, waits for its end and removes it.
+    pub fn run_once(&mut self, network: &str) -> Measured {
         let config = json!({ "Image": "busybox", "Cmd": ["true"], "HostConfig": { "NetworkMode": network } });
         let mut clock = Clock::start();
         let container = self.create(&config, "")?;
@@ -147,14 +158,30 @@ fn inspect(bench: &mut Bench) -> Measured {
     Ok(vec![("", clock.elapsed())])
 }
 
+/// As by `docker run`. On a daemon with jobs the clock begins before there is a socket.
+fn run_in_a_new_job(bench: &mut Bench) -> Measured {
+    let config = json!({ "Image": "busybox", "Cmd": ["true"] });
+    let mut clock = Clock::start();
+    let mut jobs = bench.admin.as_deref().map(Jobs::at);
+    let job = jobs.as_mut().map(Jobs::make).transpose()?;
+    let made = clock.lap();
+    let mut inside = Bench::at(job.as_ref().map_or(&bench.path, |job| &job.socket), None);
+    let container = inside.create(&config, "")?;
+    inside.start(&container)?;
+    inside.wait(&container)?;
+    let ran = clock.lap();
+    match jobs.as_mut().zip(job.as_ref()) {
+        Some((jobs, job)) => jobs.remove(job)?,
+        None => inside.remove(&container)?,
+    }
+    Ok(vec![("", made + ran)])
+}
+
 fn eight_at_once(bench: &mut Bench) -> Measured {
     let clock = Instant::now();
     std::thread::scope(|scope| {
         let path = &bench.path;
-        let one = move || {
-            let mut bench = Bench { path: path.clone(), client: Client::new(path), container: String::new() };
-            bench.run_once("default").map(drop)
-        };
+        let one = move || Bench::at(path, None).run_once("default").map(drop);
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, anyhow::Result<()>>| {
             thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the harness panicked")))
