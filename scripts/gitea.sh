@@ -14,8 +14,8 @@ end() {
         tail -n 30 "$dir/ringer.log" >&2
     fi
     if [ -n "${remove-}" ]; then
-        awk -v below="$remove/" 'index($2, below) == 1 { print $2 }' /proc/mounts | xargs -r umount
-        rm -rf "$remove"
+        awk -v below="$remove/" 'index($2, below) == 1 { print $2 }' /proc/mounts | tac | xargs -r umount --lazy || true
+        rm -rf --one-file-system "$remove" || true
     fi
     exit "$code"
 }

@@ -199,7 +199,7 @@ impl Engine {
 
     /// Whatever a job needs before somebody uses it. For one that a later life of the daemon takes up its networks are opened with all others.
     async fn open_job(&self, job: &Job, logins: &Logins) -> Result<()> {
-        let tenant = self.tenant_of(job).await?;
+        let tenant = self.enter_host(job).await?;
         for tenant in [tenant, self.tenants.get(&job.id().of_runner())?] {
             tenant.has_logins(logins.clone());
             self.give_preloaded(tenant.id()).await;
@@ -207,6 +207,18 @@ impl Engine {
         }
         self.give_cache_volumes(&job.record()).await?;
         self.let_in(job).await
+    }
+
+    /// The tenant of a new job, let into its host. That of another job may have been left by all since it was asked for.
+    async fn enter_host(&self, job: &Job) -> Result<Arc<Tenant>> {
+        let _changing = self.tenants.change_hosts().await;
+        let record = job.record();
+        match &record.host {
+            Some(host) if !self.tenants.is_anybody_in(host) => {
+                Err(Error::conflict(format!("the job whose network {} was to have is gone", record.name)))
+            }
+            _ => self.tenant_of(job).await,
+        }
     }
 
     /// Makes its cgroup and its socket.

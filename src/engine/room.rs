@@ -16,6 +16,8 @@ pub struct Rooms(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// What they are called.
+    things: &'static str,
     /// Bytes.
     most: usize,
     /// Whose room has no end.
@@ -28,6 +30,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Place {
     taken: Arc<AtomicUsize>,
+    things: &'static str,
     most: usize,
     bytes: usize,
 }
@@ -35,14 +38,14 @@ pub struct Place {
 impl Default for Rooms {
     /// For what jobs have stored. The default tenant is the operator's own, as its connections are.
     fn default() -> Self {
-        Self::new(limits::JOB_RECORDS, Some(TenantId::default_tenant()))
+        Self::new("containers, networks and volumes", limits::JOB_RECORDS, Some(TenantId::default_tenant()))
     }
 }
 
 impl Rooms {
     /// Rooms of so many bytes each, but for one tenant's.
-    pub fn new(most: usize, unbounded: Option<TenantId>) -> Self {
-        Self(Arc::new(Inner { most, unbounded, taken: Scoped::default() }))
+    pub fn new(things: &'static str, most: usize, unbounded: Option<TenantId>) -> Self {
+        Self(Arc::new(Inner { things, most, unbounded, taken: Scoped::default() }))
     }
 
     /// A place for something new. Conflict if there is none.
@@ -59,7 +62,7 @@ impl Rooms {
         let taken = self.0.taken.add(tenant, |taken| taken.clone());
         taken.fetch_add(bytes, Ordering::Relaxed);
         let most = if self.0.unbounded.as_ref() == Some(tenant) { usize::MAX } else { self.0.most };
-        Place { taken, most, bytes }
+        Place { taken, things: self.0.things, most, bytes }
     }
 
     /// Forgets a tenant that is gone.
@@ -76,7 +79,7 @@ impl Place {
     }
 
     fn full(&self) -> Error {
-        Error::no_room_for_tenants_things(self.most)
+        Error::no_room(self.things, self.most)
     }
 
     /// What it takes as it is now, whether there is room for it or not.
@@ -99,7 +102,7 @@ mod tests {
     #[test]
     fn who_is_full_takes_nothing_until_something_goes() {
         let (one, other): (TenantId, TenantId) = ("x".parse().unwrap(), "y".parse().unwrap());
-        let rooms = Rooms::new(100, Some(TenantId::default_tenant()));
+        let rooms = Rooms::new("things", 100, Some(TenantId::default_tenant()));
         let first = rooms.take(&one, 60).unwrap();
         let refusal = rooms.take(&one, 41).unwrap_err();
         assert_eq!(refusal.kind(), crate::model::ErrorKind::Conflict);

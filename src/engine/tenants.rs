@@ -301,11 +301,24 @@ impl Scope {
 
 /// All tenants that this daemon has now.
 #[derive(Debug, Default)]
-pub struct Tenants(Mutex<BTreeMap<TenantId, Arc<Tenant>>>);
+pub struct Tenants {
+    all: Mutex<BTreeMap<TenantId, Arc<Tenant>>>,
+    hosts: tokio::sync::Mutex<()>,
+}
 
 impl Tenants {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Arc<Tenant>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while somebody is let into the host of another one, and while a host is left and taken away.
+    pub async fn change_hosts(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.hosts.lock().await
+    }
+
+    /// Whether somebody is in the host that was made for a tenant.
+    pub fn is_anybody_in(&self, host: &TenantId) -> bool {
+        self.lock().values().any(|tenant| tenant.host.of == *host && !tenant.has_left.load(Ordering::Relaxed))
     }
 
     /// Adds a tenant whose networks live in `network`, unless it is there already.
@@ -339,11 +352,8 @@ impl Tenants {
 
     /// Notes that nothing of a tenant is in its host any more; answers whether nobody else is in there.
     pub fn leave_host(&self, tenant: &Tenant) -> bool {
-        // Under the lock: of two that leave at once one is the last.
-        let tenants = self.lock();
         tenant.has_left.store(true, Ordering::Relaxed);
-        let is_there = |other: &Arc<Tenant>| other.host.of == tenant.host.of && !other.has_left.load(Ordering::Relaxed);
-        !tenants.values().any(is_there)
+        !self.is_anybody_in(&tenant.host.of)
     }
 
     /// All of them.

@@ -66,12 +66,9 @@ impl Error {
         Self::new(ErrorKind::Conflict, message)
     }
 
-    /// 409: a job may not make the daemon hold more for it.
-    pub fn no_room_for_tenants_things(most: usize) -> Self {
-        let most = limits::mib(most);
-        Self::conflict(format!(
-            "there is no room for more: what is here of this kind takes {most} together at most; remove some"
-        ))
+    /// 409: what a tenant has of `things` may not take more of the daemon's memory.
+    pub fn no_room(things: &str, most: usize) -> Self {
+        Self::conflict(format!("there is no room for more: {things} take {} together at most", limits::mib(most)))
     }
 
     /// 403 with a text of one's own.

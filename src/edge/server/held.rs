@@ -19,6 +19,7 @@ pub struct Held {
     bodies: Arc<Semaphore>,
     /// Bytes.
     answers: Arc<Semaphore>,
+    most: usize,
 }
 
 impl Default for Held {
@@ -30,7 +31,11 @@ impl Default for Held {
 impl Held {
     /// With so many bytes of answers that are not read.
     pub fn new(answers: usize) -> Self {
-        Self { bodies: Arc::new(Semaphore::new(limits::LARGE_BODIES)), answers: Arc::new(Semaphore::new(answers)) }
+        Self {
+            bodies: Arc::new(Semaphore::new(limits::LARGE_BODIES)),
+            answers: Arc::new(Semaphore::new(answers)),
+            most: answers,
+        }
     }
 
     /// Held while a large body is read: who sends one slowly holds up nobody behind another listener.
@@ -40,10 +45,10 @@ impl Held {
 
     /// The same answer, which counts until it is read; 503 if too much is unread already. One alone may have any length.
     pub async fn until_read(&self, answer: Response) -> Response {
-        let length = answer.body().size_hint().exact().and_then(|length| u32::try_from(length).ok());
-        let Some(length) = length.filter(|length| *length as usize > limits::SMALL_ANSWER) else { return answer };
-        let most = u32::try_from(limits::JOB_ANSWERS).expect("a small constant");
-        let Ok(place) = self.answers.clone().try_acquire_many_owned(length.min(most)) else {
+        let length = answer.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let Some(length) = length.filter(|length| *length > limits::SMALL_ANSWER) else { return answer };
+        let counted = u32::try_from(length.min(self.most)).unwrap_or(u32::MAX);
+        let Ok(place) = self.answers.clone().try_acquire_many_owned(counted) else {
             let text = "too many large answers of this socket are not read yet";
             return error::message(StatusCode::SERVICE_UNAVAILABLE, text);
         };

@@ -128,9 +128,12 @@ impl Engine {
         for part in parts {
             point.subpath.clone_from(part);
             let mut seen = [point.clone()];
-            if let Err(error) = self.mount_images(&mut seen).await {
-                missing = error;
-                continue;
+            match self.mount_images(&mut seen).await {
+                Err(error) if error.kind() == ErrorKind::InvalidParameter => {
+                    missing = error;
+                    continue;
+                }
+                mounted => mounted?,
             }
             let [MountPoint { source, destination, .. }] = seen;
             let process = Process::numbered(pid).context("opening the container's process")?;

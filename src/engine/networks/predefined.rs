@@ -110,6 +110,7 @@ impl Engine {
                 }
             }
         }
+        let _changing = self.tenants.change_hosts().await;
         if !is_machine && self.tenants.leave_host(tenant) {
             result = result.and(self.backends.network.remove(tenant.host_of()).await);
         }

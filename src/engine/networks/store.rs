@@ -175,9 +175,13 @@ impl NetworkStore {
         bridges.find(|bridge| bridge.link == link).map(|bridge| bridge.id)
     }
 
-    /// Stores a network, new or changed. Conflict if its tenant has no room for it.
+    /// Stores a network, new or changed. Conflict if its tenant has no room for a new one.
     pub fn put(&self, _: &Change<'_>, record: NetworkRecord) -> Result<Arc<NetworkRecord>> {
-        let place = self.rooms.take(&record.tenant, record::weight(&record))?;
+        let weight = record::weight(&record);
+        let place = match self.with(&record, |_| ()) {
+            Some(()) => self.rooms.hold(&record.tenant, weight),
+            None => self.rooms.take(&record.tenant, weight)?,
+        };
         self.records.write(record.id.as_str(), &record).context(format!("storing network {}", record.name))?;
         let entry = Entry::new(record, place);
         let stored = entry.record.clone();

@@ -33,7 +33,7 @@ pub struct ExecStore {
 
 impl Default for ExecStore {
     fn default() -> Self {
-        Self { execs: Scoped::default(), rooms: Rooms::new(limits::EXECS, None) }
+        Self { execs: Scoped::default(), rooms: Rooms::new("execs that have not ended", limits::EXECS, None) }
     }
 }
 
