@@ -6,6 +6,7 @@ begin_peers() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/ringer-peers.XXXXXX")
     sockets=()
     started=()
+    ending=()
     tls=()
     trap end_peers EXIT
     trap 'exit 130' INT TERM
@@ -15,6 +16,8 @@ begin_peers() {
 end_peers() {
     local code=$? at pid
     trap - EXIT
+    # A job outlives its daemon, and so does its cgroup.
+    if [ ${#ending[@]} -gt 0 ]; then "${ending[@]}" > /dev/null || true; fi
     for ((at = ${#started[@]} - 1; at >= 0; at--)); do
         pid=${started[at]}
         kill -TERM "$pid" 2> /dev/null || continue
@@ -116,6 +119,7 @@ start_job() {
     start_ringer "$@"
     unset "sockets[-1]"
     socket=$("$1" job --admin-host "unix://$exec/admin.sock" create --policy trusted | jq -r .socket)
+    ending=("$1" job --admin-host "unix://$exec/admin.sock" rm "$(basename "$(dirname "$socket")")")
     # The namespace is mounted where ringer sees it.
     nsenter --target "$(cat "$work/ringer/pid")" --mount \
         nsenter --net="$exec/hosts/$(basename "$(dirname "$socket")")/host" sleep infinity &
