@@ -48,6 +48,7 @@ use crate::{
     },
     model::{Error, Result, id::TenantId},
     oci::HostFacts,
+    work::Carried,
 };
 
 /// The adapters that an engine works with.
@@ -172,13 +173,13 @@ impl Engine {
         self.tasks.spawn(task.instrument(tracing::info_span!("task", name)))
     }
 
-    /// Runs a verb to its end even if the caller goes away.
+    /// Runs a verb to its end even if the caller goes away; what its request holds it holds until then.
     pub(crate) async fn run<T, F>(&self, name: &'static str, verb: F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let task = self.tasks.spawn(verb.instrument(tracing::info_span!("verb", name)));
+        let task = self.tasks.spawn(Carried::here().during(verb.instrument(tracing::info_span!("verb", name))));
         task.await.map_err(|panic| Error::system(format!("{name} failed")).with_source(panic))?
     }
 

@@ -6,6 +6,7 @@
 //! machine room on its disks ([`copy`]).
 
 mod body;
+mod carried;
 mod copy;
 mod short;
 mod stop;
@@ -22,6 +23,7 @@ use tokio::{
 
 pub use self::{
     body::BodyReader,
+    carried::Carried,
     copy::{Disk, check, copy, send},
     short::blocking,
     stop::{Stop, Why},

@@ -11,15 +11,11 @@ use http::{HeaderMap, Request, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     edge::server::Held,
     model::{Error, json, limits},
 };
-
-/// Held by whoever makes something of a large body, which may be several times its size.
-static LARGE: Semaphore = Semaphore::const_new(limits::LARGE_BODIES);
 
 /// A JSON body as a struct with `#[serde(default)]`. An empty body is all defaults, as with most of dockerd's
 /// calls; [`JsonBody::required`] for the others.
@@ -30,7 +26,6 @@ pub struct JsonBody<T> {
     /// Paths of keys that no field took, `HostConfig.Foo`.
     pub unknown: Vec<String>,
     empty: bool,
-    _permit: Option<SemaphorePermit<'static>>,
 }
 
 impl<T> JsonBody<T> {
@@ -47,7 +42,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let raw = RawBody::read(request).await?;
         let empty = raw.is_empty();
         let (value, unknown) = raw.parse()?;
-        Ok(Self { value, unknown, empty, _permit: raw.permit })
+        Ok(Self { value, unknown, empty })
     }
 }
 
@@ -56,24 +51,23 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 pub struct RawBody {
     /// JSON, nothing made of it; empty for an empty body.
     text: Bytes,
-    permit: Option<SemaphorePermit<'static>>,
 }
 
 impl RawBody {
     async fn read(request: Request<Body>) -> Result<Self, Error> {
         let (parts, body) = request.into_parts();
         let held = parts.extensions.get::<Held>().cloned().unwrap_or_default();
-        let (bytes, permit) = bytes(body, &held).await?;
+        let bytes = bytes(body, &held).await?;
         if !bytes.is_empty() {
             check_content_type(&parts.headers)?;
         }
-        Self::of(bytes, permit)
+        Self::of(bytes)
     }
 
     /// What was read.
-    pub fn of(bytes: Bytes, permit: Option<SemaphorePermit<'static>>) -> Result<Self, Error> {
+    pub fn of(bytes: Bytes) -> Result<Self, Error> {
         if bytes.is_empty() {
-            return Ok(Self { text: bytes, permit });
+            return Ok(Self { text: bytes });
         }
         let text = bytes.slice_ref(bytes.trim_ascii());
         if text.is_empty() {
@@ -81,7 +75,7 @@ impl RawBody {
         }
         json::check(&text, limits::BODY_VALUES).map_err(|error| error.context("invalid JSON"))?;
         serde_json::from_slice::<&RawValue>(&text).map_err(|error| go_error::syntax(&error, &text))?;
-        Ok(Self { text, permit })
+        Ok(Self { text })
     }
 
     /// Whether there was nothing in it.
@@ -119,25 +113,22 @@ pub fn unknown_to_both(one: Vec<String>, other: Vec<String>) -> Vec<String> {
     unknown
 }
 
-/// All of a body, one of a few if it is large. While its client is waited for, only others of that listener wait for it.
-async fn bytes(mut body: Body, held: &Held) -> Result<(Bytes, Option<SemaphorePermit<'static>>), Error> {
-    let (mut bytes, mut reading) = (BytesMut::new(), None);
+/// All of a body, one of a few of its listener if it is large.
+async fn bytes(mut body: Body, held: &Held) -> Result<Bytes, Error> {
+    let (mut bytes, mut is_large) = (BytesMut::new(), false);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::invalid("reading the request body").with_source(error))?;
         let Ok(data) = frame.into_data() else { continue };
         if bytes.len() + data.len() > limits::BODY {
             return Err(Error::invalid("invalid JSON: request body too large"));
         }
-        if bytes.len() + data.len() > limits::SMALL_BODY && reading.is_none() {
-            reading = Some(held.large_body().await);
+        if bytes.len() + data.len() > limits::SMALL_BODY && !is_large {
+            held.large_body().await;
+            is_large = true;
         }
         bytes.extend_from_slice(&data);
     }
-    let permit = match reading {
-        Some(_) => Some(LARGE.acquire().await.expect("the semaphore is never closed")),
-        None => None,
-    };
-    Ok((bytes.freeze(), permit))
+    Ok(bytes.freeze())
 }
 
 fn eof() -> Error {

@@ -51,6 +51,7 @@ use super::{
 use crate::{
     descriptors,
     model::{Result, caller::Caller, error::Context, limits},
+    work::Carried,
 };
 
 /// A client must send the head of its request within this.
@@ -289,7 +290,7 @@ impl Worker {
             async move {
                 let answer = match refusal {
                     Some(refusal) => refusal,
-                    None => api.answer(request).await,
+                    None => Carried::default().during(api.answer(request)).await,
                 };
                 match Taken::unless(answer) {
                     Ok(answer) => Ok::<_, Infallible>(held.until_read(answer).await),

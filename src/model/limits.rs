@@ -108,7 +108,7 @@ pub const QUERY_VALUES: usize = 10_000;
 /// Bytes of a body that is read beside others without waiting for them; each of [`JOB_CONNECTIONS`] may have sent so much of one.
 pub const SMALL_BODY: usize = 32 << 10;
 
-/// Larger bodies that are read at once for one listener, and of which something is made at once for all; others wait.
+/// Larger bodies at once through one listener, until all that was asked for by them has ended; others wait.
 pub const LARGE_BODIES: usize = 2;
 
 /// Bytes of a container's or an image's small files: `/etc/passwd`, `/etc/group`, `/etc/hosts`.

@@ -59,7 +59,7 @@ pub fn create_request(body: Vec<u8>, version: Option<&str>) -> Result<ContainerC
         None => ApiVersion::NEWEST,
         Some(text) => text.parse::<ApiVersion>().ok().and_then(ApiVersion::spoken).ok_or_else(|| unknown(text))?,
     };
-    request_of(&RawBody::of(body.into(), None)?.required()?, CreateQuery::default(), version)
+    request_of(&RawBody::of(body.into())?.required()?, CreateQuery::default(), version)
 }
 
 fn request_of(body: &RawBody, query: CreateQuery, version: ApiVersion) -> Result<ContainerCreateRequest> {

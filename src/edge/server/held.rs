@@ -11,7 +11,7 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{edge::error, model::limits};
+use crate::{edge::error, model::limits, work::Carried};
 
 /// The bounds of one listener. On each of its requests, as an extension.
 #[derive(Clone, Debug)]
@@ -38,9 +38,11 @@ impl Held {
         }
     }
 
-    /// Held while a large body is read: who sends one slowly holds up nobody behind another listener.
-    pub async fn large_body(&self) -> OwnedSemaphorePermit {
-        self.bodies.clone().acquire_owned().await.expect("the semaphore is never closed")
+    /// Waits for a place for a large body, which its request keeps until all that is made of it has ended: who sends one slowly, or has
+    /// slow work done with it, holds up nobody behind another listener.
+    pub async fn large_body(&self) {
+        let place = self.bodies.clone().acquire_owned().await.expect("the semaphore is never closed");
+        Carried::here().keep(place);
     }
 
     /// The same answer, which counts until it is read; 503 if too much is unread already. One alone may have any length.

@@ -11,7 +11,6 @@ use crate::{
     model::{
         Error, ErrorKind, Result,
         container::{ContainerRecord, MountKind, MountPoint, MountedImage},
-        error::Context,
         id::ContainerId,
         layer::LayerRecord,
         reference::Digest,
@@ -97,14 +96,17 @@ impl Engine {
         mut point: MountPoint,
         parts: &[String],
     ) -> Result<Digest> {
-        // The end of a run waits for it.
+        // May unpack it, for which no end of a run is to wait; that of this one waits for the rest.
+        self.image_for_container(scope, &point.name, None).await?;
         let turn = container.turn().await?;
-        let pid = turn.state().live().map(|live| live.pid).ok_or_else(|| Error::not_running(turn.id().as_str()))?;
+        let (engine, id) = (self.clone(), turn.id().clone());
+        let process =
+            blocking(move || engine.first_process(&id).ok_or_else(|| Error::not_running(id.as_str()))).await?;
         self.resolve_image(scope, turn.id(), &mut point).await?;
         let id = point.image.as_ref().map(|image| image.id.clone()).expect("it was resolved");
         let before = turn.record();
         let mut after = ContainerRecord::clone(&before);
-        let shown = self.show_in_run(pid, &mut point, parts).await;
+        let shown = self.show_in_run(process, &mut point, parts).await;
         after.mounts.push(point.clone());
         let stored = match shown {
             Ok(()) => {
@@ -123,7 +125,7 @@ impl Engine {
     }
 
     /// Notes which part it was.
-    async fn show_in_run(&self, pid: u32, point: &mut MountPoint, parts: &[String]) -> Result<()> {
+    async fn show_in_run(&self, process: Process, point: &mut MountPoint, parts: &[String]) -> Result<()> {
         let mut missing = Error::invalid("no part of the image is asked for");
         for part in parts {
             point.subpath.clone_from(part);
@@ -136,7 +138,6 @@ impl Engine {
                 mounted => mounted?,
             }
             let [MountPoint { source, destination, .. }] = seen;
-            let process = Process::numbered(pid).context("opening the container's process")?;
             return blocking(move || rootfs::mount_into(&process, Path::new(&source), &destination)).await;
         }
         Err(missing)
