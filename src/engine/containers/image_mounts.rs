@@ -131,7 +131,7 @@ impl Engine {
             point.subpath.clone_from(part);
             let mut seen = [point.clone()];
             match self.mount_images(&mut seen).await {
-                Err(error) if error.kind() == ErrorKind::InvalidParameter => {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
                     missing = error;
                     continue;
                 }
