@@ -44,7 +44,7 @@ enum Way {
 pub struct Act {
     demand: Box<dyn Forge>,
     waiting: Waiting,
-    server: Server,
+    server: Arc<Server>,
     settings: ForgeSettings,
     family: Family,
     way: OnceCell<Way>,
@@ -53,13 +53,14 @@ pub struct Act {
 impl Act {
     /// The one that is configured. Without `identities` nothing is registered that waits.
     pub fn new(settings: &ForgeSettings, family: Family, identities: Option<Arc<Identities>>) -> Result<Self> {
+        let server = Arc::new(Server::new(settings)?);
         Ok(Self {
             demand: match family {
-                Family::Forgejo => Box::new(Forgejo::new(settings)?),
-                Family::Gitea => Box::new(Gitea::new(settings)?),
+                Family::Forgejo => Box::new(Forgejo::new(server.clone())),
+                Family::Gitea => Box::new(Gitea::new(server.clone())),
             },
-            waiting: Waiting::new(settings, family, identities)?,
-            server: Server::new(settings)?,
+            waiting: Waiting::new(server.api.anonymous(), settings, family, identities),
+            server,
             settings: settings.clone(),
             family,
             way: OnceCell::new(),

@@ -7,7 +7,7 @@ mod answers;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -28,7 +28,6 @@ use crate::{
         balance::Class,
         record::{ForgeJob, Registration},
         secret::Secret,
-        settings::ForgeSettings,
     },
 };
 
@@ -55,7 +54,7 @@ impl Known {
 
 /// A server.
 pub struct Forgejo {
-    server: Server,
+    server: Arc<Server>,
     /// Names of repositories by their number, which is all that the list of jobs says.
     names: Known,
     /// Where people see runs, by their number.
@@ -63,9 +62,9 @@ pub struct Forgejo {
 }
 
 impl Forgejo {
-    /// The one that is configured.
-    pub fn new(settings: &ForgeSettings) -> Result<Self> {
-        Ok(Self { server: Server::new(settings)?, names: Known::default(), pages: Known::default() })
+    /// One of that kind.
+    pub fn new(server: Arc<Server>) -> Self {
+        Self { server, names: Known::default(), pages: Known::default() }
     }
 
     async fn repository(&self, id: i64) -> Result<String> {

@@ -5,11 +5,10 @@
 
 mod answers;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::json;
-use tokio::sync::Mutex;
 
 use self::answers::{Identity, Jobs, Version};
 use super::{
@@ -24,7 +23,6 @@ use crate::{
         balance::Class,
         record::{ForgeJob, Registration},
         secret::Secret,
-        settings::ForgeSettings,
     },
 };
 
@@ -36,16 +34,13 @@ const TRIES: usize = 3;
 
 /// A server.
 pub struct Gitea {
-    server: Server,
-    /// One asks for a registration token at a time: a scope's is made when it is first asked for, and of two that are made at once one is
-    /// invalid from the start.
-    asking: Mutex<()>,
+    server: Arc<Server>,
 }
 
 impl Gitea {
-    /// The one that is configured.
-    pub fn new(settings: &ForgeSettings) -> Result<Self> {
-        Ok(Self { server: Server::new(settings)?, asking: Mutex::default() })
+    /// One of that kind.
+    pub fn new(server: Arc<Server>) -> Self {
+        Self { server }
     }
 
     async fn queued_and_running(&self) -> Result<Vec<answers::Job>> {
@@ -68,10 +63,7 @@ impl Gitea {
     async fn register(&self, scope: &str, order: &Order<'_>) -> Result<NewRunner> {
         let mut tries = 0..TRIES;
         loop {
-            let token = {
-                let _one_asks = self.asking.lock().await;
-                self.server.registration_token(scope).await?
-            };
+            let token = self.server.registration_token(scope).await?;
             match register(&self.server.api, order.name, &token, &order.class.labels).await {
                 Err(refusal) if is_out_of_date(&refusal) && tries.next().is_some() => {}
                 registered => return Ok(registered?),

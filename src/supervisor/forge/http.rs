@@ -109,6 +109,11 @@ impl Api {
         Ok(Self { client, url, authorization })
     }
 
+    /// The same server, of which nobody in particular asks.
+    pub fn anonymous(&self) -> Self {
+        Self { client: self.client.clone(), url: self.url.clone(), authorization: None }
+    }
+
     /// A call below the server's URL whose answer is `T`.
     pub async fn call<T: DeserializeOwned>(
         &self,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::http::{Api, Refusal, segments};
 use crate::{
@@ -33,6 +33,9 @@ pub struct Server {
     owner: Option<String>,
     /// The server's, an organisation's, or the token's user's; found once.
     scope: OnceCell<String>,
+    /// One asks for a registration token at a time: a scope's is made when it is first asked for, and of two that are made at once one is
+    /// invalid from the start.
+    asking: Mutex<()>,
 }
 
 /// `GET /user`.
@@ -103,6 +106,7 @@ impl Server {
             poll_interval: settings.poll_interval,
             owner: settings.owner.clone(),
             scope: OnceCell::new(),
+            asking: Mutex::default(),
         })
     }
 
@@ -196,6 +200,7 @@ impl Server {
         let path = format!("api/v1/{scope}/actions/runners/registration-token");
         let is_missing =
             |refusal: &Refusal| matches!(refusal.status, Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED));
+        let _one_asks = self.asking.lock().await;
         match self.api.call::<Token>(Method::POST, &path, None::<&()>).await {
             Ok(token) => Ok(token.token),
             Err(refusal) if is_missing(&refusal) => Ok(self.api.get::<Token>(&path).await?.token),

@@ -3,10 +3,9 @@
 //!
 //! After both servers' `routers/api/actions/runner`, and the runners' `internal/app/run/runner.go` and `poll`.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use tracing::info;
 
@@ -17,7 +16,7 @@ use super::super::{
     http::{Api, version_number},
 };
 use crate::{
-    model::{Error, Result},
+    model::{Error, Result, reference::Digest},
     supervisor::{
         identities::{Identities, Identity},
         record::{ForgeJob, Registration},
@@ -100,15 +99,9 @@ struct Provider {
 }
 
 impl Waiting {
-    /// Of the server that is configured.
-    pub fn new(settings: &ForgeSettings, family: Family, identities: Option<Arc<Identities>>) -> Result<Self> {
-        Ok(Self {
-            family,
-            api: Api::at(settings, settings.url.clone(), None)?,
-            settings: settings.clone(),
-            identities,
-            place: place_of(settings, family),
-        })
+    /// Those of the server that `api` asks without a token.
+    pub fn new(api: Api, settings: &ForgeSettings, family: Family, identities: Option<Arc<Identities>>) -> Self {
+        Self { family, api, settings: settings.clone(), identities, place: place_of(settings, family) }
     }
 
     fn identities(&self) -> Result<&Identities> {
@@ -340,17 +333,16 @@ impl Waiting {
 
     /// Forgejo's runner waits with `one-job` since 12.8 only.
     pub fn explain(&self, log: &str) -> Option<String> {
-        let is_old = self.family == Family::Forgejo && log.contains("unknown flag");
-        let no_once = self.family == Family::Gitea && log.contains("unknown flag: --once");
-        match (is_old, no_once) {
-            (true, _) => {
-                Some("runner_image has a runner that cannot wait for one job: it has to be 12.8 or later".to_owned())
+        let (sign, words) = match self.family {
+            Family::Forgejo => {
+                ("unknown flag", "runner_image has a runner that cannot wait for one job: it has to be 12.8 or later")
             }
-            (_, true) => {
-                Some("runner_image has a runner that does not know `daemon --once`: a later one is needed".to_owned())
-            }
-            _ => None,
-        }
+            Family::Gitea => (
+                "unknown flag: --once",
+                "runner_image has a runner that does not know `daemon --once`: a later one is needed",
+            ),
+        };
+        log.contains(sign).then(|| words.to_owned())
     }
 }
 
@@ -365,10 +357,7 @@ fn place_of(settings: &ForgeSettings, family: Family) -> String {
         Access::App(app) => &app.id,
     };
     let text = [family.name(), &settings.url, token, settings.owner.as_deref().unwrap_or_default()].join("\n");
-    digest(&SHA256, text.as_bytes()).as_ref().iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes all");
-        hex
-    })
+    Digest::of(text.as_bytes()).hex().to_owned()
 }
 
 /// The number of a task, and its repository.
