@@ -21,7 +21,6 @@ pub mod record;
 mod runner;
 pub mod secret;
 pub mod settings;
-mod slots;
 pub mod tally;
 
 use std::{

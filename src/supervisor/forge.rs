@@ -8,9 +8,11 @@ mod github;
 mod gitlab;
 mod http;
 mod server;
+#[cfg(test)]
+mod tests;
 mod woodpecker;
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -22,7 +24,6 @@ use super::{
     record::{ForgeJob, Registration},
     secret::Secret,
     settings::{ForgeSettings, Kind},
-    slots::Slots,
 };
 use crate::model::{Result, time::Timestamp};
 
@@ -149,7 +150,7 @@ pub enum Quit {
 
 /// A forge. Every call is bounded in time and in what it reads.
 #[async_trait]
-pub trait Forge: Send + Sync + 'static {
+pub trait Forge: Any + Send + Sync {
     /// Asks who is there and whether we may; answers in one sentence which way is taken.
     async fn greet(&self) -> Result<String>;
 
@@ -210,11 +211,6 @@ pub trait Forge: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What runners are told to be, where a forge counts that: those of two configurations of it may be there at once.
-    fn slots(&self) -> Option<Arc<Slots>> {
-        None
-    }
-
     /// How long a runner with a job that is told to end (by a TERM) may take to tell the forge; one that would not is ended at once.
     fn farewell(&self) -> Option<Duration> {
         None
@@ -269,14 +265,17 @@ pub trait Forge: Send + Sync + 'static {
 /// only to be asked.
 pub fn connect(
     settings: &ForgeSettings,
-    earlier: Option<&dyn Forge>,
+    earlier: Option<&Arc<dyn Forge>>,
     identities: Option<Arc<Identities>>,
 ) -> Result<Arc<dyn Forge>> {
     Ok(match &settings.kind {
         Kind::Forgejo => Arc::new(act::Act::new(settings, act::Family::Forgejo, identities)?),
         Kind::Gitea => Arc::new(act::Act::new(settings, act::Family::Gitea, identities)?),
         Kind::Github(github) => Arc::new(github::GitHub::new(settings, github)?),
-        Kind::Gitlab(gitlab) => Arc::new(gitlab::GitLab::new(settings, gitlab, earlier.and_then(Forge::slots))?),
+        Kind::Gitlab(gitlab) => {
+            let earlier = earlier.and_then(|earlier| (&**earlier as &dyn Any).downcast_ref());
+            Arc::new(gitlab::GitLab::new(settings, gitlab, earlier)?)
+        }
         Kind::Woodpecker(server) => Arc::new(woodpecker::Woodpecker::new(settings, server)?),
     })
 }

@@ -87,7 +87,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pool {
     /// That of a forge that is configured, in the place of an earlier one.
     pub fn new(shared: Arc<Shared>, settings: ForgeSettings, earlier: Option<&Self>) -> Result<Arc<Self>> {
-        let forge = forge::connect(&settings, earlier.map(|earlier| &*earlier.forge), Some(shared.identities.clone()))?;
+        let forge = forge::connect(&settings, earlier.map(|earlier| &earlier.forge), Some(shared.identities.clone()))?;
         let ear = settings.webhook_secret.as_ref().map(Ear::new);
         Ok(Arc::new(Self {
             shared,

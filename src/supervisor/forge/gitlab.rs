@@ -6,6 +6,7 @@
 mod answers;
 mod config;
 mod overlooked;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use tracing::warn;
 use self::{
     answers::{Job, Numbered, Project, Runner, Version},
     overlooked::Overlooked,
+    slots::Slots,
 };
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, Quit, RunningJob, Steps,
@@ -37,7 +39,6 @@ use crate::{
         record::{ForgeJob, Registration},
         secret::Secret,
         settings::{Access, ForgeSettings, Gitlab},
-        slots::Slots,
     },
 };
 
@@ -95,8 +96,8 @@ struct Known {
 }
 
 impl GitLab {
-    /// The one that is configured; `slots` are those of an earlier configuration, whose launches go on in theirs.
-    pub fn new(settings: &ForgeSettings, gitlab: &Gitlab, slots: Option<Arc<Slots>>) -> Result<Self> {
+    /// The one that is configured; launches of an `earlier` configuration go on in their slots.
+    pub fn new(settings: &ForgeSettings, gitlab: &Gitlab, earlier: Option<&Self>) -> Result<Self> {
         let Access::Token(token) = &settings.access else {
             return Err(Error::invalid(format!("[{}]: api_token is missing", settings.name)));
         };
@@ -104,7 +105,7 @@ impl GitLab {
             api: Api::of_bearer(settings, token)?,
             runner: gitlab.runner.clone(),
             settings: settings.clone(),
-            slots: slots.unwrap_or_default(),
+            slots: earlier.map(|earlier| earlier.slots.clone()).unwrap_or_default(),
             known: Mutex::default(),
             left_out: Mutex::default(),
             overlooked: Mutex::default(),
@@ -291,15 +292,6 @@ impl GitLab {
     }
 }
 
-/// What a runner is told to be (`.runner_system_id`, of which GitLab makes a runner manager). `r_` and twelve letters or digits is all that
-/// gitlab-runner takes (`system_id_state.go`): the instance's id, which the names of its runners have after their first `-`, and the slot's
-/// number.
-fn system_id(name: &str, number: u16) -> String {
-    let instance: String =
-        name.split('-').nth(1).unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
-    format!("r_{instance:0>8.8}{number:04x}")
-}
-
 fn path_of(job: &ForgeJob) -> String {
     format!("api/v4/projects/{}/jobs/{}", segments(&job.repository).replace('/', "%2F"), job.id)
 }
@@ -358,8 +350,7 @@ impl Forge for GitLab {
 
     /// A slot, whose last job is noted, so that the next one can be told from it. A runner whose token is wrong would never end.
     async fn mint(&self, order: &Order<'_>) -> Result<Minted> {
-        let slots = (0..=u16::MAX).map(|number| system_id(order.name, number));
-        let slot = self.slots.take(slots).expect("there are not so many jobs at once");
+        let slot = self.slots.take(order.name);
         let last = async { self.last_job_of(self.verify(Some(&slot)).await?, &slot).await };
         let last = last.await.inspect_err(|_| self.slots.give_back(&slot))?;
         let registration =
@@ -432,10 +423,6 @@ impl Forge for GitLab {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let projects = known.as_ref().map_or(0, |known| known.projects.len());
         self.settings.poll_interval.max(PER_PROJECT * u32::try_from(projects).unwrap_or(u32::MAX))
-    }
-
-    fn slots(&self) -> Option<Arc<Slots>> {
-        Some(self.slots.clone())
     }
 
     fn farewell(&self) -> Option<Duration> {

@@ -9,13 +9,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{
-    model::job::JobLimits,
-    supervisor::{
-        images::Images,
-        settings::{Kind, Mode, Proxies},
-    },
-};
+use crate::supervisor::{forge::tests::settings, settings::Kind};
 
 type Answers = Arc<Mutex<Vec<(&'static str, u16, Value)>>>;
 
@@ -32,7 +26,8 @@ impl Server {
         let answers = Answers::default();
         tokio::spawn(serve(listener, answers.clone()));
         let gitlab = Gitlab { runner: Secret::new("glrt-x".to_owned()) };
-        let server = Self { forge: GitLab::new(&settings(url, &gitlab), &gitlab, None).unwrap(), answers };
+        let settings = settings(Kind::Gitlab(gitlab.clone()), url);
+        let server = Self { forge: GitLab::new(&settings, &gitlab, None).unwrap(), answers };
         server.answer("/api/v4/runners/verify", 200, json!({"id": 7}));
         server.answer("/api/v4/version", 200, json!({"version": "17.5.1-ee"}));
         server.runner(false);
@@ -70,32 +65,6 @@ async fn serve(listener: TcpListener, answers: Answers) {
                 format!("HTTP/1.1 {status} As-Told\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
             client.write_all((head + &body).as_bytes()).await.unwrap();
         });
-    }
-}
-
-fn settings(url: String, gitlab: &Gitlab) -> ForgeSettings {
-    ForgeSettings {
-        name: "gitlab".to_owned(),
-        kind: Kind::Gitlab(gitlab.clone()),
-        url,
-        access: Access::Token(Secret::new("glpat-x".to_owned())),
-        poll_interval: Duration::from_secs(3),
-        webhook_secret: None,
-        owner: None,
-        mode: Mode::Socket,
-        labels: std::collections::BTreeSet::new(),
-        concurrency: 1,
-        warm: 0,
-        limits: JobLimits::default(),
-        job_timeout: Duration::from_secs(60),
-        policy: None,
-        hosts: Vec::new(),
-        authorities: None,
-        proxies: Proxies::default(),
-        repositories: None,
-        cache_volumes: Vec::new(),
-        build_cache: false,
-        images: Images::default(),
     }
 }
 
@@ -148,8 +117,8 @@ async fn another_configuration_of_a_forge_gives_no_slot_out_twice() {
     let order = Order { name: "ringer-0a1b2c3d-gitlab-00000000", class: &class, steps: Steps::Here };
     assert_eq!(server.forge.mint(&order).await.unwrap().registration.scope, "r_0a1b2c3d0000");
     let gitlab = Gitlab { runner: Secret::new("glrt-x".to_owned()) };
-    let next = |slots| GitLab::new(&server.forge.settings, &gitlab, slots).unwrap();
-    let minted = next(server.forge.slots()).mint(&order).await.unwrap();
+    let next = |earlier| GitLab::new(&server.forge.settings, &gitlab, earlier).unwrap();
+    let minted = next(Some(&server.forge)).mint(&order).await.unwrap();
     assert_eq!(minted.registration.scope, "r_0a1b2c3d0001");
     let minted = next(None).mint(&order).await.unwrap();
     assert_eq!(minted.registration.scope, "r_0a1b2c3d0000", "another forge's are its own");
