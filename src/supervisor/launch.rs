@@ -516,6 +516,7 @@ mod tests {
             id: 1,
             run: None,
             task: None,
+            is_heard: false,
             repository: "acme/tool".to_owned(),
             name: "unseen".to_owned(),
             url: String::new(),

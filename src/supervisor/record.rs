@@ -71,6 +71,9 @@ pub struct ForgeJob {
     /// Forgejo's number of what a runner does for it, Woodpecker's of the repository.
     #[serde(default)]
     pub task: Option<i64>,
+    /// Only its runner's log told of it: its number is that of its task.
+    #[serde(default)]
+    pub is_heard: bool,
     /// `owner/name`.
     pub repository: String,
     /// What the workflow calls it.

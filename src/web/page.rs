@@ -250,6 +250,7 @@ mod tests {
             id: 1,
             run: None,
             task: None,
+            is_heard: false,
             repository: EVIL.to_owned(),
             name: EVIL.to_owned(),
             url: url.to_owned(),

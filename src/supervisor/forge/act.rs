@@ -1,6 +1,8 @@
 //! Gitea and Forgejo, whose configuration has one token of either kind. With an access token, jobs are asked for and a runner is launched
 //! for each one (`gitea`, `forgejo`). With a registration token, or where the server has no list of jobs, runners wait (`waiting`).
 
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::{sync::Arc, time::Duration};
@@ -114,11 +116,6 @@ fn has_waited(registration: &Registration) -> bool {
     registration.scope == SCOPE
 }
 
-/// Of those that wait, it is the number of a task that is known of a job, and nothing else.
-fn was_waited_for(job: &ForgeJob) -> bool {
-    job.task == Some(job.id)
-}
-
 #[async_trait]
 impl Forge for Act {
     async fn greet(&self) -> Result<String> {
@@ -190,14 +187,14 @@ impl Forge for Act {
     }
 
     async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()> {
-        if was_waited_for(job) {
+        if job.is_heard {
             return self.waiting.give_up(job, why).await;
         }
         self.demand.give_up(job, credential, why).await
     }
 
     async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
-        if was_waited_for(job) {
+        if job.is_heard {
             return self.waiting.conclusion(job).await;
         }
         self.demand.conclusion(job).await

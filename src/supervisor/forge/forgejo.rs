@@ -97,7 +97,8 @@ impl Forgejo {
         let repository = self.repository(job.repo_id).await?;
         let url = self.page_of(&repository, job.run_id).await?;
         let task = Some(job.task_id).filter(|task| *task != 0);
-        Ok(ForgeJob { id: job.id, run: Some(job.run_id), task, repository, name: job.name.clone(), url })
+        let (run, name) = (Some(job.run_id), job.name.clone());
+        Ok(ForgeJob { id: job.id, run, task, is_heard: false, repository, name, url })
     }
 
     /// A job as it is now, also if it has ended: the list of those that wait or run forgets it then. `None` where it is not shown.

@@ -101,7 +101,7 @@ impl Forgejo {
             world.repositories.push(full_name);
             world.repositories.len() - 1
         });
-        let id = world.next();
+        let id = i64::try_from(world.jobs.len()).expect("they are few") + 1;
         world.jobs.push(Job {
             id,
             repository,

@@ -280,6 +280,7 @@ impl Waiting {
             id: task,
             run: None,
             task: Some(task),
+            is_heard: true,
             repository: repository.to_owned(),
             name: format!("task {task}"),
             url: format!("{}/{repository}/actions", self.settings.url),

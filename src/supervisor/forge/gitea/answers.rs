@@ -51,6 +51,7 @@ impl Job {
             id: self.id,
             run: None,
             task: None,
+            is_heard: false,
             repository,
             name: self.name,
             url: self.html_url.unwrap_or(self.url),

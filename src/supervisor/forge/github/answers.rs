@@ -65,6 +65,7 @@ impl Job {
             id: self.id,
             run: Some(self.run_id),
             task: None,
+            is_heard: false,
             repository: repository.to_owned(),
             name: self.name.clone(),
             url: self.html_url.clone().unwrap_or_default(),

@@ -115,6 +115,7 @@ impl Job {
             id: self.id,
             run: None,
             task: None,
+            is_heard: false,
             repository: project.path_with_namespace.clone(),
             name: self.name.clone(),
             url: self.web_url.clone(),

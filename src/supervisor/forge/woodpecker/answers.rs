@@ -101,6 +101,7 @@ impl Task {
             id: self.id.parse().ok()?,
             run: Some(self.pipeline_number),
             task: Some(self.repo_id),
+            is_heard: false,
             repository: repository.unwrap_or_else(|| format!("repository {}", self.repo_id)),
             name: self.name.clone(),
             url: format!("{url}/repos/{}/pipeline/{}", self.repo_id, self.pipeline_number),

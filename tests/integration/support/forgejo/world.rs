@@ -44,7 +44,9 @@ pub struct World {
     pub repositories: Vec<String>,
     pub runners: Vec<Row>,
     pub jobs: Vec<Job>,
-    pub counter: i64,
+    /// Each kind is counted from 1, so a job and its task may have one number.
+    pub runners_made: i64,
+    pub tasks_made: i64,
     /// It is a Forgejo 12: without a list of jobs, runners of the API, handles and ephemeral runners.
     pub is_old: bool,
     /// What was asked, and answers that come instead of the true ones.
@@ -55,11 +57,6 @@ pub struct World {
 pub struct Unknown;
 
 impl World {
-    pub fn next(&mut self) -> i64 {
-        self.counter += 1;
-        self.counter
-    }
-
     /// If there is such a scope.
     pub fn knows(&self, scope: &str) -> bool {
         match scope.split_once('/') {
@@ -81,7 +78,8 @@ impl World {
 
     /// A new runner of a scope, and its token.
     pub fn register(&mut self, scope: &str, name: String, ephemeral: bool) -> (Runner, String) {
-        let id = self.next();
+        self.runners_made += 1;
+        let id = self.runners_made;
         let (uuid, token) = (format!("00000000-0000-4000-8000-{id:012}"), format!("{id:040x}"));
         let runner = Runner { id, uuid, name, ephemeral, ..Runner::default() };
         self.runners.push(Row {
@@ -110,8 +108,8 @@ impl World {
                 && self.is_of(job, &row.scope)
         };
         let found = self.jobs.iter().position(is_for_it)?;
-        let task = self.next();
-        let job = &mut self.jobs[found];
+        self.tasks_made += 1;
+        let (task, job) = (self.tasks_made, &mut self.jobs[found]);
         (job.status, job.task, job.runner) = ("running", Some(task), Some(uuid.to_owned()));
         let job = job.clone();
         self.row_of(uuid)?.had_task = true;
