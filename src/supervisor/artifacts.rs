@@ -73,7 +73,7 @@ async fn answer(pool: &Pool, runner: &Runner, said: &str) -> Answer {
         Ok(None) => return Answer::goes_on(""),
         Err(error) => return Answer::fails(error.chain()),
     };
-    match named.image.and_then(|image| workflow::check(&image).map(|()| image)) {
+    match named.image {
         Ok(image) => show(pool, runner, &job, &image, named.is_optional).await,
         Err(error) => failed(named.is_optional, &error),
     }
