@@ -186,6 +186,8 @@ pub struct ForgeSettings {
     pub cache_volumes: Vec<CacheVolume>,
     /// Whether they find the cache of its BuildKit so as well.
     pub build_cache: bool,
+    /// Whether a registration that is not dropped after one job may be the next runner's too.
+    pub reuse_registrations: bool,
     /// Which image is taken for what.
     pub images: Images,
 }

@@ -18,6 +18,9 @@ use crate::support::{
 const QUICK: &str = "on: push\ndefaults: {run: {shell: sh}}\njobs:\n\
     \x20 one-of:\n    runs-on: lab\n    strategy: {matrix: {number: [1, 2, 3]}}\n    steps: [{run: 'test -S /var/run/docker.sock'}]\n";
 
+/// For servers without ephemeral runners.
+const REUSE: &str = "reuse_registrations = true";
+
 /// A job that does not end by itself.
 const LONG: &str = "echo begun; sleep 1000";
 
@@ -112,7 +115,7 @@ async fn a_token_that_no_server_takes_is_one_sentence_and_makes_nothing() {
     let forgejo = Forgejo::start_old();
     let of = |token: &str, more: &str| section("forgejo", &forgejo.url(), token, "none/runner", "none/job", more);
     let wrong = format!("{REGISTRATION_TOKEN}x");
-    let daemon = Daemon::launching(forgejo.place(), &of(&wrong, "")).await;
+    let daemon = Daemon::launching(forgejo.place(), &of(&wrong, REUSE)).await;
     until_logged(&daemon, "nor a registration token").await;
     let deadline = Instant::now() + launches::LIMIT;
     while forgejo.count_of("Register") < 3 {
@@ -126,12 +129,26 @@ async fn a_token_that_no_server_takes_is_one_sentence_and_makes_nothing() {
     assert!(String::from_utf8_lossy(&told).contains("nor a registration token"));
     drop(daemon);
 
-    let picky = of(REGISTRATION_TOKEN, "repositories = ['ci/one']");
+    let picky = of(REGISTRATION_TOKEN, &format!("{REUSE}\nrepositories = ['ci/one']"));
     let daemon = Daemon::launching(forgejo.place(), &picky).await;
     until_logged(&daemon, "need an access token and Forgejo 15.0 or later").await;
     let (code, said) = config_check(forgejo.place(), &daemon);
     assert!(code == Some(1) && said.contains("cannot be kept"), "{said}");
     assert_eq!(forgejo.runners(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn no_registration_is_used_again_unless_the_configuration_says_so() {
+    let forgejo = Forgejo::start_old();
+    for token in [REGISTRATION_TOKEN, TOKEN] {
+        let text = section("forgejo", &forgejo.url(), token, "none/runner", "none/job", "");
+        let daemon = Daemon::launching(forgejo.place(), &text).await;
+        until_logged(&daemon, REUSE).await;
+        let (code, said) = config_check(forgejo.place(), &daemon);
+        assert!(code == Some(1) && said.contains(REUSE), "{said}");
+        assert!(launches::all(&daemon).is_empty(), "{}", daemon.log());
+    }
+    assert_eq!((forgejo.runners().len(), forgejo.count_of("Register")), (0, 0));
 }
 
 /// A Forgejo without ephemeral runners, and a daemon with one that waits.
@@ -146,7 +163,7 @@ impl Old {
         let forgejo = Forgejo::start_old();
         let images = Images::with_forgejo_runner(forgejo.place()).await?;
         let (runner, job) = (images.forgejo_runner(), images.job());
-        let text = section("forgejo", &forgejo.url(), token, &runner, &job, "concurrency = 1");
+        let text = section("forgejo", &forgejo.url(), token, &runner, &job, &format!("concurrency = 1\n{REUSE}"));
         let daemon = Daemon::launching(forgejo.place(), &text).await;
         until_waiting(&daemon, 1).await;
         Some(Self { daemon, forgejo, _images: images })

@@ -129,6 +129,7 @@ section! {
         repositories: Option<Vec<String>>,
         cache_volumes: Vec<CacheVolume>,
         build_cache: bool,
+        reuse_registrations: bool,
     }
 }
 
@@ -169,7 +170,7 @@ struct Own {
 impl ActSection {
     /// What the supervisor is told. `number` is which of its kind it is.
     pub fn settings(&self, kind: Kind, number: usize, common: &Images) -> Result<ForgeSettings> {
-        self.common().settings(kind.word(), number, common, |name| {
+        let settings = self.common().settings(kind.word(), number, common, |name| {
             if kind == Kind::Forgejo && self.common().webhook_secret.told().is_set(name, "webhook_secret") {
                 return Err(Error::invalid(
                     "webhook_secret: Forgejo has no webhook that tells of jobs; ringer asks it every 2 s",
@@ -187,7 +188,8 @@ impl ActSection {
                 poll_interval: POLL_INTERVAL,
                 kind,
             })
-        })
+        })?;
+        Ok(ForgeSettings { reuse_registrations: self.reuse_registrations, ..settings })
     }
 }
 
@@ -248,6 +250,7 @@ impl Common {
             repositories: own.repositories,
             cache_volumes: own.cache_volumes,
             build_cache: own.build_cache,
+            reuse_registrations: false,
             images: Images { runner: self.runner_image, job: self.job_image, ..images.clone() },
             name,
         };

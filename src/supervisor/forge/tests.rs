@@ -34,6 +34,7 @@ pub fn settings(kind: Kind, url: String) -> ForgeSettings {
         repositories: None,
         cache_volumes: Vec::new(),
         build_cache: false,
+        reuse_registrations: false,
         images: Images::default(),
     }
 }

@@ -63,6 +63,18 @@ impl Family {
         version_number(version).is_some_and(|number| number < self.first_with_a_list())
     }
 
+    fn first_with_ephemeral_runners(self) -> (u64, u64) {
+        match self {
+            Self::Forgejo => (15, 0),
+            Self::Gitea => (1, 24),
+        }
+    }
+
+    /// Of a version, whether all registrations of the server outlive their job.
+    fn reuses_registrations(self, version: &str) -> bool {
+        version_number(version).is_some_and(|number| number < self.first_with_ephemeral_runners())
+    }
+
     /// The first version with a list of jobs.
     pub fn since(self) -> String {
         let (major, minor) = self.first_with_a_list();
@@ -128,7 +140,11 @@ impl Waiting {
 
     /// One sentence; an error if something is configured that a runner that takes any job cannot keep.
     pub async fn greet(&self, why: &str) -> Result<String> {
-        let version = self.version().await?.unwrap_or_else(|| "of a version that it does not tell".to_owned());
+        let version = self.version().await?;
+        if version.as_ref().is_some_and(|version| self.family.reuses_registrations(version)) {
+            self.check_reuse()?;
+        }
+        let version = version.unwrap_or_else(|| "of a version that it does not tell".to_owned());
         ping(&self.api).await?;
         if self.settings.depends_on_repository() {
             return Err(Error::invalid(format!(
@@ -154,9 +170,24 @@ impl Waiting {
         Ok(format!("{url} is {family} {version}: {why}, so {count} runners wait for one job each{unchecked}"))
     }
 
-    /// If there is a registration already.
+    /// A job can read who its runner is.
+    fn check_reuse(&self) -> Result<()> {
+        if self.settings.reuse_registrations {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "[{}]: {} has no registrations for one job alone: a job could read its runner's and take later jobs with it, and their secrets;              where every job may be trusted with all others', set reuse_registrations = true",
+            self.settings.name, self.settings.url
+        )))
+    }
+
+    /// If there is a registration already. An error if it must not be used again.
     pub fn has_registrations(&self) -> Result<bool> {
-        Ok(!self.identities()?.of(&self.place).is_empty())
+        let kept = self.identities()?.of(&self.place);
+        if kept.iter().any(|identity| !identity.is_ephemeral) {
+            self.check_reuse()?;
+        }
+        Ok(!kept.is_empty())
     }
 
     /// Registers the first one before any runner is launched, so that a token that is not taken is said once and nothing made for it.
@@ -192,6 +223,10 @@ impl Waiting {
         self.identities()?.keep(identity.clone())?;
         let kind = if identity.is_ephemeral { "for one job" } else { "for one runner after another" };
         info!(forge = self.settings.name, "registered {name} at {}, {kind}", self.settings.url);
+        // Of a server that has not told its version, this is known by now.
+        if !identity.is_ephemeral {
+            self.check_reuse()?;
+        }
         Ok(identity)
     }
 
@@ -391,5 +426,6 @@ mod tests {
                 && !Family::Forgejo.lists_no_jobs("15.0.5+gitea-1.22.0")
         );
         assert!(!Family::Gitea.lists_no_jobs("main"), "what cannot be read is taken for new");
+        assert!(Family::Gitea.reuses_registrations("1.23.8") && !Family::Gitea.reuses_registrations("1.24.0"));
     }
 }
