@@ -40,14 +40,15 @@ mod tests {
         let places = Arc::new(Semaphore::new(1));
         let (end, ended) = oneshot::channel::<()>();
         let place = places.clone().acquire_owned().await.unwrap();
-        let request = Carried::default().during(async move {
+        let mut task = None;
+        let request = Carried::default().during(async {
             Carried::here().keep(place);
-            tokio::spawn(Carried::here().during(async { ended.await.unwrap() }))
+            task = Some(tokio::spawn(Carried::here().during(async { ended.await.unwrap() })));
         });
-        let task = request.await;
+        request.await;
         assert_eq!(places.available_permits(), 0, "the request has ended, its task has not");
         end.send(()).unwrap();
-        task.await.unwrap();
+        task.unwrap().await.unwrap();
         assert_eq!(places.available_permits(), 1);
     }
 }
