@@ -58,6 +58,8 @@ pub struct Launch {
     /// Why its runner was told to take no job any more.
     quits: OnceLock<String>,
     missing: std::sync::Mutex<Option<Instant>>,
+    /// Held while its runner is being registered.
+    minting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// How a runner came to its end.
@@ -90,6 +92,7 @@ impl Launch {
             why: OnceLock::new(),
             quits: OnceLock::new(),
             missing: std::sync::Mutex::default(),
+            minting: Arc::default(),
         })
     }
 
@@ -301,27 +304,29 @@ impl Launch {
         Ok(job)
     }
 
-    /// Goes on when the launch is told to end: what the forge has made must be known.
-    async fn mint(&self, pool: &Arc<Pool>, job_image: &str) -> Result<Minted> {
+    /// Goes on when the launch is told to end: what the forge has made must be known before it is taken back.
+    async fn mint(self: &Arc<Self>, pool: &Arc<Pool>, job_image: &str) -> Result<Minted> {
         self.change(|record| record.is_registering = true);
-        let (pool, record, job_image) = (pool.clone(), self.record(), job_image.to_owned());
-        let minting = tokio::spawn(async move {
+        let (launch, pool, job_image) = (self.clone(), pool.clone(), job_image.to_owned());
+        let minting = self.minting.clone().lock_owned().await;
+        let task = tokio::spawn(async move {
+            let _minting = minting;
+            let record = launch.record();
             let name = pool.runner_name(&record.name);
-            pool.forge.mint(&order(&pool, &record, &name, &job_image)).await
+            let minted = pool.forge.mint(&order(&pool, &record, &name, &job_image)).await;
+            launch.change(|record| match &minted {
+                Ok(minted) => {
+                    record.is_registering = false;
+                    record.registration = Some(minted.registration.clone());
+                    record.credential = Some(minted.credential.clone());
+                    record.times.minted = Some(Timestamp::now());
+                }
+                // A refusal is an answer; of a call that broke off nobody knows what came of it.
+                Err(error) => record.is_registering = error.kind() == ErrorKind::Unavailable,
+            });
+            minted
         });
-        let minted = minting.await.map_err(|panic| Error::system("minting failed").with_source(panic))?;
-        // A refusal is an answer; of a call that broke off nobody knows what came of it.
-        if minted.as_ref().is_err_and(|error| error.kind() != ErrorKind::Unavailable) {
-            self.change(|record| record.is_registering = false);
-        }
-        let minted = minted?;
-        self.change(|record| {
-            record.is_registering = false;
-            record.registration = Some(minted.registration.clone());
-            record.credential = Some(minted.credential.clone());
-            record.times.minted = Some(Timestamp::now());
-        });
-        Ok(minted)
+        task.await.map_err(|panic| Error::system("minting failed").with_source(panic))?
     }
 
     /// Until the runner has ended, or its time to get a job, and then the job's, is up.
@@ -381,6 +386,7 @@ impl Launch {
                 return;
             }
         }
+        drop(self.minting.lock().await);
         // It may have been given a job in the moment in which it was told to end.
         self.note_work(pool).await;
         let words = self.conclude(pool, why).await;

@@ -30,11 +30,13 @@ fn section(kind: &str, url: &str, token: &str, runner: &str, job: &str, more: &s
     )
 }
 
-/// Waits until so many runners wait, and no launch is on its way to or from there.
-async fn until_waiting(daemon: &Daemon, count: usize) -> Vec<Value> {
+/// Waits until so many runners wait and no launch is on its way to or from there, and at least so many have ended: a job's success is known
+/// before its launch is told of the job.
+async fn until_waiting(daemon: &Daemon, count: usize, ended: usize) -> Vec<Value> {
     launches::until(daemon, "waiting", |launches| {
         let mut live = launches.iter().filter(|launch| !is_ended(launch));
-        live.clone().count() == count && live.all(|launch| launch["state"] == "waiting")
+        let live_count = live.clone().count();
+        live_count == count && launches.len() - live_count >= ended && live.all(|launch| launch["state"] == "waiting")
     })
     .await
 }
@@ -57,7 +59,7 @@ async fn two_runners_wait_at_a_gitea_that_lets_nobody_ask_and_three_jobs_turn_gr
     let token = gitea.registration_token("admin").await;
     let text = section("gitea", &gitea.url(), &token, &images.runner(), &images.job(), "concurrency = 2");
     let mut daemon = Daemon::launching(gitea.place(), &text).await;
-    until_waiting(&daemon, 2).await;
+    until_waiting(&daemon, 2, 0).await;
     let log = daemon.log();
     assert!(log.contains("token is a registration token") && log.contains("so 2 runners wait"), "{log}");
     assert!(!log.contains(&token), "the token is in the log");
@@ -71,7 +73,7 @@ async fn two_runners_wait_at_a_gitea_that_lets_nobody_ask_and_three_jobs_turn_gr
     let jobs = gitea.until_jobs("three", &commit, 3, "success").await;
     let had: BTreeSet<&str> = jobs.iter().filter_map(|job| job["runner_name"].as_str()).collect();
     assert_eq!(had.len(), 3, "a fresh one each: {had:?}");
-    let launches = until_waiting(&daemon, 2).await;
+    let launches = until_waiting(&daemon, 2, 3).await;
     let ended: Vec<&Value> = launches.iter().filter(|launch| is_ended(launch)).collect();
     assert_eq!(ended.len(), 3, "{launches:#?}");
     assert!(ended.iter().all(|launch| launch["repository"] == "ci/three"), "{launches:#?}");
@@ -80,11 +82,11 @@ async fn two_runners_wait_at_a_gitea_that_lets_nobody_ask_and_three_jobs_turn_gr
 
     daemon.kill();
     daemon.restart().await;
-    until_waiting(&daemon, 2).await;
+    until_waiting(&daemon, 2, 3).await;
     assert_eq!(names(&gitea.runners().await), waiting, "the next life's runners are the same to the forge");
 
     assert!(daemon.ringer(&["drain"]).output().expect("ringer runs").status.success());
-    until_waiting(&daemon, 0).await;
+    until_waiting(&daemon, 0, 3).await;
     launches::none_is_left(&daemon);
     let purged = daemon.ringer(&["purge"]).output().expect("ringer runs");
     let said = String::from_utf8_lossy(&purged.stderr).into_owned();
@@ -97,15 +99,15 @@ async fn a_warm_runner_has_the_job_that_comes_and_another_takes_its_place() {
     let Some(images) = Images::start(gitea.place()).await else { return };
     let text = section("gitea", &gitea.url(), gitea.token(), &images.runner(), &images.job(), "warm = 1");
     let daemon = Daemon::launching(gitea.place(), &text).await;
-    until_waiting(&daemon, 1).await;
+    until_waiting(&daemon, 1, 0).await;
     let warm = names(&gitea.runners().await);
     let commit = gitea.repository("one", &[(WORKFLOW, &QUICK.replace("[1, 2, 3]", "[1]"))]).await;
     let jobs = gitea.until_jobs("one", &commit, 1, "success").await;
     assert!(jobs[0]["runner_name"].as_str().is_some_and(|name| warm.contains(name)), "{jobs:#?}");
-    let launches = until_waiting(&daemon, 1).await;
+    let launches = until_waiting(&daemon, 1, 1).await;
     assert_eq!(launches.iter().filter(|launch| is_ended(launch)).count(), 1, "{launches:#?}");
     assert!(daemon.ringer(&["drain"]).output().expect("ringer runs").status.success());
-    until_waiting(&daemon, 0).await;
+    until_waiting(&daemon, 0, 1).await;
     assert_eq!(gitea.runners().await, Vec::<Value>::new());
     launches::none_is_left(&daemon);
 }
@@ -165,7 +167,7 @@ impl Old {
         let (runner, job) = (images.forgejo_runner(), images.job());
         let text = section("forgejo", &forgejo.url(), token, &runner, &job, &format!("concurrency = 1\n{REUSE}"));
         let daemon = Daemon::launching(forgejo.place(), &text).await;
-        until_waiting(&daemon, 1).await;
+        until_waiting(&daemon, 1, 0).await;
         Some(Self { daemon, forgejo, _images: images })
     }
 
@@ -184,14 +186,14 @@ impl Old {
 async fn a_registration_that_outlives_its_job_is_the_next_runners() {
     let Some(mut old) = Old::start(REGISTRATION_TOKEN).await else { return };
     let names = old.forgejo.runners();
-    for name in ["first", "second"] {
+    for (before, name) in ["first", "second"].into_iter().enumerate() {
         let job = old.forgejo.push("quick", name, &["lab"], "test -S /var/run/docker.sock");
         old.forgejo.until(job, "success").await;
-        until_waiting(&old.daemon, 1).await;
+        until_waiting(&old.daemon, 1, before + 1).await;
     }
     let job = old.run_long_job().await;
     old.forgejo.cancel(job);
-    let launches = until_waiting(&old.daemon, 1).await;
+    let launches = until_waiting(&old.daemon, 1, 3).await;
     let outcomes: Vec<&str> = launches.iter().filter_map(|launch| launch["outcome"].as_str()).collect();
     assert_eq!(outcomes, ["success", "success", "cancelled"]);
     assert_eq!((old.forgejo.runners(), names.len()), (names.clone(), 1), "the same to the forge");
@@ -200,7 +202,7 @@ async fn a_registration_that_outlives_its_job_is_the_next_runners() {
     old.forgejo.be_away(until_logged(daemon, "Connection refused")).await;
     let job = old.forgejo.push("quick", "third", &["lab"], "true");
     old.forgejo.until(job, "success").await;
-    until_waiting(&old.daemon, 1).await;
+    until_waiting(&old.daemon, 1, 4).await;
     assert_eq!(old.forgejo.runners(), names);
 }
 
@@ -216,7 +218,7 @@ async fn a_job_ends_when_its_daemon_drains_and_fails_when_that_is_killed() {
     old.daemon.kill();
     old.daemon.restart().await;
     old.forgejo.until(job, "failure").await;
-    let launches = until_waiting(&old.daemon, 1).await;
+    let launches = until_waiting(&old.daemon, 1, 1).await;
     assert_eq!(launches[0]["outcome"], "failure", "{launches:#?}");
 
     let job = old.run_long_job().await;

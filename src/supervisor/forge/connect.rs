@@ -75,12 +75,13 @@ pub async fn ping(api: &Api) -> Result<(), Refusal> {
     api.post_with::<Value>(path, &json!({"data": "ringer"}), &[]).await.map(drop)
 }
 
-/// Whether the server knows a runner: asked by no rows of a log, which change nothing. A refusal for another reason comes after that.
+/// Whether the server knows a runner: asked by no rows of a log, which change nothing. A refusal for another reason comes after that, but
+/// for those of what stands before a server that is away.
 pub async fn knows(api: &Api, runner: &RunnerIdentity<'_>, task: i64) -> Result<bool, Refusal> {
     let body = json!({"taskId": task.to_string(), "index": "0", "rows": []});
     match call::<Value>(api, runner, "UpdateLog", &body).await {
         Err(refusal) if refusal.to_string().contains(UNREGISTERED) => Ok(false),
-        Err(refusal) if refusal.status.is_none() => Err(refusal),
+        Err(refusal) if refusal.status.is_none_or(|status| matches!(status.as_u16(), 502..=504)) => Err(refusal),
         _ => Ok(true),
     }
 }

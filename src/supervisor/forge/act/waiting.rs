@@ -176,7 +176,8 @@ impl Waiting {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "[{}]: {} has no registrations for one job alone: a job could read its runner's and take later jobs with it, and their secrets;              where every job may be trusted with all others', set reuse_registrations = true",
+            "[{}]: {} has no registrations for one job alone: a job could read its runner's and take later jobs with it, and their secrets; \
+             where every job may be trusted with all others', set reuse_registrations = true",
             self.settings.name, self.settings.url
         )))
     }
