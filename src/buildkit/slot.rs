@@ -155,14 +155,13 @@ impl Slot {
         fs::create_dir_all(self.remains.folders.temporary()).context("making a folder for BuildKit")?;
         cni::install(&self.remains.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
         let config = self.remains.folders.run.join("buildkitd.toml");
-        let mirrors = self.facade.tenant.around().mirrors;
-        fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace, &mirrors))
+        let around = self.facade.tenant.around();
+        fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace, &around.mirrors))
             .context("writing BuildKit's configuration")?;
         let listener = facade::listen(&self.remains.folders.facade())?;
         let lost = CancellationToken::new();
         let serve = self.facade.clone().serve(listener, self.options.place.address.clone(), lost.clone());
         let serving = AbortOnDropHandle::new(tokio::spawn(serve));
-        let around = self.facade.tenant.around();
         let child = Child::spawn(Start {
             sight: Sight::prepare(&self.options, &self.remains.folders, &around)?,
             program,

@@ -16,11 +16,10 @@ use rustix::{
     fs::{CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags},
     io::Errno,
     mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags},
-    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 
 use super::{
-    mounting::{on_a_thread_of_its_own, remove_place, unmount_and_remove},
+    mounting::{in_mounts, remove_place, unmount_and_remove},
     resolve::{Owner, beneath, is_dir, make_dir},
     view::RootView,
 };
@@ -65,16 +64,8 @@ impl SeenPath {
         unmount_and_remove(place)?;
         let file = self.open(process)?;
         let mounts = process.mounts().context("opening the client's mounts")?;
-        // The kernel copies only mounts that the thread sees.
-        let tree = on_a_thread_of_its_own(|| {
-            let copy = || -> io::Result<OwnedFd> {
-                // SAFETY: FS changes only what this thread, which ends after this, has as its root and working folder.
-                unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
-                move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
-                tree_of(file.as_fd(), self.recursive)
-            };
-            copy().context(format!("copying the mount of {}", self.path))
-        })?;
+        let doing = format!("copying the mount of {}", self.path);
+        let tree = in_mounts(mounts.as_fd(), &doing, || tree_of(file.as_fd(), self.recursive))?;
         self.mount(tree.as_fd(), place)?;
         let held = rustix::fs::fstatvfs(tree.as_fd()).context(format!("looking at the mount of {}", self.path))?;
         Ok(held.f_flag.contains(StatVfsMountFlags::RDONLY))

@@ -23,7 +23,7 @@ use crate::{
     model::{Error, Result, error::Context},
     processes::Process,
     rootfs::{
-        resolve::is_dir,
+        resolve::{Owner, is_dir},
         view::{Attached, RootView},
     },
 };
@@ -51,6 +51,21 @@ pub fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> Result<T> + Send) 
         let worker = worker.context("starting a thread")?;
         worker.join().unwrap_or_else(|_| Err(Error::system("mounting failed")))
     })
+}
+
+/// Does what the kernel does only for a thread that sees a process's mounts, whose namespace this is.
+pub fn in_mounts<T: Send>(
+    mounts: BorrowedFd<'_>,
+    doing: &str,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> Result<T> {
+    let there = || -> io::Result<T> {
+        // SAFETY: FS changes only what this thread, which ends after this, has as its root and working folder.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        move_into_link_name_space(mounts, Some(LinkNameSpaceType::Mount))?;
+        work()
+    };
+    on_a_thread_of_its_own(|| there().context(doing))
 }
 
 /// Unmounts what is at a folder or file, and removes that; what is not mounted is left.
@@ -154,7 +169,7 @@ fn clone_tree(attached: &Attached) -> io::Result<OwnedFd> {
 
 fn attach(view: &RootView, attached: &Attached, tree: BorrowedFd<'_>) -> io::Result<()> {
     let place = match is_dir(tree)? {
-        true => view.ensure_dir(&attached.destination, super::resolve::Owner::default())?,
+        true => view.ensure_dir(&attached.destination, Owner::default())?,
         false => view.ensure_file(&attached.destination)?,
     };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -167,18 +182,15 @@ pub fn mount_into(process: &Process, source: &Path, place: &str) -> Result<()> {
     let view = RootView::seen_by(process)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(CWD, source, flags).context(format!("opening {}", source.display()))?;
-    set_attributes(tree.as_fd(), MOUNT_ATTR_RDONLY, MS_PRIVATE, false).context("making a mount private")?;
+    let alone = MountAttr { set: MOUNT_ATTR_RDONLY, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    set_attributes(tree.as_fd(), &alone, false).context("making a mount private")?;
     let mounts = process.mounts().context("opening the container's mounts")?;
-    let mount = || -> io::Result<()> {
-        let at = view.ensure_dir(place, super::resolve::Owner::default())?;
-        // SAFETY: FS changes only what this thread, which ends after this, has as its root and working folder.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
-        // The kernel mounts only where the thread sees it.
-        move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    let doing = format!("mounting at {place} of a process");
+    let at = view.ensure_dir(place, Owner::default()).context(doing.as_str())?;
+    in_mounts(mounts.as_fd(), &doing, || {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         Ok(rustix::mount::move_mount(&tree, c"", &at, c"", flags)?)
-    };
-    on_a_thread_of_its_own(|| mount().context(format!("mounting at {place} of a process")))
+    })
 }
 
 fn mount_root(mount: &RootfsMount, place: &Path) -> io::Result<()> {
@@ -238,6 +250,7 @@ fn common_folder<'a>(folders: &[&'a str]) -> &'a str {
 }
 
 /// `struct mount_attr` of `mount_setattr(2)`.
+#[derive(Default)]
 #[repr(C)]
 struct MountAttr {
     set: u64,
@@ -247,14 +260,12 @@ struct MountAttr {
 }
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
-const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 
 fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-    set_attributes(mount, MOUNT_ATTR_RDONLY, 0, recursive)
+    set_attributes(mount, &MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() }, recursive)
 }
 
-fn set_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    let attr = MountAttr { set, clear: 0, propagation, userns: 0 };
+fn set_attributes(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, `attr` lives through the call and its size is passed with it.
     let result = unsafe {
@@ -263,7 +274,7 @@ fn set_attributes(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: 
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attr),
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

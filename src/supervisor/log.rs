@@ -63,17 +63,16 @@ impl<R: Fn(&str)> Lines<R> {
 async fn write(path: &PathBuf, mut log: LogStream, mut lines: Lines<impl Fn(&str)>) -> Result<()> {
     let doing = || format!("writing {}", path.display());
     let mut file = BufWriter::new(File::create(path).await.context(doing())?);
-    let mut written = 0_usize;
+    let mut written = 0;
     while let Some(piece) = log.next().await {
         let piece = piece?;
         lines.take(&piece);
-        let is_kept = written <= LONGEST;
-        written += piece.len();
-        match (is_kept, written <= LONGEST) {
-            (true, true) => file.write_all(&piece).await.context(doing())?,
-            (true, false) => file.write_all(b"\n(the rest is not kept)\n").await.context(doing())?,
-            (false, _) => continue,
+        if written > LONGEST {
+            continue;
         }
+        written += piece.len();
+        let kept = if written > LONGEST { &b"\n(the rest is not kept)\n"[..] } else { &piece };
+        file.write_all(kept).await.context(doing())?;
         // Somebody may be reading along.
         file.flush().await.context(doing())?;
     }

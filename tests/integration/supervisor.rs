@@ -263,9 +263,8 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     assert_eq!(log.matches("does not take the token").count(), 1, "said once");
     assert!(log.contains("no runner here has the label nobody"), "{log}");
 
-    let mut check = lab.gitea.place().command(env!("CARGO_BIN_EXE_ringer"));
-    let checked = check.args(["config", "check", "--config"]).arg(lab.daemon.folder().join("config.toml"));
-    let checked = checked.output().expect("nsenter is there");
+    let mut check = lab.gitea.place().config_check(&lab.daemon.folder().join("config.toml"));
+    let checked = check.output().expect("nsenter is there");
     let text = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert_eq!(checked.status.code(), Some(1), "one of three fails: {text}");
     assert!(text.contains("bad: FAILS: ") && text.contains("good: http://10.99.0.1:3000 is Gitea 1.26"), "{text}");

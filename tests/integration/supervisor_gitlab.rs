@@ -290,8 +290,7 @@ async fn tokens_that_do_not_fit_are_told_apart() {
     let file = lab.daemon.folder().join("check.toml");
     fs::write(&file, config(&lab.gitlab, RUNNER_TOKEN, API_TOKEN, &lab.images, "")).expect("a file in our folder");
     let check_fails_with = |words: &str| {
-        let mut check = lab.gitlab.place().command(env!("CARGO_BIN_EXE_ringer"));
-        let output = check.args(["config", "check", "--config"]).arg(&file).output().expect("ringer runs");
+        let output = lab.gitlab.place().config_check(&file).output().expect("ringer runs");
         let told = String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success() && told.contains(words), "{words}: {told}");
     };

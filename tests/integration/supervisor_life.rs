@@ -159,8 +159,7 @@ async fn secrets_come_from_systemds_credentials() {
     let text = format!("[github]\ninstance_url = '{}'\norg = '{ORG}'\n", github.url());
     fs::write(folder.path().join("config.toml"), text).expect("a file in our folder");
     let check = || {
-        let mut command = github.place().command(env!("CARGO_BIN_EXE_ringer"));
-        command.args(["config", "check", "--config"]).arg(folder.path().join("config.toml"));
+        let mut command = github.place().config_check(&folder.path().join("config.toml"));
         command.env("CREDENTIALS_DIRECTORY", folder.path());
         command.output().expect("nsenter is there")
     };

@@ -105,23 +105,19 @@ impl Engine {
         self.resolve_image(scope, turn.id(), &mut point).await?;
         let id = point.image.as_ref().map(|image| image.id.clone()).expect("it was resolved");
         let before = turn.record();
-        let mut after = ContainerRecord::clone(&before);
-        let shown = self.show_in_run(process, &mut point, parts).await;
-        after.mounts.push(point.clone());
-        let stored = match shown {
-            Ok(()) => {
-                turn.update(|record| record.mounts.clone_from(&after.mounts));
-                turn.store(&*self.backends.runtime).await
-            }
-            Err(error) => Err(error),
+        let shown = async {
+            self.show_in_run(process, &mut point, parts).await?;
+            turn.update(|record| record.mounts.push(point.clone()));
+            turn.store(&*self.backends.runtime).await
         };
-        if stored.is_err() {
+        let shown = shown.await;
+        if shown.is_err() {
             turn.update(|record| record.mounts.clone_from(&before.mounts));
-            after.mounts = vec![point];
-            self.unmount_images(&after).await;
-            self.delete_image_layers(&after.mounts).await;
+            let undone = ContainerRecord { mounts: vec![point], ..ContainerRecord::clone(&before) };
+            self.unmount_images(&undone).await;
+            self.delete_image_layers(&undone.mounts).await;
         }
-        stored.map(|()| id)
+        shown.map(|()| id)
     }
 
     /// Notes which part it was.

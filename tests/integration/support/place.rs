@@ -61,6 +61,13 @@ impl Place {
         command.arg(namespace).arg(program);
         command
     }
+
+    /// `ringer config check` in it, with this file.
+    pub fn config_check(&self, file: &Path) -> Command {
+        let mut check = self.command(env!("CARGO_BIN_EXE_ringer"));
+        check.args(["config", "check", "--config"]).arg(file);
+        check
+    }
 }
 
 impl Drop for Place {
