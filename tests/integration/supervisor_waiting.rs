@@ -42,9 +42,7 @@ async fn until_waiting(daemon: &Daemon, count: usize, ended: usize) -> Vec<Value
 }
 
 fn config_check(place: &crate::support::place::Place, daemon: &Daemon) -> (Option<i32>, String) {
-    let mut check = place.command(env!("CARGO_BIN_EXE_ringer"));
-    let checked = check.args(["config", "check", "--config"]).arg(daemon.folder().join("config.toml"));
-    let checked = checked.output().expect("nsenter is there");
+    let checked = place.config_check(&daemon.folder().join("config.toml")).output().expect("nsenter is there");
     (checked.status.code(), String::from_utf8_lossy(&checked.stdout).into_owned())
 }
 
@@ -97,7 +95,9 @@ async fn two_runners_wait_at_a_gitea_that_lets_nobody_ask_and_three_jobs_turn_gr
 async fn a_warm_runner_has_the_job_that_comes_and_another_takes_its_place() {
     let Some(gitea) = Gitea::start().await else { return };
     let Some(images) = Images::start(gitea.place()).await else { return };
-    let text = section("gitea", &gitea.url(), gitea.token(), &images.runner(), &images.job(), "warm = 1");
+    // With room for one alone: of two that wait, and one is launched for the job, Gitea gives it to whoever asks first.
+    let more = "warm = 1\nconcurrency = 1";
+    let text = section("gitea", &gitea.url(), gitea.token(), &images.runner(), &images.job(), more);
     let daemon = Daemon::launching(gitea.place(), &text).await;
     until_waiting(&daemon, 1, 0).await;
     let warm = names(&gitea.runners().await);
