@@ -179,12 +179,14 @@ impl Report {
         aligned(&lines)
     }
 
-    /// Every step on which a socket did not pass, with both answers.
+    /// Every step that failed, with the answers of those that did not pass. A reference need not where another one did.
     pub fn details(&self, sockets: &[Socket]) -> String {
+        let alone = alone(sockets);
         let mut text = String::new();
         for row in &self.rows {
+            let shown = alone || is_wrong(row, sockets);
             for (at, verdict) in self.verdicts(row, sockets).into_iter().enumerate() {
-                if verdict.is_failure() {
+                if verdict.is_failure() && (shown || !sockets[at].reference) {
                     describe(&mut text, row, sockets, at, verdict);
                 }
             }
@@ -215,7 +217,7 @@ impl Report {
 
     /// How many verdicts passed, failed, and were absent or are for later. With only references, theirs count; otherwise the others'.
     pub fn counts(&self, sockets: &[Socket]) -> (usize, usize, usize) {
-        let alone = sockets.iter().all(|socket| socket.reference);
+        let alone = alone(sockets);
         let (mut passed, mut failed, mut absent) = (0, 0, 0);
         for row in &self.rows {
             for (socket, verdict) in sockets.iter().zip(self.verdicts(row, sockets)) {
@@ -236,6 +238,11 @@ impl Report {
         let wrong = self.rows.iter().filter(|row| is_wrong(row, sockets));
         wrong.map(|row| format!("{} {}: {}", row.client, row.case, row.step)).collect()
     }
+}
+
+/// Whether none is under test but the references.
+fn alone(sockets: &[Socket]) -> bool {
+    sockets.iter().all(|socket| socket.reference)
 }
 
 /// Whether a daemon under test failed, or the case is wrong.
@@ -461,6 +468,14 @@ mod tests {
                 "| docker20 | pass 2 | pass 1, FAIL 1 | pass 2 |"
             ]
         );
+    }
+
+    #[test]
+    fn details_show_what_failed_and_no_reference_beside_one_that_passed() {
+        let explained = row(vec![seen(0, "a"), seen(1, "too new"), seen(0, "a")]);
+        let failed = row(vec![seen(0, "a"), seen(1, "too new"), seen(2, "b")]);
+        let details = Report { rows: vec![explained, failed] }.details(&sockets());
+        assert!(details.contains("FAIL on ours") && !details.contains("on new"), "{details}");
     }
 
     #[test]
