@@ -98,8 +98,8 @@ pub trait ImageBackend: Send + Sync + 'static {
     /// One name of a tenant.
     async fn get_image(&self, tenant: &TenantId, name: &str) -> Result<Option<ImageRecord>>;
 
-    /// Makes a name or points it elsewhere.
-    async fn put_image(&self, image: &ImageRecord) -> Result<()>;
+    /// Makes a name or points it elsewhere: as it is kept, with the times at which it was made and now pointed elsewhere.
+    async fn put_image(&self, image: &ImageRecord) -> Result<ImageRecord>;
 
     /// Takes a name away; what nothing else refers to goes. With `sync`, waits for the collector.
     async fn delete_image(&self, tenant: &TenantId, name: &str, sync: bool) -> Result<()>;

@@ -55,18 +55,19 @@ impl ImageBackend for Containerd {
         }
     }
 
-    async fn put_image(&self, image: &ImageRecord) -> Result<()> {
-        let image = to_image(image);
+    async fn put_image(&self, image: &ImageRecord) -> Result<ImageRecord> {
+        let sent = to_image(image);
         let mut client = self.client().images();
-        let create = CreateImageRequest { image: Some(image.clone()), source_date_epoch: None };
-        match client.create(create).await.map_err(from_status) {
+        let create = CreateImageRequest { image: Some(sent.clone()), source_date_epoch: None };
+        let kept = match client.create(create).await.map_err(from_status) {
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                let update = UpdateImageRequest { image: Some(image), update_mask: None, source_date_epoch: None };
-                client.update(update).await.map_err(from_status)?;
-                Ok(())
+                let update = UpdateImageRequest { image: Some(sent), update_mask: None, source_date_epoch: None };
+                client.update(update).await.map_err(from_status)?.into_inner().image
             }
-            other => other.map(drop),
-        }
+            created => created?.into_inner().image,
+        };
+        let kept = kept.map(|kept| from_image(&image.tenant, kept)).transpose()?.flatten();
+        kept.ok_or_else(|| Error::system(format!("containerd made no image {}", image.name)))
     }
 
     async fn delete_image(&self, tenant: &TenantId, name: &str, sync: bool) -> Result<()> {

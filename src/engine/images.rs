@@ -19,6 +19,7 @@ mod list;
 mod load;
 mod look_up;
 mod parents;
+mod patience;
 mod preload;
 pub mod progress;
 pub(crate) mod prune;
@@ -82,7 +83,7 @@ pub struct ImageStore {
     /// Taken by whoever lets go of what is kept for other jobs.
     trimming: tokio::sync::Mutex<()>,
     /// For questions whose answers are only shown.
-    patience: known::Patience,
+    patience: patience::Patience,
     /// Manifests whose layers hold what their configurations say.
     proven: reach::Proven,
     /// What pulls of all tenants needed.
@@ -121,7 +122,7 @@ impl ImageStore {
             names: KeyedLocks::default(),
             pulls: pull::Pulls::default(),
             trimming: tokio::sync::Mutex::default(),
-            patience: known::Patience::default(),
+            patience: patience::Patience::default(),
             proven: reach::Proven::default(),
             traffic: Traffic::default(),
         }

@@ -219,8 +219,9 @@ async fn names_belong_to_tenants(backend: &dyn ImageBackend) {
     let (ours, theirs) = (tenant("ours"), tenant("theirs"));
     let (one, two) = (write(backend, &lease, &fresh("1")).await, write(backend, &lease, &fresh("2")).await);
     backend.put_image(&record(&ours, "docker.io/library/a:1", &one)).await.unwrap();
-    backend.put_image(&record(&ours, "docker.io/library/a:1", &two)).await.unwrap();
+    let kept = backend.put_image(&record(&ours, "docker.io/library/a:1", &two)).await.unwrap();
     let found = backend.get_image(&ours, "docker.io/library/a:1").await.unwrap().unwrap();
+    assert_eq!(kept, found);
     assert_eq!((found.target.digest, found.name.as_str()), (two.digest, "docker.io/library/a:1"));
     assert!(found.created <= found.updated && !found.created.is_zero());
     assert_eq!(backend.list_images(&ours).await.unwrap().len(), 1);

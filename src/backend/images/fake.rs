@@ -30,6 +30,7 @@ struct State {
     snapshots: HashMap<String, (String, u64)>,
     leases: HashMap<String, Held>,
     fail_unpack: Option<String>,
+    lose_answer: bool,
     /// What the builders of tenants have.
     builders: HashMap<TenantId, HashMap<Digest, Bytes>>,
     /// What containers changed, as tars.
@@ -54,6 +55,11 @@ impl FakeImages {
     /// Makes the next unpacking fail with this text.
     pub fn fail_next_unpack(&self, text: &str) {
         self.state().fail_unpack = Some(text.to_owned());
+    }
+
+    /// Makes the next name in spite of an error.
+    pub fn lose_next_answer(&self) {
+        self.state().lose_answer = true;
     }
 
     /// What a container's writable layer holds, as a layer's tar; one without entries if nobody says.
@@ -136,13 +142,17 @@ impl ImageBackend for FakeImages {
         Ok(self.state().images.get(&(tenant.clone(), name.to_owned())).cloned())
     }
 
-    async fn put_image(&self, image: &ImageRecord) -> Result<()> {
+    async fn put_image(&self, image: &ImageRecord) -> Result<ImageRecord> {
         let mut state = self.state();
         let key = (image.tenant.clone(), image.name.clone());
         let now = Timestamp::now();
         let created = state.images.get(&key).map_or(now, |before| before.created);
-        state.images.insert(key, ImageRecord { created, updated: now, ..image.clone() });
-        Ok(())
+        let kept = ImageRecord { created, updated: now, ..image.clone() };
+        state.images.insert(key, kept.clone());
+        if std::mem::take(&mut state.lose_answer) {
+            return Err(Error::containerd_is_silent());
+        }
+        Ok(kept)
     }
 
     async fn delete_image(&self, tenant: &TenantId, name: &str, sync: bool) -> Result<()> {

@@ -184,7 +184,10 @@ impl ImageStore {
         if records.iter().any(|record| record.target.digest == target.digest) {
             return Ok(());
         }
-        self.backend.put_image(&ImageRecord { labels, ..record(tenant, target.digest.as_str(), target) }).await
+        self.backend
+            .put_image(&ImageRecord { labels, ..record(tenant, target.digest.as_str(), target) })
+            .await
+            .map(drop)
     }
 
     /// Notes at each name of an image what the tenant has of it, and answers that as labels. A name that goes takes nothing away.

@@ -1,6 +1,7 @@
-//! What is known of images while containerd does not answer.
+//! The names of images as containerd keeps them.
 //!
 //! Nobody but this daemon changes names in its namespace, so that what it has read and written since is what containerd would say.
+//! containerd finds a tenant's names by looking at those of all tenants; here they are found without, and while it is silent.
 //! Everything else goes straight through.
 
 use std::{
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use crate::{
     backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer},
     model::{
-        Error, ErrorKind, Result,
+        ErrorKind, Result,
         container::Change,
         id::{ContainerId, TenantId},
         image::Descriptor,
@@ -25,20 +26,11 @@ use crate::{
 /// How long a list that is known waits for containerd.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long what is only worth showing waits for containerd.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// For how long, once that was in vain, it is not waited for again: a list asks for hundreds of things.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 
 /// Tenants of which it is remembered that they have no image.
 const TENANTS: usize = 1024;
-
-/// Sizes of layers that are remembered.
-const SIZES: usize = 8192;
-
-/// Names of a tenant.
-type Names = BTreeMap<String, ImageRecord>;
 
 /// An image store that remembers the names in it.
 pub struct Remembering {
@@ -49,17 +41,106 @@ pub struct Remembering {
 #[derive(Default)]
 struct KnownNames {
     of: HashMap<TenantId, Names>,
-    /// Grows with each change: a list that was asked for before it may not know of it.
+    /// Grows with each change.
     changes: u64,
+    /// The changes when tenants were last forgotten: one of theirs may have been among them.
+    forgotten_at: u64,
     /// Until then containerd is not waited for again.
     silent_until: Option<Instant>,
 }
 
+/// Those of a tenant.
+#[derive(Default)]
+struct Names {
+    /// As they were last read and changed since; `None` before they are read.
+    records: Option<BTreeMap<String, ImageRecord>>,
+    /// Whether containerd would say the same: each change since they were read was answered, one after the other.
+    sure: bool,
+    /// Changes that wait for their answer.
+    changing: usize,
+    /// The number of the last one: a list that was asked for before it may not know of it.
+    changed_at: u64,
+}
+
+impl Names {
+    fn list(&self) -> Option<Vec<ImageRecord>> {
+        self.records.as_ref().map(|records| records.values().cloned().collect())
+    }
+
+    /// Unsure if another change is on its way: nobody knows which of them containerd made last.
+    fn begin(&mut self, number: u64) {
+        self.sure &= self.changing == 0;
+        self.changing += 1;
+        self.changed_at = number;
+    }
+
+    fn end(&mut self, number: u64, is_answered: bool) {
+        self.changing -= 1;
+        self.changed_at = number;
+        self.sure &= is_answered;
+    }
+
+    fn is_worth_keeping(&self) -> bool {
+        self.changing > 0 || self.records.as_ref().is_some_and(|records| !records.is_empty())
+    }
+}
+
 impl KnownNames {
+    fn next_change(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
+    /// What was listed when there had been so many changes.
+    fn learn(&mut self, tenant: &TenantId, records: &[ImageRecord], asked_at: u64) {
+        let forgotten_at = self.forgotten_at;
+        let names = self.of.entry(tenant.clone()).or_default();
+        if names.changing == 0 && names.changed_at.max(forgotten_at) <= asked_at {
+            names.records = Some(records.iter().map(|record| (record.name.clone(), record.clone())).collect());
+            names.sure = true;
+        }
+        self.forget_empty();
+    }
+
     /// A job that is gone has no names any more.
-    fn drop_empty(&mut self) {
+    fn forget_empty(&mut self) {
         if self.of.len() > TENANTS {
-            self.of.retain(|_, names| !names.is_empty());
+            self.of.retain(|_, names| names.is_worth_keeping());
+            self.forgotten_at = self.changes;
+        }
+    }
+}
+
+/// A change of a tenant's names that was asked for. Dropped without an answer, nobody knows whether it was made.
+struct Changing<'a> {
+    names: &'a Remembering,
+    tenant: &'a TenantId,
+    is_answered: bool,
+}
+
+impl<'a> Changing<'a> {
+    fn begin(names: &'a Remembering, tenant: &'a TenantId) -> Self {
+        let mut known = names.names();
+        let number = known.next_change();
+        known.of.entry(tenant.clone()).or_default().begin(number);
+        Self { names, tenant, is_answered: false }
+    }
+
+    fn answered(mut self, change: impl FnOnce(&mut BTreeMap<String, ImageRecord>)) {
+        self.is_answered = true;
+        let mut known = self.names.names();
+        if let Some(records) = known.of.get_mut(self.tenant).and_then(|names| names.records.as_mut()) {
+            change(records);
+        }
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let mut known = self.names.names();
+        let number = known.next_change();
+        if let Some(names) = known.of.get_mut(self.tenant) {
+            names.end(number, self.is_answered);
         }
     }
 }
@@ -74,29 +155,22 @@ impl Remembering {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_silent(&self) -> bool {
-        self.names().silent_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn known(&self, tenant: &TenantId) -> Option<Vec<ImageRecord>> {
-        self.names().of.get(tenant).map(|names| names.values().cloned().collect())
-    }
-
-    fn learn(&self, tenant: &TenantId, records: &[ImageRecord], asked_at: u64) {
-        let mut names = self.names();
-        if names.changes != asked_at {
-            return;
+    /// A list from containerd; `None` if it is silent and a list is known.
+    async fn ask(&self, tenant: &TenantId, is_known: bool) -> Result<Option<Vec<ImageRecord>>> {
+        let listing = self.store.list_images(tenant);
+        if !is_known {
+            return listing.await.map(Some);
         }
-        let known = records.iter().map(|record| (record.name.clone(), record.clone())).collect();
-        names.of.insert(tenant.clone(), known);
-        names.drop_empty();
-    }
-
-    fn change(&self, tenant: &TenantId, change: impl FnOnce(&mut Names)) {
-        let mut names = self.names();
-        names.changes += 1;
-        if let Some(known) = names.of.get_mut(tenant) {
-            change(known);
+        if self.names().silent_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(None);
+        }
+        match tokio::time::timeout(LIST_PATIENCE, listing).await {
+            Ok(Err(error)) if error.kind() == ErrorKind::Unavailable => Ok(None),
+            Ok(listed) => listed.map(Some),
+            Err(_) => {
+                self.names().silent_until = Some(Instant::now() + SILENCE);
+                Ok(None)
+            }
         }
     }
 }
@@ -104,38 +178,31 @@ impl Remembering {
 #[async_trait]
 impl ImageBackend for Remembering {
     async fn list_images(&self, tenant: &TenantId) -> Result<Vec<ImageRecord>> {
-        let asked_at = self.names().changes;
-        let listing = self.store.list_images(tenant);
-        let listed = match self.known(tenant) {
-            Some(known) if self.is_silent() => return Ok(known),
-            Some(known) => match tokio::time::timeout(LIST_PATIENCE, listing).await {
-                Ok(Err(error)) if error.kind() == ErrorKind::Unavailable => return Ok(known),
-                Ok(listed) => listed?,
-                Err(_) => {
-                    self.names().silent_until = Some(Instant::now() + SILENCE);
-                    return Ok(known);
-                }
-            },
-            None => listing.await?,
+        let (asked_at, known) = {
+            let names = self.names();
+            let of = names.of.get(tenant);
+            let known = of.and_then(Names::list);
+            if of.is_some_and(|of| of.sure) {
+                return Ok(known.unwrap_or_default());
+            }
+            (names.changes, known)
         };
-        self.learn(tenant, &listed, asked_at);
+        let Some(listed) = self.ask(tenant, known.is_some()).await? else { return Ok(known.unwrap_or_default()) };
+        self.names().learn(tenant, &listed, asked_at);
         Ok(listed)
     }
 
-    async fn put_image(&self, image: &ImageRecord) -> Result<()> {
-        self.change(&image.tenant, |_| ());
-        self.store.put_image(image).await?;
-        self.change(&image.tenant, |known| {
-            let created = known.get(&image.name).map_or(image.created, |before| before.created);
-            known.insert(image.name.clone(), ImageRecord { created, ..image.clone() });
-        });
-        Ok(())
+    async fn put_image(&self, image: &ImageRecord) -> Result<ImageRecord> {
+        let changing = Changing::begin(self, &image.tenant);
+        let kept = self.store.put_image(image).await?;
+        changing.answered(|known| drop(known.insert(kept.name.clone(), kept.clone())));
+        Ok(kept)
     }
 
     async fn delete_image(&self, tenant: &TenantId, name: &str, sync: bool) -> Result<()> {
-        self.change(tenant, |_| ());
+        let changing = Changing::begin(self, tenant);
         self.store.delete_image(tenant, name, sync).await?;
-        self.change(tenant, |known| drop(known.remove(name)));
+        changing.answered(|known| drop(known.remove(name)));
         Ok(())
     }
 
@@ -220,72 +287,90 @@ impl ImageBackend for Remembering {
     }
 }
 
-/// Questions whose answers are only shown: a containerd that is silent holds them up once, not each.
-#[derive(Default)]
-pub struct Patience {
-    silent_until: Mutex<Option<Instant>>,
-    sizes: Mutex<HashMap<String, u64>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::images::{fake::FakeImages, samples},
+        model::{image::ImageConfig, time::Timestamp},
+    };
 
-impl Patience {
-    /// Asks, for a while. `Unavailable` if nobody answers, or nobody did just now.
-    pub(crate) async fn ask<T>(&self, question: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.silence().is_some_and(|until| Instant::now() < until) {
-            return Err(Error::containerd_is_silent());
-        }
-        let answer = tokio::time::timeout(PATIENCE, question).await;
-        let answer = answer.unwrap_or_else(|_| Err(Error::containerd_is_silent()));
-        if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
-            *self.silence() = Some(Instant::now() + SILENCE);
-        }
-        answer
+    fn names() -> (FakeImages, Remembering, TenantId) {
+        let store = FakeImages::default();
+        (store.clone(), Remembering::new(Arc::new(store)), TenantId::default_tenant())
     }
 
-    /// A size that does not change any more once it is known; 0 if it is not.
-    pub(crate) async fn size(&self, name: &str, measuring: impl Future<Output = Result<u64>>) -> u64 {
-        if let Some(size) = self.known_size(name) {
-            return size;
+    fn record(name: &str) -> ImageRecord {
+        ImageRecord {
+            tenant: TenantId::default_tenant(),
+            name: name.to_owned(),
+            target: samples::image("linux/amd64", ImageConfig::default(), &[]).target,
+            labels: HashMap::new(),
+            created: Timestamp::zero(),
+            updated: Timestamp::zero(),
         }
-        let Ok(size) = self.ask(measuring).await else { return 0 };
-        self.remember_size(name, size);
-        size
     }
 
-    /// A size that changes and may take long to measure: as it is now, or as it was when containerd last answered. `any_question`
-    /// tells whether it does.
-    pub(crate) async fn latest_size(
-        &self,
-        name: &str,
-        any_question: impl Future<Output = Result<()>>,
-        measuring: impl Future<Output = Result<u64>>,
-    ) -> Result<u64> {
-        let measured = match self.ask(any_question).await {
-            Ok(()) => measuring.await,
-            Err(error) => Err(error),
-        };
-        match measured {
-            Ok(size) => {
-                self.remember_size(name, size);
-                Ok(size)
+    async fn listed(names: &Remembering) -> Vec<String> {
+        let records = names.list_images(&TenantId::default_tenant()).await.unwrap();
+        records.into_iter().map(|record| record.name).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_read_once_is_not_asked_again() {
+        let (store, names, tenant) = names();
+        names.put_image(&record("a")).await.unwrap();
+        assert_eq!(listed(&names).await, ["a"]);
+        // By somebody who is not there in reality: it would be seen by asking.
+        store.put_image(&record("foreign")).await.unwrap();
+        let kept = names.put_image(&record("b")).await.unwrap();
+        names.delete_image(&tenant, "a", false).await.unwrap();
+        assert_eq!(names.list_images(&tenant).await.unwrap(), [kept]);
+    }
+
+    #[tokio::test]
+    async fn a_change_without_an_answer_is_asked_for() {
+        let (store, names, _) = names();
+        assert!(listed(&names).await.is_empty());
+        store.lose_next_answer();
+        names.put_image(&record("a")).await.unwrap_err();
+        assert_eq!(listed(&names).await, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn changes_at_once_are_asked_for() {
+        let (store, names, tenant) = names();
+        assert!(listed(&names).await.is_empty());
+        let (one, two) = (Changing::begin(&names, &tenant), Changing::begin(&names, &tenant));
+        store.put_image(&record("a")).await.unwrap();
+        one.answered(|known| drop(known.remove("a")));
+        two.answered(|known| drop(known.insert("b".to_owned(), record("b"))));
+        assert_eq!(listed(&names).await, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_a_change_overtook_is_not_kept() {
+        let (_, names, tenant) = names();
+        let asked_at = names.names().changes;
+        names.put_image(&record("a")).await.unwrap();
+        names.names().learn(&tenant, &[], asked_at);
+        assert_eq!(listed(&names).await, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_list_from_before_its_tenant_was_forgotten_is_not_kept() {
+        let (_, names, tenant) = names();
+        let asked_at = names.names().changes;
+        names.put_image(&record("a")).await.unwrap();
+        {
+            let mut known = names.names();
+            for number in 0..=TENANTS {
+                let (other, now) = (format!("t{number}").parse().unwrap(), known.changes);
+                known.learn(&other, &[], now);
             }
-            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(self.known_size(name).unwrap_or_default()),
-            Err(error) => Err(error),
+            assert!(!known.of.contains_key(&tenant));
+            known.learn(&tenant, &[], asked_at);
         }
-    }
-
-    fn silence(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.silent_until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn known_size(&self, name: &str) -> Option<u64> {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
-    }
-
-    fn remember_size(&self, name: &str, size: u64) {
-        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if sizes.len() >= SIZES {
-            sizes.clear();
-        }
-        sizes.insert(name.to_owned(), size);
+        assert_eq!(listed(&names).await, ["a"]);
     }
 }

@@ -88,7 +88,7 @@ impl Engine {
         let all = self.images.all_with_steps(scope).await?;
         match all.iter().find(|found| *found.id() == parent) {
             Some(step) if step.records.iter().all(|record| record.tenant != *scope.tenant()) => {
-                self.images.backend.put_image(&record(scope.tenant(), parent.as_str(), &step.target)).await
+                self.images.backend.put_image(&record(scope.tenant(), parent.as_str(), &step.target)).await.map(drop)
             }
             _ => Ok(()),
         }

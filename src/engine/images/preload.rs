@@ -71,7 +71,7 @@ impl Engine {
         };
         let mut labels = record.labels.clone();
         labels.insert(GIVEN.to_owned(), "1".to_owned());
-        images.put_image(&ImageRecord { tenant: tenant.clone(), labels, ..record }).await
+        images.put_image(&ImageRecord { tenant: tenant.clone(), labels, ..record }).await.map(drop)
     }
 
     /// Whether an image is one that the tenant was given.
