@@ -45,6 +45,14 @@ pub struct Identity {
     pub is_dropped: bool,
 }
 
+impl Identity {
+    /// The name of the forge that it was registered for: `ringer-INSTANCE-FORGE-RANDOM`.
+    pub fn forge(&self) -> &str {
+        let launch = self.name.splitn(3, '-').nth(2).unwrap_or_default();
+        launch.rsplit_once('-').map_or("", |(forge, _)| forge)
+    }
+}
+
 impl Record for Identity {
     const KIND: &'static str = "runner registration";
 }
@@ -74,6 +82,11 @@ impl Identities {
     /// Those of a place.
     pub fn of(&self, place: &str) -> Vec<Identity> {
         self.known().all.values().filter(|identity| identity.place == place).cloned().collect()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Identity> {
+        self.known().all.values().cloned().collect()
     }
 
     /// The one of a name.
@@ -159,6 +172,16 @@ mod tests {
             outcome: None,
             is_dropped: false,
         }
+    }
+
+    #[test]
+    fn a_registration_tells_its_forge() {
+        for (name, forge) in
+            [("ringer-12345678-gitea-abcdef01", "gitea"), ("ringer-12345678-our-gitea-abcdef01", "our-gitea")]
+        {
+            assert_eq!(identity(name, "here").forge(), forge);
+        }
+        assert_eq!(identity("else", "here").forge(), "");
     }
 
     #[test]

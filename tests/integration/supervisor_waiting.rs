@@ -226,4 +226,17 @@ async fn a_job_ends_when_its_daemon_drains_and_fails_when_that_is_killed() {
     let log = old.forgejo.until(job, "failure").await;
     assert!(log.contains("ringer: the daemon is shutting down"), "{log}");
     assert_eq!(old.forgejo.runners().len(), 1);
+
+    // With another token it is nobody's, which is said, and a purge names it beside the one that is made in its place.
+    let file = old.daemon.folder().join("config.toml");
+    let text = std::fs::read_to_string(&file).expect("our file").replace(TOKEN, REGISTRATION_TOKEN);
+    std::fs::write(&file, text).expect("our file");
+    let outdated = format!("made with another token, and no runner's any more: {};", old.forgejo.runners()[0]);
+    old.daemon.restart().await;
+    until_logged(&old.daemon, &outdated).await;
+    until_waiting(&old.daemon, 1, 2).await;
+    let purged = old.daemon.ringer(&["purge"]).output().expect("ringer runs");
+    let said = String::from_utf8_lossy(&purged.stderr).into_owned();
+    assert_eq!(old.forgejo.runners().len(), 2);
+    assert!(said.contains("by hand") && old.forgejo.runners().iter().all(|name| said.contains(name)), "{said}");
 }

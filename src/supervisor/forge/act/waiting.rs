@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use serde::Deserialize;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::super::{
     Minted, Order,
@@ -350,20 +350,38 @@ impl Waiting {
         }
     }
 
+    /// Those that were made for this forge with another token, or at another address: no runner of ours will be one of them.
+    fn outdated(&self) -> Vec<Identity> {
+        let all = self.identities.iter().flat_map(|identities| identities.all());
+        all.filter(|identity| identity.forge() == self.settings.name && identity.place != self.place).collect()
+    }
+
+    /// Says which registrations are kept for nothing, since the configuration has another token than they were made with.
+    pub fn tell_outdated(&self) {
+        let names: Vec<String> = self.outdated().into_iter().map(|identity| identity.name).collect();
+        if !names.is_empty() {
+            warn!(
+                forge = self.settings.name,
+                "made with another token, and no runner's any more: {}; `ringer purge --forge {}` forgets them",
+                names.join(", "),
+                self.settings.name
+            );
+        }
+    }
+
     /// Forgets what is kept, and says what stays at the server: nobody can take it back with this token.
     pub fn forget(&self) -> Result<()> {
         let Some(identities) = &self.identities else { return Ok(()) };
-        let left = identities.of(&self.place);
+        let left = [identities.of(&self.place), self.outdated()].concat();
         for identity in &left {
             identities.forget(&identity.name)?;
         }
         if left.is_empty() {
             return Ok(());
         }
-        let names: Vec<&str> = left.iter().map(|identity| identity.name.as_str()).collect();
+        let names: Vec<String> = left.iter().map(|identity| format!("{} at {}", identity.name, identity.url)).collect();
         Err(Error::unavailable(format!(
-            "a registration token takes none back: remove these runners at {} by hand: {}",
-            self.settings.url,
+            "a registration token takes none back: remove these runners by hand: {}",
             names.join(", ")
         )))
     }
