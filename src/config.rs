@@ -5,7 +5,7 @@ mod accepted;
 pub mod run;
 mod tls;
 
-use std::{fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
 use ipnet::{IpNet, Ipv4Net};
@@ -405,6 +405,7 @@ impl ServeOptions {
                 policy_dir: self.policy_dir,
                 preload: self.preload.into_iter().map(|Image(image)| image).collect(),
                 insecure_registries: self.insecure_registry,
+                registry_authorities: BTreeMap::new(),
                 registry_mirrors: self.registry_mirror,
                 cache_max_bytes: self.cache_max_bytes.map(|Bytes(bytes)| bytes),
                 cache_max_age: self.cache_max_age.map(|Seconds(seconds)| Duration::from_secs(seconds)),

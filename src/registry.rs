@@ -27,7 +27,12 @@ mod session;
 pub(crate) mod tests;
 mod transport;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 pub use download::{BlobSink, Progress};
 pub use inspect::Inspected;
@@ -57,6 +62,8 @@ pub struct RegistryConfig {
     pub insecure: Vec<String>,
     /// Folder with one folder per `host[:port]` that holds `*.crt` (authorities) and `*.cert` with `*.key` (client).
     pub certs_dir: PathBuf,
+    /// Further authorities of single hosts, PEM by `host[:port]`.
+    pub authorities: BTreeMap<String, String>,
     /// How long the first retry of a download waits; the n-th waits n times as long.
     pub retry_delay: Duration,
     /// How long an answer may stand still before it counts as broken.
@@ -69,6 +76,7 @@ impl Default for RegistryConfig {
             mirrors: Vec::new(),
             insecure: Vec::new(),
             certs_dir: PathBuf::from("/etc/docker/certs.d"),
+            authorities: BTreeMap::new(),
             retry_delay: Duration::from_secs(2),
             stall_limit: Duration::from_secs(60),
         }
@@ -97,7 +105,7 @@ impl Registry {
             endpoint::check_mirror(mirror)?;
         }
         insecure::check(&config.insecure)?;
-        let transport = Arc::new(Transport::new(config.certs_dir.clone(), config.stall_limit));
+        let transport = Arc::new(Transport::new(&config)?);
         Ok(Self { config: Arc::new(config), transport, apart: None })
     }
 

@@ -80,6 +80,7 @@ struct RegistrySection {
     password: Option<Secret>,
     password_file: Option<std::path::PathBuf>,
     password_env: Option<String>,
+    ca_file: Option<std::path::PathBuf>,
 }
 
 /// Reads the file; flags of `serve` win over its `[daemon]`.
@@ -87,7 +88,9 @@ pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Settings)> {
     let (file, settings, http) = read(path)?;
     let mut warnings = flags.accepted.check()?;
     warnings.extend(file.images_of_no_use());
-    let config = Config { http, ..flags.over(file.daemon).filled(warnings)? };
+    let authorities = file.registry.authorities()?;
+    let mut config = Config { http, ..flags.over(file.daemon).filled(warnings)? };
+    config.engine.registry_authorities = authorities;
     Ok((config, settings))
 }
 
@@ -128,7 +131,7 @@ impl RunFile {
             ..Settings::default()
         };
         for registry in &self.registry.0 {
-            settings.registries.insert(registry.host.clone(), registry.login()?);
+            settings.registries.extend(registry.login()?.map(|login| (registry.host.clone(), login)));
         }
         for (kind, sections) in [(Kind::Forgejo, &self.forgejo), (Kind::Gitea, &self.gitea)] {
             for (number, section) in sections.0.iter().enumerate() {
@@ -211,19 +214,36 @@ impl RunnerSection {
     }
 }
 
+impl Many<RegistrySection> {
+    /// Authorities of single registries, by their host.
+    fn authorities(&self) -> Result<BTreeMap<String, String>> {
+        let read = |section: &RegistrySection| {
+            let Some(path) = &section.ca_file else { return Ok(None) };
+            let pem =
+                fs::read_to_string(path).context(format!("registry {}: reading {}", section.host, path.display()))?;
+            Ok(Some((section.host.clone(), pem)))
+        };
+        self.0.iter().filter_map(|section| read(section).transpose()).collect()
+    }
+}
+
 impl RegistrySection {
-    fn login(&self) -> Result<RegistryAuth> {
+    /// The credentials; none where there is a `ca_file` alone.
+    fn login(&self) -> Result<Option<RegistryAuth>> {
         if self.host.is_empty() {
             return Err(Error::invalid("[[registry]]: host is missing"));
         }
         let told = Told { value: &self.password, file: &self.password_file, env: &self.password_env };
+        if self.username.is_empty() && self.ca_file.is_some() && !told.is_set(&self.host, "password") {
+            return Ok(None);
+        }
         let password =
             told.read(&self.host, "password").map_err(|error| error.context(format!("registry {}", self.host)))?;
-        Ok(RegistryAuth {
+        Ok(Some(RegistryAuth {
             username: self.username.clone(),
             password: password.reveal().to_owned(),
             ..RegistryAuth::default()
-        })
+        }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the engine is told at start.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -60,6 +60,8 @@ pub struct EngineConfig {
     pub preload: Vec<Reference>,
     /// Registries without TLS or with certificates that nobody signed: `host[:port]` or CIDR.
     pub insecure_registries: Vec<String>,
+    /// Authorities that single registries are trusted by beside the machine's, PEM by `host[:port]`.
+    pub registry_authorities: BTreeMap<String, String>,
     /// Asked before Docker Hub: URLs.
     pub registry_mirrors: Vec<String>,
     /// Bytes of images that are kept for jobs to come, and the same of cache volumes; `None` is 20 GiB.
@@ -82,6 +84,7 @@ impl EngineConfig {
         RegistryConfig {
             mirrors: self.registry_mirrors.clone(),
             insecure: self.insecure_registries.clone(),
+            authorities: self.registry_authorities.clone(),
             ..RegistryConfig::default()
         }
     }

@@ -1,7 +1,7 @@
 //! HTTP clients: one for verified TLS and plain HTTP, one for unverified TLS, one for each host with own certificates.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, Once, PoisonError},
@@ -16,9 +16,9 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    model::{Result, error::Context},
+    model::{Error, Result, error::Context},
     processes::environment,
-    registry::{endpoint::Endpoint, failure::Failure},
+    registry::{RegistryConfig, endpoint::Endpoint, failure::Failure},
 };
 
 /// How long a connection may take to come about.
@@ -33,6 +33,13 @@ pub struct Outlet {
     pub machine: Handle,
     /// Names that are known there, with their addresses. All others are the machine's.
     pub hosts: Vec<(String, IpAddr)>,
+}
+
+impl Outlet {
+    /// What names mean there.
+    pub fn names(&self) -> Arc<impl Resolve + use<>> {
+        Arc::new(MachinesNames(self.clone()))
+    }
 }
 
 /// A client, and where its requests go out.
@@ -67,32 +74,45 @@ impl HttpClient {
 /// Makes clients and keeps them.
 pub struct Transport {
     certs_dir: PathBuf,
+    /// By `host[:port]`.
+    authorities: Arc<BTreeMap<String, Vec<Certificate>>>,
     stall_limit: Duration,
     outlet: Option<Outlet>,
     clients: Mutex<HashMap<(String, bool), Client>>,
 }
 
 impl Transport {
-    /// With certificates of single hosts below `certs_dir`; an answer that stands still for `stall_limit` is broken.
-    pub fn new(certs_dir: PathBuf, stall_limit: Duration) -> Self {
+    /// With certificates of single hosts. An error if authorities that are configured are none.
+    pub fn new(config: &RegistryConfig) -> Result<Self> {
         install_crypto();
-        Self { certs_dir, stall_limit, outlet: None, clients: Mutex::default() }
+        let read = |(host, pem): (&String, &String)| Ok((host.clone(), authorities_of(host, pem)?));
+        let authorities = Arc::new(config.authorities.iter().map(read).collect::<Result<_>>()?);
+        let certs_dir = config.certs_dir.clone();
+        Ok(Self { certs_dir, authorities, stall_limit: config.stall_limit, outlet: None, clients: Mutex::default() })
     }
 
     /// The same through an outlet. Connections are not shared: they belong to where they were made.
     pub fn through(&self, outlet: Outlet) -> Self {
-        let (certs_dir, outlet) = (self.certs_dir.clone(), Some(outlet));
-        Self { certs_dir, stall_limit: self.stall_limit, outlet, clients: Mutex::default() }
+        Self {
+            certs_dir: self.certs_dir.clone(),
+            authorities: self.authorities.clone(),
+            stall_limit: self.stall_limit,
+            outlet: Some(outlet),
+            clients: Mutex::default(),
+        }
     }
 
     /// The client for a place. Hosts without certificates of their own share one.
     pub fn client(&self, endpoint: &Endpoint) -> Result<HttpClient> {
         let own = self.certs_dir.join(&endpoint.host);
-        let has_own = endpoint.is_tls() && own.is_dir();
+        let (has_folder, authorities) = (own.is_dir(), self.authorities.get(&endpoint.host));
+        let has_own = endpoint.is_tls() && (has_folder || authorities.is_some());
         let key = (if has_own { endpoint.host.clone() } else { String::new() }, endpoint.unverified());
         self.kept(key, || {
             let builder = self.base_client().tls_danger_accept_invalid_certs(endpoint.unverified());
-            if has_own { with_certificates(builder, &own) } else { Ok(builder) }
+            let builder = if has_own && has_folder { with_certificates(builder, &own)? } else { builder };
+            let authorities = authorities.filter(|_| has_own);
+            Ok(authorities.into_iter().fold(builder, |builder, all| builder.tls_certs_merge(all.clone())))
         })
     }
 
@@ -120,7 +140,7 @@ impl Transport {
         match &self.outlet {
             None => builder,
             Some(outlet) => {
-                let builder = builder.dns_resolver(Arc::new(MachinesNames(outlet.clone())));
+                let builder = builder.dns_resolver(outlet.names());
                 if environment::has_proxy_at_loopback() { builder.no_proxy() } else { builder }
             }
         }
@@ -151,6 +171,14 @@ pub(crate) fn install_crypto() {
     ONCE.call_once(|| {
         let _another_was_first = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+fn authorities_of(host: &str, pem: &str) -> Result<Vec<Certificate>> {
+    let read = Certificate::from_pem_bundle(pem.as_bytes()).context(format!("reading the authorities of {host}"))?;
+    if read.is_empty() {
+        return Err(Error::invalid(format!("no certificate is in the authorities of {host}: expected PEM")));
+    }
+    Ok(read)
 }
 
 /// As dockerd reads `certs.d`: `*.crt` are authorities besides the system's, `x.cert` with `x.key` is who we are.

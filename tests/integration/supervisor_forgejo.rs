@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     daemon::Daemon,
-    forge::Images,
+    forge::{Images, TLS_NAME, Tls},
     forgejo::{Forgejo, NARROW_TOKEN, TOKEN},
-    launches,
+    launches, place,
 };
 
 /// A job that does not end by itself.
@@ -176,13 +176,19 @@ async fn a_token_that_may_not_is_told_with_the_scope_it_needs() {
 }
 
 #[tokio::test]
-async fn images_of_runners_and_jobs_come_with_the_credentials_of_the_configuration() {
+async fn images_of_runners_and_jobs_come_with_the_credentials_and_by_the_authority_of_the_configuration() {
     let forgejo = Forgejo::start();
     let Some(images) = Images::with_forgejo_runner_and_password(forgejo.place()).await else { return };
     let registry = images.job().split('/').next().expect("a host").to_owned();
-    let login = format!("[[registry]]\nhost = '{registry}'\nusername = 'ringer'\npassword = 'secret'\n");
-    let text = [config(&forgejo, TOKEN, &images, ""), login].concat();
-    let daemon = Daemon::launching(forgejo.place(), &text).await;
+    let server = Tls::before(forgejo.place(), registry.parse().expect("an address"));
+    let private = server.url().replace("https://", "");
+    let (forge, authority) = (config(&forgejo, TOKEN, &images, "").replace(&registry, &private), server.authority());
+    let login = format!(
+        "[[registry]]\nhost = '{private}'\nusername = 'ringer'\npassword = 'secret'\nca_file = '{}'\n",
+        authority.display()
+    );
+    let hosts = format!("127.0.0.1 localhost\n{} {}\n", place::ADDRESS, TLS_NAME);
+    let daemon = Daemon::launching_with_hosts(forgejo.place(), &hosts, &[forge, login].concat()).await;
     let lab = Lab { daemon, images, forgejo };
     let job = lab.forgejo.push("private", "private", &["lab"], "echo in a private image");
     lab.forgejo.until(job, "success").await;
