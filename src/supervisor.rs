@@ -37,7 +37,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     forge::QueuedJob,
@@ -68,6 +68,8 @@ pub struct Purged {
     pub launches: usize,
     /// Registrations that no launch was left of.
     pub registrations: usize,
+    /// Webhooks that ringer had made.
+    pub webhooks: usize,
 }
 
 /// Launches runners until it is stopped. Clones share everything.
@@ -290,7 +292,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends the runners of a forge, or of all, takes back every registration of ours there, and forgets what was stored of them. Nothing
+    /// Ends the runners of a forge, or of all, takes back every registration and webhook of ours there, and forgets what was stored of them. Nothing
     /// is launched there until [`Self::uncordon`]. It goes on when its caller has left.
     pub async fn purge(&self, forge: Option<String>) -> Result<Purged> {
         let supervisor = self.clone();
@@ -323,11 +325,19 @@ impl Supervisor {
                 PATIENCE.as_secs()
             )));
         }
-        let mut purged = Purged { launches: launches.len(), registrations: 0 };
+        let mut purged = Purged { launches: launches.len(), registrations: 0, webhooks: 0 };
         let mut failures = Vec::new();
         for pool in &pools {
             match pool.sweep_registrations().await {
                 Ok(count) => purged.registrations += count,
+                Err(error) => failures.push(format!("{}: {}", pool.settings.name, error.chain())),
+            }
+            match pool.sweep_webhooks().await {
+                Ok(count) => purged.webhooks += count,
+                // Who may not see them has made none.
+                Err(error) if pool.settings.public_url.is_none() => {
+                    debug!(forge = pool.settings.name, "webhooks are not looked for: {}", error.chain());
+                }
                 Err(error) => failures.push(format!("{}: {}", pool.settings.name, error.chain())),
             }
             if let Err(error) = pool.forge.forget().await {

@@ -364,10 +364,12 @@ pub struct PurgeAnswer {
     pub launches: usize,
     /// Registrations that no launch was left of.
     pub registrations: usize,
+    /// Webhooks that ringer had made.
+    pub webhooks: usize,
 }
 
 impl From<Purged> for PurgeAnswer {
-    fn from(Purged { launches, registrations }: Purged) -> Self {
-        Self { launches, registrations }
+    fn from(Purged { launches, registrations, webhooks }: Purged) -> Self {
+        Self { launches, registrations, webhooks }
     }
 }

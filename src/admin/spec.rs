@@ -124,7 +124,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         ("Container", serde_json::to_value(container).unwrap()),
         ("Event", serde_json::to_value(event).unwrap()),
         ("Launch", serde_json::to_value(launch).unwrap()),
-        ("Purged", serde_json::to_value(PurgeAnswer { launches: 0, registrations: 0 }).unwrap()),
+        ("Purged", serde_json::to_value(PurgeAnswer { launches: 0, registrations: 0, webhooks: 0 }).unwrap()),
         ("Forge", serde_json::to_value(forge).unwrap()),
         ("JobCreate", serde_json::to_value(body).unwrap()),
         ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1, disown: false }).unwrap()),

@@ -61,7 +61,10 @@ fn print(registries: &[(&str, Result<()>)], forges: &[Checked<'_>], http: Option
     for forge in forges {
         print!("{}", told(forge, http));
     }
-    let is_well = |forge: &Checked<'_>| forge.greeting.is_ok() && !matches!(forge.own_url, Some(OwnUrl::Loopback(_)));
+    let is_well = |forge: &Checked<'_>| {
+        let has_webhook = !matches!(forge.webhook, Some(Err(_)));
+        forge.greeting.is_ok() && has_webhook && !matches!(forge.own_url, Some(OwnUrl::Loopback(_)))
+    };
     let is_well = registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(is_well);
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -87,6 +90,16 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
             "webhook to make there: {at}/webhook/{}, event \"Workflow jobs\", with webhook_secret",
             settings.name
         ));
+    }
+    match &checked.webhook {
+        Some(Ok(places)) => line(format!(
+            "webhook that ringer makes: {}/webhook/{} at {}; whether the token may make it, is seen at the start",
+            settings.public_url.as_deref().unwrap_or_default(),
+            settings.name,
+            places.join(", ")
+        )),
+        Some(Err(error)) => line(format!("webhook that ringer makes: FAILS: {}", error.chain())),
+        None => {}
     }
     if let Some(repositories) = &settings.repositories {
         line(format!("only jobs of: {}", repositories.iter().cloned().collect::<Vec<_>>().join(", ")));

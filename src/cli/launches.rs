@@ -114,9 +114,10 @@ impl Purge {
     /// Says so, and what was removed.
     pub fn run(self) -> ExitCode {
         in_runtime(async {
-            let PurgeAnswer { launches, registrations } = self.admin.client()?.purge(self.forge.as_deref()).await?;
+            let PurgeAnswer { launches, registrations, webhooks } =
+                self.admin.client()?.purge(self.forge.as_deref()).await?;
             println!(
-                "removed {launches} launches with their logs and {registrations} further registrations; nothing is launched \
+                "removed {launches} launches with their logs, {registrations} further registrations and {webhooks} webhooks; nothing is launched \
                  there until `ringer uncordon`"
             );
             Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use ringer::{
     supervisor::{
         images::Images,
         secret::Secret,
-        settings::{Kind, Settings},
+        settings::{Discovery, Kind, Settings},
     },
 };
 use serde::Deserialize;
@@ -103,8 +103,9 @@ fn read(path: &Path) -> Result<(RunFile, Settings, Option<Http>)> {
     let text = fs::read_to_string(path).context(format!("reading {}", path.display()))?;
     let all = || {
         let file = parse(&text)?;
-        let settings = file.settings()?;
+        let mut settings = file.settings()?;
         let http = file.http.read(&settings)?;
+        make_webhooks(&mut settings, http.as_ref())?;
         Ok((file, settings, http))
     };
     all().map_err(|error: Error| error.context(path.display()))
@@ -199,6 +200,25 @@ impl HttpSection {
         let public_url = public_url.map_err(|error| error.context("[http]"))?;
         Ok(Some(Http { address, public_url }))
     }
+}
+
+/// Which forges ringer makes a webhook at: those that tell of jobs and where nobody has made one, whose secret would be configured.
+fn make_webhooks(settings: &mut Settings, http: Option<&Http>) -> Result<()> {
+    let public_url = http.and_then(|http| http.public_url.as_ref());
+    for forge in settings.forges.iter_mut().filter(|forge| forge.webhook_secret.is_none()) {
+        let is_awaited = matches!(&forge.kind, Kind::Github(github) if github.discovery == Discovery::Webhook);
+        if is_awaited && public_url.is_none() {
+            return Err(Error::invalid(format!(
+                "[{}]: discovery = \"webhook\" needs [http] public_url, for which ringer makes a webhook, or the webhook_secret of one that \
+                 you have made",
+                forge.name
+            )));
+        }
+        if is_awaited || forge.kind == Kind::Gitea {
+            forge.public_url = public_url.cloned();
+        }
+    }
+    Ok(())
 }
 
 fn has_port(listen: &str) -> bool {
@@ -373,5 +393,30 @@ mod tests {
         assert_eq!(listening.address.to_string(), "tcp://192.0.2.2:8080");
         assert_eq!(listening.public_url.as_deref(), Some("https://ci.example.org"));
         assert!(http(&format!("{MISSION}\n[http]\nlisten = '192.0.2.2'")).unwrap_err().chain().contains("no port"));
+    }
+
+    #[test]
+    fn webhooks_are_made_where_jobs_are_told_and_nobody_has_made_one() {
+        let made_at = |text: &str| {
+            let (mut settings, http) = parse(text).and_then(|file| Ok((file.settings()?, file.http)))?;
+            let http = http.read(&settings)?;
+            make_webhooks(&mut settings, http.as_ref())?;
+            Ok::<_, Error>(settings.forges[0].public_url.clone())
+        };
+        let http = "[http]\nlisten = '192.0.2.2:8080'\n";
+        let public = format!("{http}public_url = 'https://ci.example.org'\n");
+        let address = Some("https://ci.example.org".to_owned());
+        assert_eq!(made_at(&format!("{MISSION}\n{http}")).unwrap(), None);
+        assert_eq!(made_at(&format!("{MISSION}\n{public}")).unwrap(), address);
+        let secret = MISSION.replace("owner =", "webhook_secret = 's'\nowner =");
+        assert_eq!(made_at(&format!("{secret}\n{public}")).unwrap(), None, "somebody has made one");
+        let forgejo = MISSION.replace("[gitea]", "[forgejo]");
+        assert_eq!(made_at(&format!("{forgejo}\n{public}")).unwrap(), None, "it has none of jobs");
+        let github = "[github]\ntoken = 't'\norg = 'a'\n";
+        assert_eq!(made_at(&format!("{github}{public}")).unwrap(), None, "it is asked");
+        let hooked = format!("{github}discovery = 'webhook'\n");
+        assert_eq!(made_at(&format!("{hooked}{public}")).unwrap(), address);
+        let error = made_at(&hooked).unwrap_err().chain();
+        assert!(error.contains("needs [http] public_url") && error.contains("webhook_secret"), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{
     choice,
-    forge::{self, Forge, Shape},
+    forge::{self, Forge, Shape, webhooks::Webhooks},
     images::Rung,
     settings::{ForgeSettings, Settings},
 };
@@ -27,6 +27,8 @@ pub struct Checked<'a> {
     pub greeting: Result<String>,
     /// What the server calls itself, where it tells.
     pub own_url: Option<OwnUrl>,
+    /// Where the webhook is to be made that ringer makes, or why the token may not.
+    pub webhook: Option<Result<Vec<String>>>,
     /// Which images are taken; `None` if what is configured makes no client.
     pub images: Option<CheckedImages>,
 }
@@ -104,10 +106,23 @@ async fn check_one(settings: &ForgeSettings) -> Checked<'_> {
             settings,
             greeting: forge.greet().await,
             own_url: forge.own_url().await.map(|own| OwnUrl::of(own, &settings.url)),
+            webhook: match (&settings.public_url, forge.webhooks()) {
+                (Some(_), Some(webhooks)) => Some(places_of(webhooks).await),
+                _ => None,
+            },
             images: Some(images_of(settings, &*forge)),
         },
-        Err(error) => Checked { settings, greeting: Err(error), own_url: None, images: None },
+        Err(error) => Checked { settings, greeting: Err(error), own_url: None, webhook: None, images: None },
     }
+}
+
+/// Where webhooks would be made, if the token may see those that are there.
+async fn places_of(webhooks: &dyn Webhooks) -> Result<Vec<String>> {
+    let places = webhooks.places().await?;
+    for place in &places {
+        webhooks.at(place).await?;
+    }
+    Ok(places)
 }
 
 fn images_of(settings: &ForgeSettings, forge: &dyn Forge) -> CheckedImages {

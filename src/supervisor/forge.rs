@@ -10,12 +10,14 @@ mod http;
 mod server;
 #[cfg(test)]
 mod tests;
+pub mod webhooks;
 mod woodpecker;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+use self::webhooks::Webhooks;
 use super::{
     artifacts::BegunJob,
     balance::Class,
@@ -189,6 +191,11 @@ pub trait Forge: Any + Send + Sync {
     /// that gets the name.
     async fn ahead(&self, _: &str) -> Result<usize> {
         Ok(0)
+    }
+
+    /// Where its webhooks are made that tell of jobs. Asked after [`Self::greet`].
+    fn webhooks(&self) -> Option<&dyn Webhooks> {
+        None
     }
 
     /// What the server calls itself, where it tells: jobs are told that, whatever is configured here.

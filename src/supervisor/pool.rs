@@ -1,11 +1,13 @@
 //! The runners of one forge: looks at its queue, launches what is missing, and follows what is there.
 //!
-//! `queue` sorts what waits, `standing` says whether it launches, `told` what can be said of it and what its webhook says.
+//! `queue` sorts what waits, `standing` says whether it launches, `told` what can be said of it and what its webhook says,
+//! `webhook` makes that.
 
 mod openings;
 mod queue;
 mod standing;
 mod told;
+mod webhook;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 pub use self::standing::Earlier;
-use self::{queue::Queue, standing::Standing};
+use self::{queue::Queue, standing::Standing, webhook::Made};
 use super::{
     Shared,
     balance::{self, Class},
@@ -25,6 +27,7 @@ use super::{
     hooks::Ear,
     launch::Launch,
     record::{ForgeJob, LaunchRecord, Registration, Stage},
+    secret::Secret,
     settings::ForgeSettings,
     tally::End,
 };
@@ -54,7 +57,10 @@ pub struct Pool {
     standing: Mutex<Standing>,
     /// Images with runners, and when they were made.
     runner_images: Mutex<BTreeMap<String, Timestamp>>,
+    /// What deliveries of its webhook are signed with, and what hears them.
+    secret: Option<Secret>,
     ear: Option<Ear>,
+    made: Mutex<Made>,
 }
 
 /// Launches of a class that failed one after another.
@@ -88,7 +94,9 @@ impl Pool {
     /// That of a forge that is configured, in the place of an earlier one.
     pub fn new(shared: Arc<Shared>, settings: ForgeSettings, earlier: Option<&Self>) -> Result<Arc<Self>> {
         let forge = forge::connect(&settings, earlier.map(|earlier| &earlier.forge), Some(shared.identities.clone()))?;
-        let ear = settings.webhook_secret.as_ref().map(Ear::new);
+        let made = settings.public_url.as_ref().map(|_| webhook::new_secret());
+        let secret = settings.webhook_secret.clone().or(made);
+        let ear = secret.as_ref().map(Ear::new);
         Ok(Arc::new(Self {
             shared,
             settings,
@@ -99,7 +107,9 @@ impl Pool {
             queue: Mutex::default(),
             standing: Mutex::default(),
             runner_images: Mutex::default(),
+            secret,
             ear,
+            made: Mutex::default(),
         }))
     }
 
@@ -179,6 +189,9 @@ impl Pool {
             info!(forge = self.settings.name, "{}: {greeting}", self.settings.name);
             self.sweep_registrations().await?;
             *is_greeted = true;
+        }
+        if self.launches() {
+            self.tend_webhooks().await;
         }
         let live = self.live();
         let registered: Vec<Registration> =

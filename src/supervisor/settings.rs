@@ -158,6 +158,8 @@ pub struct ForgeSettings {
     pub poll_interval: Duration,
     /// What its webhook signs deliveries with; none are taken without.
     pub webhook_secret: Option<Secret>,
+    /// Where its webhook finds us, if it is we who make it.
+    pub public_url: Option<String>,
     /// The organisation or user whose jobs run; all of the server if none.
     pub owner: Option<String>,
     /// Where steps run.

@@ -1,5 +1,7 @@
 //! What `ringer run` shows on `[http] listen`, and the webhooks that it takes there, of GitHub's fake and of the real Gitea.
 
+mod made;
+
 use std::{
     io::{Read, Write},
     time::{Duration, Instant},

@@ -18,7 +18,7 @@ use ringer::{
         check::is_loopback,
         images::Images,
         secret::Secret,
-        settings::{Access, Discovery, ForgeSettings, Kind, Mode, Proxies},
+        settings::{Access, ForgeSettings, Kind, Mode, Proxies},
     },
 };
 use serde::Deserialize;
@@ -214,10 +214,6 @@ impl Common {
         let secret = self.webhook_secret.told();
         let is_hooked = secret.is_set(&name, "webhook_secret");
         let webhook_secret = is_hooked.then(|| secret.read(&name, "webhook_secret")).transpose().map_err(wrong)?;
-        let discovers_by_hooks = matches!(&own.kind, Kind::Github(github) if github.discovery == Discovery::Webhook);
-        if discovers_by_hooks && webhook_secret.is_none() {
-            return Err(Error::invalid(format!("{section}: discovery = \"webhook\" needs a webhook_secret")));
-        }
         let interval = self.poll_interval.map(|Seconds(seconds)| Duration::from_secs(seconds.max(1)));
         let mode = self.mode().map_err(wrong)?;
         let labels: BTreeSet<String> = self.labels.unwrap_or(own.labels).into_iter().collect();
@@ -236,6 +232,7 @@ impl Common {
             access: own.access,
             poll_interval: interval.unwrap_or(own.poll_interval),
             webhook_secret,
+            public_url: None,
             owner: own.owner,
             mode,
             labels,

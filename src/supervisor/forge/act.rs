@@ -19,6 +19,7 @@ use super::{
     forgejo::Forgejo,
     gitea::{self, Gitea},
     server::Server,
+    webhooks::Webhooks,
 };
 use crate::{
     model::Result,
@@ -126,6 +127,12 @@ impl Forge for Act {
             Way::TooOld => format!("it has no list of jobs to ask, as {} has", self.family.since()),
         };
         self.waiting.greet(&why).await
+    }
+
+    /// Forgejo has none of jobs.
+    fn webhooks(&self) -> Option<&dyn Webhooks> {
+        let asks = self.family == Family::Gitea && self.way.get() == Some(&Way::Demand);
+        asks.then_some(&*self.server as &dyn Webhooks)
     }
 
     async fn own_url(&self) -> Option<String> {

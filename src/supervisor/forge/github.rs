@@ -9,6 +9,7 @@ mod app;
 mod hub;
 mod limits;
 mod seen;
+mod webhooks;
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,7 @@ use self::{
     hub::{Failure, Hub},
     seen::{Round, Seen},
 };
-use super::{Forge, Look, Minted, Order, Plan, QueuedJob, RunningJob, Shape, http::segments};
+use super::{Forge, Look, Minted, Order, Plan, QueuedJob, RunningJob, Shape, http::segments, webhooks::Webhooks};
 use crate::{
     model::{Error, Result},
     supervisor::{
@@ -445,6 +446,10 @@ impl Forge for GitHub {
     }
 
     /// `JobExtension` of actions/runner calls it first, before containers are made, with the job's `GITHUB_…` variables.
+    fn webhooks(&self) -> Option<&dyn Webhooks> {
+        Some(self)
+    }
+
     fn job_hook(&self) -> Option<&'static str> {
         Some("ACTIONS_RUNNER_HOOK_JOB_STARTED")
     }

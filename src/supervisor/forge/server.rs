@@ -1,5 +1,7 @@
 //! What Gitea and Forgejo have in common: where in the API the jobs are that we run, and the lists of runners and tasks.
 
+mod webhooks;
+
 use std::time::Duration;
 
 use http::{Method, StatusCode};

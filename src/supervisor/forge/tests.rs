@@ -20,6 +20,7 @@ pub fn settings(kind: Kind, url: String) -> ForgeSettings {
         access: Access::Token(Secret::new("token-x")),
         poll_interval: Duration::from_secs(3),
         webhook_secret: None,
+        public_url: None,
         owner: None,
         mode: Mode::Socket,
         labels: BTreeSet::new(),

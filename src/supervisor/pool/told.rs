@@ -29,7 +29,7 @@ impl Pool {
             live: self.live().len(),
             held: lock(&self.holds).values().filter(|hold| hold.until > Instant::now()).count(),
             queue: waiting.chain(left).collect(),
-            takes_hooks: self.ear.is_some(),
+            takes_hooks: self.settings.webhook_secret.is_some() || lock(&self.made).is_there(),
             runner_images: lock(&self.runner_images).iter().map(|(image, made)| (image.clone(), *made)).collect(),
         }
     }

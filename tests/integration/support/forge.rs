@@ -77,15 +77,7 @@ impl Gitea {
         run(&mut command(&["migrate"]));
         run(command(&["admin", "user", "create", "--admin", "--must-change-password=false", "--username", USER])
             .args(["--password", PASSWORD, "--email", "ci@localhost"]));
-        let made = run(command(&["admin", "user", "generate-access-token", "--username", USER, "--raw"]).args([
-            "--token-name",
-            "test",
-            "--scopes",
-            "all",
-        ]));
-        // On a busy machine it also tells of slow queries.
-        let is_token = |word: &&str| word.len() == 40 && word.chars().all(|c| c.is_ascii_hexdigit());
-        let token = made.split_whitespace().find(is_token).expect("a token").to_owned();
+        let token = new_token(&place, folder.path(), "all");
 
         let mut client = Client::over_tcp(place.path(), address());
         client.always_send(header::AUTHORIZATION, &format!("token {token}"));
@@ -166,6 +158,23 @@ impl Gitea {
         let config = json!({"url": url, "content_type": "json", "secret": secret});
         let hook = json!({"type": "gitea", "config": config, "events": ["workflow_job"], "active": true});
         self.post(&format!("/repos/{USER}/{repository}/hooks"), hook).await;
+    }
+
+    /// Those of the whole server.
+    pub async fn webhooks(&self) -> Vec<Value> {
+        self.get("/admin/hooks").await.as_array().cloned().unwrap_or_default()
+    }
+
+    /// Has jobs of the whole server told to an address.
+    pub async fn add_webhook_of_all(&self, url: &str, secret: &str) {
+        let config = json!({"url": url, "content_type": "json", "secret": secret, "is_system_webhook": "true"});
+        let hook = json!({"type": "gitea", "config": config, "events": ["workflow_job"], "active": true});
+        self.post("/admin/hooks", hook).await;
+    }
+
+    /// Another token of [`USER`], with these scopes.
+    pub fn new_token(&self, scopes: &str) -> String {
+        new_token(&self.place, self.folder.path(), scopes)
     }
 
     async fn new_repository(&self, path: &str, name: &str) {
@@ -313,6 +322,15 @@ fn program(place: &Place, folder: &Path) -> Command {
     // What it finds of a user's own git or Gitea is none of the test's.
     command.arg("--config").arg(folder.join("app.ini")).env("HOME", folder);
     command
+}
+
+fn new_token(place: &Place, folder: &Path, scopes: &str) -> String {
+    let mut command = program(place, folder);
+    command.args(["admin", "user", "generate-access-token", "--username", USER, "--raw"]);
+    let made = run(command.args(["--token-name", &format!("test-{scopes}"), "--scopes", scopes]));
+    // On a busy machine it also tells of slow queries.
+    let is_token = |word: &&str| word.len() == 40 && word.chars().all(|c| c.is_ascii_hexdigit());
+    made.split_whitespace().find(is_token).expect("a token").to_owned()
 }
 
 fn serve(place: &Place, folder: &Path) -> Child {

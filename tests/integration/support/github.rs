@@ -9,6 +9,7 @@ mod described;
 mod model;
 mod rest;
 mod service;
+mod webhooks;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

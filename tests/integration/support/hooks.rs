@@ -16,7 +16,16 @@ pub const PORT: u16 = 8099;
 
 /// What the configuration needs for it.
 pub fn section() -> String {
-    format!("[http]\nlisten = '{}:{PORT}'\npublic_url = 'http://ci.example.org'\n", place::ADDRESS)
+    section_with("http://ci.example.org")
+}
+
+/// The same with an address at which a forge in its place finds it, for webhooks that it makes itself.
+pub fn reachable_section() -> String {
+    section_with(&format!("http://{}:{PORT}", place::ADDRESS))
+}
+
+fn section_with(public_url: &str) -> String {
+    format!("[http]\nlisten = '{}:{PORT}'\npublic_url = '{public_url}'\n", place::ADDRESS)
 }
 
 /// A client of it.

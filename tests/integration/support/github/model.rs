@@ -12,7 +12,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ORG, TOKEN};
+use super::{ORG, TOKEN, webhooks::Webhook};
 
 /// Where its workflows are.
 pub const WORKFLOW: &str = ".github/workflows/ci.yml";
@@ -237,13 +237,14 @@ pub struct Model {
     pub undescribed: BTreeSet<String>,
     /// Every runner that was ever registered.
     pub ever: Vec<String>,
+    pub webhooks: Vec<Webhook>,
     faults: Vec<(String, Fault)>,
     next: i64,
 }
 
 impl Model {
     pub fn new(url: &str) -> Self {
-        let all = ["repo", "admin:org"].into();
+        let all = ["repo", "admin:org", "admin:org_hook"].into();
         let bucket = |limit| Bucket { limit, used: 0, reset: now() + 3600 };
         Self {
             url: url.to_owned(),
@@ -267,6 +268,7 @@ impl Model {
             unchanged: 0,
             undescribed: BTreeSet::new(),
             ever: Vec::new(),
+            webhooks: Vec::new(),
             faults: Vec::new(),
             next: 1000,
         }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Asked, Model, Shared, described,
     model::{Reply, Runner, WORKFLOW, now},
+    webhooks,
 };
 
 /// Who asks.
@@ -133,12 +134,16 @@ fn route(model: &mut Model, asked: &Asked, who: &Who, path: &str) -> Reply {
     if !is_known {
         return not_found();
     }
-    let needed = if parts[0] == "orgs" && parts.get(2) != Some(&"repos") { "admin:org" } else { "repo" };
+    let needed = match (parts[0], parts.get(2)) {
+        ("orgs", Some(&"repos")) | ("repos", _) => "repo",
+        ("orgs", Some(&"hooks")) => "admin:org_hook",
+        _ => "admin:org",
+    };
     if let Who::Token(scopes) = who
         && !scopes.contains(&needed)
     {
         // What a private repository's or organisation's is, is hidden; of what is known to be there the scope is named [doc: scopes].
-        let hidden = if needed == "repo" {
+        let hidden = if needed != "admin:org" {
             not_found()
         } else {
             Reply::error(403, "You must be an org owner or have the runners permission.")
@@ -147,6 +152,9 @@ fn route(model: &mut Model, asked: &Asked, who: &Who, path: &str) -> Reply {
     }
     match call {
         ("GET", ["orgs", org, "repos"]) => repositories(model, asked, org),
+        ("GET", [scope @ .., "hooks"]) => webhooks::list(model, asked, &scope.join("/")),
+        ("POST", [scope @ .., "hooks"]) => webhooks::make(model, asked, &scope.join("/")),
+        ("DELETE", [scope @ .., "hooks", id]) => webhooks::delete(model, &scope.join("/"), id),
         ("GET", ["orgs", _, "actions", "runner-groups"]) => groups(model),
         ("GET", ["repos", owner, name, "actions", "runs"]) => runs(model, asked, &format!("{owner}/{name}")),
         ("GET", ["repos", _, _, "actions", "runs", run, "jobs"]) => jobs(model, asked, run),
@@ -161,7 +169,7 @@ fn route(model: &mut Model, asked: &Asked, who: &Who, path: &str) -> Reply {
     }
 }
 
-fn not_found() -> Reply {
+pub fn not_found() -> Reply {
     Reply::error(404, "Not Found")
 }
 
@@ -313,7 +321,7 @@ fn delete(model: &mut Model, scope: &str, id: &str) -> Reply {
 }
 
 /// A page of a list, and the address of the next one.
-fn page<'l>(model: &Model, asked: &Asked, all: &'l [Value]) -> (&'l [Value], Option<String>) {
+pub fn page<'l>(model: &Model, asked: &Asked, all: &'l [Value]) -> (&'l [Value], Option<String>) {
     let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<usize>().ok());
     let (size, page) = (number("per_page").unwrap_or(30).min(100), number("page").unwrap_or(1));
     let begin = all.len().min((page - 1) * size);
@@ -325,7 +333,7 @@ fn page<'l>(model: &Model, asked: &Asked, all: &'l [Value]) -> (&'l [Value], Opt
     (&all[begin..end], next)
 }
 
-fn linked(reply: Reply, link: Option<String>) -> Reply {
+pub fn linked(reply: Reply, link: Option<String>) -> Reply {
     match link {
         Some(link) => reply.with("link", link),
         None => reply,
