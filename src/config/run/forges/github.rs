@@ -35,6 +35,7 @@ section! {
         repos: Option<Vec<String>>,
         runner_group: Option<String>,
         discovery: Way,
+        container_as_runner: bool,
         cache_volumes: Vec<CacheVolume>,
         build_cache: bool,
     }
@@ -65,6 +66,13 @@ impl GithubSection {
     }
 
     fn own(&self, name: &str) -> Result<Own> {
+        if self.container_as_runner {
+            return Err(Error::invalid(
+                "container_as_runner: GitHub hands a job to any runner whose labels it fits, so that nobody knows which workflow's container: \
+                 a runner would have to be; name the image as job_image or in [runner] images of the repository: jobs without container: \
+                 run in it, beside the runner that it holds or is given",
+            ));
+        }
         let (discovery, poll_interval) = match self.discovery {
             Way::Poll => (Discovery::Poll, POLL_INTERVAL),
             Way::Webhook => (Discovery::Webhook, ROUND_INTERVAL),
@@ -212,6 +220,13 @@ mod tests {
         assert!(error("app_id = 'Iv1'\norg = 'a'").contains("private_key"));
         assert!(error("org = 'a'").contains("token"));
         assert!(!format!("{app:?}").contains("s3cr3t"), "no secret is printed");
+    }
+
+    #[test]
+    fn a_workflows_container_is_no_runner() {
+        let error = settings("token = 't'\norg = 'a'\ncontainer_as_runner = true").unwrap_err().chain();
+        assert!(error.contains("container_as_runner: ") && error.contains("job_image"), "{error}");
+        assert!(settings("token = 't'\norg = 'a'\ncontainer_as_runner = false").is_ok());
     }
 
     #[test]
