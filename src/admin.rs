@@ -30,7 +30,7 @@ use crate::{
 
 pub use self::body::{
     ContainerAnswer, EventAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, LeftAlone, PurgeAnswer,
-    RunnerImage,
+    ReachAnswer, RunnerImage,
 };
 
 /// What the calls work on.
@@ -63,6 +63,7 @@ pub fn routes() -> Vec<Route<AdminState>> {
         Route::new(Method::GET, "/launches", "LaunchList").to(launches::list),
         Route::new(Method::GET, "/launches/{id}/log", "LaunchLog").to(launches::log),
         Route::new(Method::GET, "/forges", "ForgeList").to(launches::forges),
+        Route::new(Method::POST, "/forges/{name}/reach", "ForgeReach").to(launches::reach),
         Route::new(Method::POST, "/drain", "Drain").to(launches::drain),
         Route::new(Method::POST, "/uncordon", "Uncordon").to(launches::uncordon),
         Route::new(Method::POST, "/purge", "Purge").to(launches::purge),

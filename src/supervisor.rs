@@ -17,6 +17,7 @@ mod launch;
 mod log;
 mod pool;
 mod programs;
+mod reach;
 pub mod record;
 mod runner;
 pub mod secret;
@@ -39,6 +40,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
+pub use self::reach::Reached;
 use self::{
     forge::QueuedJob,
     hooks::Delivery,
@@ -382,10 +384,19 @@ impl Supervisor {
         self.pools().iter().map(|pool| pool.view()).collect()
     }
 
+    /// Whether jobs of a forge reach it, asked from one that is made for that.
+    pub async fn reach(&self, forge: &str) -> Result<Vec<Reached>> {
+        self.pool(forge)?.reach_from_a_job().await
+    }
+
     /// Takes a delivery of a forge's webhook.
     pub fn hear(&self, forge: &str, delivery: &Delivery<'_>) -> Result<()> {
+        self.pool(forge)?.hear(delivery)
+    }
+
+    fn pool(&self, forge: &str) -> Result<Arc<Pool>> {
         let pool = self.pools().into_iter().find(|pool| pool.settings.name == forge);
-        pool.ok_or_else(|| Error::not_found(format!("no such forge: {forge}")))?.hear(delivery)
+        pool.ok_or_else(|| Error::not_found(format!("no such forge: {forge}")))
     }
 
     fn pools(&self) -> Vec<Arc<Pool>> {

@@ -17,7 +17,7 @@ use crate::{
         policy::PolicyRef,
         time::Timestamp,
     },
-    supervisor::{ForgeView, LaunchView, Purged, WaitingJob, record::Stage},
+    supervisor::{ForgeView, LaunchView, Purged, Reached, WaitingJob, record::Stage},
 };
 
 /// What a policy is called that came without a name.
@@ -354,6 +354,21 @@ impl From<ForgeView> for ForgeAnswer {
         let left_alone = queue.into_iter().filter_map(left_alone).collect();
         let runner_images = runner_images.into_iter().map(|(image, created)| RunnerImage { image, created }).collect();
         Self { name, url, trouble, looked, concurrency, live, waiting, left_alone, runner_images }
+    }
+}
+
+/// An address of a forge, as its jobs find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachAnswer {
+    /// The address.
+    pub url: String,
+    /// Why nobody answers there, if so.
+    pub trouble: Option<String>,
+}
+
+impl From<Reached> for ReachAnswer {
+    fn from(Reached { url, trouble }: Reached) -> Self {
+        Self { url, trouble }
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{fs::File, io::AsyncReadExt};
 
 use super::{
     AdminState,
-    body::{ForgeAnswer, LaunchAnswer, PurgeAnswer},
+    body::{ForgeAnswer, LaunchAnswer, PurgeAnswer, ReachAnswer},
 };
 use crate::{
     edge::{answer::Json, extract::Path},
@@ -44,6 +44,11 @@ pub(super) async fn list(State(state): State<AdminState>) -> Result<Json<Vec<Lau
 /// `GET /forges`.
 pub(super) async fn forges(State(state): State<AdminState>) -> Result<Json<Vec<ForgeAnswer>>> {
     Ok(Json(state.supervisor()?.forges().into_iter().map(ForgeAnswer::from).collect()))
+}
+
+/// `POST /forges/{name}/reach`.
+pub(super) async fn reach(State(state): State<AdminState>, Path(forge): Path) -> Result<Json<Vec<ReachAnswer>>> {
+    Ok(Json(state.supervisor()?.reach(&forge).await?.into_iter().map(ReachAnswer::from).collect()))
 }
 
 /// `POST /drain`.

@@ -6,7 +6,8 @@ use indexmap::IndexMap;
 use serde_json::{Value, json};
 
 use super::{
-    ContainerAnswer, EventAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, routes,
+    ContainerAnswer, EventAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, ReachAnswer,
+    routes,
 };
 use crate::model::{
     job::{EndReason, JobLimits, JobReport},
@@ -125,6 +126,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         ("Event", serde_json::to_value(event).unwrap()),
         ("Launch", serde_json::to_value(launch).unwrap()),
         ("Purged", serde_json::to_value(PurgeAnswer { launches: 0, registrations: 0, webhooks: 0 }).unwrap()),
+        ("Reached", serde_json::to_value(ReachAnswer { url: String::new(), trouble: None }).unwrap()),
         ("Forge", serde_json::to_value(forge).unwrap()),
         ("JobCreate", serde_json::to_value(body).unwrap()),
         ("JobExtend", serde_json::to_value(ExtendBody { ttl: 1, disown: false }).unwrap()),

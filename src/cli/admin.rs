@@ -3,7 +3,7 @@
 use clap::Args;
 use http::Method;
 use ringer::{
-    admin::{ContainerAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer},
+    admin::{ContainerAnswer, ExtendBody, ForgeAnswer, JobAnswer, JobBody, LaunchAnswer, PurgeAnswer, ReachAnswer},
     model::{Error, Result, job::JobReport},
 };
 
@@ -81,6 +81,11 @@ impl AdminClient {
     /// The forges.
     pub async fn forges(&self) -> Result<Vec<ForgeAnswer>> {
         self.0.call(Method::GET, "/forges", None::<&()>).await
+    }
+
+    /// Whether jobs of a forge reach it.
+    pub async fn reach(&self, forge: &str) -> Result<Vec<ReachAnswer>> {
+        self.0.call(Method::POST, &format!("/forges/{}/reach", escaped(forge)), None::<&()>).await
     }
 
     /// Launches nothing any more.

@@ -3,28 +3,34 @@
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
+use futures_util::future::join_all;
 use ringer::{
-    model::Result,
+    admin::ReachAnswer,
+    model::{Error, Result},
     registry::Registry,
     supervisor::{
         check::{self, Checked, JobImage, OwnUrl},
         images::Rung,
-        settings::{ForgeSettings, Mode},
+        settings::{ForgeSettings, Mode, Settings},
     },
 };
 
+use super::admin::AdminHost;
 use crate::config::{self, Http, ServeOptions};
 
 /// The configuration of `ringer run`
 #[derive(Args, Debug)]
 pub struct ConfigCommand {
+    #[command(flatten)]
+    admin: AdminHost,
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Read the file, try every forge and registry with its credentials, and print what its jobs would get
+    /// Read the file, try every forge and registry with its credentials, and print what its jobs would get. The daemon that runs, if one
+    /// does, asks each forge from inside a job
     Check {
         /// TOML file with the forges
         #[arg(long, value_name = "PATH", default_value = "/etc/ringer/config.toml")]
@@ -36,12 +42,14 @@ impl ConfigCommand {
     /// 0 if all is well, 1 if a forge or a registry refuses us or does not answer, 2 if the file is wrong.
     pub fn run(self) -> ExitCode {
         let Verb::Check { config } = self.verb;
+        let admin = self.admin;
         match config::run::resolve(&config, ServeOptions::default()) {
             Ok((config, settings)) => super::in_runtime(async move {
                 let registry = Registry::new(config.engine.registry())?;
                 let registries = check::check_registries(&settings.registries, &registry).await;
                 let forges = check::check(&settings).await;
-                Ok(print(&registries, &forges, config.http.as_ref()))
+                let from_jobs = from_jobs(&admin, &settings).await;
+                Ok(print(&registries, &forges, &from_jobs, config.http.as_ref()))
             }),
             Err(error) => {
                 eprintln!("ringer: {}", error.chain());
@@ -51,21 +59,40 @@ impl ConfigCommand {
     }
 }
 
-fn print(registries: &[(&str, Result<()>)], forges: &[Checked<'_>], http: Option<&Http>) -> ExitCode {
+/// What the daemon that runs finds from inside a job, forge by forge: an error is that it was not tried.
+async fn from_jobs(admin: &AdminHost, settings: &Settings) -> Vec<Result<Vec<ReachAnswer>>> {
+    let asked = settings.forges.iter().map(async |forge| {
+        let reached = admin.client()?.reach(&forge.name).await?;
+        match reached.first() {
+            Some(first) if first.url == forge.url => Ok(reached),
+            _ => Err(Error::conflict("the daemon that runs has another address of it: it has not read this file")),
+        }
+    });
+    join_all(asked).await
+}
+
+fn print(
+    registries: &[(&str, Result<()>)],
+    forges: &[Checked<'_>],
+    from_jobs: &[Result<Vec<ReachAnswer>>],
+    http: Option<&Http>,
+) -> ExitCode {
     for (host, login) in registries {
         match login {
             Ok(()) => println!("{host}: takes the credentials"),
             Err(error) => println!("{host}: FAILS: {}", error.chain()),
         }
     }
-    for forge in forges {
-        print!("{}", told(forge, http));
+    for (forge, from_job) in forges.iter().zip(from_jobs) {
+        print!("{}{}", told(forge, http), told_from_job(from_job));
     }
     let is_well = |forge: &Checked<'_>| {
         let has_webhook = !matches!(forge.webhook, Some(Err(_)));
         forge.greeting.is_ok() && has_webhook && !matches!(forge.own_url, Some(OwnUrl::Loopback(_)))
     };
-    let is_well = registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(is_well);
+    let is_reached = |reached: &ReachAnswer| reached.trouble.is_none();
+    let are_reached = from_jobs.iter().flatten().flatten().all(is_reached);
+    let is_well = registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(is_well) && are_reached;
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -118,6 +145,17 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
         line(format!("{whose} that name no image: {image} ({})", source(*rung, of_forge)));
     }
     text
+}
+
+fn told_from_job(reached: &Result<Vec<ReachAnswer>>) -> String {
+    let line = |ReachAnswer { url, trouble }: &ReachAnswer| match trouble {
+        None => format!("  from inside a job: {url} answers\n"),
+        Some(trouble) => format!("  from inside a job: {url} FAILS: {trouble}\n"),
+    };
+    match reached {
+        Ok(reached) => reached.iter().map(line).collect(),
+        Err(error) => format!("  from inside a job: not tried: {}\n", error.chain()),
+    }
 }
 
 fn own_url(own: &OwnUrl, configured: &str) -> String {

@@ -6,7 +6,7 @@ mod forgejo;
 mod gitea;
 mod github;
 mod gitlab;
-mod http;
+pub(super) mod http;
 mod server;
 #[cfg(test)]
 mod tests;

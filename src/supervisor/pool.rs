@@ -314,7 +314,7 @@ impl Pool {
         Ok(())
     }
 
-    fn new_name(&self) -> String {
+    pub(super) fn new_name(&self) -> String {
         format!("{}-{}", self.settings.name, &ContainerId::random().short()[..RANDOM])
     }
 

@@ -264,12 +264,13 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     assert!(log.contains("no runner here has the label nobody"), "{log}");
 
     let mut check = lab.gitea.place().config_check(&lab.daemon.folder().join("config.toml"));
-    let checked = check.output().expect("nsenter is there");
+    let checked = check.env("RINGER_ADMIN_HOST", lab.daemon.admin_host()).output().expect("nsenter is there");
     let text = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert_eq!(checked.status.code(), Some(1), "one of three fails: {text}");
     assert!(text.contains("bad: FAILS: ") && text.contains("good: http://10.99.0.1:3000 is Gitea 1.26"), "{text}");
     assert!(text.contains(&format!("jobs that name no image: {} (job_image)", lab.images.job())), "{text}");
     assert!(text.contains("ROOT_URL: as instance_url"), "{text}");
+    assert!(text.contains("from inside a job: http://10.99.0.1:3000 answers"), "{text}");
     assert!(!text.contains(lab.gitea.token()), "{text}");
 }
 
@@ -347,6 +348,15 @@ async fn a_forge_of_ones_own_name_and_authority_is_trusted_by_all() {
     assert_eq!(jobs[0]["conclusion"], "success", "{}", lab.gitea.job_log("trusted", &jobs[0]).await);
     lab.until_all_ended(1).await;
     lab.is_clean().await;
+    let mut check = lab.gitea.place().config_check(&lab.daemon.folder().join("config.toml"));
+    let checked = check.env("RINGER_ADMIN_HOST", lab.daemon.admin_host()).output().expect("nsenter is there");
+    let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+    let from_job = |url: &str| format!("from inside a job: {url} ");
+    assert_eq!(checked.status.code(), Some(1), "{found}");
+    assert!(found.contains(&format!("{}answers", from_job(&tls.url()))), "by its name and authority: {found}");
+    assert!(found.contains(&format!("{}FAILS", from_job(&tls.url()))), "a stranger's jobs do not trust it: {found}");
+    assert!(found.contains(&format!("{}FAILS", from_job(&lab.gitea.url()))), "ROOT_URL is not opened: {found}");
+    launches::none_is_left(&lab.daemon);
     let told = lab.daemon.ringer(&["jobs"]).output().expect("ringer runs").stdout;
     let told = String::from_utf8_lossy(&told).into_owned();
     assert!(

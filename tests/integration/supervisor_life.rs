@@ -183,7 +183,7 @@ async fn the_doctor_says_what_is_well_and_what_to_do() {
     lab.github.until_jobs(&jobs, "success").await;
     let mut doctor = lab.github.place().command(env!("CARGO_BIN_EXE_ringer"));
     doctor.args(["doctor", "--config"]).arg(lab.daemon.folder().join("config.toml"));
-    doctor.env("RINGER_ADMIN_HOST", format!("unix://{}", lab.daemon.folder().join("run/admin.sock").display()));
+    doctor.env("RINGER_ADMIN_HOST", lab.daemon.admin_host());
     let output = doctor.output().expect("nsenter is there");
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     for well in ["kernel", "cgroups", "containerd", "runtime", "forge: github: http"] {

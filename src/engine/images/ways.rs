@@ -10,7 +10,7 @@ use crate::{
         Engine,
         tenants::{Scope, Tenant},
     },
-    model::Result,
+    model::{Result, id::TenantId},
     registry::{Outlet, Registry},
 };
 
@@ -24,15 +24,25 @@ impl Engine {
         }
         let open = async || {
             let registry = self.images.registry.with_mirrors(self.mirrors_of(tenant))?;
-            let Some(runtime) = tenant.network().runtime().await? else { return Ok(Arc::new(registry)) };
-            let outlet = Outlet { runtime, machine: Handle::current(), hosts: tenant.surroundings().hosts.clone() };
+            let Some(outlet) = outlet_of(tenant).await? else { return Ok(Arc::new(registry)) };
             Ok(Arc::new(registry.through(outlet, tenant.named_registries())))
         };
         tenant.registry().get_or_try_init(open).await.cloned()
+    }
+
+    /// By which requests go out as a job's own; `None` where the machine's network is its own.
+    pub async fn job_outlet(&self, job: &TenantId) -> Result<Option<Outlet>> {
+        outlet_of(&*self.tenants.get(job)?).await
     }
 
     /// The mirrors of Docker Hub that a tenant's policy leaves it or names, else the daemon's.
     pub(crate) fn mirrors_of(&self, tenant: &Tenant) -> Vec<String> {
         tenant.policy().mirrors(&self.config.registry_mirrors)
     }
+}
+
+async fn outlet_of(tenant: &Tenant) -> Result<Option<Outlet>> {
+    let hosts = || tenant.surroundings().hosts.clone();
+    let runtime = tenant.network().runtime().await?;
+    Ok(runtime.map(|runtime| Outlet { runtime, machine: Handle::current(), hosts: hosts() }))
 }

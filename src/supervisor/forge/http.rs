@@ -4,12 +4,13 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
-use reqwest::{Certificate, Client, NoProxy, Proxy};
+use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     model::{Error, ErrorKind, Result, error::Context},
+    registry::Outlet,
     supervisor::{
         secret::Secret,
         settings::{Access, ForgeSettings, Proxies},
@@ -88,8 +89,23 @@ impl Api {
 
     /// The same at another address, for calls that may say themselves who speaks.
     pub fn at(settings: &ForgeSettings, url: String, authorization: Option<Secret>) -> Result<Self> {
+        Self::with(Client::builder(), settings, url, authorization)
+    }
+
+    /// For calls of nobody in particular that go out from a job, on the runtime of its outlet: as programs in the job would send them.
+    pub fn from_job(settings: &ForgeSettings, url: String, outlet: &Outlet) -> Result<Self> {
+        // Those of the daemon's environment are none of the job's.
+        Self::with(Client::builder().dns_resolver(outlet.names()).no_proxy(), settings, url, None)
+    }
+
+    fn with(
+        builder: ClientBuilder,
+        settings: &ForgeSettings,
+        url: String,
+        authorization: Option<Secret>,
+    ) -> Result<Self> {
         crate::registry::install_crypto();
-        let mut builder = Client::builder()
+        let mut builder = builder
             .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_LIMIT)
             .timeout(LIMIT)

@@ -163,13 +163,17 @@ impl Daemon {
         self.process.id()
     }
 
+    /// Where its admin socket is, as `RINGER_ADMIN_HOST`.
+    pub fn admin_host(&self) -> String {
+        format!("unix://{}", self.folder().join("run/admin.sock").display())
+    }
+
     /// Our program as a client of its admin socket: `ringer job …`.
     pub fn ringer(&self, arguments: &[&str]) -> Command {
         let mut ringer = Command::new(env!("CARGO_BIN_EXE_ringer"));
-        let admin = format!("unix://{}", self.folder().join("run/admin.sock").display());
         ringer
             .args(arguments)
-            .env("RINGER_ADMIN_HOST", admin)
+            .env("RINGER_ADMIN_HOST", self.admin_host())
             .env("DOCKER_CONFIG", self.folder().join("docker-config"));
         ringer
     }

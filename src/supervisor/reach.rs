@@ -1,0 +1,58 @@
+//! Whether jobs of a forge reach it, seen from a job that is made for that: from its network, with the names, proxies and authorities that
+//! stand around jobs. It has no container: what a container sends leaves by the same way.
+
+use http::Method;
+
+use super::{forge::http::Api, pool::Pool, settings::ForgeSettings};
+use crate::{
+    model::{Error, Result, error::Context, id::TenantId, job::JobRequest},
+    registry::Outlet,
+};
+
+/// How long the job is there if nobody removes it, in seconds.
+const LIFETIME: u64 = 120;
+
+/// An address of a forge, as a job finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The address.
+    pub url: String,
+    /// Why nobody answers there, if so.
+    pub trouble: Option<String>,
+}
+
+impl Pool {
+    /// Asks at the address that is configured, and at the one that the server calls its own, if that is another.
+    pub async fn reach_from_a_job(&self) -> Result<Vec<Reached>> {
+        let own = self.forge.own_url().await.filter(|own| *own != self.settings.url);
+        let request = JobRequest {
+            name: Some(format!("reach-{}", self.new_name())),
+            ttl: Some(LIFETIME),
+            openings: self.openings().await?,
+            surroundings: self.settings.surroundings(),
+            ..JobRequest::default()
+        };
+        let job = self.shared.engine.job_create(request).await?.record.id.clone();
+        let reached = self.ask_from(&job, [self.settings.url.clone()].into_iter().chain(own)).await;
+        self.shared.engine.job_delete(job.as_str()).await?;
+        reached
+    }
+
+    async fn ask_from(&self, job: &TenantId, urls: impl Iterator<Item = String>) -> Result<Vec<Reached>> {
+        let outlet = self.shared.engine.job_outlet(job).await?;
+        let outlet = outlet.ok_or_else(|| Error::unavailable("jobs have no network of their own here"))?;
+        let mut all = Vec::new();
+        for url in urls {
+            let asked = ask(&self.settings, &url, &outlet).await;
+            all.push(Reached { url, trouble: asked.err().map(|error| error.chain()) });
+        }
+        Ok(all)
+    }
+}
+
+/// Whatever is answered: somebody is there.
+async fn ask(settings: &ForgeSettings, url: &str, outlet: &Outlet) -> Result<()> {
+    let api = Api::from_job(settings, url.to_owned(), outlet)?;
+    let asked = async move { api.exchange(&Method::GET, "", None::<&()>, &[]).await.map(drop).map_err(Error::from) };
+    outlet.runtime.spawn(asked).await.context("asking from a job")?
+}
