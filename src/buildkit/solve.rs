@@ -45,6 +45,12 @@ const IMAGE: &str = "image";
 const IMAGE_ATTRIBUTES: [(&str, &str); 2] =
     [("dangling-name-prefix", "moby-dangling"), ("danging-name-empty-only", "true")];
 
+/// How its layers are packed, and how hard that is tried. gzip at its quickest takes a third of the time of its default for programs and a
+/// tenth for what is packed already, and its layers are an eighth larger. It is ours to say for what nobody waits to be sent.
+const PACKING: [&str; 2] = ["compression", PACKING_LEVEL];
+const PACKING_LEVEL: &str = "compression-level";
+const QUICKEST: &str = "1";
+
 /// Whether it is unpacked, which would be in the builder's namespace, where no container is.
 const UNPACK: &str = "unpack";
 
@@ -181,7 +187,8 @@ fn exporter(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>> {
     let asked = attributes(message)?;
     // As Go reads it; nothing at all is yes.
     let is_no = |value: &str| matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False");
-    if asked.iter().any(|(key, value)| key == "push" && !is_no(value)) {
+    let is_pushed = asked.iter().any(|(key, value)| key == "push" && !is_no(value));
+    if is_pushed {
         let names = asked.iter().filter(|(key, _)| key == "name").flat_map(|(_, names)| names.split(','));
         let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
         if names.is_empty() {
@@ -207,6 +214,9 @@ fn exporter(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>> {
     })?;
     for (key, value) in IMAGE_ATTRIBUTES {
         wire::put_entry(&mut edited, ATTRIBUTES, key, value);
+    }
+    if !is_pushed && !asked.iter().any(|(key, _)| PACKING.contains(&key.as_str())) {
+        wire::put_entry(&mut edited, ATTRIBUTES, PACKING_LEVEL, QUICKEST);
     }
     Ok(edited)
 }
@@ -272,6 +282,19 @@ mod tests {
         assert!(wire::text_of(&edited, OLD_EXPORTER).unwrap().is_empty(), "buildkitd would read it");
         assert_eq!(wire::text_of(&edited, 77).unwrap(), "of a newer client");
         assert_eq!(reference(&edited).unwrap(), "build1");
+    }
+
+    #[test]
+    fn what_stays_here_is_packed_quickly_unless_its_client_says_how() {
+        let level = |attributes: &[(&str, &str)]| {
+            let (_, attributes) = read(&exporter(&typed("moby", attributes.iter().copied()), &Free).unwrap());
+            attributes.get(PACKING_LEVEL).cloned()
+        };
+        assert_eq!(level(&[("name", "y")]).as_deref(), Some("1"));
+        assert_eq!(level(&[("name", "y"), ("push", "false")]).as_deref(), Some("1"));
+        assert_eq!(level(&[("name", "y"), ("push", "true")]), None);
+        assert_eq!(level(&[("compression", "zstd")]), None);
+        assert_eq!(level(&[("compression-level", "9")]).as_deref(), Some("9"));
     }
 
     #[test]
