@@ -87,6 +87,8 @@ pub struct Around {
     pub builder_env: Vec<String>,
     /// Mirrors of Docker Hub that it asks first.
     pub mirrors: Vec<String>,
+    /// What `host-gateway` means among the names that a build says.
+    pub host_gateway: Option<IpAddr>,
 }
 
 /// A file for reading.

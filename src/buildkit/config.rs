@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Options, cni, remains::Remains};
+use crate::backend::builds::Around;
 
 /// How much a slot's cache may take, what it may keep in any case, and what it leaves free on the disk. With a unit: a bare number is
 /// bytes. In MB.
@@ -13,6 +14,8 @@ const MOST: u64 = 20_000;
 const KEPT: u64 = 2_000;
 const MB: u64 = 1_000_000;
 const FREE: &str = "10%";
+
+const HOST_GATEWAY: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
 
 /// For how long, and how many, builds of the past are remembered.
 const HISTORY_SECONDS: u64 = 48 * 3600;
@@ -39,7 +42,7 @@ pub(super) fn most(options: &Options, remains: &Remains) -> u64 {
 }
 
 /// The whole file.
-pub(super) fn text(options: &Options, remains: &Remains, namespace: &str, mirrors: &[String]) -> String {
+pub(super) fn text(options: &Options, remains: &Remains, namespace: &str, around: &Around) -> String {
     let folders = &remains.folders;
     let most = most(options, remains) / MB;
     let path = |path: &Path| path.to_string_lossy().into_owned();
@@ -58,6 +61,7 @@ pub(super) fn text(options: &Options, remains: &Remains, namespace: &str, mirror
                 "address": path(&folders.facade()),
                 "namespace": namespace,
                 "snapshotter": options.place.snapshotter,
+                "labels": labels(around),
                 "gc": true,
                 "reservedSpace": format!("{}MB", KEPT.min(most)),
                 "maxUsedSpace": format!("{most}MB"),
@@ -67,10 +71,15 @@ pub(super) fn text(options: &Options, remains: &Remains, namespace: &str, mirror
                 "cniBinaryPath": path(&folders.plugins()),
             },
         }),
-        registry: registries(mirrors, &options.insecure),
+        registry: registries(&around.mirrors, &options.insecure),
     };
     let text = toml::to_string(&config).expect("texts, numbers and tables");
     format!("# Written by ringer at every start.\n{text}")
+}
+
+/// buildx reads there what `host-gateway` is, as of dockerd.
+fn labels(around: &Around) -> Map<String, Value> {
+    around.host_gateway.iter().map(|address| (HOST_GATEWAY.to_owned(), json!(address))).collect()
 }
 
 /// Mirrors of Docker Hub, and registries without TLS or with a certificate that nobody signed. Ranges of addresses cannot be said.
@@ -130,7 +139,9 @@ mod tests {
         let written = |cache: &TenantId| -> toml::Table {
             let remains = Remains::of(&options, &runtime, &default, cache);
             let mirrors = ["http://mirror.test:5000/", "https://other.test"].map(str::to_owned);
-            text(&options, &remains, &remains.namespace(), &mirrors).parse().unwrap()
+            let host_gateway = Some("172.17.0.1".parse().unwrap());
+            let around = Around { mirrors: mirrors.to_vec(), host_gateway, ..Around::default() };
+            text(&options, &remains, &remains.namespace(), &around).parse().unwrap()
         };
         let kept = written(&TenantId::of_build_cache());
         assert_eq!(kept["worker"]["containerd"]["maxUsedSpace"].as_str(), Some("5000MB"));
@@ -143,6 +154,7 @@ mod tests {
             (worker["snapshotter"].as_str(), worker["namespace"].as_str()),
             (Some("native"), Some("ringer-build-default"))
         );
+        assert_eq!(worker["labels"][HOST_GATEWAY].as_str(), Some("172.17.0.1"));
         assert_eq!(table["worker"]["oci"]["enabled"].as_bool(), Some(false));
         let registry = &table["registry"];
         assert_eq!(registry["docker.io"]["mirrors"].as_array().unwrap().len(), 2);

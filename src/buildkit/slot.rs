@@ -156,7 +156,7 @@ impl Slot {
         cni::install(&self.remains.folders.plugins(), Path::new(&format!("/proc/{}/exe", std::process::id())))?;
         let config = self.remains.folders.run.join("buildkitd.toml");
         let around = self.facade.tenant.around();
-        fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace, &around.mirrors))
+        fs::write(&config, config::text(&self.options, &self.remains, &self.facade.namespace, &around))
             .context("writing BuildKit's configuration")?;
         let listener = facade::listen(&self.remains.folders.facade())?;
         let lost = CancellationToken::new();

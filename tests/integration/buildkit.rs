@@ -140,11 +140,13 @@ async fn results_go_where_they_are_wanted() {
 async fn an_old_cli_builds_with_buildkit_too() {
     let Some(builder) = Builder::start().await else { return };
     let context = |dockerfile| builder.context(dockerfile, &[("file", "of the context\n")]).display().to_string();
-    let good = context("FROM box\nARG A\nCOPY file /\nRUN echo $A >> /file\nCMD cat /file\n");
-    let Some(build) = builder.old_docker(&["build", "-t", "x", "--build-arg=A=b", &good]) else { return };
+    let good = context("FROM box\nARG A\nCOPY file /\nRUN echo $A >> /file; grep gate /etc/hosts\nCMD cat /file\n");
+    let gate = "--add-host=gate:host-gateway";
+    let Some(build) = builder.old_docker(&["build", "-t", "x", "--build-arg=A=b", gate, &good]) else { return };
     assert!(build.succeeded && build.text.contains("naming to docker.io/library/x:latest"), "{}", build.text);
+    assert!(build.text.contains("172.17.0.1\tgate"), "{}", build.text);
     assert_eq!(builder.must(&["run", "--rm", "--network=none", "x"]), "of the context\nb\n");
-    let quiet = builder.old_docker(&["build", "-q", "--build-arg=A=b", &good]).unwrap();
+    let quiet = builder.old_docker(&["build", "-q", "--build-arg=A=b", gate, &good]).unwrap();
     assert!(quiet.succeeded && quiet.text.trim().len() == 71, "{}", quiet.text);
     assert_eq!(builder.must(&["run", "--rm", "--network=none", quiet.text.trim()]), "of the context\nb\n");
     let bad = builder.old_docker(&["build", &context("FROM box\nRUN echo told before >&2; exit 7\n")]).unwrap();

@@ -81,7 +81,8 @@ impl BuildRules for OfTenant {
 
 impl BuildSurroundings for OfTenant {
     fn around(&self) -> Around {
-        self.engine.around_builds(&self.tenant)
+        let host_gateway = self.engine.host_gateway(&self.tenant);
+        Around { host_gateway, ..self.engine.around_builds(&self.tenant) }
     }
 
     fn cache(&self) -> TenantId {

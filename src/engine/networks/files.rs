@@ -23,6 +23,7 @@ use crate::{
         Error, Result,
         container::{ContainerRecord, NetworkMode},
         error::Context,
+        id::TenantId,
         limits,
         network::Endpoint,
     },
@@ -104,7 +105,7 @@ impl Engine {
             text.extend(tenant.surroundings().hosts.iter().map(|(name, address)| hosts::line(*address, name)));
             return Ok(text);
         }
-        let gateway = self.host_gateway(record);
+        let gateway = self.host_gateway(&record.tenant);
         let mut extra: Vec<(IpAddr, String)> =
             extra_hosts.iter().map(|entry| parse_extra(entry, gateway)).collect::<Result<_>>()?;
         extra.extend(tenant.surroundings().hosts.iter().map(|(name, address)| (*address, name.clone())));
@@ -115,8 +116,8 @@ impl Engine {
     }
 
     /// What `host-gateway` means: the host as the default bridge sees it.
-    fn host_gateway(&self, record: &ContainerRecord) -> Option<IpAddr> {
-        let bridge = self.networks.get(&record.tenant, "bridge").ok()?;
+    pub(crate) fn host_gateway(&self, tenant: &TenantId) -> Option<IpAddr> {
+        let bridge = self.networks.get(tenant, "bridge").ok()?;
         bridge.bridge.as_ref()?.ipv4.map(|net| IpAddr::V4(net.addr()))
     }
 

@@ -67,6 +67,7 @@ impl Engine {
                 env: naming(AUTHORITIES).to_vec(),
                 machines: MACHINES.iter().map(PathBuf::from).find(|path| path.is_file()),
             }),
+            host_gateway: None,
         }
     }
 

@@ -15,16 +15,22 @@ fn sandboxes(builder: &Builder) -> usize {
 async fn steps_have_the_network_of_a_container() {
     let Some(builder) = Builder::start().await else { return };
     let dockerfile = "FROM box\n\
-                      RUN ip -o addr > /own && cat /etc/resolv.conf > /resolv\n\
+                      RUN ip -o addr > /own && cat /etc/resolv.conf > /resolv && cat /etc/hosts > /names\n\
                       RUN --network=none ip -o addr > /none\n\
                       RUN --network=host ip -o addr > /host\n";
-    let build = builder.build(&["--allow", "network.host", "-t", "x"], dockerfile, &[]);
+    let names = ["--add-host=gate:host-gateway", "--add-host=named:192.0.2.7"];
+    let build = builder.build(&[&["--allow", "network.host", "-t", "x"], &names[..]].concat(), dockerfile, &[]);
     assert!(build.succeeded, "{}", build.text);
     let read = |path: &str| builder.must(&["run", "--rm", "--network=none", "x", "cat", path]);
     let (own, none, host) = (read("/own"), read("/none"), read("/host"));
     assert!(own.contains("eth0") && own.contains(" 172.17.") && !own.contains(" 172.17.0.1/"), "{own}");
     assert!(!none.contains("eth0"), "{none}");
     assert!(host.contains(" 172.17.0.1/"), "{host}");
+    assert!(
+        ["172.17.0.1\tgate", "192.0.2.7\tnamed"].iter().all(|name| read("/names").contains(name)),
+        "{}",
+        read("/names")
+    );
     assert_eq!(read("/resolv"), builder.must(&["run", "--rm", "box", "cat", "/etc/resolv.conf"]));
     until("all networks are given back", async || sandboxes(&builder) == 0).await;
     assert!(!builder.build(&[], "FROM box\nRUN --network=host true\n", &[]).succeeded, "it was not allowed");
