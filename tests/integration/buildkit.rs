@@ -43,6 +43,8 @@ async fn the_cli_is_told_what_to_install_and_makes_itself_no_builder() {
     let context = context.to_str().unwrap();
     let build = said(&mut cli.docker(&daemon.host(), &["build", "-t", "x", context]));
     assert!(!build.succeeded && build.text.contains("install buildkitd"), "{}", build.text);
+    let info = said(&mut cli.docker(&daemon.host(), &["info"]));
+    assert!(info.text.contains("WARNING: this machine has no BuildKit: install buildkitd"), "{}", info.text);
     assert_eq!(daemon.get("/containers/json?all=1").await.json(), serde_json::json!([]));
     let classic = said(cli.docker(&daemon.host(), &["build", "-t", "x", context]).env("DOCKER_BUILDKIT", "0"));
     assert!(classic.succeeded, "{}", classic.text);

@@ -11,7 +11,7 @@ use crate::{
         tenants::Scope,
     },
     model::{
-        Result,
+        Error, Result,
         container::ContainerState,
         system::{
             Commit, FirewallBackend, IndexConfig, Plugins, Pool, RegistryConfig, RuntimePath, SERVER_VERSION, Swarm,
@@ -94,7 +94,7 @@ impl Engine {
             default_address_pools: self.configured_pools(),
             firewall_backend: FirewallBackend { driver: "nftables".to_owned() },
             cdi_spec_dirs: Vec::new(),
-            warnings: warnings(&self.host, &self.config.open_hosts),
+            warnings: warnings(&self.host, &self.config.open_hosts, self.backends.builders.is_here()),
         })
     }
 
@@ -169,10 +169,13 @@ fn security_options(host: &HostFacts) -> Vec<String> {
     options
 }
 
-fn warnings(host: &HostFacts, open_hosts: &[OpenHost]) -> Vec<String> {
+fn warnings(host: &HostFacts, open_hosts: &[OpenHost], has_buildkit: bool) -> Vec<String> {
     let mut warnings = host::missing_limits(host);
     if !host::forwards_ipv4() {
         warnings.push("WARNING: IPv4 forwarding is disabled".to_owned());
+    }
+    if !has_buildkit {
+        warnings.push(format!("WARNING: {}", Error::no_buildkit().message()));
     }
     warnings.extend(open_hosts.iter().map(open_host_warning));
     warnings
