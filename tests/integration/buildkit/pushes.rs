@@ -1,13 +1,19 @@
 //! What BuildKit pushes and fetches itself: by its job's policy, with its client's credentials, and from registries that refuse.
 
-use std::fs;
+use std::{fs, path::Path};
+
+use serde_json::Value;
 
 use super::{
     Builder,
     jobs::OfJob,
+    until,
     walls::{registry_at, registry_of},
 };
-use crate::support::registry::{Guard, Registry};
+use crate::support::{
+    images::DebianRegistry,
+    registry::{Guard, Registry},
+};
 
 /// Where the registry of a job is that its policy names.
 const PLACE: &str = "127.0.0.1:5000";
@@ -53,6 +59,53 @@ async fn pushes_are_judged_by_the_jobs_policy_before_anything_is_built() {
     let narrow = OfJob::new(&builder, &["--policy", "narrow"]).await;
     let refused = narrow.build(&["-t", &good], DOCKERFILE);
     assert!(!refused.succeeded && refused.text.contains("policy narrow, rule registries"), "{}", refused.text);
+}
+
+/// Debian's docker-registry looks at what it is given. By both ways it gets the same: what the policy lets through, packed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_registry_gets_what_the_policy_lets_through() {
+    let policies = tempfile::tempdir().unwrap();
+    fs::write(policies.path().join("own.toml"), format!("base = \"ci\"\npush = [\"{PLACE}/allowed/*\"]\n")).unwrap();
+    let flags = ["--policy-dir", policies.path().to_str().unwrap()];
+    let Some(builder) = Builder::start_with(&flags).await else { return };
+    let job = OfJob::new(&builder, &["--policy", "own"]).await;
+    let folder = builder.daemon.folder().join("registry");
+    fs::create_dir(&folder).unwrap();
+    let _registry = DebianRegistry::start_in(&folder, job.namespace());
+    let stored = folder.join("registry/docker/registry/v2");
+    let name = |repository: &str| format!("{PLACE}/{repository}:1");
+    let [built, pushed, bad] = ["allowed/built", "allowed/pushed", "other/x"];
+    until("BuildKit has pushed", async || job.build(&["--push", "-t", &name(built)], DOCKERFILE).succeeded).await;
+    job.must_build(&["-t", &name(pushed), "-t", &name(bad)], DOCKERFILE);
+    job.must(&["push", "-q", &name(pushed)]);
+    for refused in [job.docker(&["push", &name(bad)]), job.build(&["--push", "-t", &name(bad)], DOCKERFILE)] {
+        assert!(!refused.succeeded && refused.text.contains("policy own, rule push"), "{}", refused.text);
+    }
+    let repositories = fs::read_dir(stored.join("repositories")).unwrap();
+    assert_eq!(repositories.map(|folder| folder.unwrap().file_name()).collect::<Vec<_>>(), ["allowed"]);
+    let [built, pushed] = [built, pushed].map(|repository| {
+        let tag = stored.join("repositories").join(repository).join("_manifests/tags/1/current/link");
+        layers_of(&stored, &fs::read_to_string(tag).unwrap())
+    });
+    for (kind, begin) in [built, pushed].map(|layers| layers.last().unwrap().clone()) {
+        assert!(kind.ends_with("tar+gzip") && begin == [0x1f, 0x8b], "{kind} {begin:?}");
+    }
+}
+
+/// Media types of an image's layers, with their first bytes, as a registry has them in its folder.
+fn layers_of(stored: &Path, digest: &str) -> Vec<(String, Vec<u8>)> {
+    let blob = |digest: &str| {
+        let hex = digest.trim_start_matches("sha256:");
+        fs::read(stored.join("blobs/sha256").join(&hex[..2]).join(hex).join("data")).unwrap()
+    };
+    let document: Value = serde_json::from_slice(&blob(digest)).unwrap();
+    // The image's own is the first of an index.
+    if let Some(manifest) = document["manifests"][0]["digest"].as_str() {
+        return layers_of(stored, manifest);
+    }
+    let layers = document["layers"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    layers.map(|layer| (text(&layer["mediaType"]), blob(&text(&layer["digest"]))[..2].to_vec())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
