@@ -7,6 +7,7 @@ mod crowds;
 mod deaths;
 mod jobs;
 mod kept;
+mod phases;
 mod platforms;
 mod pushes;
 mod steps;

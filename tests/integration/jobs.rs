@@ -14,7 +14,7 @@ mod page;
 mod policies;
 pub mod remains;
 mod shared_network;
-mod soak;
+pub mod soak;
 
 use std::{
     path::PathBuf,

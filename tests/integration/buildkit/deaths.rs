@@ -41,7 +41,8 @@ pub fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL).expect("it runs");
 }
 
-fn builds(builder: &Builder) {
+/// Another result each time.
+pub fn builds(builder: &Builder) {
     let build = builder.build(&["--no-cache", "-t", "x"], "FROM box\nRUN echo again > /made\n", &[]);
     assert!(build.succeeded, "{}", build.text);
 }

@@ -1,11 +1,22 @@
 //! Images for several platforms, of which none is emulated.
 
-use std::fs;
+use std::{fs, path::Path};
 
+use ringer::{
+    backend::images::samples::{self, Packing},
+    model::image::ImageConfig,
+};
 use serde_json::Value;
 
-use super::{Builder, container_driver::offer_image, deaths::buildkitd, jobs::OfJob, until, walls::registry_of};
-use crate::support::images::DebianRegistry;
+use super::{
+    Builder,
+    container_driver::offer_image,
+    deaths::buildkitd,
+    jobs::OfJob,
+    until,
+    walls::{registry_in, registry_of},
+};
+use crate::support::images::{DebianRegistry, publish};
 
 /// As publishing workflows do: with the job's own builder, and with one that buildx makes itself.
 #[tokio::test(flavor = "multi_thread")]
@@ -48,4 +59,19 @@ async fn two_platforms_are_pushed_as_one_index() {
         let own = job.must(&["image", "inspect", "--format={{.Architecture}}", name]);
         assert_eq!(own.trim(), "amd64", "the machine's");
     }
+}
+
+/// What is told is BuildKit's own error, which has the kernel's words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_for_another_processor_fails_where_nothing_emulates_it() {
+    let Some(builder) = Builder::start().await else { return };
+    // The head of a program for arm64: the kernel reads no more of it.
+    let mut shell = [0; 64];
+    shell[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0");
+    let layer = (samples::tar(&[("bin/sh", &shell)]), Packing::Gzip);
+    let registry = registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())));
+    publish(&registry, "arm", &samples::image("linux/arm64", ImageConfig::default(), &[layer]));
+    let dockerfile = format!("FROM {}/arm\nRUN true\n", registry.host());
+    let build = builder.build(&["--platform", "linux/arm64"], &dockerfile, &[]);
+    assert!(!build.succeeded && build.text.contains("exec format error"), "{}", build.text);
 }

@@ -36,7 +36,7 @@ pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     for kind in
         [&["namespaces", "ls"][..], &["images", "ls"], &["containers", "ls"], &["snapshots", "ls"], &["leases", "ls"]]
     {
-        let listed = ctr(daemon, kind);
+        let listed = ctr(daemon, "ringer", kind);
         left.extend(listed.lines().filter(|line| line.contains(job)).map(str::to_owned));
     }
     let links = within(daemon, &["ip", "-details", "link"]);
@@ -44,10 +44,11 @@ pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     left
 }
 
-fn ctr(daemon: &Daemon, arguments: &[&str]) -> String {
+/// What containerd's client prints of a namespace.
+pub fn ctr(daemon: &Daemon, namespace: &str, arguments: &[&str]) -> String {
     let address = daemon.folder().join("run/containerd/containerd.sock");
     let output =
-        Command::new("ctr").arg("--address").arg(address).args(["--namespace", "ringer"]).args(arguments).output();
+        Command::new("ctr").arg("--address").arg(address).args(["--namespace", namespace]).args(arguments).output();
     String::from_utf8_lossy(&output.expect("ctr is installed with containerd").stdout).into_owned()
 }
 

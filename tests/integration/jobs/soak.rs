@@ -38,7 +38,8 @@ fn found(folder: &Path, words: &[&str]) -> u64 {
     output.stdout.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-fn memory_of(pid: u32) -> u64 {
+/// What a process has in memory, in KiB.
+pub fn memory_of(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).expect("the daemon runs")

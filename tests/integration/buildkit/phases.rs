@@ -1,0 +1,118 @@
+//! A client that is killed in each phase of its build: what it began ends, and the next build works.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use ringer::{
+    backend::images::samples::{self, Packing},
+    model::image::ImageConfig,
+};
+
+use super::{
+    Builder,
+    deaths::{buildkitd, builds, kill_client},
+    until,
+    walls::registry_in,
+};
+use crate::{
+    jobs::{remains::ctr, soak::memory_of},
+    support::images::publish,
+};
+
+/// The namespace of the default tenant's builder.
+const NAMESPACE: &str = "ringer-build-default";
+
+/// What has come of a large context when its client is killed, and what none of it may be in, in KiB.
+const COME: u64 = 128 << 10;
+const IN_MEMORY: u64 = 128 << 10;
+
+/// Builds that go on, and what is being written. A lease of BuildKit's may stay for five minutes, and then ends by itself.
+fn going_on(builder: &Builder) -> Vec<String> {
+    let builds = builder.must(&["buildx", "history", "ls", "--format={{.Status}}"]);
+    let writes = ctr(&builder.daemon, NAMESPACE, &["content", "active"]);
+    let running = builds.lines().filter(|status| *status == "Running");
+    running.chain(writes.lines().skip(1)).map(str::to_owned).collect()
+}
+
+/// How much the daemon has on its disk, in KiB.
+fn stored(builder: &Builder) -> u64 {
+    let data = builder.daemon.folder().join("data");
+    let output = Command::new("du").arg("-sk").arg(data).output().expect("du is there");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().next().and_then(|size| size.parse().ok()).expect("a number")
+}
+
+/// Begins a build, kills its client once it is in that phase, and waits until nothing of it goes on.
+async fn killed(
+    builder: &Builder,
+    flags: &[&str],
+    context: &Path,
+    phase: &str,
+    mut is_in_it: impl AsyncFnMut(&str) -> bool,
+) {
+    let said = context.with_extension("said");
+    let mut docker = builder.command(&[&["build", "--no-cache"], flags, &[context.to_str().unwrap()]].concat());
+    let client = docker.stdout(File::create(&said).unwrap()).stderr(File::options().append(true).open(&said).unwrap());
+    let mut client = client.spawn().expect("the CLI is there");
+    until(phase, async || {
+        assert!(client.try_wait().unwrap().is_none(), "{phase}: {}", fs::read_to_string(&said).unwrap());
+        is_in_it(&fs::read_to_string(&said).unwrap()).await
+    })
+    .await;
+    kill_client(client);
+    until(&format!("nothing is left of {phase}"), async || going_on(builder).is_empty()).await;
+}
+
+/// A context of one file, which needs no place before it is read.
+fn large(builder: &Builder, name: &str, size: u64) -> PathBuf {
+    let context = builder.cli.context(name, &[("Dockerfile", "FROM box\nCOPY large /\n"), ("large", "")]);
+    File::options().write(true).open(context.join("large")).unwrap().set_len(size).unwrap();
+    context
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_killed_in_any_phase_leaves_nothing_behind() {
+    let Some(builder) = Builder::start().await else { return };
+    builds(&builder);
+    let (images, before) = (builder.must(&["images", "-aq"]), stored(&builder));
+    let pids = [builder.daemon.pid(), u32::try_from(buildkitd(&builder)[0]).unwrap()];
+
+    let comes = async |_: &str| {
+        for pid in pids {
+            assert!(memory_of(pid) < IN_MEMORY, "{} KiB of {pids:?}, the daemon and buildkitd", memory_of(pid));
+        }
+        stored(&builder) > before + COME && !going_on(&builder).is_empty()
+    };
+    killed(&builder, &[], &large(&builder, "sent", 5 << 30), "its context", comes).await;
+    until("what came of it is gone", async || stored(&builder) < before + COME / 10).await;
+
+    let registry = registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())));
+    let base =
+        samples::image("linux/amd64", ImageConfig::default(), &[(samples::busybox_tar().unwrap(), Packing::Gzip)]);
+    publish(&registry, "base", &base);
+    let gate = registry.hold_blob("base", base.manifest().layers[0].digest.as_str());
+    let dockerfile = format!("FROM {}/base\nRUN true\n", registry.host());
+    let context = builder.cli.context("fetched", &[("Dockerfile", &dockerfile)]);
+    let fetches = format!("GET /v2/base/blobs/{}", base.manifest().layers[0].digest);
+    killed(&builder, &[], &context, "fetching its base", async |_| registry.count(&fetches) > 0).await;
+    gate.add_permits(100);
+
+    let context = large(&builder, "packed", 250 << 20);
+    killed(&builder, &[], &context, "packing its result", async |said| said.contains("exporting layers")).await;
+
+    let uploads = "/v2/pushed/blobs/uploads/";
+    registry.fail(uploads, &[(503, "{}"); 100]);
+    let name = format!("{}/pushed", registry.host());
+    let context = builder.cli.context("pushed", &[("Dockerfile", "FROM box\nRUN true\n")]);
+    let asked = format!("POST {uploads}");
+    killed(&builder, &["--push", "-t", &name], &context, "pushing it", async |_| registry.count(&asked) > 0).await;
+
+    assert_eq!(builder.must(&["ps", "-aq"]), "");
+    builder.must(&["image", "prune", "-f"]);
+    builder.docker(&["rmi", &name]);
+    assert_eq!(builder.must(&["images", "-aq"]), images);
+    builds(&builder);
+}
