@@ -27,6 +27,7 @@ mod pull;
 mod push;
 mod reach;
 mod save;
+mod silence;
 mod tag;
 mod tree;
 mod ways;

@@ -7,11 +7,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 
+use super::silence::Silence;
 use crate::{
     backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer},
     model::{
@@ -26,16 +27,17 @@ use crate::{
 /// How long a list that is known waits for containerd.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// For how long, once that was in vain, it is not waited for again: a list asks for hundreds of things.
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
-
 /// Tenants of which it is remembered that they have no image.
 const TENANTS: usize = 1024;
+
+/// Those of a tenant.
+type Records = BTreeMap<String, ImageRecord>;
 
 /// An image store that remembers the names in it.
 pub struct Remembering {
     store: Arc<dyn ImageBackend>,
     names: Mutex<KnownNames>,
+    silence: Silence,
 }
 
 #[derive(Default)]
@@ -45,43 +47,61 @@ struct KnownNames {
     changes: u64,
     /// The changes when tenants were last forgotten: one of theirs may have been among them.
     forgotten_at: u64,
-    /// Until then containerd is not waited for again.
-    silent_until: Option<Instant>,
 }
 
-/// Those of a tenant.
+/// What is known of a tenant's.
 #[derive(Default)]
 struct Names {
-    /// As they were last read and changed since; `None` before they are read.
-    records: Option<BTreeMap<String, ImageRecord>>,
-    /// Whether containerd would say the same: each change since they were read was answered, one after the other.
-    sure: bool,
+    read: Read,
     /// Changes that wait for their answer.
     changing: usize,
     /// The number of the last one: a list that was asked for before it may not know of it.
     changed_at: u64,
 }
 
+#[derive(Default)]
+enum Read {
+    #[default]
+    NotYet,
+    /// As they were last read and changed since, but for a change that containerd may have made in another order or not at all.
+    Perhaps(Records),
+    /// What containerd would say: each change since they were read was answered, one after the other.
+    Surely(Records),
+}
+
 impl Names {
-    fn list(&self) -> Option<Vec<ImageRecord>> {
-        self.records.as_ref().map(|records| records.values().cloned().collect())
+    fn records(&mut self) -> Option<&mut Records> {
+        match &mut self.read {
+            Read::NotYet => None,
+            Read::Perhaps(records) | Read::Surely(records) => Some(records),
+        }
     }
 
-    /// Unsure if another change is on its way: nobody knows which of them containerd made last.
+    fn doubt(&mut self) {
+        if let Some(records) = self.records() {
+            self.read = Read::Perhaps(std::mem::take(records));
+        }
+    }
+
+    /// In doubt if another change is on its way: nobody knows which of them containerd made last.
     fn begin(&mut self, number: u64) {
-        self.sure &= self.changing == 0;
+        if self.changing > 0 {
+            self.doubt();
+        }
         self.changing += 1;
         self.changed_at = number;
     }
 
     fn end(&mut self, number: u64, is_answered: bool) {
+        if !is_answered {
+            self.doubt();
+        }
         self.changing -= 1;
         self.changed_at = number;
-        self.sure &= is_answered;
     }
 
-    fn is_worth_keeping(&self) -> bool {
-        self.changing > 0 || self.records.as_ref().is_some_and(|records| !records.is_empty())
+    fn is_worth_keeping(&mut self) -> bool {
+        self.changing > 0 || self.records().is_some_and(|records| !records.is_empty())
     }
 }
 
@@ -96,8 +116,7 @@ impl KnownNames {
         let forgotten_at = self.forgotten_at;
         let names = self.of.entry(tenant.clone()).or_default();
         if names.changing == 0 && names.changed_at.max(forgotten_at) <= asked_at {
-            names.records = Some(records.iter().map(|record| (record.name.clone(), record.clone())).collect());
-            names.sure = true;
+            names.read = Read::Surely(records.iter().map(|record| (record.name.clone(), record.clone())).collect());
         }
         self.forget_empty();
     }
@@ -120,24 +139,26 @@ struct Changing<'a> {
 
 impl<'a> Changing<'a> {
     fn begin(names: &'a Remembering, tenant: &'a TenantId) -> Self {
-        let mut known = names.names();
+        let mut known = names.known();
         let number = known.next_change();
         known.of.entry(tenant.clone()).or_default().begin(number);
         Self { names, tenant, is_answered: false }
     }
 
-    fn answered(mut self, change: impl FnOnce(&mut BTreeMap<String, ImageRecord>)) {
+    fn answered(mut self, change: impl FnOnce(&mut Records)) {
         self.is_answered = true;
-        let mut known = self.names.names();
-        if let Some(records) = known.of.get_mut(self.tenant).and_then(|names| names.records.as_mut()) {
+        // The lock ends here: dropping `self` takes it again.
+        let mut known = self.names.known();
+        if let Some(records) = known.of.get_mut(self.tenant).and_then(Names::records) {
             change(records);
         }
+        drop(known);
     }
 }
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        let mut known = self.names.names();
+        let mut known = self.names.known();
         let number = known.next_change();
         if let Some(names) = known.of.get_mut(self.tenant) {
             names.end(number, self.is_answered);
@@ -148,10 +169,10 @@ impl Drop for Changing<'_> {
 impl Remembering {
     /// Nothing is known yet.
     pub fn new(store: Arc<dyn ImageBackend>) -> Self {
-        Self { store, names: Mutex::default() }
+        Self { store, names: Mutex::default(), silence: Silence::default() }
     }
 
-    fn names(&self) -> MutexGuard<'_, KnownNames> {
+    fn known(&self) -> MutexGuard<'_, KnownNames> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,14 +182,14 @@ impl Remembering {
         if !is_known {
             return listing.await.map(Some);
         }
-        if self.names().silent_until.is_some_and(|until| Instant::now() < until) {
+        if self.silence.is_now() {
             return Ok(None);
         }
         match tokio::time::timeout(LIST_PATIENCE, listing).await {
             Ok(Err(error)) if error.kind() == ErrorKind::Unavailable => Ok(None),
             Ok(listed) => listed.map(Some),
             Err(_) => {
-                self.names().silent_until = Some(Instant::now() + SILENCE);
+                self.silence.begin();
                 Ok(None)
             }
         }
@@ -178,17 +199,16 @@ impl Remembering {
 #[async_trait]
 impl ImageBackend for Remembering {
     async fn list_images(&self, tenant: &TenantId) -> Result<Vec<ImageRecord>> {
-        let (asked_at, known) = {
-            let names = self.names();
-            let of = names.of.get(tenant);
-            let known = of.and_then(Names::list);
-            if of.is_some_and(|of| of.sure) {
-                return Ok(known.unwrap_or_default());
+        let (asked_at, perhaps) = {
+            let known = self.known();
+            match known.of.get(tenant).map(|names| &names.read) {
+                Some(Read::Surely(records)) => return Ok(records.values().cloned().collect()),
+                Some(Read::Perhaps(records)) => (known.changes, Some(records.values().cloned().collect())),
+                Some(Read::NotYet) | None => (known.changes, None),
             }
-            (names.changes, known)
         };
-        let Some(listed) = self.ask(tenant, known.is_some()).await? else { return Ok(known.unwrap_or_default()) };
-        self.names().learn(tenant, &listed, asked_at);
+        let Some(listed) = self.ask(tenant, perhaps.is_some()).await? else { return Ok(perhaps.unwrap_or_default()) };
+        self.known().learn(tenant, &listed, asked_at);
         Ok(listed)
     }
 
@@ -351,19 +371,19 @@ mod tests {
     #[tokio::test]
     async fn a_list_that_a_change_overtook_is_not_kept() {
         let (_, names, tenant) = names();
-        let asked_at = names.names().changes;
+        let asked_at = names.known().changes;
         names.put_image(&record("a")).await.unwrap();
-        names.names().learn(&tenant, &[], asked_at);
+        names.known().learn(&tenant, &[], asked_at);
         assert_eq!(listed(&names).await, ["a"]);
     }
 
     #[tokio::test]
     async fn a_list_from_before_its_tenant_was_forgotten_is_not_kept() {
         let (_, names, tenant) = names();
-        let asked_at = names.names().changes;
+        let asked_at = names.known().changes;
         names.put_image(&record("a")).await.unwrap();
         {
-            let mut known = names.names();
+            let mut known = names.known();
             for number in 0..=TENANTS {
                 let (other, now) = (format!("t{number}").parse().unwrap(), known.changes);
                 known.learn(&other, &[], now);

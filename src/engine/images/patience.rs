@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use super::known::SILENCE;
+use super::silence::Silence;
 use crate::model::{Error, ErrorKind, Result};
 
 /// How long what is only worth showing waits for containerd.
@@ -18,20 +18,20 @@ const SIZES: usize = 8192;
 /// Questions whose answers are only shown: a containerd that is silent holds them up once, not each.
 #[derive(Default)]
 pub struct Patience {
-    silent_until: Mutex<Option<Instant>>,
+    silence: Silence,
     sizes: Mutex<HashMap<String, u64>>,
 }
 
 impl Patience {
     /// Asks, for a while. `Unavailable` if nobody answers, or nobody did just now.
     pub(crate) async fn ask<T>(&self, question: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.silence().is_some_and(|until| Instant::now() < until) {
+        if self.silence.is_now() {
             return Err(Error::containerd_is_silent());
         }
         let answer = tokio::time::timeout(PATIENCE, question).await;
         let answer = answer.unwrap_or_else(|_| Err(Error::containerd_is_silent()));
         if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
-            *self.silence() = Some(Instant::now() + SILENCE);
+            self.silence.begin();
         }
         answer
     }
@@ -66,10 +66,6 @@ impl Patience {
             Err(error) if error.kind() == ErrorKind::Unavailable => Ok(self.known_size(name).unwrap_or_default()),
             Err(error) => Err(error),
         }
-    }
-
-    fn silence(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.silent_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known_size(&self, name: &str) -> Option<u64> {
