@@ -13,6 +13,7 @@ pub mod job;
 pub mod json;
 pub mod layer;
 pub mod limits;
+pub mod mirror;
 pub mod network;
 pub mod output;
 pub mod path;

@@ -46,7 +46,7 @@ pub use transport::Outlet;
 pub(crate) use transport::install_crypto;
 
 use crate::{
-    model::Result,
+    model::{Result, mirror},
     registry::{
         endpoint::Endpoint,
         transport::{HttpClient, Transport},
@@ -101,9 +101,7 @@ struct Apart {
 impl Registry {
     /// Checks the settings. Nothing is connected to yet.
     pub fn new(config: RegistryConfig) -> Result<Self> {
-        for mirror in &config.mirrors {
-            endpoint::check_mirror(mirror)?;
-        }
+        config.mirrors.iter().try_for_each(|mirror| mirror::check(mirror))?;
         insecure::check(&config.insecure)?;
         let transport = Arc::new(Transport::new(&config)?);
         Ok(Self { config: Arc::new(config), transport, apart: None })
@@ -111,7 +109,7 @@ impl Registry {
 
     /// The same with other mirrors.
     pub fn with_mirrors(&self, mirrors: Vec<String>) -> Result<Self> {
-        mirrors.iter().try_for_each(|mirror| endpoint::check_mirror(mirror))?;
+        mirrors.iter().try_for_each(|mirror| mirror::check(mirror))?;
         let config = Arc::new(RegistryConfig { mirrors, ..(*self.config).clone() });
         Ok(Self { config, transport: self.transport.clone(), apart: None })
     }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::Value;
 use crate::model::{
+    mirror,
     path::clean_absolute,
     policy::{Entry, Key},
 };
@@ -28,7 +29,7 @@ pub(super) fn check(key: Key, entry: &str) -> Result<(), &'static str> {
         Entry::Limit => (limit(entry).is_some(), "expected NAME or NAME=HIGHEST"),
         Entry::Lowest => (entry.parse::<i64>().is_ok(), "expected a number"),
         Entry::Mirror => {
-            (is_mirror(entry), "expected https://HOST or http://HOST; all that there are stand in the list")
+            (mirror::check(entry).is_ok(), "expected https://HOST or http://HOST; all that there are stand in the list")
         }
     };
     if is_one { Ok(()) } else { Err(expected) }
@@ -47,14 +48,6 @@ fn matches(key: Key, entry: &str, value: &Value) -> bool {
         }),
         Value::Number(number) => entry.parse::<i64>().is_ok_and(|lowest| *number >= lowest),
     }
-}
-
-/// Whether it is the URL of a host, without a path.
-fn is_mirror(entry: &str) -> bool {
-    let host = entry.strip_prefix("https://").or_else(|| entry.strip_prefix("http://"));
-    let host = host.map(|host| host.strip_suffix('/').unwrap_or(host));
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-    host.is_some_and(|host| host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && host.chars().all(fits))
 }
 
 /// A capability as it is compared: `SYS_ADMIN`.

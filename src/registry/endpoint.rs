@@ -1,9 +1,7 @@
 //! From a registry's name to the URLs to try, in order.
 
-use reqwest::Url;
-
 use crate::{
-    model::{Error, Result, reference::DEFAULT_REGISTRY},
+    model::reference::DEFAULT_REGISTRY,
     registry::{
         RegistryConfig,
         insecure::{self, Standing},
@@ -41,20 +39,6 @@ impl Endpoint {
     pub fn is_configured(&self) -> bool {
         self.is_mirror || self.standing == Standing::Named
     }
-}
-
-/// Refuses mirrors that are not plain URLs of a host.
-pub fn check_mirror(mirror: &str) -> Result<()> {
-    let invalid = |why: &str| Error::invalid(format!("invalid mirror: {mirror:?} {why}"));
-    let url = Url::parse(mirror).map_err(|_| invalid("is not a URL"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(invalid("is neither http nor https"));
-    }
-    if url.host_str().is_none() || !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some()
-    {
-        return Err(invalid("has a path, query or fragment"));
-    }
-    Ok(())
 }
 
 /// Where to pull from: for Docker Hub its mirrors first; for an insecure host TLS without proof, then plain HTTP.
@@ -109,14 +93,5 @@ mod tests {
     async fn insecure_hosts_get_tls_first() {
         let config = RegistryConfig::default();
         assert_eq!(bases("127.0.0.1:5", &config).await, ["https://127.0.0.1:5", "http://127.0.0.1:5"]);
-    }
-
-    #[test]
-    fn mirrors_are_checked() {
-        assert!(check_mirror("https://m.test").is_ok());
-        assert!(check_mirror("http://m.test:5000/").is_ok());
-        for bad in ["m.test", "ftp://m.test", "https://m.test/a", "https://m.test/?a=b"] {
-            assert!(check_mirror(bad).is_err(), "{bad}");
-        }
     }
 }
