@@ -23,7 +23,7 @@ use tokio::{
 
 pub use self::{
     body::BodyReader,
-    carried::Carried,
+    carried::{Carried, Place},
     copy::{Disk, check, copy, send},
     short::blocking,
     stop::{Stop, Why},

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::{
-    edge::server::Held,
     model::{Error, json, limits},
+    work::Carried,
 };
 
 /// A JSON body as a struct with `#[serde(default)]`. An empty body is all defaults, as with most of dockerd's
@@ -56,8 +56,7 @@ pub struct RawBody {
 impl RawBody {
     async fn read(request: Request<Body>) -> Result<Self, Error> {
         let (parts, body) = request.into_parts();
-        let held = parts.extensions.get::<Held>().cloned().unwrap_or_default();
-        let bytes = bytes(body, &held).await?;
+        let bytes = bytes(body).await?;
         if !bytes.is_empty() {
             check_content_type(&parts.headers)?;
         }
@@ -114,7 +113,7 @@ pub fn unknown_to_both(one: Vec<String>, other: Vec<String>) -> Vec<String> {
 }
 
 /// All of a body, one of a few of its listener if it is large.
-async fn bytes(mut body: Body, held: &Held) -> Result<Bytes, Error> {
+async fn bytes(mut body: Body) -> Result<Bytes, Error> {
     let (mut bytes, mut is_large) = (BytesMut::new(), false);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Error::invalid("reading the request body").with_source(error))?;
@@ -123,7 +122,7 @@ async fn bytes(mut body: Body, held: &Held) -> Result<Bytes, Error> {
             return Err(Error::invalid("invalid JSON: request body too large"));
         }
         if bytes.len() + data.len() > limits::SMALL_BODY && !is_large {
-            held.large_body().await;
+            Carried::here().keep_place().await?;
             is_large = true;
         }
         bytes.extend_from_slice(&data);

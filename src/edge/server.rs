@@ -51,7 +51,6 @@ use super::{
 use crate::{
     descriptors,
     model::{Result, caller::Caller, error::Context, limits},
-    work::Carried,
 };
 
 /// A client must send the head of its request within this.
@@ -290,7 +289,7 @@ impl Worker {
             async move {
                 let answer = match refusal {
                     Some(refusal) => refusal,
-                    None => Carried::default().during(api.answer(request)).await,
+                    None => held.carried().during(api.answer(request)).await,
                 };
                 match Taken::unless(answer) {
                     Ok(answer) => Ok::<_, Infallible>(held.until_read(answer).await),
@@ -371,7 +370,6 @@ impl Tag {
         let extensions = request.extensions_mut();
         extensions.insert(self.caller.clone());
         extensions.insert(gone.clone());
-        extensions.insert(self.held.clone());
         extensions.insert(Takeover::new(self.fate.gone.clone()));
         request
     }

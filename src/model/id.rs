@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 
+/// What the owner of a tenant's builds' steps is called beside it.
+const OF_BUILDS: &str = ".build";
+
 const OF_RUNNER: &str = ".runner";
 
 /// The scope behind one socket. Everything a client makes belongs to one tenant.
@@ -21,7 +24,18 @@ impl TenantId {
 
     /// The owner of the steps of this tenant's builds: images that nobody sees in a list. No tenant can have such a name.
     pub fn of_builds(&self) -> Self {
-        Self(format!("{}.build", self.0))
+        Self(format!("{}{OF_BUILDS}", self.0))
+    }
+
+    /// Whether it is such an owner.
+    pub fn is_of_builds(&self) -> bool {
+        self.0.ends_with(OF_BUILDS)
+    }
+
+    /// Whether what it has is the operator's: the default tenant's, or kept for jobs to come.
+    pub fn is_operators(&self) -> bool {
+        let default = Self::default_tenant();
+        [default.of_builds(), Self::of_cache(), default].contains(self)
     }
 
     /// The owner of images that are kept for jobs to come. No tenant can have such a name.

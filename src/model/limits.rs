@@ -42,8 +42,8 @@ pub const DOCUMENT: usize = 8 << 20;
 /// Bytes of the manifests, indexes and configurations of one image, for all its platforms.
 pub const DOCUMENTS: usize = 16 << 20;
 
-/// Bytes of documents whose contents are kept in memory for the next look-up.
-pub const DOCUMENTS_KEPT: u64 = 16 << 20;
+/// Bytes of memory of documents that are kept for the next look-up.
+pub const DOCUMENTS_KEPT: usize = 16 << 20;
 
 /// Values of a document in JSON; objects and lists count, and what stands between commas.
 pub const DOCUMENT_VALUES: usize = 200_000;
@@ -108,11 +108,19 @@ pub const QUERY_VALUES: usize = 10_000;
 /// Bytes of a body that is read beside others without waiting for them; each of [`JOB_CONNECTIONS`] may have sent so much of one.
 pub const SMALL_BODY: usize = 32 << 10;
 
-/// Larger bodies at once through one listener, until all that was asked for by them has ended; others wait.
-pub const LARGE_BODIES: usize = 2;
+/// Requests at once through one listener that have a larger body, or hold more than [`SMALL_HOLDING`]; others wait.
+pub const LARGE_REQUESTS: usize = 2;
 
-/// Bytes of a container's or an image's small files: `/etc/passwd`, `/etc/group`, `/etc/hosts`.
-pub const SMALL_FILE: u64 = 4 << 20;
+/// Bytes of documents of images, tables of processes and users' files that a request holds beside others without waiting for them; each
+/// of [`JOB_CONNECTIONS`] may. Of images that people make it is a third.
+pub const SMALL_HOLDING: usize = 256 << 10;
+
+/// Bytes of memory that a value of a document takes beside its text, about.
+pub const VALUE: usize = 64;
+
+/// Bytes of a container's or an image's small files: `/etc/passwd`, `/etc/group`, `/etc/hosts`. 15,000 users take 1 MiB; threads that read
+/// more leave more in the allocator than a daemon has.
+pub const SMALL_FILE: u64 = 1 << 20;
 
 /// Bytes of an error's text; what is longer loses its middle. `RUN` repeats its script there.
 pub const MESSAGE: usize = 16 << 10;
@@ -140,6 +148,9 @@ pub const EXECS: usize = 16 << 20;
 
 /// Bytes that the records of a job's containers, networks and volumes take together: about a thousand plain containers.
 pub const JOB_RECORDS: usize = 16 << 20;
+
+/// Names of a job's images, and images of it without one; the steps of its builds aside.
+pub const JOB_IMAGES: usize = 1_000;
 
 /// Bytes of answers of a job's socket that its clients have not read; see [`SMALL_ANSWER`].
 pub const JOB_ANSWERS: usize = 16 << 20;

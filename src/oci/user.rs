@@ -2,10 +2,20 @@
 //!
 //! Pure: the caller reads `/etc/passwd` and `/etc/group` within the container's root (empty if they are not there).
 
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
+
+use indexmap::IndexSet;
+
 use crate::model::{Error, Result};
 
 /// Largest id that Docker takes.
 const MAX_ID: u32 = i32::MAX as u32;
+
+/// Groups that the kernel gives to a process.
+const MAX_GROUPS: usize = 65_536;
 
 /// A user as the kernel wants it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,19 +43,15 @@ struct PasswdEntry {
     gid: u32,
 }
 
-struct GroupEntry {
-    name: String,
-    gid: u32,
-    members: Vec<String>,
-}
-
 /// Looks up `spec` (empty for root, `user`, `uid`, `user:group` …) and `group_add` (names or ids).
 ///
-/// Errors are 400 in dockerd's words: `unable to find user X: no matching entries in passwd file`.
+/// Errors are 400 in dockerd's words: `unable to find user X: no matching entries in passwd file`. A container may have written the files: of
+/// their lines nothing is kept but what was asked for.
 pub fn resolve(spec: &str, group_add: &[String], files: UserFiles<'_>) -> Result<ResolvedUser> {
     let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
-    let groups = parse_group(files.group);
-    let entry = find_user(user, files.passwd)?;
+    let named: HashSet<&str> = group_add.iter().map(String::as_str).chain([group]).collect();
+    let groups = find_groups(&named, files.group);
+    let entry = find_user(user, files.passwd);
     let mut resolved = match &entry {
         Some(entry) => ResolvedUser { uid: entry.uid, gid: entry.gid, ..ResolvedUser::default() },
         None if user.is_empty() => ResolvedUser::default(),
@@ -54,29 +60,28 @@ pub fn resolve(spec: &str, group_add: &[String], files: UserFiles<'_>) -> Result
     if !group.is_empty() {
         resolved.gid = find_group(group, &groups)?;
     }
-    let mut gids = vec![resolved.gid];
+    // runc takes a group once however often it is named, crun does not.
+    let mut gids = IndexSet::from([resolved.gid]);
     if let (Some(entry), "") = (&entry, group) {
-        let supplementary = groups.iter().filter(|group| group.members.contains(&entry.name));
-        gids.extend(supplementary.map(|group| group.gid));
+        gids.extend(groups_of(&entry.name, files.group));
     }
     for group in group_add {
-        gids.push(find_group(group, &groups)?);
+        gids.insert(find_group(group, &groups)?);
     }
-    // runc takes a group once however often it is named, crun does not.
-    for gid in gids {
-        if !resolved.additional_gids.contains(&gid) {
-            resolved.additional_gids.push(gid);
-        }
+    if gids.len() > MAX_GROUPS {
+        return Err(Error::invalid(format!("user {user} has more than {MAX_GROUPS} groups")));
     }
+    resolved.additional_gids = gids.into_iter().collect();
     Ok(resolved)
 }
 
-fn find_user(user: &str, passwd: &[u8]) -> Result<Option<PasswdEntry>> {
-    let uid: Option<i64> = if user.is_empty() { Some(0) } else { user.parse().ok() };
-    let mut entries = parse_passwd(passwd).into_iter();
-    Ok(match uid {
-        Some(uid) => entries.find(|entry| i64::from(entry.uid) == uid),
-        None => entries.find(|entry| entry.name == user),
+fn find_user(user: &str, passwd: &[u8]) -> Option<PasswdEntry> {
+    let id: Option<i64> = if user.is_empty() { Some(0) } else { user.parse().ok() };
+    lines(passwd).find_map(|line| {
+        let (name, uid, rest) = named_id(&line)?;
+        let gid = rest.split(':').next()?.trim().parse().ok()?;
+        let fits = id.map_or(name == user, |id| i64::from(uid) == id);
+        fits.then(|| PasswdEntry { name: name.to_owned(), uid, gid })
     })
 }
 
@@ -87,16 +92,33 @@ fn unlisted_user(user: &str) -> Result<u32> {
     }
 }
 
-fn find_group(group: &str, groups: &[GroupEntry]) -> Result<u32> {
-    let id = group.parse::<i64>();
-    let found = groups.iter().find(|entry| match id {
-        Ok(id) => i64::from(entry.gid) == id,
-        Err(_) => entry.name == group,
-    });
-    match (found, id) {
-        (Some(entry), _) => Ok(entry.gid),
-        (None, Ok(id)) => in_range(id),
-        (None, Err(_)) => {
+/// The ids of the groups that have one of these names.
+fn find_groups<'n>(names: &HashSet<&'n str>, file: &[u8]) -> HashMap<&'n str, u32> {
+    let mut found = HashMap::new();
+    for line in lines(file) {
+        if let Some((name, gid, _)) = named_id(&line)
+            && let Some(name) = names.get(name)
+        {
+            found.entry(*name).or_insert(gid);
+        }
+    }
+    found
+}
+
+/// The groups that a user is a member of.
+fn groups_of<'f>(user: &'f str, file: &'f [u8]) -> impl Iterator<Item = u32> + 'f {
+    lines(file).filter_map(move |line| {
+        let (_, gid, rest) = named_id(&line)?;
+        let mut members = rest.split(':').next()?.split(',').map(str::trim);
+        members.any(|member| !member.is_empty() && member == user).then_some(gid)
+    })
+}
+
+fn find_group(group: &str, groups: &HashMap<&str, u32>) -> Result<u32> {
+    match (group.parse::<i64>(), groups.get(group)) {
+        (Ok(id), _) => in_range(id),
+        (Err(_), Some(gid)) => Ok(*gid),
+        (Err(_), None) => {
             Err(Error::invalid(format!("unable to find group {group}: no matching entries in group file")))
         }
     }
@@ -107,28 +129,16 @@ fn in_range(id: i64) -> Result<u32> {
     fits.ok_or_else(|| Error::invalid(format!("uids and gids must be in range 0-{MAX_ID}")))
 }
 
-/// Lines that have no numeric ids are left out: dockerd reads them as root's, which nobody can mean.
-fn parse_passwd(content: &[u8]) -> Vec<PasswdEntry> {
-    let parse = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?.to_owned();
-        let uid = fields.nth(1)?.trim().parse().ok()?;
-        let gid = fields.next()?.trim().parse().ok()?;
-        Some(PasswdEntry { name, uid, gid })
-    };
-    String::from_utf8_lossy(content).lines().filter_map(|line| parse(line.trim())).collect()
+fn lines(file: &[u8]) -> impl Iterator<Item = Cow<'_, str>> {
+    file.split(|byte| *byte == b'\n').map(String::from_utf8_lossy)
 }
 
-fn parse_group(content: &[u8]) -> Vec<GroupEntry> {
-    let parse = |line: &str| {
-        let mut fields = line.split(':');
-        let name = fields.next()?.to_owned();
-        let gid = fields.nth(1)?.trim().parse().ok()?;
-        let members = fields.next().unwrap_or_default();
-        let members = members.split(',').map(str::trim).filter(|member| !member.is_empty());
-        Some(GroupEntry { name, gid, members: members.map(str::to_owned).collect() })
-    };
-    String::from_utf8_lossy(content).lines().filter_map(|line| parse(line.trim())).collect()
+/// Name and id of a line, and what follows. Lines that have no numeric id are left out: dockerd reads them as root's, which nobody can mean.
+fn named_id(line: &str) -> Option<(&str, u32, &str)> {
+    let mut fields = line.trim().splitn(4, ':');
+    let name = fields.next()?;
+    let id = fields.nth(1)?.trim().parse().ok()?;
+    Some((name, id, fields.next().unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -171,6 +181,17 @@ mod tests {
         assert_eq!(error("", &["nobody"]), "unable to find group nobody: no matching entries in group file");
         assert_eq!(error("-1", &[]), "uids and gids must be in range 0-2147483647");
         assert_eq!(error("2147483648", &[]), "uids and gids must be in range 0-2147483647");
+    }
+
+    #[test]
+    fn a_file_of_groups_costs_no_more_than_a_look_at_each_line() {
+        let group: String = (0..300_000).map(|gid| format!("g{gid}:x:{gid}:worker\n")).collect();
+        let error = resolve("worker", &[], UserFiles { group: group.as_bytes(), ..FILES }).unwrap_err();
+        assert_eq!(error.message(), "user worker has more than 65536 groups");
+        let names: Vec<String> = (0..50_000).map(|n| format!("g{n}")).collect();
+        let members = format!("g7:x:7:{}\n{group}", "b,".repeat(1 << 20));
+        let user = resolve("root", &names, UserFiles { group: members.as_bytes(), ..FILES }).unwrap();
+        assert_eq!(user.additional_gids.len(), 50_000);
     }
 
     #[test]

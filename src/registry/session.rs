@@ -14,6 +14,7 @@ use crate::{
             Descriptor,
             documents::{media_type, sniff_media_type},
         },
+        limits,
         reference::{Digest, Reference},
         registry_auth::RegistryAuth,
     },
@@ -25,6 +26,7 @@ use crate::{
         failure::Failure,
         transport::HttpClient,
     },
+    work::Carried,
 };
 
 /// Manifests and indexes larger than this are refused, as dockerd does.
@@ -226,7 +228,7 @@ impl Session {
     }
 }
 
-/// Reads a body that must not be larger than `limit`.
+/// Reads a body that must not be larger than `limit`; of more than a little only for a request that has a place, which it keeps.
 pub(super) async fn read_limited(
     mut answer: Response,
     method: &Method,
@@ -239,7 +241,12 @@ pub(super) async fn read_limited(
             Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => {
                 return Err(Failure::Other(format!("answer of {url} is larger than {limit} bytes")));
             }
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(Some(chunk)) => {
+                if bytes.len() + chunk.len() > limits::SMALL_HOLDING {
+                    Carried::here().keep_place().await.map_err(|error| Failure::Other(error.chain()))?;
+                }
+                bytes.extend_from_slice(&chunk);
+            }
             Ok(None) => return Ok(bytes.freeze()),
             Err(error) => return Err(Failure::transport(method, url, &error).await),
         }

@@ -157,8 +157,8 @@ fn empty_volume_is_filled_with_owners_modes_and_links() {
 fn users_are_found_in_layers_as_the_mount_shows_them() {
     let layers = Layers::new();
     let both = |layers: &Layers| {
-        let found = user_files(&layers.mounts()).unwrap();
-        assert_eq!(found, layers.view().user_files().unwrap());
+        let found = user_files(&layers.mounts(), u64::MAX).unwrap();
+        assert_eq!(found, layers.view().user_files(u64::MAX).unwrap());
         found
     };
     assert_eq!(both(&layers).passwd, b"root:x:0:0::/root:/bin/sh\n");
@@ -182,7 +182,7 @@ fn users_are_found_in_layers_as_the_mount_shows_them() {
 #[test]
 fn view_of_a_running_process_is_its_root() {
     let view = RootView::running(std::process::id()).unwrap();
-    let passwd = view.user_files().unwrap().passwd;
+    let passwd = view.user_files(1 << 20).unwrap().passwd;
     assert_eq!(passwd, fs::read("/etc/passwd").unwrap());
     assert!(view.is_kernel_interface(std::os::fd::AsFd::as_fd(&view.resolve("/proc/1").unwrap())).unwrap());
     assert_eq!(RootView::running(u32::MAX).unwrap_err().kind(), ErrorKind::System);

@@ -19,11 +19,8 @@ use super::{
 };
 use crate::{
     backend::runtime::RootfsMount,
-    model::{Result, error::Context, limits},
+    model::{Result, error::Context},
 };
-
-/// No user database is longer; what is beyond is not read.
-const LONGEST: u64 = limits::SMALL_FILE;
 
 /// Contents; empty where a file is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,11 +31,18 @@ pub struct UserFiles {
     pub group: Vec<u8>,
 }
 
+impl UserFiles {
+    /// Whether there may be more than was read.
+    pub fn are_cut(&self, most: u64) -> bool {
+        [&self.passwd, &self.group].into_iter().any(|file| file.len() as u64 >= most)
+    }
+}
+
 impl RootView {
-    /// The user database as the container sees it.
-    pub fn user_files(&self) -> Result<UserFiles> {
+    /// The user database as the container sees it, `most` bytes of each file.
+    pub fn user_files(&self, most: u64) -> Result<UserFiles> {
         let read = |path: &str| match self.resolve(path) {
-            Ok(file) => read_regular(file.as_fd()),
+            Ok(file) => read_regular(file.as_fd(), most),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         };
@@ -49,12 +53,12 @@ impl RootView {
     }
 }
 
-/// The user database of a container that does not run, from its layers. Volumes over `/etc` are not seen.
-pub fn user_files(rootfs: &[RootfsMount]) -> Result<UserFiles> {
-    if let Some(files) = from_layers(rootfs) {
+/// The same of a container that does not run, from its layers. Volumes over `/etc` are not seen.
+pub fn user_files(rootfs: &[RootfsMount], most: u64) -> Result<UserFiles> {
+    if let Some(files) = from_layers(rootfs, most) {
         return Ok(files);
     }
-    RootView::stopped(rootfs, true, &[])?.user_files()
+    RootView::stopped(rootfs, true, &[])?.user_files(most)
 }
 
 /// What a look into one layer gave.
@@ -67,7 +71,7 @@ enum Found {
 }
 
 /// `None` where only a mount tells: links, redirected folders, other kinds of file systems.
-fn from_layers(rootfs: &[RootfsMount]) -> Option<UserFiles> {
+fn from_layers(rootfs: &[RootfsMount], most: u64) -> Option<UserFiles> {
     let [mount] = rootfs else { return None };
     let option = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
     let folders: Vec<&str> = match mount.kind.as_str() {
@@ -76,16 +80,16 @@ fn from_layers(rootfs: &[RootfsMount]) -> Option<UserFiles> {
         _ => return None,
     };
     let layers: Vec<OwnedFd> = folders.into_iter().map(open_folder).collect::<Option<_>>()?;
-    Some(UserFiles { passwd: search(&layers, c"passwd")?, group: search(&layers, c"group")? })
+    Some(UserFiles { passwd: search(&layers, c"passwd", most)?, group: search(&layers, c"group", most)? })
 }
 
 fn open_folder(path: &str) -> Option<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
-fn search(layers: &[OwnedFd], name: &CStr) -> Option<Vec<u8>> {
+fn search(layers: &[OwnedFd], name: &CStr, most: u64) -> Option<Vec<u8>> {
     for layer in layers {
-        match look(layer.as_fd(), name)? {
+        match look(layer.as_fd(), name, most)? {
             Found::File(bytes) => return Some(bytes),
             Found::Gone => break,
             Found::Below => {}
@@ -94,7 +98,7 @@ fn search(layers: &[OwnedFd], name: &CStr) -> Option<Vec<u8>> {
     Some(Vec::new())
 }
 
-fn look(layer: BorrowedFd<'_>, name: &CStr) -> Option<Found> {
+fn look(layer: BorrowedFd<'_>, name: &CStr, most: u64) -> Option<Found> {
     match kind(layer, c"etc")? {
         None => return Some(Found::Below),
         Some(FileType::Directory) => {}
@@ -114,7 +118,7 @@ fn look(layer: BorrowedFd<'_>, name: &CStr) -> Option<Found> {
             if tree::xattr(etc.as_fd(), name, c"trusted.overlay.metacopy").ok()?.is_some() {
                 return None;
             }
-            Some(Found::File(read_regular(open_entry(etc.as_fd(), name).ok()?.as_fd()).ok()?))
+            Some(Found::File(read_regular(open_entry(etc.as_fd(), name).ok()?.as_fd(), most).ok()?))
         }
         Some(_) => None,
     }
@@ -130,13 +134,14 @@ fn kind(folder: BorrowedFd<'_>, name: &CStr) -> Option<Option<FileType>> {
 }
 
 /// By an `O_PATH` descriptor, so that nothing else is opened: a FIFO waits, a device may do something.
-fn read_regular(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+fn read_regular(file: BorrowedFd<'_>, most: u64) -> io::Result<Vec<u8>> {
     let stat = rustix::fs::fstat(file)?;
     if tree::file_type(stat.st_mode) != FileType::RegularFile {
         return Ok(Vec::new());
     }
     let content = File::from(reopen(file, OFlags::RDONLY | OFlags::NONBLOCK)?);
-    let mut bytes = Vec::new();
-    content.take(LONGEST).read_to_end(&mut bytes)?;
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(u64::try_from(stat.st_size).unwrap_or(0).min(most)).unwrap_or(0));
+    content.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -4,6 +4,7 @@
 mod archives;
 mod floods;
 mod hoards;
+mod holdings;
 mod images;
 mod others;
 
@@ -224,6 +225,7 @@ async fn the_machines_kernel_and_processes_stay_out_of_reach() {
             "grep ^Seccomp: /proc/self/status",
             "\t0",
         ),
+        attack("runtimes", json!({"Runtime": "io.containerd.runc.v1"}), "echo ran", "ran"),
         attack(
             "system-paths",
             json!({"MaskedPaths": [], "ReadonlyPaths": []}),

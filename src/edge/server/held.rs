@@ -1,4 +1,4 @@
-//! What the clients of one listener make the daemon hold: large bodies of which the end has not come, and answers that nobody reads.
+//! What the clients of one listener make the daemon hold: what is large, and answers that nobody reads.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{edge::error, model::limits, work::Carried};
 
-/// The bounds of one listener. On each of its requests, as an extension.
+/// The bounds of one listener.
 #[derive(Clone, Debug)]
 pub struct Held {
-    bodies: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     /// Bytes.
     answers: Arc<Semaphore>,
     most: usize,
@@ -32,17 +32,16 @@ impl Held {
     /// With so many bytes of answers that are not read.
     pub fn new(answers: usize) -> Self {
         Self {
-            bodies: Arc::new(Semaphore::new(limits::LARGE_BODIES)),
+            large: Arc::new(Semaphore::new(limits::LARGE_REQUESTS)),
             answers: Arc::new(Semaphore::new(answers)),
             most: answers,
         }
     }
 
-    /// Waits for a place for a large body, which its request keeps until all that is made of it has ended: who sends one slowly, or has
-    /// slow work done with it, holds up nobody behind another listener.
-    pub async fn large_body(&self) {
-        let place = self.bodies.clone().acquire_owned().await.expect("the semaphore is never closed");
-        Carried::here().keep(place);
+    /// What a request through the listener carries: who sends or asks for something large, or has slow work done with it, holds up nobody
+    /// behind another listener.
+    pub fn carried(&self) -> Carried {
+        Carried::of(self.large.clone())
     }
 
     /// The same answer, which counts until it is read; 503 if too much is unread already. One alone may have any length.

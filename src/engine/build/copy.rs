@@ -15,7 +15,7 @@ use crate::{
         CopySources, changes,
         expand::{Variables, expand_document},
     },
-    model::{Error, Result},
+    model::{Error, Result, limits},
     rootfs::{Owner, Placing, RootView},
 };
 
@@ -185,14 +185,17 @@ fn owner(view: &RootView, text: &str) -> Result<Owner> {
     if group.contains(':') {
         return Err(Error::invalid(format!("invalid chown string format: {text}")));
     }
-    let files = view.user_files()?;
+    let files = view.user_files(limits::SMALL_FILE)?;
     let number = |name: &str, file: &[u8], kind: &str, id: &str| {
         if let Ok(number) = name.parse() {
             return Ok(number);
         }
-        let text = String::from_utf8_lossy(file).into_owned();
-        let line = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name);
-        let number = line.and_then(|fields| fields.get(2)?.parse().ok());
+        let number = file.split(|byte| *byte == b'\n').find_map(|line| {
+            let line = str::from_utf8(line).ok()?;
+            let mut fields = line.trim_end_matches('\r').split(':');
+            (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())
+        });
+        let number = number.flatten();
         number.ok_or_else(|| Error::invalid(format!("can't find {id} for {kind} {name}: no such {kind}: {name}")))
     };
     Ok(Owner { uid: number(user, &files.passwd, "user", "uid")?, gid: number(group, &files.group, "group", "gid")? })

@@ -10,6 +10,7 @@ use tokio::{
 use crate::{
     engine::{Engine, tenants::Scope},
     model::{Error, Result, container::ContainerState, error::Context, limits},
+    work::Carried,
 };
 
 /// What `ps` says of a container's processes.
@@ -42,6 +43,8 @@ impl Engine {
             Ok(pids) => pids.into_iter().collect(),
             Err(error) => return Err(self.told_by_end(&container, error).await),
         };
+        // How much `ps` takes and says is the container's to choose.
+        let _place = Carried::here().place().await?;
         let top = select(&ps(arguments).await?, &pids)?;
         self.events.container(&container.record(), "top", &[]);
         Ok(top)

@@ -16,12 +16,14 @@ use super::silence::Silence;
 use crate::{
     backend::images::{BlobInfo, BlobReader, BlobWriter, ImageBackend, ImageRecord, Lease, NewLayer},
     model::{
-        ErrorKind, Result,
+        Error, ErrorKind, Result,
         container::Change,
         id::{ContainerId, TenantId},
         image::Descriptor,
+        limits,
         reference::Digest,
     },
+    work::Carried,
 };
 
 /// How long a list that is known waits for containerd.
@@ -29,6 +31,9 @@ const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tenants of which it is remembered that they have no image.
 const TENANTS: usize = 1024;
+
+/// Bytes that a name takes, about.
+const NAME: usize = 1 << 10;
 
 /// Those of a tenant.
 type Records = BTreeMap<String, ImageRecord>;
@@ -106,6 +111,21 @@ impl Names {
 }
 
 impl KnownNames {
+    fn records(&mut self, tenant: &TenantId) -> Option<&mut Records> {
+        self.of.get_mut(tenant).and_then(Names::records)
+    }
+
+    /// Conflict if a job has no room for a new name beside those that are known.
+    fn check(&mut self, image: &ImageRecord) -> Result<()> {
+        let most = if image.tenant.is_of_builds() { limits::INSTRUCTIONS } else { limits::JOB_IMAGES };
+        match self.records(&image.tenant) {
+            Some(records) if records.len() >= most && !records.contains_key(&image.name) => {
+                Err(Error::conflict(format!("there is no room for more: a job has {most} names of images at most")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn next_change(&mut self) -> u64 {
         self.changes += 1;
         self.changes
@@ -199,6 +219,8 @@ impl Remembering {
 #[async_trait]
 impl ImageBackend for Remembering {
     async fn list_images(&self, tenant: &TenantId) -> Result<Vec<ImageRecord>> {
+        let is_large = self.known().records(tenant).is_some_and(|records| records.len() * NAME > limits::SMALL_HOLDING);
+        let _place = if is_large { Some(Carried::here().place().await?) } else { None };
         let (asked_at, perhaps) = {
             let known = self.known();
             match known.of.get(tenant).map(|names| &names.read) {
@@ -213,6 +235,13 @@ impl ImageBackend for Remembering {
     }
 
     async fn put_image(&self, image: &ImageRecord) -> Result<ImageRecord> {
+        if !image.tenant.is_operators() {
+            let is_known = self.known().records(&image.tenant).is_some();
+            if !is_known {
+                self.list_images(&image.tenant).await?;
+            }
+            self.known().check(image)?;
+        }
         let changing = Changing::begin(self, &image.tenant);
         let kept = self.store.put_image(image).await?;
         changing.answered(|known| drop(known.insert(kept.name.clone(), kept.clone())));
@@ -392,5 +421,26 @@ mod tests {
             known.learn(&tenant, &[], asked_at);
         }
         assert_eq!(listed(&names).await, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn names_of_a_job_have_an_end() {
+        let store = Remembering::new(Arc::new(FakeImages::default()));
+        let job: TenantId = "job".parse().unwrap();
+        let name = async |tenant: &TenantId, number: usize| {
+            store.put_image(&ImageRecord { tenant: tenant.clone(), ..record(&format!("n{number}")) }).await.map(drop)
+        };
+        for tenant in [&job, &TenantId::default_tenant(), &job.of_builds()] {
+            for number in 0..limits::JOB_IMAGES {
+                name(tenant, number).await.unwrap();
+            }
+        }
+        name(&TenantId::default_tenant(), limits::JOB_IMAGES).await.unwrap();
+        name(&job.of_builds(), limits::JOB_IMAGES).await.unwrap();
+        let refusal = name(&job, limits::JOB_IMAGES).await.unwrap_err();
+        assert_eq!((refusal.kind(), refusal.message().contains("1000 names")), (ErrorKind::Conflict, true));
+        name(&job, 0).await.unwrap();
+        store.delete_image(&job, "n1", false).await.unwrap();
+        name(&job, limits::JOB_IMAGES).await.unwrap();
     }
 }

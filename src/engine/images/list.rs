@@ -19,9 +19,11 @@ use crate::{
         Error, ErrorKind, Result,
         filters::Filters,
         image::{Descriptor, documents::ImageDocument},
+        limits,
         reference::{Digest, Reference},
         time::Timestamp,
     },
+    work::Carried,
 };
 
 /// Filters that dockerd knows here.
@@ -69,6 +71,8 @@ impl Engine {
     /// The images of a tenant, newest first.
     pub async fn image_list(&self, scope: &Scope, options: &ListOptions) -> Result<Vec<ImageSummary>> {
         options.filters.allow_only(&FILTERS)?;
+        let _place = Carried::here().place().await?;
+        let mut held = 0;
         let dangling = options.filters.boolean("dangling")?;
         let mut images = self.images.all(scope.tenant()).await?;
         if options.all {
@@ -106,11 +110,17 @@ impl Engine {
                 continue;
             }
             let Some(found) = with_matching_names(found, &options.filters) else { continue };
-            list.push((self.summary(scope, &found, &tree, document, options).await?, tree));
+            held += labels.iter().flatten().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            if held > limits::JOB_ANSWERS {
+                let most = limits::mib(limits::JOB_ANSWERS);
+                return Err(Error::invalid(format!("the labels of the images are larger than {most}: ask for fewer")));
+            }
+            let own = if options.shared_size { chains_of(&tree) } else { Vec::new() };
+            list.push((self.summary(scope, &found, &tree, document, options).await?, own));
         }
         if options.shared_size {
-            for (summary, tree) in &mut list {
-                summary.shared_size = Some(self.shared_size(tree, &chains).await);
+            for (summary, own) in &mut list {
+                summary.shared_size = Some(self.shared_size(own, &chains).await);
             }
         }
         let mut list: Vec<ImageSummary> = list.into_iter().map(|(summary, _)| summary).collect();
@@ -153,12 +163,10 @@ impl Engine {
         })
     }
 
-    async fn shared_size(&self, tree: &Tree, chains: &ChainUse) -> u64 {
+    async fn shared_size(&self, own: &[String], chains: &ChainUse) -> u64 {
         let mut size = 0;
-        for (_, content) in tree.available() {
-            for chain in content.document.chain_ids().iter().filter(|chain| chains.is_shared(chain)) {
-                size += self.images.snapshot_size(chain).await;
-            }
+        for chain in own.iter().filter(|chain| chains.is_shared(chain)) {
+            size += self.images.snapshot_size(chain).await;
         }
         size
     }
@@ -186,6 +194,11 @@ impl Engine {
         let (_, content) = tree.choose(None).ok_or_else(|| Error::no_such_image(name))?;
         Ok(content.document.created.unwrap_or_default())
     }
+}
+
+/// The snapshots of all its platforms.
+fn chains_of(tree: &Tree) -> Vec<String> {
+    tree.available().flat_map(|(_, content)| content.document.chain_ids()).collect()
 }
 
 /// `None` where containerd does not answer: the list shows what is known.
@@ -221,8 +234,7 @@ struct ChainUse(std::collections::HashMap<String, usize>);
 
 impl ChainUse {
     fn count(&mut self, tree: &Tree) {
-        let chains: std::collections::HashSet<String> =
-            tree.available().flat_map(|(_, content)| content.document.chain_ids()).collect();
+        let chains: std::collections::HashSet<String> = chains_of(tree).into_iter().collect();
         for chain in chains {
             *self.0.entry(chain).or_default() += 1;
         }
@@ -251,22 +263,39 @@ fn reference_matches(reference: &Reference, pattern: &str) -> bool {
 }
 
 /// `*` and `?` stop at slashes, `[a-z]` and `[^a-z]` are classes, a backslash takes the meaning away.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern, text) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => {
-            matches(rest, text) || matches!(text, [first, others @ ..] if *first != b'/' && matches(pattern, others))
+/// A star takes as little as it can, and only the last one is ever given more: what a former one would get, the last one has.
+fn matches(mut pattern: &[u8], mut text: &[u8]) -> bool {
+    let mut star = None;
+    loop {
+        if let [b'*', rest @ ..] = pattern {
+            (pattern, star) = (rest, Some((rest, text)));
+        } else if let Some((rest, others)) = matches_one(pattern, text) {
+            (pattern, text) = (rest, others);
+        } else if pattern.is_empty() && text.is_empty() {
+            return true;
+        } else {
+            let Some((rest, [first, others @ ..])) = star else { return false };
+            if *first == b'/' {
+                return false;
+            }
+            (pattern, text, star) = (rest, others, Some((rest, others)));
         }
-        ([b'?', rest @ ..], [first, others @ ..]) => *first != b'/' && matches(rest, others),
-        ([b'[', class @ ..], [first, others @ ..]) => {
-            let Some(end) = class.iter().skip(1).position(|c| *c == b']').map(|at| at + 1) else { return false };
-            in_class(&class[..end], *first) && matches(&class[end + 1..], others)
-        }
-        ([b'\\', literal, rest @ ..] | [literal, rest @ ..], [first, others @ ..]) => {
-            literal == first && matches(rest, others)
-        }
-        _ => false,
     }
+}
+
+/// What is left of both when the pattern's first item is the text's first letter.
+fn matches_one<'p, 't>(pattern: &'p [u8], text: &'t [u8]) -> Option<(&'p [u8], &'t [u8])> {
+    let [first, others @ ..] = text else { return None };
+    let (fits, rest) = match pattern {
+        [b'?', rest @ ..] => (*first != b'/', rest),
+        [b'[', class @ ..] => {
+            let end = class.iter().skip(1).position(|c| *c == b']')? + 1;
+            (in_class(&class[..end], *first), &class[end + 1..])
+        }
+        [b'\\', literal, rest @ ..] | [literal, rest @ ..] => (literal == first, rest),
+        [] => return None,
+    };
+    fits.then_some((rest, others))
 }
 
 fn in_class(class: &[u8], byte: u8) -> bool {
@@ -301,6 +330,16 @@ mod tests {
         assert!(reference_matches(&reference("a/b:3"), "*/[a-c]:[^4]"));
         assert!(!reference_matches(&reference("alpine:3"), "alpine:4"));
         assert!(!reference_matches(&reference("alpine:3"), "["));
+        assert!(reference_matches(&reference("a/bab:3"), "*/*a[b-c]"));
+        assert!(!reference_matches(&reference("a/bab:3"), "*b"));
+    }
+
+    #[test]
+    fn stars_cost_neither_time_nor_stack() {
+        let name = "a".repeat(120);
+        assert!(!matches("*a".repeat(50).as_bytes(), format!("{name}b").as_bytes()));
+        assert!(matches("*".repeat(1 << 20).as_bytes(), name.as_bytes()));
+        assert!(!matches(format!("{}b", "*a*".repeat(20)).as_bytes(), name.as_bytes()));
     }
 
     #[test]

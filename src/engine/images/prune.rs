@@ -48,8 +48,9 @@ impl Engine {
         let _lock = self.images.names.lock(scope.tenant().as_str()).await;
         let mut before = Vec::new();
         for found in self.images.all_with_steps(scope).await? {
-            let tree = self.images.tree(&found).await?;
-            before.push((found, tree));
+            let mut sizes = SizesByName::default();
+            self.images.add_sizes(self.images.tree(&found).await?.as_ref(), &mut sizes).await;
+            before.push((found.id().clone(), sizes));
         }
         let mut pruned = Pruned::default();
         for found in self.images.all(scope.tenant()).await? {
@@ -63,9 +64,9 @@ impl Engine {
         let left: HashSet<Digest> =
             self.images.all_with_steps(scope).await?.iter().map(|found| found.id().clone()).collect();
         let (mut staying, mut gone) = (SizesByName::default(), SizesByName::default());
-        for (found, tree) in before {
-            let sizes = if left.contains(found.id()) { &mut staying } else { &mut gone };
-            self.images.add_sizes(&tree, sizes).await;
+        for (id, sizes) in before {
+            let all = if left.contains(&id) { &mut staying } else { &mut gone };
+            all.0.extend(sizes.0);
         }
         let freed = gone.0.iter().filter(|(name, _)| !staying.0.contains_key(*name));
         pruned.reclaimed = freed.map(|(_, size)| size).sum();

@@ -20,6 +20,7 @@ use crate::{
         limits,
         reference::Digest,
     },
+    work::Carried,
 };
 
 /// Documents larger than this are refused: they are held in memory.
@@ -76,18 +77,14 @@ pub struct Tree {
     pub variants: Vec<Variant>,
     /// Indexes below the target that are here.
     pub indexes: Vec<Descriptor>,
+    /// Bytes of memory that all this takes, about.
+    weight: usize,
 }
 
 impl Tree {
     /// One of which nothing could be read.
     pub(crate) fn unread(target: &Descriptor) -> Self {
-        Self { target: target.clone(), parent: None, variants: Vec::new(), indexes: Vec::new() }
-    }
-
-    /// Bytes of the documents that it was read from.
-    fn weight(&self) -> u64 {
-        let of = |(variant, content): (&Variant, &Content)| variant.descriptor.size + content.manifest.config.size;
-        self.target.size + self.available().map(of).sum::<u64>()
+        Self { target: target.clone(), parent: None, variants: Vec::new(), indexes: Vec::new(), weight: 0 }
     }
 
     /// The variants that are here.
@@ -126,6 +123,7 @@ pub struct Walk {
     seen: HashSet<Digest>,
     met: usize,
     bytes: usize,
+    weight: usize,
 }
 
 impl Walk {
@@ -138,10 +136,20 @@ impl Walk {
         }
     }
 
-    fn keep(&mut self, document: Vec<u8>) -> Result<Vec<u8>> {
+    async fn keep(&mut self, document: Vec<u8>) -> Result<Vec<u8>> {
         self.bytes += document.len();
-        if self.bytes > limits::DOCUMENTS { Err(Error::documents_too_large()) } else { Ok(document) }
+        if self.bytes > limits::DOCUMENTS {
+            return Err(Error::documents_too_large());
+        }
+        self.weight += document.len() + limits::VALUE * document.iter().filter(|byte| **byte == b',').count();
+        hold(self.weight).await?;
+        Ok(document)
     }
+}
+
+/// A request that holds documents of such a weight has a place, unless that is little.
+async fn hold(weight: usize) -> Result<()> {
+    if weight > limits::SMALL_HOLDING { Carried::here().keep_place().await } else { Ok(()) }
 }
 
 /// What an index leads to.
@@ -162,8 +170,11 @@ impl Trees {
 
     fn put(&self, tree: Arc<Tree>) {
         let mut trees = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let weight: u64 = trees.values().map(|tree| tree.weight()).sum();
-        if trees.len() >= CACHED || weight + tree.weight() > limits::DOCUMENTS_KEPT {
+        if tree.weight > limits::DOCUMENTS_KEPT / 8 {
+            return;
+        }
+        let weight: usize = trees.values().map(|tree| tree.weight).sum();
+        if trees.len() >= CACHED || weight + tree.weight > limits::DOCUMENTS_KEPT {
             trees.clear();
         }
         trees.insert(tree.target.digest.clone(), tree);
@@ -183,6 +194,7 @@ impl ImageStore {
     /// Reads all that is here of an image, whoever brought it: for manifests, which lead nowhere else, and for what no tenant sees.
     pub(crate) async fn whole_tree(&self, target: &Descriptor) -> Result<Arc<Tree>> {
         if let Some(tree) = self.trees.get(&target.digest) {
+            hold(tree.weight).await?;
             return Ok(tree);
         }
         let tree = Arc::new(self.tree_of(target, None).await?);
@@ -198,7 +210,7 @@ impl ImageStore {
     /// As [`Self::whole_tree`], likewise.
     pub(crate) async fn known_whole_tree(&self, target: &Descriptor) -> Result<Arc<Tree>> {
         match self.trees.get(&target.digest) {
-            Some(tree) => Ok(tree),
+            Some(_) => self.whole_tree(target).await,
             None => self.patience.ask(self.whole_tree(target)).await,
         }
     }
@@ -228,7 +240,7 @@ impl ImageStore {
         let Below { variants, indexes } = below;
         let labels = self.backend.blob_info(&target.digest).await?.map(|info| info.labels).unwrap_or_default();
         let parent = labels.get(PARENT).and_then(|parent| parent.parse().ok());
-        Ok(Tree { target: target.clone(), parent, variants, indexes })
+        Ok(Tree { target: target.clone(), parent, variants, indexes, weight: walk.weight })
     }
 
     /// Indexes may hold indexes (`docker load` of an OCI layout); nobody nests them deeper than a few.
@@ -240,7 +252,7 @@ impl ImageStore {
         below: &mut Below,
         walk: &mut Walk,
     ) -> Result<()> {
-        let index = Index::parse(&self.read_document(descriptor).await?)?;
+        let index = Index::parse(&walk.keep(self.read_document(descriptor).await?).await?)?;
         for entry in index.manifests.iter().filter(|entry| !entry.is_attestation()) {
             let is_new = walk.enter(entry)?;
             if media_type::is_index(&entry.media_type) {
@@ -269,13 +281,13 @@ impl ImageStore {
         if !self.is_here(&descriptor.digest, held).await? {
             return Ok(None);
         }
-        let manifest = Manifest::parse(&walk.keep(self.read_document(descriptor).await?)?)?;
+        let manifest = Manifest::parse(&walk.keep(self.read_document(descriptor).await?).await?)?;
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             if !self.is_here(&blob.digest, held).await? {
                 return Ok(None);
             }
         }
-        let document = ImageDocument::parse(&walk.keep(self.read_document(&manifest.config).await?)?)?;
+        let document = ImageDocument::parse(&walk.keep(self.read_document(&manifest.config).await?).await?)?;
         Ok(Some(Content { manifest, document }))
     }
 
@@ -285,19 +297,31 @@ impl ImageStore {
     }
 }
 
+/// Of more than a little only for a request that has a place, which it keeps as long as what it makes of it.
 async fn read_document(backend: &dyn ImageBackend, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let reading = || format!("reading {}", descriptor.digest);
+    let small = limits::SMALL_HOLDING as u64;
     let mut bytes = Vec::new();
+    read_part(backend, &descriptor.digest, &mut bytes, small).await?;
+    if bytes.len() as u64 == small {
+        Carried::here().keep_place().await?;
+        bytes.reserve_exact(usize::try_from(descriptor.size.min(DOCUMENT_LIMIT)).unwrap_or(0));
+        read_part(backend, &descriptor.digest, &mut bytes, DOCUMENT_LIMIT + 1 - small).await?;
+    }
+    if bytes.len() as u64 > DOCUMENT_LIMIT {
+        return Err(Error::system(format!("reading {}: larger than {DOCUMENT_LIMIT} bytes", descriptor.digest)));
+    }
+    Ok(bytes)
+}
+
+/// At most so many bytes that follow those that are read already.
+async fn read_part(backend: &dyn ImageBackend, digest: &Digest, bytes: &mut Vec<u8>, most: u64) -> Result<()> {
     let read_all = async {
-        let reader = backend.read_blob(&descriptor.digest, 0).await?;
-        Ok(reader.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes).await)
+        let reader = backend.read_blob(digest, bytes.len() as u64).await?;
+        Ok(reader.take(most).read_to_end(bytes).await)
     };
     // Streams of containerd have no limit of their own.
     let read = tokio::time::timeout(DOCUMENT_TIME, read_all).await;
     let read = read.unwrap_or_else(|_| Err(Error::containerd_is_silent()))?;
-    read.map_err(|error| Error::system(format!("{}: {error}", reading())).with_source(error))?;
-    if bytes.len() as u64 > DOCUMENT_LIMIT {
-        return Err(Error::system(format!("{}: larger than {DOCUMENT_LIMIT} bytes", reading())));
-    }
-    Ok(bytes)
+    read.map_err(|error| Error::system(format!("reading {digest}: {error}")).with_source(error))?;
+    Ok(())
 }

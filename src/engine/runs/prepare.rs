@@ -16,10 +16,11 @@ use crate::{
         container::{ContainerRecord, MountPoint},
         error::Context,
         id::ContainerId,
+        limits,
     },
     oci::{self, HostFacts, Joined, ResolvedUser, SpecInput, user},
-    rootfs::{self, RootView},
-    work::blocking,
+    rootfs::{self, RootView, UserFiles},
+    work::{Carried, blocking},
 };
 
 /// What a start has set up before the task.
@@ -99,18 +100,25 @@ impl Engine {
     /// Looks `spec` up in the container's own user database.
     pub(crate) async fn resolve_user(&self, container: &Arc<Container>, spec: &str) -> Result<ResolvedUser> {
         let record = container.record();
-        let files = match record.state.live() {
-            Some(live) => {
-                let pid = live.pid;
-                blocking(move || RootView::running(pid)?.user_files()).await?
-            }
-            None => {
-                let mounts = self.backends.runtime.rootfs(container.id()).await?;
-                blocking(move || rootfs::user_files(&mounts)).await?
+        let small = limits::SMALL_HOLDING as u64 / 2;
+        let (files, _place) = match self.user_files(container, small).await? {
+            files if !files.are_cut(small) => (files, None),
+            _ => {
+                let place = Carried::here().place().await?;
+                (self.user_files(container, limits::SMALL_FILE).await?, Some(place))
             }
         };
         let groups = record.host_config.group_add.as_deref().unwrap_or_default();
         user::resolve(spec, groups, user::UserFiles { passwd: &files.passwd, group: &files.group })
+    }
+
+    async fn user_files(&self, container: &Container, most: u64) -> Result<UserFiles> {
+        if let Some(live) = container.state().live() {
+            let pid = live.pid;
+            return blocking(move || RootView::running(pid)?.user_files(most)).await;
+        }
+        let mounts = self.backends.runtime.rootfs(container.id()).await?;
+        blocking(move || rootfs::user_files(&mounts, most)).await
     }
 
     /// Namespaces of the containers that `PidMode` and `IpcMode` name.

@@ -339,7 +339,7 @@ fn users_are_read_from_files_alone() {
     let _swapper = world.swap("root/etc", &["passwd"], ALL);
     let view = world.view();
     world.race(|| {
-        if let Ok(files) = view.user_files() {
+        if let Ok(files) = view.user_files(1 << 20) {
             assert!(files.passwd.is_empty() || files.passwd == b"own");
         }
     });

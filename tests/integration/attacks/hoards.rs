@@ -103,7 +103,7 @@ async fn what_a_job_has_stored_or_does_not_read_has_an_end() {
     // Bodies that do not end: small ones, and large ones behind which others of the same job wait.
     let socket = hoard.host().trim_start_matches("unix://").to_owned();
     let mut held = Vec::new();
-    for _ in 0..limits::LARGE_BODIES {
+    for _ in 0..limits::LARGE_REQUESTS {
         held.push(half_body(&socket, limits::BODY / 2).await);
     }
     for _ in 0..limits::JOB_CONNECTIONS - 16 {

@@ -26,7 +26,7 @@ async fn large_files_of_a_container_are_not_read_whole() {
     }
     let log = fort.log_length();
     let answer = daemon.client().post("/networks/other/connect", json!({"Container": id})).await;
-    assert!(answer.text().contains("larger than 4 MiB"), "{} {}", answer.status, answer.text());
+    assert!(answer.text().contains("larger than 1 MiB"), "{} {}", answer.status, answer.text());
     fort.stands("hosts", log).await;
     let inspect = daemon.inspect(&id).await;
     assert!(inspect["NetworkSettings"]["Networks"].get("other").is_none(), "what failed is undone");
