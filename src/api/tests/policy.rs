@@ -190,6 +190,7 @@ async fn dangers_of_containers_are_refused_by_their_rules() {
             "sysctls",
             json!({"IpcMode": "private", "Sysctls": {"kernel.shm_rmid_forced": "1", "kernel.domainname": "x"}}),
         ),
+        ("runtimes", json!({"Runtime": "io.containerd.kata.v2"})),
         ("annotations", json!({"Annotations": {"run.oci.handler": "krun"}})),
         ("oom-score-adj", json!({"OomScoreAdj": -500})),
         ("oom-kill-disable", json!({"Memory": 1 << 30, "OomKillDisable": true})),

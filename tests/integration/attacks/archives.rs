@@ -111,6 +111,44 @@ async fn send(job: &Job, path: &str, tar: &[u8]) -> Answer {
     job.client.whole(request.body(Full::from(Bytes::copy_from_slice(tar))).unwrap()).await
 }
 
+/// Sends a tar in every way in which one is taken.
+async fn through_all_doors(job: &Job, containers: [&String; 2], tar: &[u8]) {
+    for container in containers {
+        send(job, &format!("/containers/{container}/archive?path=/"), tar).await;
+        send(job, &format!("/containers/{container}/archive?path=/tmp"), tar).await;
+    }
+    send(job, "/images/create?fromSrc=-&repo=imported", tar).await;
+    let dockerfile = archive(&[("Dockerfile", EntryType::Regular, "FROM box\nCOPY . /c\nADD inner.tar /c/\n")]);
+    let mut context = tar::Builder::new(dockerfile[..dockerfile.len() - 1024].to_vec());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(tar.len() as u64);
+    header.set_mode(0o644);
+    context.append_data(&mut header, "inner.tar", tar).unwrap();
+    let context = context.into_inner().unwrap();
+    send(job, "/build?t=added", &context).await;
+    // The same entries in the context itself.
+    send(job, "/build?t=built", &[&context[..context.len() - 1024], tar].concat()).await;
+    let layers = [crate::support::boxes::rootfs(), tar.to_vec()].map(|layer| (Bytes::from(layer), Packing::Gzip));
+    send(job, "/images/load", &docker_archive(&image("linux/amd64", ImageConfig::default(), &layers), "loaded:1"))
+        .await;
+}
+
+/// What each of the doors has let in says the text, so that one that stays shut is seen.
+async fn all_doors_open(job: &Job, containers: [&String; 2], text: &str) {
+    for image in ["loaded:1", "added", "built"] {
+        let seen = looks(job, image).await;
+        assert!(seen.contains(text), "{image}: {seen}");
+    }
+    for container in containers {
+        for path in ["/hard", "/tmp/hard"] {
+            let answer = job.client.get(&format!("/containers/{container}/archive?path={path}")).await;
+            assert!(answer.text().contains(text), "{path}: {}", answer.status);
+        }
+    }
+    let kept = job.client.get("/images/imported/get").await;
+    assert!(kept.status == 200 && kept.text().contains("hard"), "the import is an image with what was sent");
+}
+
 /// All that a container of an image sees of it.
 async fn looks(job: &Job, image: &str) -> String {
     let script = "cat /hard /out/secret /c/hard /c/out/secret /tmp/victim-*/secret 2>/dev/null; true";
@@ -137,6 +175,8 @@ async fn no_entry_of_a_tar_leads_out() {
     job.client.launch(&running).await;
     let stopped = job.client.create("stopped", "true", Value::Null).await;
     let victim = Victim::new();
+    through_all_doors(&job, [&running, &stopped], &archive(&[("hard", EntryType::Regular, "nothing bad")])).await;
+    all_doors_open(&job, [&running, &stopped], "nothing bad").await;
     for (name, tar) in escapes(victim.path()) {
         let (prey, folder) = (Victim::new(), tempfile::tempdir_in("/tmp").unwrap());
         let same = escapes(prey.path()).into_iter().find(|(other, _)| *other == name).unwrap().1;
@@ -144,26 +184,7 @@ async fn no_entry_of_a_tar_leads_out() {
         naive(&root, &same);
         assert!(!prey.is_untouched() || says_the_secret(&root), "{name} leads nowhere for anybody");
 
-        for container in [&running, &stopped] {
-            send(&job, &format!("/containers/{container}/archive?path=/"), &tar).await;
-            send(&job, &format!("/containers/{container}/archive?path=/tmp"), &tar).await;
-        }
-        send(&job, "/images/create?fromSrc=-&repo=imported", &tar).await;
-        let dockerfile = archive(&[("Dockerfile", EntryType::Regular, "FROM box\nCOPY . /c\nADD inner.tar /c/\n")]);
-        let mut context = tar::Builder::new(dockerfile[..dockerfile.len() - 1024].to_vec());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(tar.len() as u64);
-        header.set_mode(0o644);
-        context.append_data(&mut header, "inner.tar", tar.as_slice()).unwrap();
-        let context = context.into_inner().unwrap();
-        send(&job, "/build?t=added", &context).await;
-        // The same entries in the context itself.
-        send(&job, "/build?t=built", &[&context[..context.len() - 1024], &tar].concat()).await;
-        let layer = [crate::support::boxes::rootfs(), tar.clone()];
-        let layers = layer.map(|layer| (Bytes::from(layer), Packing::Gzip));
-        send(&job, "/images/load", &docker_archive(&image("linux/amd64", ImageConfig::default(), &layers), "loaded:1"))
-            .await;
-
+        through_all_doors(&job, [&running, &stopped], &tar).await;
         assert!(victim.is_untouched(), "{name}");
         for image in ["loaded:1", "added", "built"] {
             let seen = looks(&job, image).await;

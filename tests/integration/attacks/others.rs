@@ -115,6 +115,41 @@ async fn names_ports_and_events_of_another_job_are_its_own() {
     }
 }
 
+/// A network more, also one with the addresses of somebody else's, leads to nobody else; the owner's container gets there by one.
+#[tokio::test]
+async fn a_second_network_leads_to_nobody_else() {
+    let daemon = Daemon::start().await;
+    let (owner, _, network) = owner(&daemon).await;
+    let stranger = Job::with_box(&daemon, &["--name", "stranger"]).await;
+    let subnet = owner.client.get(&format!("/networks/{network}")).await.json()["IPAM"]["Config"][0]["Subnet"].clone();
+    let address = owner.client.inspect("web").await["NetworkSettings"]["Networks"]["ci"]["IPAddress"].clone();
+    let address = address.as_str().unwrap();
+    let same = json!({"Name": "same", "IPAM": {"Config": [{"Subnet": subnet}]}});
+    assert_eq!(stranger.client.post("/networks/create", same).await.status, 201);
+    let reach = format!(
+        "for n in 1 2 3; do test -n \"$(nc -w 1 {address} 80 </dev/null)\" && echo reached && exit; done 2>/dev/null"
+    );
+    for (job, second, expected) in [(&owner, "ci", "reached\n"), (&stranger, "same", "")] {
+        let id = job.client.create("probe", &reach, json!({"HostConfig": {"NetworkMode": "bridge"}})).await;
+        let joined = job.client.post(&format!("/networks/{second}/connect"), json!({"Container": id})).await;
+        assert_eq!(joined.status, 200, "{}", joined.text());
+        job.client.launch(&id).await;
+        job.client.exit_code(&id).await;
+        assert_eq!(job.client.output(&id).await, expected, "{second}");
+        job.client.remove(&id).await;
+    }
+    // By its id it is not there, and the second one is judged as the first.
+    let id = stranger.client.create("joins", "sleep 1000", json!({"HostConfig": {"NetworkMode": "bridge"}})).await;
+    let foreign = stranger.client.post(&format!("/networks/{network}/connect"), json!({"Container": id})).await;
+    assert_eq!(foreign.status, 404, "{}", foreign.text());
+    let named = json!({"com.docker.network.bridge.name": "mine0"});
+    let joins = json!({"Container": id, "EndpointConfig": {"DriverOpts": named}});
+    super::refused(&stranger.client, "network-options", "/networks/same/connect", joins).await;
+    for job in [&owner, &stranger] {
+        job.remove(&daemon);
+    }
+}
+
 /// The admin socket is a file that only a bind of the machine's would show, and none of its calls is one of a job's socket.
 #[tokio::test]
 async fn the_admin_socket_is_not_seen_from_inside() {

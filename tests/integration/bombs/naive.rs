@@ -15,8 +15,17 @@ use super::{bodies, fort};
 /// Says to the process in which the server is what it is sent.
 const KIND: &str = "NAIVE_SERVER_OF";
 
-/// Whether such a server dies of a bomb: `json`, sent by as many clients as to the daemon, or `tar` in gzip.
+/// Whether such a server dies of a bomb: `json`, sent by as many clients as to the daemon, `tar` in gzip, or a `dockerfile`.
 pub fn dies_of(kind: &str, bomb: &[u8]) -> bool {
+    dies_of_all(kind, [bomb])
+}
+
+/// The same of an answer that goes on and on.
+pub fn dies_of_endless(piece: &[u8]) -> bool {
+    dies_of_all("answer", std::iter::repeat_n(piece, 2 * fort::MEMORY / piece.len()))
+}
+
+fn dies_of_all<'b>(kind: &str, pieces: impl IntoIterator<Item = &'b [u8]>) -> bool {
     let limit = format!("--data={}", fort::MEMORY);
     let mut server = Command::new("prlimit")
         .args([&limit, "--core=0"])
@@ -28,7 +37,9 @@ pub fn dies_of(kind: &str, bomb: &[u8]) -> bool {
         .stderr(Stdio::null())
         .spawn()
         .expect("prlimit runs");
-    let _it_may_die_meanwhile = server.stdin.take().expect("a pipe").write_all(bomb);
+    let mut pipe = server.stdin.take().expect("a pipe");
+    let _it_may_die_meanwhile = pieces.into_iter().try_for_each(|piece| pipe.write_all(piece));
+    drop(pipe);
     !server.wait().expect("a child").success()
 }
 
@@ -42,13 +53,30 @@ fn it_takes_what_comes() {
         "json" => drop(black_box(
             (0..bodies::AT_ONCE).map(|_| serde_json::from_slice(&sent)).collect::<Vec<Result<Value, _>>>(),
         )),
+        "answer" => drop(black_box(sent)),
+        "dockerfile" => drop(black_box(expanded(&String::from_utf8(sent).unwrap()))),
         "tar" => drop(black_box(MultiGzDecoder::new(sent.as_slice()).read_to_end(&mut Vec::new()).unwrap())),
         other => panic!("{other}"),
     }
+}
+
+/// The instructions as they are with their variables replaced.
+fn expanded(dockerfile: &str) -> Vec<String> {
+    let (mut value, mut instructions) = (String::new(), Vec::new());
+    for line in dockerfile.lines() {
+        let line = line.replace("$A", &value);
+        if let Some(said) = line.strip_prefix("ENV A=").or_else(|| line.strip_prefix("ARG A=")) {
+            said.clone_into(&mut value);
+        }
+        instructions.push(line);
+    }
+    instructions
 }
 
 /// What is no bomb it survives.
 #[test]
 fn a_naive_server_lives_of_what_is_usual() {
     assert!(!dies_of("json", br#"{"Image":"box","Labels":{"a":"b"}}"#));
+    assert!(!dies_of("dockerfile", b"FROM box\nENV A=a\nENV A=$A$A\nRUN echo $A\n"));
+    assert!(!dies_of("answer", br#"{"schemaVersion":2}"#));
 }

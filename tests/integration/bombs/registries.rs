@@ -8,7 +8,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::bombs::fort::Fort;
+use crate::bombs::{fort::Fort, naive};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -117,6 +117,7 @@ fn answer(mut stream: &TcpStream, port: u16) -> std::io::Result<()> {
 #[tokio::test]
 async fn answers_without_end_are_left() {
     let fort = Fort::build().await;
+    assert!(naive::dies_of_endless(&b" ".repeat(64 << 10)), "an answer without an end is no bomb");
     let host = format!("127.0.0.1:{}", serve(fort.daemon().pid()));
     let pull = |name: &str| format!("/images/create?fromImage={host}/{name}&tag=latest");
     for (name, path, sentence) in [

@@ -317,6 +317,73 @@ fn what_a_job_says_of_its_neighbours_is_not_heard() {
     });
 }
 
+/// A container may put what it likes on its own bridge: there it is heard, and nowhere else, though another job has the same addresses.
+#[test]
+fn what_a_container_says_on_its_own_bridge_stays_there() {
+    in_a_fresh_world(|| async {
+        let machine = Machine::new().await;
+        let jobs = [machine.job("one").await, machine.job("two").await];
+        let spoofer = ContainerId::random();
+        let sandbox = jobs[0].host.create_sandbox(&spoofer, None).await.unwrap();
+        let network = &jobs[0].network;
+        jobs[0].host.attach(&spoofer, network, &contract::endpoint(network, 3, "eth0")).await.unwrap();
+        let seen = |job: &Job, address: &str| inside(&job.namespace(), || ip(&format!("neigh show {address}")));
+        // Both hosts know the container 2 of their network.
+        for job in &jobs {
+            let _nobody_answers = job.container().reach_tcp("10.200.1.1:1").await;
+            assert!(seen(job, "10.200.1.2").contains("lladdr"), "{}", seen(job, "10.200.1.2"));
+        }
+        let (others, machines) = (seen(&jobs[1], "10.200.1.2"), ip("neigh show nud permanent"));
+        let known = |text: &str| text.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).map(str::to_owned);
+
+        // The spoofer is the container 2 and the gateway, and says so.
+        let say = || {
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/arp_notify", "1").unwrap();
+            ip("link set eth0 down");
+            ip("link set eth0 up");
+        };
+        inside(&sandbox, || {
+            ip("addr add 10.200.1.2/24 dev eth0");
+            ip("addr add 10.200.1.1/24 dev eth0");
+        });
+        eventually("its own host believes it", || {
+            inside(&sandbox, say);
+            let link = inside(&sandbox, || ip("link show eth0"));
+            known(&seen(&jobs[0], "10.200.1.2")).is_some_and(|address| link.contains(&address))
+        })
+        .await;
+        assert_eq!(known(&seen(&jobs[1], "10.200.1.2")), known(&others), "the other job's host does not");
+        assert_eq!(ip("neigh show nud permanent"), machines, "nor does the machine");
+        machine.outside().serve_tcp(80);
+        assert!(jobs[1].container().reach_tcp(&format!("{OUTSIDE}:80")).await.is_some(), "the other job goes on");
+
+        // What goes out with the addresses of others is heard, if at all, from the machine's.
+        let stolen = [jobs[1].address().await.to_string(), "192.0.2.77".to_owned(), OUTSIDE.to_owned()];
+        inside(&machine.outside, || ip("addr add 192.0.2.9/24 dev eth0"));
+        let heard = machine.outside().run(|| UdpSocket::bind("0.0.0.0:99")).unwrap();
+        heard.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        inside(&sandbox, || {
+            ip("addr del 10.200.1.1/24 dev eth0");
+            ip("addr del 10.200.1.2/24 dev eth0");
+            ip("route replace default via 10.200.1.1");
+            for address in &stolen {
+                ip(&format!("addr add {address}/32 dev eth0"));
+                let _it_may_have_no_way =
+                    UdpSocket::bind((address.as_str(), 0)).unwrap().send_to(b"stolen", "192.0.2.9:99");
+            }
+            UdpSocket::bind("10.200.1.3:0").unwrap().send_to(b"own", "192.0.2.9:99").unwrap();
+        });
+        let mut buffer = [0; 16];
+        let mut came = Vec::new();
+        while let Ok((length, from)) = heard.recv_from(&mut buffer) {
+            assert_eq!(from.ip().to_string(), HOST, "{:?}", &buffer[..length]);
+            came.push(buffer[..length].to_vec());
+        }
+        assert!(came.contains(&b"own".to_vec()), "what is honest comes through");
+        machine.hosts.shutdown().await.unwrap();
+    });
+}
+
 #[test]
 fn name_servers_of_the_machine_are_asked_from_it_and_those_of_the_client_are_not() {
     in_a_fresh_world(|| async {
