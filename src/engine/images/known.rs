@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -29,7 +29,13 @@ use crate::{
 /// How long a list that is known waits for containerd.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Tenants of which it is remembered that they have no image.
+/// For how long a change that nobody waits for any more may still be made: containerd looks at no client while it waits for its disk.
+const LATE: Duration = Duration::from_secs(600);
+
+/// The same of changes that an earlier life of the daemon asked for.
+const LATE_AT_START: Duration = Duration::from_secs(60);
+
+/// Tenants that are remembered before those without names are forgotten; twice as many as have names, if that is more.
 const TENANTS: usize = 1024;
 
 /// Bytes that a name takes, about.
@@ -45,13 +51,16 @@ pub struct Remembering {
     silence: Silence,
 }
 
-#[derive(Default)]
 struct KnownNames {
     of: HashMap<TenantId, Names>,
     /// Grows with each change.
     changes: u64,
     /// The changes when tenants were last forgotten: one of theirs may have been among them.
     forgotten_at: u64,
+    /// Tenants that are remembered before those without names are forgotten.
+    most: usize,
+    /// From then on a list may be surely what containerd has.
+    sure_from: Instant,
 }
 
 /// What is known of a tenant's.
@@ -62,13 +71,15 @@ struct Names {
     changing: usize,
     /// The number of the last one: a list that was asked for before it may not know of it.
     changed_at: u64,
+    /// Until then an unanswered change may still be made.
+    late_until: Option<Instant>,
 }
 
 #[derive(Default)]
 enum Read {
     #[default]
     NotYet,
-    /// As they were last read and changed since, but for a change that containerd may have made in another order or not at all.
+    /// As they were last read and changed since, but for a change that containerd may make later, has made in another order or not at all.
     Perhaps(Records),
     /// What containerd would say: each change since they were read was answered, one after the other.
     Surely(Records),
@@ -100,13 +111,16 @@ impl Names {
     fn end(&mut self, number: u64, is_answered: bool) {
         if !is_answered {
             self.doubt();
+            self.late_until = Some(Instant::now() + LATE);
         }
         self.changing -= 1;
         self.changed_at = number;
     }
 
     fn is_worth_keeping(&mut self) -> bool {
-        self.changing > 0 || self.records().is_some_and(|records| !records.is_empty())
+        self.changing > 0
+            || self.late_until.is_some_and(|until| Instant::now() < until)
+            || self.records().is_some_and(|records| !records.is_empty())
     }
 }
 
@@ -133,19 +147,22 @@ impl KnownNames {
 
     /// What was listed when there had been so many changes.
     fn learn(&mut self, tenant: &TenantId, records: &[ImageRecord], asked_at: u64) {
-        let forgotten_at = self.forgotten_at;
+        let (forgotten_at, sure_from) = (self.forgotten_at, self.sure_from);
         let names = self.of.entry(tenant.clone()).or_default();
         if names.changing == 0 && names.changed_at.max(forgotten_at) <= asked_at {
-            names.read = Read::Surely(records.iter().map(|record| (record.name.clone(), record.clone())).collect());
+            let records = records.iter().map(|record| (record.name.clone(), record.clone())).collect();
+            let is_sure = names.late_until.unwrap_or(sure_from).max(sure_from) <= Instant::now();
+            names.read = if is_sure { Read::Surely(records) } else { Read::Perhaps(records) };
         }
         self.forget_empty();
     }
 
     /// A job that is gone has no names any more.
     fn forget_empty(&mut self) {
-        if self.of.len() > TENANTS {
+        if self.of.len() > self.most {
             self.of.retain(|_, names| names.is_worth_keeping());
             self.forgotten_at = self.changes;
+            self.most = TENANTS.max(2 * self.of.len());
         }
     }
 }
@@ -189,7 +206,9 @@ impl Drop for Changing<'_> {
 impl Remembering {
     /// Nothing is known yet.
     pub fn new(store: Arc<dyn ImageBackend>) -> Self {
-        Self { store, names: Mutex::default(), silence: Silence::default() }
+        let sure_from = Instant::now() + LATE_AT_START;
+        let names = KnownNames { of: HashMap::new(), changes: 0, forgotten_at: 0, most: TENANTS, sure_from };
+        Self { store, names: Mutex::new(names), silence: Silence::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, KnownNames> {
@@ -223,10 +242,12 @@ impl ImageBackend for Remembering {
         let _place = if is_large { Some(Carried::here().place().await?) } else { None };
         let (asked_at, perhaps) = {
             let known = self.known();
-            match known.of.get(tenant).map(|names| &names.read) {
-                Some(Read::Surely(records)) => return Ok(records.values().cloned().collect()),
-                Some(Read::Perhaps(records)) => (known.changes, Some(records.values().cloned().collect())),
-                Some(Read::NotYet) | None => (known.changes, None),
+            match known.of.get(tenant).map(|names| (&names.read, names.changing)) {
+                Some((Read::Surely(records), 0)) => return Ok(records.values().cloned().collect()),
+                Some((Read::Surely(records) | Read::Perhaps(records), _)) => {
+                    (known.changes, Some(records.values().cloned().collect()))
+                }
+                Some((Read::NotYet, _)) | None => (known.changes, None),
             }
         };
         let Some(listed) = self.ask(tenant, perhaps.is_some()).await? else { return Ok(perhaps.unwrap_or_default()) };
@@ -346,7 +367,9 @@ mod tests {
 
     fn names() -> (FakeImages, Remembering, TenantId) {
         let store = FakeImages::default();
-        (store.clone(), Remembering::new(Arc::new(store)), TenantId::default_tenant())
+        let names = Remembering::new(Arc::new(store.clone()));
+        names.known().sure_from = Instant::now();
+        (store, names, TenantId::default_tenant())
     }
 
     fn record(name: &str) -> ImageRecord {
@@ -384,6 +407,34 @@ mod tests {
         store.lose_next_answer();
         names.put_image(&record("a")).await.unwrap_err();
         assert_eq!(listed(&names).await, ["a"]);
+        // It may be made later than the list.
+        store.put_image(&record("late")).await.unwrap();
+        assert_eq!(listed(&names).await, ["a", "late"]);
+        names.known().of.get_mut(&TenantId::default_tenant()).unwrap().late_until = Some(Instant::now());
+        assert_eq!(listed(&names).await, ["a", "late"]);
+        store.put_image(&record("foreign")).await.unwrap();
+        assert_eq!(listed(&names).await, ["a", "late"]);
+    }
+
+    #[tokio::test]
+    async fn names_are_asked_for_while_one_of_them_changes() {
+        let (store, names, tenant) = names();
+        assert!(listed(&names).await.is_empty());
+        let changing = Changing::begin(&names, &tenant);
+        store.put_image(&record("a")).await.unwrap();
+        assert_eq!(listed(&names).await, ["a"]);
+        changing.answered(|known| drop(known.insert("a".to_owned(), record("a"))));
+        store.put_image(&record("foreign")).await.unwrap();
+        assert_eq!(listed(&names).await, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_life_asked_for_may_come_after_the_first_list() {
+        let store = FakeImages::default();
+        let names = Remembering::new(Arc::new(store.clone()));
+        assert!(listed(&names).await.is_empty());
+        store.put_image(&record("late")).await.unwrap();
+        assert_eq!(listed(&names).await, ["late"]);
     }
 
     #[tokio::test]
