@@ -113,12 +113,14 @@ start_ringer() {
     registries ringer "$pid"
 }
 
-# start_job PROGRAM [flags...]: ringer, and in it a job with policy `trusted`, through whose socket the harness goes, in the job's network
+# start_job PROGRAM [flags...]: ringer, and in it a job with the policy RINGER_JOB, through whose socket the harness goes, in the job's network.
+# Its clients may bind what they have below `$work/clients`, as those of `ringer job run` their folder.
 start_job() {
     local exec=$work/ringer/exec socket pid
     start_ringer "$@"
     unset "sockets[-1]"
-    socket=$("$1" job --admin-host "unix://$exec/admin.sock" create --policy trusted | jq -r .socket)
+    mkdir "$work/clients"
+    socket=$("$1" job --admin-host "unix://$exec/admin.sock" create --policy "$RINGER_JOB" --bind "$work/clients" | jq -r .socket)
     ending=("$1" job --admin-host "unix://$exec/admin.sock" rm "$(basename "$(dirname "$socket")")")
     # The namespace is mounted where ringer sees it.
     nsenter --target "$(cat "$work/ringer/pid")" --mount \
@@ -130,6 +132,6 @@ start_job() {
         sleep 0.1
     done
     # By the same name: the same deviations hold.
-    sockets+=("ringer=unix://$socket,netns=$pid,job")
+    sockets+=("ringer=unix://$socket,netns=$pid,job=$RINGER_JOB")
     registries job "$pid"
 }

@@ -8,13 +8,20 @@ use crate::http::{Body, Client};
 use crate::report::Report;
 use crate::socket::Socket;
 
-/// Puts a run's compatibility table into the file, that of a job's socket between marks of its own.
+/// How the reason begins why a policy's refusal is right.
+pub const REFUSED: &str = "refused by rule ";
+
+/// Puts a run's compatibility table into the file, that of a job's socket between marks of its own: one for each policy. Of a policy that
+/// refuses something only that is told, since the rest is as under `trusted`.
 pub fn write(path: &Path, report: &Report, sockets: &[Socket]) -> anyhow::Result<()> {
     let daemons: String = sockets.iter().map(|socket| format!("- {}: {}\n", socket.name, version(socket))).collect();
-    let deviations: String = report.deviations(sockets).iter().map(|line| format!("- {line}\n")).collect();
+    let policy = sockets.iter().find_map(|socket| socket.job.as_deref());
+    let is_told = |line: &&String| policy.is_none_or(|policy| policy == "trusted") || line.contains(REFUSED);
+    let deviations: String =
+        report.deviations(sockets).iter().filter(is_told).map(|line| format!("- {line}\n")).collect();
     let text = format!("{daemons}- {}\n\n{}\n{deviations}", machine(), report.table(sockets));
-    let mark = if sockets.iter().any(|socket| socket.job) { "compat-of-jobs" } else { "compat" };
-    block(path, mark, text.trim_end())
+    let mark = policy.map_or("compat".to_owned(), |policy| format!("compat-of-jobs-{policy}"));
+    block(path, &mark, text.trim_end())
 }
 
 /// Puts the text between the two marks of the file, which are made when they are not there.

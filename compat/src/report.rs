@@ -56,8 +56,8 @@ pub struct Row {
     pub step: String,
     /// The exit code that the case expects.
     pub exit: i32,
-    /// The one that the socket of a job gives.
-    pub exit_of_job: i32,
+    /// The one that the socket of a job gives; any, where its policy refuses what the step asks for.
+    pub exit_of_job: Option<i32>,
     /// Why another answer than the reference's is right, if it is.
     pub deviation: Option<String>,
     /// Whether it is known that only dockerd does this yet.
@@ -267,7 +267,8 @@ fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
         Outcome::Answer(observed) => observed,
     };
     let later = row.later && !sockets[at].reference;
-    if observed.code != Some(expected(row, &sockets[at])) {
+    let expected = expected(row, &sockets[at]);
+    if observed.code.is_none() || expected.is_some_and(|expected| observed.code != Some(expected)) {
         return if later { Verdict::Later } else { Verdict::Fail };
     }
     let as_reference = passing_references(row, sockets)
@@ -280,8 +281,8 @@ fn verdict(row: &Row, sockets: &[Socket], at: usize) -> Verdict {
     }
 }
 
-fn expected(row: &Row, socket: &Socket) -> i32 {
-    if socket.job { row.exit_of_job } else { row.exit }
+fn expected(row: &Row, socket: &Socket) -> Option<i32> {
+    if socket.job.is_some() { row.exit_of_job } else { Some(row.exit) }
 }
 
 fn passing_references<'a>(row: &'a Row, sockets: &'a [Socket]) -> impl Iterator<Item = &'a Observed> {
@@ -307,12 +308,12 @@ fn describe(text: &mut String, row: &Row, sockets: &[Socket], at: usize, verdict
     let Some(observed) = row.observed[at].answer() else {
         return;
     };
-    match observed.code {
-        None => text.push_str("    did not end in time\n"),
-        Some(code) if code != expected(row, &sockets[at]) => {
-            let _ = writeln!(text, "    exit code {code} instead of {}", expected(row, &sockets[at]));
+    match (observed.code, expected(row, &sockets[at])) {
+        (None, _) => text.push_str("    did not end in time\n"),
+        (Some(code), Some(expected)) if code != expected => {
+            let _ = writeln!(text, "    exit code {code} instead of {expected}");
         }
-        Some(_) => {}
+        (Some(_), _) => {}
     }
     if sockets[at].reference {
         quote(text, name, &observed.stdout, &observed.stderr);
@@ -418,7 +419,7 @@ mod tests {
             case: "run".to_owned(),
             step: "prints".to_owned(),
             exit: 0,
-            exit_of_job: 0,
+            exit_of_job: Some(0),
             deviation: None,
             later: false,
             observed,
@@ -440,13 +441,16 @@ mod tests {
     fn a_job_may_have_an_exit_code_of_its_own() {
         let mut sockets = sockets();
         let row = Row {
-            exit_of_job: 1,
+            exit_of_job: Some(1),
             deviation: Some("none".to_owned()),
             ..row(vec![seen(0, "a"), seen(0, "a"), seen(1, "")])
         };
         assert_eq!(verdict(&row, &sockets, 2), Verdict::Fail);
-        sockets[2].job = true;
+        sockets[2].job = Some("ci".to_owned());
         assert_eq!(verdict(&row, &sockets, 2), Verdict::Deviates);
+        let refused =
+            |seen| Row { exit_of_job: None, observed: vec![self::seen(0, "a"), self::seen(0, "a"), seen], ..row };
+        assert_eq!(verdict(&refused(seen(7, "no")), &sockets, 2), Verdict::Deviates);
     }
 
     #[test]

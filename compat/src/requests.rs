@@ -78,7 +78,7 @@ pub fn rows(set: &Set, seen: &[Vec<Seen>], sockets: &[Socket], deviations: &mut 
             case: set.name.clone(),
             step: request.title(),
             exit: 0,
-            exit_of_job: 0,
+            exit_of_job: Some(0),
             deviation: (!reasons.is_empty()).then(|| reasons.join("; ")),
             later: request.later.is_some(),
             observed: observed.into_iter().map(Outcome::Answer).collect(),

@@ -18,7 +18,7 @@ use crate::socket::{Socket, mark_references};
 /// What to run on what.
 #[derive(clap::Args)]
 pub struct RunArguments {
-    /// A daemon: NAME=unix://PATH[,netns=PID][,reference][,job]; the first is the reference unless others are marked
+    /// A daemon: NAME=unix://PATH[,netns=PID][,reference][,job=POLICY]; the first is the reference unless others are marked
     #[arg(required = true)]
     sockets: Vec<Socket>,
     /// A docker CLI to run the cases with: all of them, or only those named behind its path. The last one given is
@@ -182,19 +182,28 @@ fn chosen(client: &str, subjects: Vec<Subject>, only: Option<&str>) -> Vec<Subje
 
 fn read_deviations(arguments: &RunArguments, sockets: &[Socket]) -> anyhow::Result<Deviations> {
     let mut deviations = Deviations::read(&beside(&arguments.cases, "deviations"))?;
-    if sockets.iter().any(|socket| socket.job) {
-        deviations.add(Deviations::read(&beside(&arguments.cases, "deviations-of-jobs"))?);
+    if let Some(policy) = sockets.iter().find_map(|socket| socket.job.as_deref()) {
+        deviations = deviations.and(Deviations::read(&beside(&arguments.cases, "deviations-of-jobs"))?);
+        let refused = beside(&arguments.cases, &format!("refused-by-{policy}"));
+        if refused.exists() {
+            // What is refused is so whatever else is known of it.
+            deviations = Deviations::read(&refused)?.and(deviations);
+        }
     }
     Ok(deviations)
 }
 
-/// The raw requests need no client at all.
+/// The raw requests need no client at all. They ask for each field of the API, also for those that policies are there to refuse, so that
+/// through the socket of a job they are sent under `trusted` alone.
 fn run_requests(
     arguments: &RunArguments,
     sockets: &[Socket],
     deviations: &mut Deviations,
     report: &mut Report,
 ) -> anyhow::Result<()> {
+    if sockets.iter().any(|socket| socket.job.as_ref().is_some_and(|policy| policy != "trusted")) {
+        return Ok(());
+    }
     let only = arguments.only.as_deref().filter(|only| !requests::CLIENT.contains(only));
     for set in requests::read_folder(&beside(&arguments.cases, "requests"))? {
         if only.is_some_and(|only| !set.name.contains(only)) {
@@ -280,14 +289,15 @@ fn run_cases(
                         vec![Outcome::NotAsked; subject.steps.len()]
                     }
                     Some((_, cli)) => {
-                        cli.run(subject, socket, |at| !socket.job || known[at] != Some(OfJob::NotAsked))?
+                        cli.run(subject, socket, |at| socket.job.is_none() || known[at] != Some(OfJob::NotAsked))?
                     }
                 })
             })?;
             let row = |(at, step): (usize, &Step)| {
                 let (exit, reason) = match &known[at] {
-                    Some(OfJob::Answers { exit, reason }) => (exit.unwrap_or(step.exit), Some(reason.clone())),
-                    Some(OfJob::NotAsked) | None => (step.exit, None),
+                    Some(OfJob::Answers { exit, reason }) => (Some(exit.unwrap_or(step.exit)), Some(reason.clone())),
+                    Some(OfJob::Refused { reason }) => (None, Some(reason.clone())),
+                    Some(OfJob::NotAsked) | None => (Some(step.exit), None),
                 };
                 Row {
                     client: client.to_owned(),
@@ -308,7 +318,7 @@ fn run_cases(
 
 /// What is known of each step, if a socket is a job's.
 fn of_job(client: &str, subject: &Subject, sockets: &[Socket], deviations: &mut Deviations) -> Vec<Option<OfJob>> {
-    let has_job = sockets.iter().any(|socket| socket.job);
+    let has_job = sockets.iter().any(|socket| socket.job.is_some());
     let mut known = |step: &Step| deviations.of_step(&format!("{client} {}: {}", subject.name, step.name));
     subject.steps.iter().map(|step| if has_job { known(step) } else { None }).collect()
 }
@@ -337,7 +347,7 @@ fn run_agents(arguments: &RunArguments, sockets: &[Socket], report: &mut Report)
                     case: "jobs".to_owned(),
                     step: case.name().to_owned(),
                     exit: 0,
-                    exit_of_job: 0,
+                    exit_of_job: Some(0),
                     deviation: None,
                     later: false,
                     observed,

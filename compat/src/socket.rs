@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
-/// `NAME=unix://PATH[,netns=PID][,admin=PATH][,reference][,job]`: one daemon to run the cases on.
+/// `NAME=unix://PATH[,netns=PID][,admin=PATH][,reference][,job=POLICY]`: one daemon to run the cases on.
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// What the table calls it.
@@ -18,8 +18,8 @@ pub struct Socket {
     pub admin: Option<PathBuf>,
     /// Whether its answers are what the others are held against.
     pub reference: bool,
-    /// Whether it is that of a job of ringer's.
-    pub job: bool,
+    /// The policy of the job of ringer's whose it is.
+    pub job: Option<String>,
 }
 
 impl FromStr for Socket {
@@ -33,13 +33,13 @@ impl FromStr for Socket {
             .and_then(|host| host.strip_prefix("unix://"))
             .context("expected a host of the form unix://PATH")?;
         let (name, path) = (name.to_owned(), PathBuf::from(path));
-        let mut socket = Self { name, path, netns: None, admin: None, reference: false, job: false };
+        let mut socket = Self { name, path, netns: None, admin: None, reference: false, job: None };
         for part in parts {
             match part.split_once('=') {
                 Some(("netns", pid)) => socket.netns = Some(pid.parse().context("netns takes a process id")?),
                 Some(("admin", path)) => socket.admin = Some(path.into()),
                 None if part == "reference" => socket.reference = true,
-                None if part == "job" => socket.job = true,
+                Some(("job", policy)) => socket.job = Some(policy.to_owned()),
                 _ => bail!("unknown setting of a socket: {part}"),
             }
         }
@@ -62,8 +62,9 @@ mod tests {
 
     #[test]
     fn settings_follow_the_path() {
-        let socket: Socket = "d=unix:///run/d.sock,netns=7,reference,job".parse().expect("it is well formed");
-        assert_eq!((socket.name.as_str(), socket.netns, socket.reference, socket.job), ("d", Some(7), true, true));
+        let socket: Socket = "d=unix:///run/d.sock,netns=7,reference,job=ci".parse().expect("it is well formed");
+        assert_eq!((socket.name.as_str(), socket.netns, socket.reference), ("d", Some(7), true));
+        assert_eq!(socket.job.as_deref(), Some("ci"));
         assert_eq!(socket.path, PathBuf::from("/run/d.sock"));
     }
 

@@ -57,7 +57,7 @@ def containers():
         show("run that fails", (error.exit_status, error.stderr))
     box = client.containers.run(
         "busybox", "sleep 300", name="py-box", detach=True, environment={"A": "1"}, labels={"kind": "test"},
-        mem_limit="64m", nano_cpus=500_000_000, pids_limit=50, cap_add=["NET_ADMIN"], tmpfs={"/t": "size=1m"},
+        mem_limit="64m", nano_cpus=500_000_000, pids_limit=50, cap_add=["SYS_CHROOT"], tmpfs={"/t": "size=1m"},
         ports={"80/tcp": None}, extra_hosts={"h": "192.0.2.1"}, dns=["192.0.2.53"], hostname="py",
         ulimits=[types.Ulimit(name="nofile", soft=100, hard=200)], restart_policy={"Name": "on-failure", "MaximumRetryCount": 2},
         log_config=types.LogConfig(type="json-file", config={"max-size": "1m"}), shm_size="8m", working_dir="/tmp",

@@ -109,7 +109,7 @@ async function containers() {
     Image: 'busybox', Cmd: ['sleep', '300'], name: 'node-box', Env: ['A=1'], Labels: { kind: 'node' }, Hostname: 'node', WorkingDir: '/tmp',
     StopSignal: 'SIGKILL', ExposedPorts: { '80/tcp': {} },
     HostConfig: {
-      Memory: 67108864, NanoCpus: 500000000, PidsLimit: 50, CapAdd: ['NET_ADMIN'], Tmpfs: { '/t': 'size=1m' }, ShmSize: 8388608,
+      Memory: 67108864, NanoCpus: 500000000, PidsLimit: 50, CapAdd: ['SYS_CHROOT'], Tmpfs: { '/t': 'size=1m' }, ShmSize: 8388608,
       PortBindings: { '80/tcp': [{ HostIp: '127.0.0.1', HostPort: '' }] }, ExtraHosts: ['h:192.0.2.1'], Dns: ['192.0.2.53'],
       RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 2 }, LogConfig: { Type: 'json-file', Config: { 'max-size': '1m' } },
       Mounts: [{ Type: 'volume', Source: 'node-volume', Target: '/m' }, { Type: 'tmpfs', Target: '/mt' }],

@@ -34,7 +34,7 @@ const atOnce = { timeout: 0 };
 async function containers() {
   const web = await new GenericContainer('ringer/web')
     .withExposedPorts(8080).withEnvironment({ A: '1' }).withLabels({ kind: 'node' }).withHostname('web').withUser('root')
-    .withUlimits({ nofile: { soft: 100, hard: 200 } }).withAddedCapabilities('NET_ADMIN').withDroppedCapabilities('MKNOD')
+    .withUlimits({ nofile: { soft: 100, hard: 200 } }).withAddedCapabilities('SYS_CHROOT').withDroppedCapabilities('MKNOD')
     .withExtraHosts([{ host: 'h', ipAddress: '192.0.2.1' }]).withResourcesQuota({ memory: 0.0625, cpu: 0.5 }).withSharedMemorySize(8388608)
     .withWaitStrategy(Wait.forHttp('/', 8080).forStatusCode(200)).start();
   show('over a published port', await fetched(web));

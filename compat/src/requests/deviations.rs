@@ -5,11 +5,14 @@
 //! its colon.
 //!
 //! Of a client's step through a job's socket the line is `CLIENT CASE: STEP | WHAT | REASON`, where WHAT is `answer` (another output
-//! is right), `exit N` (so is another exit code, that one) or `not asked` (a job has no such thing).
+//! is right), `exit N` (so is another exit code, that one), `not asked` (a job has no such thing) or `refused RULE` (its policy refuses what
+//! the step, or one that it builds on, asks for; `compat/refused-by-POLICY` has these).
 
 use std::path::Path;
 
 use anyhow::Context;
+
+use crate::document::REFUSED;
 
 /// What is known of a client's step through the socket of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum OfJob {
     NotAsked,
     /// Another answer than dockerd's is right, with this exit code if it is another one too.
     Answers { exit: Option<i32>, reason: String },
+    /// Its policy refuses it, whatever the client makes of that.
+    Refused { reason: String },
 }
 
 /// All of the file.
@@ -48,9 +53,11 @@ impl Deviations {
         Ok(Self { lines: lines.map(parse).collect::<anyhow::Result<_>>()? })
     }
 
-    /// Takes those of another file too.
-    pub fn add(&mut self, others: Self) {
+    /// These, and behind them those of another file.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
         self.lines.extend(others.lines);
+        self
     }
 
     /// What is known of a step, by `CLIENT CASE: STEP`.
@@ -61,6 +68,7 @@ impl Deviations {
                 None if line.field == "answer" => OfJob::Answers { exit: None, reason },
                 Some(("exit", code)) => OfJob::Answers { exit: Some(code.parse().ok()?), reason },
                 Some(("not", "asked")) => OfJob::NotAsked,
+                Some(("refused", rule)) => OfJob::Refused { reason: format!("{REFUSED}{rule}: {reason}") },
                 _ => return None,
             };
             line.used = true;
@@ -139,8 +147,7 @@ mod tests {
     #[test]
     fn a_step_has_the_first_line_that_is_on_steps() {
         let path = std::env::temp_dir().join(format!("deviations-{}", std::process::id()));
-        let text =
-            "* | *Mode | a field\n* tcp: * | not asked | none\n* a: x | exit 3 | other\n* a: * | answer | words\n";
+        let text = "* | *Mode | a field\n* tcp: * | not asked | none\n* a: x | exit 3 | other\n* a: * | answer | words\n* c: y | refused binds | paths\n";
         std::fs::write(&path, text).unwrap();
         let mut read = Deviations::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
@@ -149,12 +156,14 @@ mod tests {
         assert_eq!(read.of_step("docker28 a: x"), answers(Some(3), "other"));
         assert_eq!(read.of_step("docker28 a: y"), answers(None, "words"));
         assert_eq!(read.of_step("docker28 b: y"), None);
+        let reason = "refused by rule binds: paths".to_owned();
+        assert_eq!(read.of_step("docker28 c: y"), Some(OfJob::Refused { reason }));
         assert_eq!(read.unused().len(), 1);
     }
 
     #[test]
     fn the_deviations_of_this_package_can_be_read() {
-        for name in ["deviations", "deviations-of-jobs"] {
+        for name in ["deviations", "deviations-of-jobs", "refused-by-ci"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
             assert!(!Deviations::read(&path).expect("it is well formed").lines.is_empty());
         }
