@@ -1,10 +1,14 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo check test soak fuzz deny compat compat-of-jobs bench api-spec picture build install
+.PHONY: demo self-build check test soak fuzz deny compat compat-of-jobs bench api-spec picture build install
 
 ## a whole CI job on ringer, from nothing
 demo:
 	@scripts/demo
+
+## ringer, built in a job of ringer without a network, in the image of images/linux: 2 GB and many minutes, not in `make test`
+self-build:
+	@scripts/self-build
 
 ## before each commit: format, lints, unit tests, levels; no daemon is started
 check:
