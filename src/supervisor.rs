@@ -44,7 +44,7 @@ pub use self::reach::Reached;
 use self::{
     forge::QueuedJob,
     hooks::Delivery,
-    identities::Identities,
+    identities::{Identities, Identity},
     launch::Launch,
     pool::{Earlier, Pool},
     programs::Programs,
@@ -347,10 +347,13 @@ impl Supervisor {
             }
         }
         shared.forget(&launches);
-        if forge.is_none()
-            && let Err(error) = shared.programs.clear().await
-        {
-            failures.push(error.chain());
+        if forge.is_none() {
+            let settings = shared.settings();
+            let is_configured =
+                |identity: &Identity| settings.forges.iter().any(|forge| forge.name == identity.forge());
+            let forgotten = shared.identities.forget_all(|identity| !is_configured(identity));
+            let cleared = shared.programs.clear().await;
+            failures.extend([forgotten, cleared].into_iter().filter_map(|done| Some(done.err()?.chain())));
         }
         if failures.is_empty() { Ok(purged) } else { Err(Error::unavailable(failures.join("; "))) }
     }

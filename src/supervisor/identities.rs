@@ -14,7 +14,7 @@ use tracing::warn;
 use super::{record::ForgeJob, secret::Secret};
 use crate::{
     engine::records::RecordFolder,
-    model::{Result, error::Context, record::Record},
+    model::{Error, Result, error::Context, record::Record},
 };
 
 /// Their folder below the data root.
@@ -150,6 +150,22 @@ impl Identities {
         Ok(())
     }
 
+    /// Forgets these. An error names those that there were: they stay at their server.
+    pub fn forget_all(&self, which: impl Fn(&Identity) -> bool) -> Result<()> {
+        let left: Vec<Identity> = self.all().into_iter().filter(which).collect();
+        for identity in &left {
+            self.forget(&identity.name)?;
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = left.iter().map(|identity| format!("{} at {}", identity.name, identity.url)).collect();
+        Err(Error::unavailable(format!(
+            "a registration token takes none back: remove these runners by hand: {}",
+            names.join(", ")
+        )))
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,6 +198,20 @@ mod tests {
             assert_eq!(identity(name, "here").forge(), forge);
         }
         assert_eq!(identity("else", "here").forge(), "");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let identities = Identities::open(folder.path()).unwrap();
+        for name in ["ringer-12345678-old-abcdef01", "ringer-12345678-new-abcdef01"] {
+            identities.keep(identity(name, "here")).unwrap();
+        }
+        let forget = || identities.forget_all(|identity| identity.forge() == "old");
+        let told = forget().unwrap_err().chain();
+        assert!(told.contains("ringer-12345678-old-abcdef01 at http://f:3000") && !told.contains("-new-"), "{told}");
+        assert!(forget().is_ok());
+        assert_eq!(identities.all().len(), 1);
     }
 
     #[test]

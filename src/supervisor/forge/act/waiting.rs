@@ -371,19 +371,8 @@ impl Waiting {
 
     /// Forgets what is kept, and says what stays at the server: nobody can take it back with this token.
     pub fn forget(&self) -> Result<()> {
-        let Some(identities) = &self.identities else { return Ok(()) };
-        let left = [identities.of(&self.place), self.outdated()].concat();
-        for identity in &left {
-            identities.forget(&identity.name)?;
-        }
-        if left.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<String> = left.iter().map(|identity| format!("{} at {}", identity.name, identity.url)).collect();
-        Err(Error::unavailable(format!(
-            "a registration token takes none back: remove these runners by hand: {}",
-            names.join(", ")
-        )))
+        let is_ours = |identity: &Identity| identity.place == self.place || identity.forge() == self.settings.name;
+        self.identities.as_ref().map_or(Ok(()), |identities| identities.forget_all(is_ours))
     }
 
     /// Forgejo's runner waits with `one-job` since 12.8 only.
