@@ -19,6 +19,7 @@ mod pool;
 mod programs;
 mod reach;
 pub mod record;
+mod room;
 mod runner;
 pub mod secret;
 pub mod settings;
@@ -49,6 +50,7 @@ use self::{
     pool::{Earlier, Pool},
     programs::Programs,
     record::LaunchRecord,
+    room::Place,
     settings::{ForgeSettings, Settings},
     tally::Tally,
 };
@@ -516,14 +518,12 @@ impl Shared {
         self.lock().push(launch);
     }
 
-    /// Whether a job with so much memory fits beside those of all forges.
-    fn has_room(&self, memory: Option<u64>) -> bool {
-        let live = self.live();
-        let used =
-            live.iter().fold(0u64, |used, launch| used.saturating_add(launch.record().limits.memory.unwrap_or(0)));
-        let settings = self.settings();
-        let fits = settings.max_memory.is_none_or(|max| used.saturating_add(memory.unwrap_or(0)) <= max);
-        fits && settings.max_jobs.is_none_or(|max| live.len() < max)
+    /// Whether one more launch of a forge fits beside those of all.
+    fn has_room(&self, forge: &ForgeSettings, waits: bool) -> bool {
+        let records: Vec<_> = self.live().iter().map(|launch| launch.record()).collect();
+        let there: Vec<_> =
+            records.iter().map(|record| Place { forge: &record.forge, memory: record.limits.memory }).collect();
+        self.settings().has_room(&there, forge, waits)
     }
 
     /// Forgets the oldest launches that have ended, with their logs.

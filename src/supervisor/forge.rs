@@ -9,7 +9,7 @@ mod gitlab;
 pub(super) mod http;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 pub mod webhooks;
 mod woodpecker;
 

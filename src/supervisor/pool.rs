@@ -280,11 +280,13 @@ impl Pool {
             .filter(|record| record.is_to_come())
             .map(|record| record.class.clone())
             .collect();
-        for class in balance::missing(&served, &to_come) {
+        // Those of jobs come first; the others wait for whatever comes.
+        let for_jobs = balance::missing(&served[..served.len() - ahead], &to_come).len();
+        for (number, class) in balance::missing(&served, &to_come).into_iter().enumerate() {
             if self.is_held(&class) {
                 continue;
             }
-            if !self.has_room() {
+            if !self.has_room(number >= for_jobs) {
                 break;
             }
             let meant_for = class.handle.as_ref().and_then(|handle| by_handle.get(handle)).cloned();
@@ -297,8 +299,8 @@ impl Pool {
         lock(&self.holds).get(&class.without_handle()).is_some_and(|hold| hold.until > Instant::now())
     }
 
-    fn has_room(&self) -> bool {
-        self.live().len() < self.settings.concurrency && self.shared.has_room(self.settings.limits.memory)
+    fn has_room(&self, waits: bool) -> bool {
+        self.live().len() < self.settings.concurrency && self.shared.has_room(&self.settings, waits)
     }
 
     fn launch(self: &Arc<Self>, class: Class, meant_for: Option<ForgeJob>) -> Result<()> {
