@@ -39,7 +39,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub use self::reach::Reached;
 use self::{
@@ -338,10 +338,6 @@ impl Supervisor {
             }
             match pool.sweep_webhooks().await {
                 Ok(count) => purged.webhooks += count,
-                // Who may not see them has made none.
-                Err(error) if pool.settings.public_url.is_none() => {
-                    debug!(forge = pool.settings.name, "webhooks are not looked for: {}", error.chain());
-                }
                 Err(error) => failures.push(format!("{}: {}", pool.settings.name, error.chain())),
             }
             if let Err(error) = pool.forge.forget().await {
@@ -391,7 +387,10 @@ impl Supervisor {
 
     /// Whether jobs of a forge reach it, asked from one that is made for that.
     pub async fn reach(&self, forge: &str) -> Result<Vec<Reached>> {
-        self.pool(forge)?.reach_from_a_job().await
+        let pool = self.pool(forge)?;
+        // To its end, also when the caller has left: a job is made.
+        let reaching = self.0.shared.tasks.spawn(async move { pool.reach_from_a_job().await });
+        reaching.await.map_err(|panic| Error::system("asking from a job failed").with_source(panic))?
     }
 
     /// Takes a delivery of a forge's webhook.

@@ -10,6 +10,7 @@ use ringer::{
     registry::Registry,
     supervisor::{
         check::{self, Checked, JobImage, OwnUrl},
+        hooks,
         images::Rung,
         settings::{ForgeSettings, Mode, Settings},
     },
@@ -120,9 +121,8 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
     }
     match &checked.webhook {
         Some(Ok(places)) => line(format!(
-            "webhook that ringer makes: {}/webhook/{} at {}; whether the token may make it, is seen at the start",
-            settings.public_url.as_deref().unwrap_or_default(),
-            settings.name,
+            "webhook that ringer makes: {} at {}; whether the token may make it is seen at the start",
+            hooks::address(settings.public_url.as_deref().unwrap_or_default(), &settings.name),
             places.join(", ")
         )),
         Some(Err(error)) => line(format!("webhook that ringer makes: FAILS: {}", error.chain())),

@@ -18,8 +18,13 @@ const REMEMBERED: usize = 1000;
 /// The longest number of a delivery: forges send UUIDs.
 const NUMBER_LENGTH: usize = 100;
 
-/// What hooks of jobs are called.
-const JOBS: &str = "workflow_job";
+/// The event that tells of jobs.
+pub const EVENT: &str = "workflow_job";
+
+/// Where deliveries of a forge are taken, below an address of ours.
+pub fn address(public_url: &str, forge: &str) -> String {
+    format!("{public_url}/webhook/{forge}")
+}
 
 /// Between two warnings of deliveries that are not signed as they should be.
 const WARNING: Duration = Duration::from_secs(60);
@@ -107,7 +112,7 @@ impl Ear {
         self.check(delivery)?;
         let number = delivery.number.filter(|number| !number.is_empty() && number.len() <= NUMBER_LENGTH);
         let number = number.ok_or_else(|| Error::invalid("a delivery without a number (X-GitHub-Delivery)"))?;
-        if delivery.event != Some(JOBS) {
+        if delivery.event != Some(EVENT) {
             return Ok(Heard::Nothing);
         }
         let job = read(delivery)?;
@@ -196,7 +201,7 @@ mod tests {
     fn delivery<'a>(body: &'a str, signature: &'a str) -> Delivery<'a> {
         Delivery {
             signature: Some(signature),
-            event: Some(JOBS),
+            event: Some(EVENT),
             number: Some("1-2-3"),
             is_form: false,
             body: body.as_bytes(),

@@ -61,6 +61,8 @@ pub struct Pool {
     secret: Option<Secret>,
     ear: Option<Ear>,
     made: Mutex<Made>,
+    /// Held by who makes or removes webhooks of ours.
+    tending: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Launches of a class that failed one after another.
@@ -94,7 +96,7 @@ impl Pool {
     /// That of a forge that is configured, in the place of an earlier one.
     pub fn new(shared: Arc<Shared>, settings: ForgeSettings, earlier: Option<&Self>) -> Result<Arc<Self>> {
         let forge = forge::connect(&settings, earlier.map(|earlier| &earlier.forge), Some(shared.identities.clone()))?;
-        let made = settings.public_url.as_ref().map(|_| webhook::new_secret());
+        let made = settings.public_url.as_ref().map(|_| Secret::random());
         let secret = settings.webhook_secret.clone().or(made);
         let ear = secret.as_ref().map(Ear::new);
         Ok(Arc::new(Self {
@@ -110,6 +112,7 @@ impl Pool {
             secret,
             ear,
             made: Mutex::default(),
+            tending: Arc::default(),
         }))
     }
 
@@ -188,10 +191,15 @@ impl Pool {
             let greeting = self.forge.greet().await?;
             info!(forge = self.settings.name, "{}: {greeting}", self.settings.name);
             self.sweep_registrations().await?;
+            if self.settings.public_url.is_none()
+                && let Err(error) = self.sweep_webhooks().await
+            {
+                warn!(forge = self.settings.name, "webhooks of an earlier life: {}", error.chain());
+            }
             *is_greeted = true;
         }
         if self.launches() {
-            self.tend_webhooks().await;
+            self.tend_webhooks();
         }
         let live = self.live();
         let registered: Vec<Registration> =

@@ -19,6 +19,13 @@ impl Secret {
         Self(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 
+    /// A new one: 256 bits of the kernel's random source, as hex digits.
+    pub fn random() -> Self {
+        let mut bytes = [0u8; 32];
+        getrandom::fill(&mut bytes).expect("the kernel's random source is always there");
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The text, for where it has to go.
     pub fn reveal(&self) -> &str {
         &self.0

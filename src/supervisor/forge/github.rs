@@ -445,11 +445,11 @@ impl Forge for GitHub {
         }
     }
 
-    /// `JobExtension` of actions/runner calls it first, before containers are made, with the job's `GITHUB_…` variables.
     fn webhooks(&self) -> Option<&dyn Webhooks> {
         Some(self)
     }
 
+    /// `JobExtension` of actions/runner calls it first, before containers are made, with the job's `GITHUB_…` variables.
     fn job_hook(&self) -> Option<&'static str> {
         Some("ACTIONS_RUNNER_HOOK_JOB_STARTED")
     }

@@ -5,9 +5,6 @@ use serde::Deserialize;
 
 use crate::{model::Result, supervisor::secret::Secret};
 
-/// The event that is asked for.
-pub const EVENT: &str = "workflow_job";
-
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {

@@ -1,27 +1,32 @@
 //! The webhook that a pool makes at its forge for itself, where `[http] public_url` says that the forge reaches us. Its address ends with the
 //! instance's id, by which it is known as ours. Its secret is known to this pool and the forge alone, so the next life makes another one.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracing::{debug, info, warn};
 
 use super::{Pool, lock};
 use crate::{
-    model::{Result, error::Context},
+    model::{Error, ErrorKind, Result},
     supervisor::{
         forge::webhooks::{Webhook, Webhooks},
+        hooks,
         secret::Secret,
     },
 };
 
-/// Between two looks whether it is still there.
+/// Between two looks whether it is still there, and after one that came to nothing.
 const TENDED: Duration = Duration::from_secs(3600);
+const RETRIED: Duration = Duration::from_secs(60);
 
 /// What a pool has made.
 #[derive(Default)]
 pub(super) struct Made {
     webhooks: Vec<Webhook>,
-    tended: Option<Instant>,
+    due: Option<Instant>,
     trouble: Option<String>,
 }
 
@@ -29,11 +34,6 @@ impl Made {
     pub fn is_there(&self) -> bool {
         !self.webhooks.is_empty()
     }
-}
-
-/// What deliveries of a webhook that we make are signed with.
-pub(super) fn new_secret() -> Secret {
-    Secret::new(crate::model::id::ContainerId::random().as_str())
 }
 
 impl Pool {
@@ -49,74 +49,108 @@ impl Pool {
         name == self.settings.name || !is_configured()
     }
 
-    /// Sees to it that there is one where it is to be, and no other one of ours. What fails is said once and tried again later: the forge is
-    /// asked for its queue in any case.
-    pub(super) async fn tend_webhooks(&self) {
-        if lock(&self.made).tended.is_some_and(|tended| tended.elapsed() < TENDED) {
+    /// Sees to it, beside the looks at the queue, that there is one where it is to be, and no other one of ours.
+    pub(super) fn tend_webhooks(self: &Arc<Self>) {
+        let (Some(public_url), Some(secret)) = (&self.settings.public_url, &self.secret) else { return };
+        let is_due = lock(&self.made).due.is_none_or(|due| due <= Instant::now());
+        let Ok(tending) = self.tending.clone().try_lock_owned() else { return };
+        if !is_due {
             return;
         }
-        lock(&self.made).tended = Some(Instant::now());
-        let Some(webhooks) = self.forge.webhooks() else { return };
-        let Some(public_url) = &self.settings.public_url else {
-            // The token may not even see them: then it has made none.
-            if let Err(error) = self.sweep_webhooks().await {
-                debug!(forge = self.settings.name, "webhooks of an earlier life are not looked for: {}", error.chain());
-            }
-            return;
-        };
-        let url = format!("{public_url}/webhook/{}{}", self.settings.name, self.mark());
-        let trouble = self.make_webhooks(webhooks, &url).await.err().map(|error| error.chain());
+        let url = hooks::address(public_url, &self.settings.name) + &self.mark();
+        let (pool, secret) = (self.clone(), secret.clone());
+        self.shared.tasks.spawn(async move {
+            let made = pool.make_webhooks(&url, &secret).await;
+            pool.note_webhooks(made.err());
+            drop(tending);
+        });
+    }
+
+    /// What fails is said once and tried again later: the forge is asked for its queue in any case.
+    fn note_webhooks(&self, error: Option<Error>) {
+        let is_refused = error.as_ref().is_none_or(|error| error.kind() == ErrorKind::Forbidden);
+        let trouble = error.map(|error| error.chain());
         let mut made = lock(&self.made);
         if let Some(trouble) = trouble.as_ref().filter(|trouble| made.trouble.as_ref() != Some(trouble)) {
             let seconds = self.settings.poll_interval.as_secs();
             warn!(forge = self.settings.name, "no webhook, so the queue is looked at every {seconds} s: {trouble}");
         }
         made.trouble = trouble;
+        made.due = Some(Instant::now() + if is_refused { TENDED } else { RETRIED });
     }
 
-    async fn make_webhooks(&self, webhooks: &dyn Webhooks, url: &str) -> Result<()> {
-        let Some(secret) = &self.secret else { return Ok(()) };
-        let mut first = Ok(());
+    async fn make_webhooks(&self, url: &str, secret: &Secret) -> Result<()> {
+        let Some(webhooks) = self.forge.webhooks() else { return Ok(()) };
+        let mut failures = Vec::new();
         for place in webhooks.places().await? {
-            let made = self.make_webhook(webhooks, &place, url, secret).await;
-            first = first.and(made);
+            // Another pool may have taken our place, or somebody be removing everything.
+            if !self.launches() || self.shared.stop.is_cancelled() {
+                break;
+            }
+            failures.extend(self.make_webhook(webhooks, &place, url, secret).await.err());
         }
-        first
+        all_of(failures)
     }
 
     async fn make_webhook(&self, webhooks: &dyn Webhooks, place: &str, url: &str, secret: &Secret) -> Result<()> {
-        let made: Vec<Webhook> = lock(&self.made).webhooks.iter().filter(|made| made.place == place).cloned().collect();
+        let known: Vec<Webhook> =
+            lock(&self.made).webhooks.iter().filter(|made| made.place == place).cloned().collect();
         let listed = webhooks.at(place).await?;
         // What is there from an earlier life is signed with what nobody knows any more.
-        for old in listed.iter().filter(|listed| self.is_ours(listed) && !made.contains(listed)) {
+        for old in listed.iter().filter(|listed| self.is_ours(listed) && !known.contains(listed)) {
             webhooks.remove(old).await?;
         }
-        if made.iter().any(|made| listed.contains(made)) {
+        if known.iter().any(|known| listed.contains(known)) {
             return Ok(());
         }
-        let made = webhooks.make(place, url, secret).await?;
-        info!(forge = self.settings.name, "made the webhook {} at {place}, which tells {url} of jobs", made.id);
-        let known = &mut lock(&self.made).webhooks;
-        known.retain(|known| known.place != place);
-        known.push(made);
+        let new = webhooks.make(place, url, secret).await?;
+        info!(forge = self.settings.name, "made the webhook {} at {place}, which tells {url} of jobs", new.id);
+        let made = &mut lock(&self.made).webhooks;
+        made.retain(|made| made.place != place);
+        made.push(new);
         Ok(())
     }
 
-    /// Removes all of ours; how many these were.
+    /// Removes all of ours; how many these were. Who may not see them, and makes none, has made none.
     pub async fn sweep_webhooks(&self) -> Result<usize> {
+        let _nobody_makes_one = self.tending.lock().await;
         let Some(webhooks) = self.forge.webhooks() else { return Ok(0) };
-        let mut count = 0;
+        let (mut count, mut failures) = (0, Vec::new());
         for place in webhooks.places().await? {
-            for webhook in webhooks.at(&place).await?.iter().filter(|webhook| self.is_ours(webhook)) {
-                info!(forge = self.settings.name, "removing the webhook {} at {place}", webhook.id);
-                webhooks.remove(webhook).await.context(format!("removing the webhook {} at {place}", webhook.id))?;
-                count += 1;
+            match self.sweep_webhooks_at(webhooks, &place).await {
+                Ok(removed) => count += removed,
+                Err(error) if self.settings.public_url.is_none() && error.kind() == ErrorKind::Forbidden => {
+                    debug!(forge = self.settings.name, "webhooks at {place} are not looked for: {}", error.chain());
+                }
+                Err(error) => failures.push(error),
             }
         }
         // Made anew when something is launched again.
-        *lock(&self.made) = super::webhook::Made::default();
+        *lock(&self.made) = Made::default();
+        all_of(failures).map(|()| count)
+    }
+
+    async fn sweep_webhooks_at(&self, webhooks: &dyn Webhooks, place: &str) -> Result<usize> {
+        let (mut listed, mut count) = (webhooks.at(place).await?, 0);
+        listed.retain(|listed| self.is_ours(listed));
+        for webhook in &listed {
+            info!(forge = self.settings.name, "removing the webhook {} at {place}", webhook.id);
+            webhooks.remove(webhook).await?;
+            count += 1;
+        }
         Ok(count)
     }
+}
+
+/// The first one, with what the others say.
+fn all_of(failures: Vec<Error>) -> Result<()> {
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(()) };
+    let others: Vec<String> = failures.map(|other| other.chain()).collect();
+    if others.is_empty() {
+        return Err(first);
+    }
+    Err(Error::new(first.kind(), format!("{}; {}", first.chain(), others.join("; "))))
 }
 
 /// The forge's name in the address of a webhook with this mark.

@@ -120,12 +120,22 @@ async fn github_tells_of_jobs_by_a_webhook_that_was_made_for_it() {
     until_made(&daemon, 2).await;
     assert_ne!(secret(&github), first, "nobody has to keep it");
     assert!(!daemon.log().contains(&first), "it is in the log");
-    assert!(purge(&daemon).contains("and 1 webhooks"));
-    assert!(github.model().webhooks.is_empty());
+
+    // Where no public_url is set any more it is taken away, and looked for once.
+    let asked = |part: &str| github.model().times(part);
+    let (lists, file) = (asked("GET /api/v3/orgs/acme/hooks"), daemon.folder().join("config.toml"));
+    let polling = text(TOKEN, 1).replace(&http, "").replace("discovery = 'webhook'\n", "");
+    std::fs::write(&file, polling).expect("our folder");
+    daemon.end();
+    daemon.restart().await;
+    github.until("taken away", |model| model.webhooks.is_empty()).await;
+    let looks = asked("GET /api/v3/orgs/acme/repos");
+    github.until("looked at again", |model| model.times("GET /api/v3/orgs/acme/repos") >= looks + 3).await;
+    assert_eq!(asked("GET /api/v3/orgs/acme/hooks"), lists + 1);
 
     // Without the scope the queue is asked, and somebody told.
     github.model().tokens.insert("ghp_narrow".to_owned(), ["repo", "admin:org"].into());
-    std::fs::write(daemon.folder().join("config.toml"), text("ghp_narrow", 1)).expect("our folder");
+    std::fs::write(&file, text("ghp_narrow", 1)).expect("our folder");
     daemon.end();
     daemon.restart().await;
     launches::until_logged(&daemon, "no webhook, so the queue is looked at every 1 s").await;

@@ -8,7 +8,8 @@ use super::{Failure, GitHub, limits, segments};
 use crate::{
     model::{Error, Result},
     supervisor::{
-        forge::webhooks::{EVENT, Listed, Webhook, Webhooks},
+        forge::webhooks::{Listed, Webhook, Webhooks},
+        hooks::EVENT,
         secret::Secret,
     },
 };

@@ -9,7 +9,8 @@ use super::{Refusal, Server};
 use crate::{
     model::{Error, Result},
     supervisor::{
-        forge::webhooks::{EVENT, Listed, Webhook, Webhooks},
+        forge::webhooks::{Listed, Webhook, Webhooks},
+        hooks::EVENT,
         secret::Secret,
     },
 };
