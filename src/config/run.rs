@@ -132,6 +132,7 @@ impl RunFile {
             ..Settings::default()
         };
         for registry in &self.registry.0 {
+            settings.named_registries.insert(registry.host.clone());
             settings.registries.extend(registry.login()?.map(|login| (registry.host.clone(), login)));
         }
         for (kind, sections) in [(Kind::Forgejo, &self.forgejo), (Kind::Gitea, &self.gitea)] {

@@ -132,6 +132,11 @@ impl Identities {
         self.known().taken.extend(names.map(ToOwned::to_owned));
     }
 
+    /// Whether a runner is this one.
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.known().taken.contains(name)
+    }
+
     /// No runner is this one any more.
     pub fn give_back(&self, name: &str) {
         self.known().taken.remove(name);

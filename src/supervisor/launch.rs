@@ -282,14 +282,16 @@ impl Launch {
         let settings = &pool.settings;
         let cached = self.record().class.repository.clone().filter(|_| settings.keeps_caches());
         let cache_key = cached.map(|repository| settings.cache_key(&repository));
+        let all = pool.shared.settings();
+        let named = all.named_registries.iter().cloned();
         let request = JobRequest {
             name: Some(self.record().name.clone()),
             ttl: Some((pool.forge.patience() + settings.job_timeout + MARGIN).as_secs()),
             limits: settings.limits,
             openings: pool.openings().await?,
             surroundings: Surroundings { network_linger: pool.forge.network_linger(), ..settings.surroundings() },
-            registries: settings.images.registries(),
-            logins: pool.shared.settings().registries.clone(),
+            registries: settings.images.registries().into_iter().chain(named).collect(),
+            logins: all.registries.clone(),
             policy: settings.policy.clone().map(PolicyRef::Named),
             // Without a repository there are none: they are what makes a launch depend on it.
             cache_volumes: cache_key.as_ref().map(|_| settings.cache_volumes.clone()).unwrap_or_default(),

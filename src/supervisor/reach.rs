@@ -2,6 +2,7 @@
 //! stand around jobs. It has no container: what a container sends leaves by the same way.
 
 use http::Method;
+use tracing::warn;
 
 use super::{forge::http::Api, pool::Pool, settings::ForgeSettings};
 use crate::{
@@ -34,7 +35,10 @@ impl Pool {
         };
         let job = self.shared.engine.job_create(request).await?.record.id.clone();
         let reached = self.ask_from(&job, [self.settings.url.clone()].into_iter().chain(own)).await;
-        self.shared.engine.job_delete(job.as_str()).await?;
+        // What was found stands, also when the job takes its time to go.
+        if let Err(error) = self.shared.engine.job_delete(job.as_str()).await {
+            warn!(forge = self.settings.name, "removing the job that asked: {}", error.chain());
+        }
         reached
     }
 
@@ -50,9 +54,13 @@ impl Pool {
     }
 }
 
-/// Whatever is answered: somebody is there.
+/// Whatever is answered, but for what a proxy says of a server that it does not reach: somebody is there.
 async fn ask(settings: &ForgeSettings, url: &str, outlet: &Outlet) -> Result<()> {
     let api = Api::from_job(settings, url.to_owned(), outlet)?;
-    let asked = async move { api.exchange(&Method::GET, "", None::<&()>, &[]).await.map(drop).map_err(Error::from) };
-    outlet.runtime.spawn(asked).await.context("asking from a job")?
+    let asked = async move { api.exchange(&Method::GET, "", None::<&()>, &[]).await.map_err(Error::from) };
+    let status = outlet.runtime.spawn(asked).await.context("asking from a job")??.status;
+    match status.as_u16() {
+        407 | 502..=504 => Err(Error::unavailable(format!("{url} or a proxy before it answers {status}"))),
+        _ => Ok(()),
+    }
 }

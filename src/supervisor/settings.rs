@@ -17,6 +17,8 @@ pub struct Settings {
     pub max_memory: Option<u64>,
     /// Credentials for registries, by their host.
     pub registries: Logins,
+    /// All registries that have a section, `host[:port]`, also without credentials.
+    pub named_registries: BTreeSet<String>,
     /// The forges.
     pub forges: Vec<ForgeSettings>,
 }

@@ -231,7 +231,8 @@ async fn a_job_ends_when_its_daemon_drains_and_fails_when_that_is_killed() {
     let file = old.daemon.folder().join("config.toml");
     let text = std::fs::read_to_string(&file).expect("our file").replace(TOKEN, REGISTRATION_TOKEN);
     std::fs::write(&file, text).expect("our file");
-    let outdated = format!("made with another token, and no runner's any more: {};", old.forgejo.runners()[0]);
+    let outdated =
+        format!("made with another token or address, and no runner's any more: {};", old.forgejo.runners()[0]);
     old.daemon.restart().await;
     until_logged(&old.daemon, &outdated).await;
     until_waiting(&old.daemon, 1, 2).await;

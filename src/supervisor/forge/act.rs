@@ -120,7 +120,6 @@ fn has_waited(registration: &Registration) -> bool {
 #[async_trait]
 impl Forge for Act {
     async fn greet(&self) -> Result<String> {
-        self.waiting.tell_outdated();
         let why = match self.way().await? {
             Way::Demand => return self.demand.greet().await,
             Way::Registers => "token is a registration token, with which nobody sees the queue".to_owned(),

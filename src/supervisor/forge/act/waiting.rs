@@ -113,7 +113,9 @@ struct Provider {
 impl Waiting {
     /// Those of the server that `api` asks without a token.
     pub fn new(api: Api, settings: &ForgeSettings, family: Family, identities: Option<Arc<Identities>>) -> Self {
-        Self { family, api, settings: settings.clone(), identities, place: place_of(settings, family) }
+        let waiting = Self { family, api, settings: settings.clone(), identities, place: place_of(settings, family) };
+        waiting.tell_outdated();
+        waiting
     }
 
     fn identities(&self) -> Result<&Identities> {
@@ -356,13 +358,15 @@ impl Waiting {
         all.filter(|identity| identity.forge() == self.settings.name && identity.place != self.place).collect()
     }
 
-    /// Says which registrations are kept for nothing, since the configuration has another token than they were made with.
-    pub fn tell_outdated(&self) {
-        let names: Vec<String> = self.outdated().into_iter().map(|identity| identity.name).collect();
+    /// Says which registrations are kept for nothing, since the configuration has another token or address than they were made with.
+    fn tell_outdated(&self) {
+        let is_taken = |name: &String| self.identities.as_ref().is_some_and(|identities| identities.is_taken(name));
+        let names = self.outdated().into_iter().map(|identity| identity.name);
+        let names: Vec<String> = names.filter(|name| !is_taken(name)).collect();
         if !names.is_empty() {
             warn!(
                 forge = self.settings.name,
-                "made with another token, and no runner's any more: {}; `ringer purge --forge {}` forgets them",
+                "made with another token or address, and no runner's any more: {}; `ringer purge --forge {}` forgets them",
                 names.join(", "),
                 self.settings.name
             );
