@@ -15,7 +15,10 @@ mod uploads;
 mod walls;
 mod wire;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -69,6 +72,13 @@ async fn what_is_built_is_an_image_as_any_other() {
     builder.must(&["rmi", "x", "reg.test/y:1", "z"]);
     builder.must(&["load", "-i", archive]);
     assert_eq!(builder.must(&["run", "--rm", "--network=none", "z"]), "of the context\nhello\n");
+    let registry = walls::registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())));
+    let name = format!("{}/z", registry.host());
+    builder.must(&["tag", "z", &name]);
+    let told: Value = builder.daemon.get("/images/z/json?manifests=1").await.json();
+    assert_eq!(told["Manifests"][1]["AttestationData"]["For"], told["Manifests"][0]["ID"], "{told}");
+    let id = builder.must(&["image", "inspect", "--format={{.Id}}", "z"]);
+    assert!(builder.must(&["push", &name]).contains(id.trim()), "what it was built of is still with it");
     // Built upon by the classic builder, and that by BuildKit again.
     let on = builder.context("FROM z\nRUN echo classic >> /made\n", &[]);
     let classic = said(builder.command(&["build", "-t", "on", on.to_str().unwrap()]).env("DOCKER_BUILDKIT", "0"));

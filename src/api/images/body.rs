@@ -69,7 +69,10 @@ pub struct ManifestBody {
     available: bool,
     size: SizeBody,
     kind: &'static str,
-    image_data: ImageDataBody,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_data: Option<ImageDataBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attestation_data: Option<AttestationDataBody>,
 }
 
 #[derive(Serialize)]
@@ -89,23 +92,32 @@ struct ImageDataBody {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
+struct AttestationDataBody {
+    r#for: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
 struct UnpackedBody {
     unpacked: u64,
 }
 
 impl From<ManifestSummary> for ManifestBody {
     fn from(manifest: ManifestSummary) -> Self {
+        let is_image = manifest.about.is_none();
+        let image_data = is_image.then(|| ImageDataBody {
+            platform: manifest.platform,
+            size: UnpackedBody { unpacked: manifest.unpacked_size },
+            containers: (!manifest.containers.is_empty()).then_some(manifest.containers),
+        });
         Self {
             id: manifest.descriptor.digest.to_string(),
             descriptor: manifest.descriptor,
             available: manifest.available,
             size: SizeBody { content: manifest.content_size, total: manifest.content_size + manifest.unpacked_size },
-            kind: "image",
-            image_data: ImageDataBody {
-                platform: manifest.platform,
-                size: UnpackedBody { unpacked: manifest.unpacked_size },
-                containers: (!manifest.containers.is_empty()).then_some(manifest.containers),
-            },
+            kind: if is_image { "image" } else { "attestation" },
+            image_data,
+            attestation_data: manifest.about.map(|about| AttestationDataBody { r#for: about }),
         }
     }
 }

@@ -175,10 +175,12 @@ mod tests {
                 let manifest = Manifest { schema_version: 2, media_type: media, config, layers, annotations };
                 store(media_type::OCI_MANIFEST, name, &serde_json::to_vec(&manifest).unwrap())
             };
-            let manifests = vec![
+            let mut manifests = vec![
                 manifest("image", &document, vec![layer.clone()]),
                 manifest("statement", &ImageDocument::default(), Vec::new()),
             ];
+            let said = ("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned());
+            manifests[1].annotations.extend([said]);
             let below = [manifests[0].digest.clone(), manifests[1].digest.clone()];
             let media = media_type::OCI_INDEX.to_owned();
             let index = Index { schema_version: 2, media_type: media, manifests, annotations: IndexMap::new() };
@@ -242,6 +244,24 @@ mod tests {
                 assert_eq!(images.backend.take(&lease, scope.tenant(), &blob).await.unwrap(), has, "{digest}");
             }
             assert!(images.backend.take(&lease, scope.tenant(), &built.target).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_said_of_an_image_is_its_tenants_alone() {
+        let fakes = Fakes::new().await;
+        let (engine, other) = (&fakes.engine, "other".parse().unwrap());
+        let scope = engine.default_scope();
+        let built = Built::by(&fakes, scope.tenant(), "");
+        engine.put_built(&scope, NAME, &built.target).await.unwrap();
+        // The other one has the index, and nothing of what it names.
+        let record = record(&other, NAME, &built.target);
+        let images = &engine.images;
+        images.backend.put_image(&ImageRecord { labels: Held::default().labels(), ..record }).await.unwrap();
+        for (tenant, has) in [(scope.tenant(), 1), (&other, 0)] {
+            let found = images.find(tenant, "x").await.unwrap();
+            let tree = images.tree(&found).await.unwrap();
+            assert_eq!((tree.attestations.len(), tree.manifests().count()), (has, 2 * has), "{tenant}");
         }
     }
 

@@ -58,6 +58,8 @@ pub struct ManifestSummary {
     pub unpacked_size: u64,
     /// Which of the tenant's containers were made from it.
     pub containers: Vec<String>,
+    /// If it is no image, but an attestation: of which manifest.
+    pub about: Option<String>,
 }
 
 impl Engine {
@@ -119,8 +121,18 @@ impl Engine {
                 content_size: variant.content.as_ref().map_or(0, |content| content.size() + variant.descriptor.size),
                 unpacked_size,
                 containers: users.iter().map(|user| user.id.to_string()).collect(),
+                about: None,
             });
         }
+        manifests.extend(tree.attestations.iter().map(|attestation| ManifestSummary {
+            descriptor: attestation.descriptor.clone(),
+            platform: attestation.descriptor.platform.clone().unwrap_or_default(),
+            available: true,
+            content_size: attestation.size() + attestation.descriptor.size,
+            unpacked_size: 0,
+            containers: Vec::new(),
+            about: Some(attestation.about().to_owned()),
+        }));
         Ok(manifests)
     }
 }

@@ -155,7 +155,7 @@ impl Engine {
         self.images.forget_tree(&image.target.digest);
         let tree = self.images.tree_of(&image.target, held.as_ref()).await?;
         let wanted: Vec<Digest> = match options.platforms.as_slice() {
-            [] => tree.available().map(|(variant, _)| variant.descriptor.digest.clone()).collect(),
+            [] => tree.manifests().map(|(descriptor, _)| descriptor.digest.clone()).collect(),
             platforms => {
                 let chosen = tree.choose_all(platforms).map_err(|missing| {
                     Error::not_found(format!("requested platform ({missing}) not found: image might be filtered out"))
@@ -216,6 +216,9 @@ impl Engine {
                 return Ok(());
             }
             let manifest = Manifest::parse(&bytes)?;
+            if target.is_attestation() {
+                return self.images.pin_blobs(target, &manifest).await;
+            }
             let document = ImageDocument::parse(&self.images.read_document(&manifest.config).await?)?;
             return self.images.pin_manifest(target, &manifest, &document).await;
         }

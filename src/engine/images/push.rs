@@ -21,16 +21,12 @@ use super::{
 };
 use crate::{
     backend::images::{BlobInfo, ImageBackend},
-    engine::{
-        Engine,
-        images::tree::{Content, Tree, Variant},
-        tenants::Scope,
-    },
+    engine::{Engine, images::tree::Tree, tenants::Scope},
     model::{
         Error, Result,
         image::{
             Descriptor, Platform,
-            documents::{Index, media_type},
+            documents::{Index, Manifest, media_type},
         },
         reference::{Digest, Reference},
         registry_auth::RegistryAuth,
@@ -145,8 +141,8 @@ impl Push<'_> {
 
     async fn push(&self, name: &Reference, tree: &Tree) -> Result<()> {
         let target = &tree.target;
-        let (root, variants) = self.choose(name, tree).await?;
-        let mut sources = self.sources(name, &variants).await?;
+        let (root, manifests) = self.choose(name, tree).await?;
+        let mut sources = self.sources(name, &manifests).await?;
         let mounts: Vec<String> = {
             let mut all: Vec<String> = sources.values().flatten().cloned().collect();
             all.sort();
@@ -154,20 +150,21 @@ impl Push<'_> {
             all.truncate(SOURCES);
             all
         };
-        for layer in layers(&variants) {
+        for layer in layers(&manifests) {
             self.say(Message::layer(short(&layer.digest), "Preparing")).await;
         }
         let session =
             self.engine.registry_for(self.scope).await?.open_for_push(name, &self.request.auth, &mounts).await?;
         let session = &session;
-        let uploads: Vec<(Descriptor, Vec<String>)> =
-            layers(&variants).map(|layer| (layer.clone(), sources.remove(&layer.digest).unwrap_or_default())).collect();
+        let uploads: Vec<(Descriptor, Vec<String>)> = layers(&manifests)
+            .map(|layer| (layer.clone(), sources.remove(&layer.digest).unwrap_or_default()))
+            .collect();
         let uploading: Vec<_> = uploads.iter().map(|(layer, mounts)| self.push_layer(session, layer, mounts)).collect();
         stream::iter(uploading).buffer_unordered(UPLOADS).try_collect::<Vec<()>>().await?;
-        for (variant, content) in &variants {
-            self.push_blob(session, &content.manifest.config, &[], None).await?;
-            if variant.descriptor.digest != root.digest {
-                self.put(session, variant.descriptor.digest.as_str(), &variant.descriptor).await?;
+        for (descriptor, manifest) in &manifests {
+            self.push_blob(session, &manifest.config, &[], None).await?;
+            if descriptor.digest != root.digest {
+                self.put(session, descriptor.digest.as_str(), descriptor).await?;
             }
         }
         let tag = name.tag().unwrap_or("latest");
@@ -191,15 +188,16 @@ impl Push<'_> {
         &self,
         name: &Reference,
         tree: &'t Tree,
-    ) -> Result<(Descriptor, Vec<(&'t Variant, &'t Content)>)> {
+    ) -> Result<(Descriptor, Vec<(&'t Descriptor, &'t Manifest)>)> {
         if self.request.platform.is_none() && self.is_whole(tree).await? {
-            return Ok((tree.target.clone(), tree.available().collect()));
+            return Ok((tree.target.clone(), tree.manifests().collect()));
         }
         let platform = self.request.platform.as_ref();
         let wanted = || platform.cloned().unwrap_or_else(Platform::host).to_string();
-        let chosen = tree.choose(platform).ok_or_else(|| Error::platform_not_provided(&name.familiar(), &wanted()))?;
-        let root = Descriptor { platform: None, ..chosen.0.descriptor.clone() };
-        Ok((root, vec![chosen]))
+        let (variant, content) =
+            tree.choose(platform).ok_or_else(|| Error::platform_not_provided(&name.familiar(), &wanted()))?;
+        let root = Descriptor { platform: None, ..variant.descriptor.clone() };
+        Ok((root, vec![(&variant.descriptor, &content.manifest)]))
     }
 
     /// An index must not name what the registry will not have.
@@ -208,7 +206,7 @@ impl Push<'_> {
             return Ok(true);
         }
         let index = Index::parse(&self.engine.images.read_document(&tree.target).await?)?;
-        let here = |entry: &Descriptor| tree.available().any(|(variant, _)| variant.descriptor.digest == entry.digest);
+        let here = |entry: &Descriptor| tree.manifests().any(|(descriptor, _)| descriptor.digest == entry.digest);
         Ok(index.manifests.iter().all(here))
     }
 
@@ -217,7 +215,7 @@ impl Push<'_> {
     async fn sources(
         &self,
         name: &Reference,
-        variants: &[(&Variant, &Content)],
+        manifests: &[(&Descriptor, &Manifest)],
     ) -> Result<HashMap<Digest, Vec<String>>> {
         let records = self.engine.images.backend.list_images(self.scope.tenant()).await?;
         let own: HashSet<String> = records
@@ -227,7 +225,7 @@ impl Push<'_> {
             .map(|reference| reference.repository().to_owned())
             .collect();
         let mut sources = HashMap::new();
-        for layer in layers(variants) {
+        for layer in layers(manifests) {
             let Some(info) = self.engine.images.backend.blob_info(&layer.digest).await? else { continue };
             let mut found = repositories(&info, name.registry());
             found.retain(|repository| repository != name.repository() && own.contains(repository));
@@ -278,10 +276,9 @@ impl Push<'_> {
 }
 
 /// Layers of all manifests, the topmost first, each once. What lies elsewhere by its maker's wish is not pushed.
-fn layers<'a>(variants: &[(&'a Variant, &'a Content)]) -> impl Iterator<Item = &'a Descriptor> + use<'a> {
+fn layers<'a>(manifests: &[(&'a Descriptor, &'a Manifest)]) -> impl Iterator<Item = &'a Descriptor> + use<'a> {
     let mut seen = std::collections::HashSet::new();
-    let all: Vec<&'a Descriptor> =
-        variants.iter().flat_map(|(_, content)| content.manifest.layers.iter().rev()).collect();
+    let all: Vec<&'a Descriptor> = manifests.iter().flat_map(|(_, manifest)| manifest.layers.iter().rev()).collect();
     all.into_iter().filter(move |layer| layer.urls.is_empty() && seen.insert(&layer.digest))
 }
 

@@ -19,7 +19,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 use tokio_util::io::SyncIoBridge;
 
-use super::{load::decompressed, look_up::Found, push::repositories, tree::Tree};
+use super::{
+    load::decompressed,
+    look_up::Found,
+    push::repositories,
+    tree::{Attestation, Tree},
+};
 use crate::{
     backend::images::ImageRecord,
     engine::{
@@ -123,11 +128,14 @@ impl Tree {
         let all_held = self.variants.iter().all(|variant| {
             is_named(&variant.within) && (variant.content.is_none() || held.contains(&variant.descriptor.digest))
         });
+        let is_said = |said: &Attestation| is_named(&said.within) && held.contains(&said.descriptor.digest);
+        let all_held = all_held && self.attestations.iter().all(is_said);
         if all_held && self.indexes.iter().all(|index| held.contains(&index.digest)) {
             return self;
         }
         let mut seen = (*self).clone();
         seen.variants.retain(|variant| is_named(&variant.within));
+        seen.attestations.retain(is_said);
         seen.indexes.retain(|index| held.contains(&index.digest));
         for variant in &mut seen.variants {
             variant.content = variant.content.take().filter(|_| held.contains(&variant.descriptor.digest));

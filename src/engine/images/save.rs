@@ -20,7 +20,7 @@ use crate::{
         Error, ErrorKind, Result,
         image::{
             Descriptor, Platform,
-            documents::{Index, media_type},
+            documents::{Index, Manifest, media_type},
         },
         reference::{Digest, Reference},
     },
@@ -195,11 +195,18 @@ fn blobs(images: &[Saved], platforms: &[Platform]) -> BTreeMap<Digest, u64> {
             if !platforms.is_empty() && !is_chosen(variant) {
                 continue;
             }
-            let parts = content.manifest.layers.iter().chain([&content.manifest.config, &variant.descriptor]);
-            blobs.extend(parts.map(|part| (part.digest.clone(), part.size)));
+            add(&mut blobs, &variant.descriptor, &content.manifest);
+        }
+        for attestation in image.tree.attestations.iter().filter(|_| platforms.is_empty()) {
+            add(&mut blobs, &attestation.descriptor, &attestation.manifest);
         }
     }
     blobs
+}
+
+fn add(blobs: &mut BTreeMap<Digest, u64>, descriptor: &Descriptor, manifest: &Manifest) {
+    let parts = manifest.layers.iter().chain([&manifest.config, descriptor]);
+    blobs.extend(parts.map(|part| (part.digest.clone(), part.size)));
 }
 
 fn client_left(error: &std::io::Error) -> Error {

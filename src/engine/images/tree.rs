@@ -57,13 +57,40 @@ pub struct Content {
 impl Content {
     /// Bytes of layers and configuration as they are stored, without the manifest.
     pub fn size(&self) -> u64 {
-        self.manifest.config.size + self.manifest.layers.iter().map(|layer| layer.size).sum::<u64>()
+        size_of(&self.manifest)
     }
 
     /// Name of the topmost layer's snapshot; empty for an image without layers.
     pub fn top_chain(&self) -> String {
         self.document.chain_ids().pop().unwrap_or_default()
     }
+}
+
+/// What was said of an image, such as how it was built: a manifest that is none. BuildKit adds it to what it builds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attestation {
+    /// Its manifest, which is here with all that it names.
+    pub descriptor: Descriptor,
+    /// The index that names it.
+    pub within: Digest,
+    /// What is in that.
+    pub manifest: Manifest,
+}
+
+impl Attestation {
+    /// Which manifest it is about, as it says.
+    pub fn about(&self) -> &str {
+        self.descriptor.annotations.get("vnd.docker.reference.digest").map_or("", String::as_str)
+    }
+
+    /// Bytes as they are stored, without the manifest.
+    pub fn size(&self) -> u64 {
+        size_of(&self.manifest)
+    }
+}
+
+fn size_of(manifest: &Manifest) -> u64 {
+    manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>()
 }
 
 /// An image with all its platforms.
@@ -73,8 +100,10 @@ pub struct Tree {
     pub target: Descriptor,
     /// The image that it was made on, if it was made here.
     pub parent: Option<Digest>,
-    /// The platforms, attestations left out.
+    /// The platforms.
     pub variants: Vec<Variant>,
+    /// The attestations that are here.
+    pub attestations: Vec<Attestation>,
     /// Indexes below the target that are here.
     pub indexes: Vec<Descriptor>,
     /// Bytes of memory that all this takes, about.
@@ -84,12 +113,19 @@ pub struct Tree {
 impl Tree {
     /// One of which nothing could be read.
     pub(crate) fn unread(target: &Descriptor) -> Self {
-        Self { target: target.clone(), parent: None, variants: Vec::new(), indexes: Vec::new(), weight: 0 }
+        let (variants, attestations, indexes) = Default::default();
+        Self { target: target.clone(), parent: None, variants, attestations, indexes, weight: 0 }
     }
 
     /// The variants that are here.
     pub fn available(&self) -> impl Iterator<Item = (&Variant, &Content)> {
         self.variants.iter().filter_map(|variant| Some((variant, variant.content.as_ref()?)))
+    }
+
+    /// All manifests that are here: those of variants and of attestations.
+    pub fn manifests(&self) -> impl Iterator<Item = (&Descriptor, &Manifest)> {
+        let said = self.attestations.iter().map(|attestation| (&attestation.descriptor, &attestation.manifest));
+        self.available().map(|(variant, content)| (&variant.descriptor, &content.manifest)).chain(said)
     }
 
     /// What `platform` means: without a wish this machine's, and if that is not here any that is.
@@ -156,6 +192,7 @@ async fn hold(weight: usize) -> Result<()> {
 #[derive(Default)]
 struct Below {
     variants: Vec<Variant>,
+    attestations: Vec<Attestation>,
     indexes: Vec<Descriptor>,
 }
 
@@ -237,10 +274,10 @@ impl ImageStore {
             let within = target.digest.clone();
             below.variants.push(Variant { descriptor: target.clone(), platform, within, content });
         }
-        let Below { variants, indexes } = below;
+        let Below { variants, attestations, indexes } = below;
         let labels = self.backend.blob_info(&target.digest).await?.map(|info| info.labels).unwrap_or_default();
         let parent = labels.get(PARENT).and_then(|parent| parent.parse().ok());
-        Ok(Tree { target: target.clone(), parent, variants, indexes, weight: walk.weight })
+        Ok(Tree { target: target.clone(), parent, variants, attestations, indexes, weight: walk.weight })
     }
 
     /// Indexes may hold indexes (`docker load` of an OCI layout); nobody nests them deeper than a few.
@@ -253,8 +290,15 @@ impl ImageStore {
         walk: &mut Walk,
     ) -> Result<()> {
         let index = Index::parse(&walk.keep(self.read_document(descriptor).await?).await?)?;
-        for entry in index.manifests.iter().filter(|entry| !entry.is_attestation()) {
+        let within = || descriptor.digest.clone();
+        for entry in &index.manifests {
             let is_new = walk.enter(entry)?;
+            if entry.is_attestation() {
+                if let Some(manifest) = self.read_manifest(entry, held, walk).await? {
+                    below.attestations.push(Attestation { descriptor: entry.clone(), within: within(), manifest });
+                }
+                continue;
+            }
             if media_type::is_index(&entry.media_type) {
                 if is_new && depth + 1 < limits::INDEX_DEPTH && self.is_here(&entry.digest, held).await? {
                     below.indexes.push(entry.clone());
@@ -265,8 +309,7 @@ impl ImageStore {
             let content = self.read_content(entry, held, walk).await?;
             let own = || content.as_ref().map(|content| content.document.platform.clone());
             let platform = entry.platform.clone().or_else(own).unwrap_or_default();
-            let within = descriptor.digest.clone();
-            below.variants.push(Variant { descriptor: entry.clone(), platform, within, content });
+            below.variants.push(Variant { descriptor: entry.clone(), platform, within: within(), content });
         }
         Ok(())
     }
@@ -278,6 +321,18 @@ impl ImageStore {
         held: Option<&HashSet<Digest>>,
         walk: &mut Walk,
     ) -> Result<Option<Content>> {
+        let Some(manifest) = self.read_manifest(descriptor, held, walk).await? else { return Ok(None) };
+        let document = ImageDocument::parse(&walk.keep(self.read_document(&manifest.config).await?).await?)?;
+        Ok(Some(Content { manifest, document }))
+    }
+
+    /// `None` if it, or a blob that it names, is not here.
+    async fn read_manifest(
+        &self,
+        descriptor: &Descriptor,
+        held: Option<&HashSet<Digest>>,
+        walk: &mut Walk,
+    ) -> Result<Option<Manifest>> {
         if !self.is_here(&descriptor.digest, held).await? {
             return Ok(None);
         }
@@ -287,8 +342,7 @@ impl ImageStore {
                 return Ok(None);
             }
         }
-        let document = ImageDocument::parse(&walk.keep(self.read_document(&manifest.config).await?).await?)?;
-        Ok(Some(Content { manifest, document }))
+        Ok(Some(manifest))
     }
 
     /// A whole blob that fits into memory.

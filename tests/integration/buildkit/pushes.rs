@@ -85,7 +85,10 @@ async fn a_real_registry_gets_what_the_policy_lets_through() {
     assert_eq!(repositories.map(|folder| folder.unwrap().file_name()).collect::<Vec<_>>(), ["allowed"]);
     let [built, pushed] = [built, pushed].map(|repository| {
         let tag = stored.join("repositories").join(repository).join("_manifests/tags/1/current/link");
-        layers_of(&stored, &fs::read_to_string(tag).unwrap())
+        let digest = fs::read_to_string(tag).unwrap();
+        // The whole of it, with what BuildKit says of how it was built.
+        assert_eq!(job.must(&["image", "inspect", "--format={{.Id}}", &name(repository)]).trim(), digest);
+        layers_of(&stored, &digest)
     });
     for (kind, begin) in [built, pushed].map(|layers| layers.last().unwrap().clone()) {
         assert!(kind.ends_with("tar+gzip") && begin == [0x1f, 0x8b], "{kind} {begin:?}");
