@@ -46,7 +46,8 @@ const IMAGE_ATTRIBUTES: [(&str, &str); 2] =
     [("dangling-name-prefix", "moby-dangling"), ("danging-name-empty-only", "true")];
 
 /// How its layers are packed, and how hard that is tried. gzip at its quickest takes a third of the time of its default for programs and a
-/// tenth for what is packed already, and its layers are an eighth larger. It is ours to say for what nobody waits to be sent.
+/// tenth for what is packed already, and its layers are an eighth larger. A step that is kept keeps the layer that was made first, whoever
+/// pushes it later.
 const PACKING: [&str; 2] = ["compression", PACKING_LEVEL];
 const PACKING_LEVEL: &str = "compression-level";
 const QUICKEST: &str = "1";
@@ -179,25 +180,31 @@ pub(super) fn typed<'a>(kind: &str, attributes: impl IntoIterator<Item = (&'a st
     message
 }
 
+/// Whether a result is pushed, which its names must be allowed to be.
+fn permit_pushes(asked: &[(String, String)], rules: &dyn BuildRules) -> Result<bool> {
+    // As Go reads it; nothing at all is yes.
+    let is_no = |value: &str| matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False");
+    if !asked.iter().any(|(key, value)| key == "push" && !is_no(value)) {
+        return Ok(false);
+    }
+    let names = asked.iter().filter(|(key, _)| key == "name").flat_map(|(_, names)| names.split(','));
+    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Err(Error::invalid("tag is needed when pushing to registry"));
+    }
+    for name in names {
+        rules.permit(Wish::Push(&Reference::parse(name)?.or_latest()))?;
+    }
+    Ok(true)
+}
+
 fn exporter(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>> {
     let kind = wire::text_of(message, TYPE)?;
     if kind != MOBY && kind != IMAGE {
         return Ok(message.to_owned());
     }
     let asked = attributes(message)?;
-    // As Go reads it; nothing at all is yes.
-    let is_no = |value: &str| matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False");
-    let is_pushed = asked.iter().any(|(key, value)| key == "push" && !is_no(value));
-    if is_pushed {
-        let names = asked.iter().filter(|(key, _)| key == "name").flat_map(|(_, names)| names.split(','));
-        let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
-        if names.is_empty() {
-            return Err(Error::invalid("tag is needed when pushing to registry"));
-        }
-        for name in names {
-            rules.permit(Wish::Push(&Reference::parse(name)?.or_latest()))?;
-        }
-    }
+    let is_pushed = permit_pushes(&asked, rules)?;
     let mut edited = wire::edited(message, |field| {
         Ok(match field.number {
             TYPE => Change::Into(IMAGE.into()),

@@ -15,10 +15,7 @@ mod uploads;
 mod walls;
 mod wire;
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -72,7 +69,7 @@ async fn what_is_built_is_an_image_as_any_other() {
     builder.must(&["rmi", "x", "reg.test/y:1", "z"]);
     builder.must(&["load", "-i", archive]);
     assert_eq!(builder.must(&["run", "--rm", "--network=none", "z"]), "of the context\nhello\n");
-    let registry = walls::registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())));
+    let registry = walls::registry_beside(&builder);
     let name = format!("{}/z", registry.host());
     builder.must(&["tag", "z", &name]);
     let told: Value = builder.daemon.get("/images/z/json?manifests=1").await.json();

@@ -14,7 +14,7 @@ mod page;
 mod policies;
 pub mod remains;
 mod shared_network;
-pub mod soak;
+mod soak;
 
 use std::{
     path::PathBuf,

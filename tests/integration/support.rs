@@ -28,3 +28,10 @@ pub fn part(variable: &str) -> Option<PathBuf> {
     }
     folder
 }
+
+/// What a process has in memory, in KiB.
+pub fn memory_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).expect("the process runs")
+}

@@ -1,7 +1,7 @@
 //! `POST /build?version=2`: BuildKit for clients that do not speak gRPC. Credentials come by a session of theirs, and so does the
 //! context, unless it is in a request of its own or in this one.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use axum::{
     body::Body,
@@ -54,9 +54,9 @@ pub(super) async fn build(
     let (session, outputs) = (query.session.clone(), query.outputs.clone());
     let request = query.request(headers)?;
     let quiet = request.quiet;
-    let tenant = api.engine.build_tenant(scope.tenant());
-    let options = BuildOptions { name, ..options(request, session, &outputs, tenant.around().host_gateway)? };
-    let news = builder.build(scope.tenant(), tenant, options, upload);
+    let hosts = api.engine.build_hosts(scope.tenant(), &request.limits.extra_hosts)?;
+    let options = BuildOptions { name, ..options(request, session, &outputs, &hosts)? };
+    let news = builder.build(scope.tenant(), api.engine.build_tenant(scope.tenant()), options, upload);
     let lines = news.filter_map(move |news| std::future::ready(news.map(|news| line(news, quiet)).transpose()));
     Ok(messages.progress(lines))
 }
@@ -85,7 +85,7 @@ fn line(news: BuildNews, quiet: bool) -> Option<Value> {
     }
 }
 
-fn options(request: BuildRequest, session: String, outputs: &str, gateway: Option<IpAddr>) -> Result<BuildOptions> {
+fn options(request: BuildRequest, session: String, outputs: &str, hosts: &[String]) -> Result<BuildOptions> {
     let limits = request.limits;
     let mut options = Vec::new();
     let mut set = |key: &str, value: String| options.push((key.to_owned(), value));
@@ -125,8 +125,7 @@ fn options(request: BuildRequest, session: String, outputs: &str, gateway: Optio
         }
         other => return Err(Error::invalid(format!("network mode {other:?} not supported by buildkit"))),
     }
-    if !limits.extra_hosts.is_empty() {
-        let hosts = limits.extra_hosts.iter().map(|host| named_host(host, gateway)).collect::<Result<Vec<_>>>()?;
+    if !hosts.is_empty() {
         set("add-hosts", hosts.join(","));
     }
     if limits.shm_size > 0 {
@@ -142,14 +141,6 @@ fn options(request: BuildRequest, session: String, outputs: &str, gateway: Optio
     let cache_from = request.cache_from;
     let exporters = exporters(outputs, &request.tags)?;
     Ok(BuildOptions { session, options, exporters, entitlements, cache_from, inline_cache, ..BuildOptions::default() })
-}
-
-/// `NAME:ADDRESS` as the frontend reads it, which knows no `host-gateway`.
-fn named_host(host: &str, gateway: Option<IpAddr>) -> Result<String> {
-    match host.strip_suffix(":host-gateway") {
-        Some(name) => Ok(format!("{name}={}", gateway.ok_or_else(Error::no_host_gateway)?)),
-        None => Ok(host.replacen(':', "=", 1)),
-    }
 }
 
 fn exporters(outputs: &str, tags: &[String]) -> Result<Vec<Exporter>> {
@@ -189,7 +180,8 @@ mod tests {
             arguments: [("A".to_owned(), Some("b".to_owned())), ("C".to_owned(), None)].into_iter().collect(),
             ..BuildRequest::default()
         };
-        let made = options(request, "s".to_owned(), "", None).unwrap();
+        let made = options(request, "s".to_owned(), "", &["a=172.17.0.1".to_owned(), "b=::1".to_owned()]).unwrap();
+        assert!(made.options.contains(&("add-hosts".to_owned(), "a=172.17.0.1,b=::1".to_owned())));
         let has = |key: &str, value: &str| made.options.contains(&(key.to_owned(), value.to_owned()));
         assert!(has("filename", "D") && has("build-arg:A", "b") && has("no-cache", ""), "{made:?}");
         assert!(
@@ -197,14 +189,6 @@ mod tests {
             "{made:?}"
         );
         assert_eq!(made.exporters, [("moby".to_owned(), vec![("name".to_owned(), "x,y:1".to_owned())])]);
-    }
-
-    #[test]
-    fn the_host_is_a_name_where_it_can_be_reached() {
-        let gateway = Some("172.17.0.1".parse().unwrap());
-        assert_eq!(named_host("a:host-gateway", gateway).unwrap(), "a=172.17.0.1");
-        assert_eq!(named_host("a:::1", gateway).unwrap(), "a=::1");
-        assert!(named_host("a:host-gateway", None).is_err());
     }
 
     #[test]

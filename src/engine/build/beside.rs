@@ -81,8 +81,7 @@ impl BuildRules for OfTenant {
 
 impl BuildSurroundings for OfTenant {
     fn around(&self) -> Around {
-        let host_gateway = self.engine.host_gateway(&self.tenant);
-        Around { host_gateway, ..self.engine.around_builds(&self.tenant) }
+        self.engine.around_builds(&self.tenant)
     }
 
     fn cache(&self) -> TenantId {

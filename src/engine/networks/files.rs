@@ -115,6 +115,13 @@ impl Engine {
         Ok(Hosts { extra, own, hostname: hostname.to_owned(), domainname }.text())
     }
 
+    /// Names that a request tells a build of BuildKit's, as its frontend reads them: `NAME=ADDRESS`, without `host-gateway`.
+    pub fn build_hosts(&self, tenant: &TenantId, entries: &[String]) -> Result<Vec<String>> {
+        let gateway = self.host_gateway(tenant);
+        let told = |entry: &String| parse_extra(entry, gateway).map(|(address, name)| format!("{name}={address}"));
+        entries.iter().map(told).collect()
+    }
+
     /// What `host-gateway` means: the host as the default bridge sees it.
     pub(crate) fn host_gateway(&self, tenant: &TenantId) -> Option<IpAddr> {
         let bridge = self.networks.get(tenant, "bridge").ok()?;

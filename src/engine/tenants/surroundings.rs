@@ -50,8 +50,8 @@ impl Engine {
     }
 
     /// What steps of a tenant's builds have of the same. The builder itself, which fetches, has the proxies, and knows the authorities and names.
-    pub(crate) fn around_builds(&self, tenant: &TenantId) -> Around {
-        let Ok(tenant) = self.tenants.get(tenant) else { return Around::default() };
+    pub(crate) fn around_builds(&self, id: &TenantId) -> Around {
+        let Ok(tenant) = self.tenants.get(id) else { return Around::default() };
         let given = tenant.surroundings();
         let source = given.authorities.as_ref().map(|pem| self.authorities_file(pem));
         let proxies = given.env.iter().filter(|variable| environment::is_of_proxies(variable)).cloned();
@@ -67,7 +67,7 @@ impl Engine {
                 env: naming(AUTHORITIES).to_vec(),
                 machines: MACHINES.iter().map(PathBuf::from).find(|path| path.is_file()),
             }),
-            host_gateway: None,
+            host_gateway: self.host_gateway(id),
         }
     }
 

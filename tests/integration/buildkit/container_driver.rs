@@ -14,7 +14,7 @@ use super::{
     deaths::{buildkitd, kill_client},
     jobs::OfJob,
     until,
-    walls::{registry_in, registry_of},
+    walls::{registry_beside, registry_of},
 };
 use crate::support::{part, registry::Registry};
 
@@ -126,7 +126,7 @@ async fn a_builder_that_would_be_another_one_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trusted_client_has_the_builder_that_it_asked_for() {
     let Some(builder) = Builder::start().await else { return };
-    let registry = registry_in(format!("/proc/{}/ns/net", builder.daemon.pid()).as_ref());
+    let registry = registry_beside(&builder);
     let image = format!("image={}", offer_image(&registry));
     for (name, flags) in [("plain", &[][..]), ("insecure", &["--buildkitd-flags", FLAGS])] {
         let create = ["buildx", "create", "--name", name, "--driver", "docker-container", "--driver-opt", &image];

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,24 +16,21 @@ use super::{
     Builder,
     deaths::{buildkitd, builds, kill_client},
     until,
-    walls::registry_in,
+    walls::registry_beside,
 };
-use crate::{
-    jobs::{remains::ctr, soak::memory_of},
-    support::images::publish,
-};
+use crate::support::{images::publish, memory_of};
 
 /// The namespace of the default tenant's builder.
 const NAMESPACE: &str = "ringer-build-default";
 
 /// What has come of a large context when its client is killed, and what none of it may be in, in KiB.
 const COME: u64 = 128 << 10;
-const IN_MEMORY: u64 = 128 << 10;
+const IN_MEMORY: u64 = 192 << 10;
 
 /// Builds that go on, and what is being written. A lease of BuildKit's may stay for five minutes, and then ends by itself.
 fn going_on(builder: &Builder) -> Vec<String> {
     let builds = builder.must(&["buildx", "history", "ls", "--format={{.Status}}"]);
-    let writes = ctr(&builder.daemon, NAMESPACE, &["content", "active"]);
+    let writes = builder.daemon.ctr(NAMESPACE, &["content", "active"]);
     let running = builds.lines().filter(|status| *status == "Running");
     running.chain(writes.lines().skip(1)).map(str::to_owned).collect()
 }
@@ -58,8 +56,11 @@ async fn killed(
     let client = docker.stdout(File::create(&said).unwrap()).stderr(File::options().append(true).open(&said).unwrap());
     let mut client = client.spawn().expect("the CLI is there");
     until(phase, async || {
-        assert!(client.try_wait().unwrap().is_none(), "{phase}: {}", fs::read_to_string(&said).unwrap());
-        is_in_it(&fs::read_to_string(&said).unwrap()).await
+        let text = fs::read_to_string(&said).unwrap();
+        // First: it may have come to its end since.
+        let is_in_it = is_in_it(&text).await;
+        assert!(is_in_it || client.try_wait().unwrap().is_none(), "{phase}: {text}");
+        is_in_it
     })
     .await;
     kill_client(client);
@@ -82,14 +83,15 @@ async fn a_client_that_is_killed_in_any_phase_leaves_nothing_behind() {
 
     let comes = async |_: &str| {
         for pid in pids {
-            assert!(memory_of(pid) < IN_MEMORY, "{} KiB of {pids:?}, the daemon and buildkitd", memory_of(pid));
+            let memory = memory_of(pid);
+            assert!(memory < IN_MEMORY, "{memory} KiB of {pid} of {pids:?}, the daemon and buildkitd");
         }
         stored(&builder) > before + COME && !going_on(&builder).is_empty()
     };
-    killed(&builder, &[], &large(&builder, "sent", 5 << 30), "its context", comes).await;
-    until("what came of it is gone", async || stored(&builder) < before + COME / 10).await;
+    killed(&builder, &[], &large(&builder, "sent", 1 << 30), "its context", comes).await;
+    until("what came of it is gone", async || stored(&builder) < before + COME / 2).await;
 
-    let registry = registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())));
+    let registry = registry_beside(&builder);
     let base =
         samples::image("linux/amd64", ImageConfig::default(), &[(samples::busybox_tar().unwrap(), Packing::Gzip)]);
     publish(&registry, "base", &base);
@@ -100,7 +102,9 @@ async fn a_client_that_is_killed_in_any_phase_leaves_nothing_behind() {
     killed(&builder, &[], &context, "fetching its base", async |_| registry.count(&fetches) > 0).await;
     gate.add_permits(100);
 
-    let context = large(&builder, "packed", 250 << 20);
+    let context = large(&builder, "packed", 0);
+    let noise = File::open("/dev/urandom").unwrap();
+    std::io::copy(&mut noise.take(100 << 20), &mut File::create(context.join("large")).unwrap()).unwrap();
     killed(&builder, &[], &context, "packing its result", async |said| said.contains("exporting layers")).await;
 
     let uploads = "/v2/pushed/blobs/uploads/";

@@ -14,7 +14,7 @@ use super::{
     deaths::buildkitd,
     jobs::OfJob,
     until,
-    walls::{registry_in, registry_of},
+    walls::{registry_beside, registry_of},
 };
 use crate::support::images::{DebianRegistry, publish};
 
@@ -64,12 +64,15 @@ async fn two_platforms_are_pushed_as_one_index() {
 /// What is told is BuildKit's own error, which has the kernel's words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_for_another_processor_fails_where_nothing_emulates_it() {
+    if Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() {
+        return eprintln!("absent: a processor that nothing emulates here");
+    }
     let Some(builder) = Builder::start().await else { return };
     // The head of a program for arm64: the kernel reads no more of it.
     let mut shell = [0; 64];
     shell[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0");
     let layer = (samples::tar(&[("bin/sh", &shell)]), Packing::Gzip);
-    let registry = registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())));
+    let registry = registry_beside(&builder);
     publish(&registry, "arm", &samples::image("linux/arm64", ImageConfig::default(), &[layer]));
     let dockerfile = format!("FROM {}/arm\nRUN true\n", registry.host());
     let build = builder.build(&["--platform", "linux/arm64"], &dockerfile, &[]);

@@ -144,8 +144,13 @@ pub fn registry_at(job: &OfJob<'_>, address: &str) -> Registry {
     serving(&job.namespace(), address)
 }
 
+/// The same on the loopback of the daemon itself.
+pub fn registry_beside(builder: &Builder) -> Registry {
+    registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())))
+}
+
 /// The same in another network namespace.
-pub fn registry_in(namespace: &Path) -> Registry {
+fn registry_in(namespace: &Path) -> Registry {
     serving(namespace, "127.0.0.1:0")
 }
 

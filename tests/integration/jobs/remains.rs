@@ -36,20 +36,12 @@ pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     for kind in
         [&["namespaces", "ls"][..], &["images", "ls"], &["containers", "ls"], &["snapshots", "ls"], &["leases", "ls"]]
     {
-        let listed = ctr(daemon, "ringer", kind);
+        let listed = daemon.ctr("ringer", kind);
         left.extend(listed.lines().filter(|line| line.contains(job)).map(str::to_owned));
     }
     let links = within(daemon, &["ip", "-details", "link"]);
     left.extend(links.lines().filter(|line| line.contains(job)).map(str::to_owned));
     left
-}
-
-/// What containerd's client prints of a namespace.
-pub fn ctr(daemon: &Daemon, namespace: &str, arguments: &[&str]) -> String {
-    let address = daemon.folder().join("run/containerd/containerd.sock");
-    let output =
-        Command::new("ctr").arg("--address").arg(address).args(["--namespace", namespace]).args(arguments).output();
-    String::from_utf8_lossy(&output.expect("ctr is installed with containerd").stdout).into_owned()
 }
 
 /// What a program prints in the daemon's network namespace.

@@ -12,7 +12,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 use super::{Job, remains, until_only};
-use crate::support::daemon::Daemon;
+use crate::support::{daemon::Daemon, memory_of};
 
 /// Jobs at a time.
 const AT_ONCE: usize = 8;
@@ -36,13 +36,6 @@ fn lines_of(daemon: &Daemon, command: &[&str]) -> u64 {
 fn found(folder: &Path, words: &[&str]) -> u64 {
     let output = Command::new("find").arg(folder).args(words).output().expect("find is there");
     output.stdout.iter().filter(|&&byte| byte == b'\n').count() as u64
-}
-
-/// What a process has in memory, in KiB.
-pub fn memory_of(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    resident.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).expect("the daemon runs")
 }
 
 /// What must be as it was.

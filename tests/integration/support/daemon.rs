@@ -168,6 +168,14 @@ impl Daemon {
         format!("unix://{}", self.folder().join("run/admin.sock").display())
     }
 
+    /// What containerd's client prints of a namespace.
+    pub fn ctr(&self, namespace: &str, arguments: &[&str]) -> String {
+        let address = self.folder().join("run/containerd/containerd.sock");
+        let output =
+            Command::new("ctr").arg("--address").arg(address).args(["--namespace", namespace]).args(arguments).output();
+        String::from_utf8_lossy(&output.expect("ctr is installed with containerd").stdout).into_owned()
+    }
+
     /// Our program as a client of its admin socket: `ringer job …`.
     pub fn ringer(&self, arguments: &[&str]) -> Command {
         let mut ringer = Command::new(env!("CARGO_BIN_EXE_ringer"));
