@@ -515,11 +515,6 @@ impl Error {
         Self::conflict("a prune operation is already running")
     }
 
-    /// A name for the host as containers reach it, where they do not.
-    pub fn no_host_gateway() -> Self {
-        Self::invalid("unable to derive the IP value for host-gateway")
-    }
-
     /// Whatever is asked of BuildKit. Plain ASCII without a percent sign: it is also said in a gRPC header.
     pub fn no_buildkit() -> Self {
         Self::not_implemented(

@@ -40,6 +40,16 @@ impl Outlet {
     pub fn names(&self) -> Arc<impl Resolve + use<>> {
         Arc::new(MachinesNames(self.clone()))
     }
+
+    /// Does something there, as long as somebody waits for it. Unavailable once nothing is done there any more.
+    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        run_on(&self.runtime, work).await
+    }
+}
+
+async fn run_on<T: Send + 'static>(runtime: &Handle, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    let done = AbortOnDropHandle::new(runtime.spawn(work)).await;
+    done.map_err(|_| Error::unavailable("the job is being removed"))
 }
 
 /// A client, and where its requests go out.
@@ -59,10 +69,10 @@ impl HttpClient {
     pub async fn send(&self, request: RequestBuilder, method: &Method, url: &Url) -> Result<Response, Failure> {
         let answer = match &self.outlet {
             None => request.send().await,
-            Some(runtime) => match AbortOnDropHandle::new(runtime.spawn(request.send())).await {
-                Ok(answer) => answer,
-                Err(_) => return Err(Failure::Other("the job is being removed".to_owned())),
-            },
+            Some(runtime) => {
+                let sent = run_on(runtime, request.send()).await;
+                sent.map_err(|gone| Failure::Other(gone.message().to_owned()))?
+            }
         };
         match answer {
             Ok(answer) => Ok(answer),
@@ -104,15 +114,20 @@ impl Transport {
 
     /// The client for a place. Hosts without certificates of their own share one.
     pub fn client(&self, endpoint: &Endpoint) -> Result<HttpClient> {
-        let own = self.certs_dir.join(&endpoint.host);
-        let (has_folder, authorities) = (own.is_dir(), self.authorities.get(&endpoint.host));
-        let has_own = endpoint.is_tls() && (has_folder || authorities.is_some());
+        let is_tls = endpoint.is_tls();
+        let folder = Some(self.certs_dir.join(&endpoint.host)).filter(|folder| is_tls && folder.is_dir());
+        let authorities = self.authorities.get(&endpoint.host).filter(|_| is_tls);
+        let has_own = folder.is_some() || authorities.is_some();
         let key = (if has_own { endpoint.host.clone() } else { String::new() }, endpoint.unverified());
         self.kept(key, || {
-            let builder = self.base_client().tls_danger_accept_invalid_certs(endpoint.unverified());
-            let builder = if has_own && has_folder { with_certificates(builder, &own)? } else { builder };
-            let authorities = authorities.filter(|_| has_own);
-            Ok(authorities.into_iter().fold(builder, |builder, all| builder.tls_certs_merge(all.clone())))
+            let mut builder = self.base_client().tls_danger_accept_invalid_certs(endpoint.unverified());
+            if let Some(folder) = &folder {
+                builder = with_certificates(builder, folder)?;
+            }
+            if let Some(authorities) = authorities {
+                builder = builder.tls_certs_merge(authorities.clone());
+            }
+            Ok(builder)
         })
     }
 

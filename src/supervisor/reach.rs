@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::{forge::http::Api, pool::Pool, settings::ForgeSettings};
 use crate::{
-    model::{Error, Result, error::Context, id::TenantId, job::JobRequest},
+    model::{Error, Result, id::TenantId, job::JobRequest},
     registry::Outlet,
 };
 
@@ -57,8 +57,8 @@ impl Pool {
 /// Whatever is answered, but for what a proxy says of a server that it does not reach: somebody is there.
 async fn ask(settings: &ForgeSettings, url: &str, outlet: &Outlet) -> Result<()> {
     let api = Api::from_job(settings, url.to_owned(), outlet)?;
-    let asked = async move { api.exchange(&Method::GET, "", None::<&()>, &[]).await.map_err(Error::from) };
-    let status = outlet.runtime.spawn(asked).await.context("asking from a job")??.status;
+    let asked = outlet.run(async move { api.exchange(&Method::GET, "", None::<&()>, &[]).await }).await?;
+    let status = asked.map_err(Error::from)?.status;
     match status.as_u16() {
         407 | 502..=504 => Err(Error::unavailable(format!("{url} or a proxy before it answers {status}"))),
         _ => Ok(()),

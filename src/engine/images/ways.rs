@@ -32,7 +32,8 @@ impl Engine {
 
     /// By which requests go out as a job's own; `None` where the machine's network is its own.
     pub async fn job_outlet(&self, job: &TenantId) -> Result<Option<Outlet>> {
-        outlet_of(&*self.tenants.get(job)?).await
+        let tenant = self.tenants.get(job)?;
+        outlet_of(&tenant).await
     }
 
     /// The mirrors of Docker Hub that a tenant's policy leaves it or names, else the daemon's.
@@ -42,7 +43,7 @@ impl Engine {
 }
 
 async fn outlet_of(tenant: &Tenant) -> Result<Option<Outlet>> {
-    let hosts = || tenant.surroundings().hosts.clone();
     let runtime = tenant.network().runtime().await?;
-    Ok(runtime.map(|runtime| Outlet { runtime, machine: Handle::current(), hosts: hosts() }))
+    let of = |runtime| Outlet { runtime, machine: Handle::current(), hosts: tenant.surroundings().hosts.clone() };
+    Ok(runtime.map(of))
 }

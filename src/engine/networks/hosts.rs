@@ -94,7 +94,7 @@ pub fn parse_extra(entry: &str, host_gateway: Option<IpAddr>) -> Result<(IpAddr,
         return Err(bad_format());
     }
     if address == "host-gateway" {
-        let gateway = host_gateway.ok_or_else(Error::no_host_gateway)?;
+        let gateway = host_gateway.ok_or_else(|| Error::invalid("unable to derive the IP value for host-gateway"))?;
         return Ok((gateway, name.to_owned()));
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
