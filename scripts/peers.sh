@@ -102,6 +102,7 @@ start_dockerd() {
 # start_ringer PROGRAM [flags...]
 start_ringer() {
     local pid
+    # Not deeper: a job's BuildKit makes sockets below it, whose paths have an end.
     say "starting ringer"
     mkdir "$work/ringer"
     "$top/scripts/apart" "$1" serve -H "unix://$work/ringer/docker.sock" --data-root "$work/ringer/data" \

@@ -202,9 +202,9 @@ impl Engine {
         let tenant = self.enter_host(job).await?;
         for tenant in [tenant, self.tenants.get(&job.id().of_runner())?] {
             tenant.has_logins(logins.clone());
-            self.give_preloaded(tenant.id()).await;
             self.open_networks_of(&tenant).await?;
         }
+        self.give_preloaded(job.id()).await;
         self.give_cache_volumes(&job.record()).await?;
         self.let_in(job).await
     }

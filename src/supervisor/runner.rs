@@ -120,7 +120,7 @@ impl Runner {
 
     async fn pull_as(&self, scope: &Scope, image: &str) -> Result<()> {
         let reference = Reference::parse(image)?.or_latest();
-        if self.engine.is_preloaded(scope, &reference).await? {
+        if self.engine.take_preloaded(scope, &reference).await? {
             return Ok(());
         }
         let request = PullRequest { image: reference.to_string(), ..PullRequest::default() };

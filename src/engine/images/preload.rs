@@ -1,5 +1,6 @@
 //! Images that the operator has named for all jobs: those of the default socket. What of them is not there at start is pulled; each
-//! job that is made has the names of those that are, and does with them what it likes.
+//! job that is made has the names of those that are, and does with them what it likes; its runner has the one that it is launched on.
+//! containerd walks all names whenever it collects: those of jobs that wait cost the others.
 
 use std::time::Duration;
 
@@ -62,22 +63,22 @@ impl Engine {
         }
     }
 
-    async fn give(&self, tenant: &TenantId, image: &Reference) -> Result<()> {
+    /// Gives a tenant one of these images, whatever it calls so; `false` if it is none of them or not there.
+    pub async fn take_preloaded(&self, scope: &Scope, image: &Reference) -> Result<bool> {
+        if self.config.preload.contains(image) { self.give(scope.tenant(), image).await } else { Ok(false) }
+    }
+
+    async fn give(&self, tenant: &TenantId, image: &Reference) -> Result<bool> {
         // Nobody takes the name away meanwhile, and with it what it points at.
         let _lock = self.images.names.lock(TenantId::default_tenant().as_str()).await;
         let images = &self.images.backend;
         let Some(record) = images.get_image(&TenantId::default_tenant(), &image.to_string()).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let mut labels = record.labels.clone();
         labels.insert(GIVEN.to_owned(), "1".to_owned());
-        images.put_image(&ImageRecord { tenant: tenant.clone(), labels, ..record }).await.map(drop)
-    }
-
-    /// Whether an image is one that the tenant was given.
-    pub async fn is_preloaded(&self, scope: &Scope, image: &Reference) -> Result<bool> {
-        let record = self.images.backend.get_image(scope.tenant(), &image.to_string()).await?;
-        Ok(record.as_ref().is_some_and(is_given))
+        images.put_image(&ImageRecord { tenant: tenant.clone(), labels, ..record }).await?;
+        Ok(true)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 use crate::{
-    backend::images::samples::tar,
+    backend::images::{ImageBackend, samples::tar},
     engine::{
         config::EngineConfig,
         containers::list::ListOptions,
@@ -334,12 +334,19 @@ async fn jobs_have_what_is_preloaded_and_take_nothing_of_it_along() {
     let default = bench.engine().default_scope();
     let before = bench.job("before").await;
     bench.import(&default).await;
-    assert!(!bench.engine().is_preloaded(&bench.scope(&before), &image).await.unwrap());
     let job = bench.job("after").await;
-    assert!(bench.engine().is_preloaded(&bench.scope(&job), &image).await.unwrap());
+    let names = async |tenant: &TenantId| bench.fakes.images.list_images(tenant).await.unwrap().len();
+    let (id, runner) = (&job.record.id, bench.engine().scope_of(&job.record.id.of_runner()).unwrap());
+    assert_eq!((names(&before.record.id).await, names(id).await, names(runner.tenant()).await), (0, 1, 0));
+    let other = crate::model::reference::Reference::parse("other:latest").unwrap();
+    assert!(!bench.engine().take_preloaded(&runner, &other).await.unwrap());
+    assert!(bench.engine().take_preloaded(&runner, &image).await.unwrap());
+    assert_eq!(names(runner.tenant()).await, 1);
+    drop(runner);
     bench.start(&bench.scope(&job), "web", HostConfig::default()).await;
     let report = bench.engine().job_delete("after").await.unwrap();
     assert_eq!((report.containers, report.images), (1, 0));
+    assert_eq!(names(&job.record.id.of_runner()).await, 0);
     bench.start(&default, "web", HostConfig::default()).await;
 }
 
