@@ -164,6 +164,9 @@ pub trait ImageBackend: Send + Sync + 'static {
     /// Name of the snapshotter, for gc labels and `/info`.
     fn snapshotter(&self) -> &str;
 
+    /// Which connection to it this is: after another one it may be another store, with other names.
+    fn connection(&self) -> u64;
+
     /// Removes what nothing refers to, now.
     async fn collect_garbage(&self) -> Result<()>;
 }

@@ -1,6 +1,13 @@
 //! The gRPC channel over the unix socket, and one client per service.
 
-use std::{path::Path, path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use containerd_client::{
     services::v1::{
@@ -37,6 +44,8 @@ pub type Intercepted = InterceptedService<Watched, Headers>;
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Watched,
+    /// How often it was made.
+    connections: Arc<AtomicU64>,
     headers: Headers,
 }
 
@@ -65,30 +74,40 @@ impl Client {
     /// A client that connects at its first call.
     pub fn new(address: &Path, namespace: &str) -> Result<Self> {
         let headers = Headers { namespace: header(namespace)?, lease: None };
-        Ok(Self { channel: channel(socket_path(address), PATIENCE), headers })
+        Ok(Self::with(address, PATIENCE, headers))
     }
 
     /// A client that fails at once when nobody listens.
     pub(super) fn impatient(address: &Path) -> Self {
         let headers = Headers { namespace: MetadataValue::from_static("default"), lease: None };
-        Self { channel: channel(socket_path(address), Duration::ZERO), headers }
+        Self::with(address, Duration::ZERO, headers)
+    }
+
+    fn with(address: &Path, patience: Duration, headers: Headers) -> Self {
+        let connections = Arc::default();
+        Self { channel: channel(socket_path(address), patience, &connections), connections, headers }
     }
 
     /// The same client, whose calls run under a lease.
     pub fn with_lease(&self, lease: &str) -> Result<Self> {
         let headers = Headers { lease: Some(header(lease)?), ..self.headers.clone() };
-        Ok(Self { channel: self.channel.clone(), headers })
+        Ok(Self { headers, ..self.clone() })
     }
 
     /// The same connection for another namespace.
     pub fn in_namespace(&self, namespace: &str) -> Result<Self> {
         let headers = Headers { namespace: header(namespace)?, lease: None };
-        Ok(Self { channel: self.channel.clone(), headers })
+        Ok(Self { headers, ..self.clone() })
     }
 
     /// The namespace that every call names.
     pub fn namespace(&self) -> &str {
         self.headers.namespace.to_str().expect("made from a str")
+    }
+
+    /// Which connection this is: another one may lead to another containerd.
+    pub fn connection(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// containerd's version and commit.
@@ -157,10 +176,15 @@ fn socket_path(address: &Path) -> PathBuf {
 }
 
 /// tonic reconnects by itself; calls made meanwhile wait for the connector, which waits for the socket.
-fn channel(path: PathBuf, patience: Duration) -> Watched {
+fn channel(path: PathBuf, patience: Duration, connections: &Arc<AtomicU64>) -> Watched {
+    let connections = connections.clone();
     let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { connect(&path, patience).await.map(TokioIo::new) }
+        let (path, connections) = (path.clone(), connections.clone());
+        async move {
+            let stream = connect(&path, patience).await?;
+            connections.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
     });
     // The address is never used, since the connector knows its path.
     let channel = Endpoint::from_static("http://containerd.invalid")
@@ -199,6 +223,21 @@ mod tests {
         let error = Client::impatient(Path::new("/nonexistent/containerd.sock")).server_version().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.message().contains("/nonexistent/containerd.sock"), "{}", error.message());
+    }
+
+    #[tokio::test]
+    async fn connections_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = folder.path().join("containerd.sock");
+        let listener = tokio::net::UnixListener::bind(&address).unwrap();
+        let client = Client::impatient(&address);
+        let of_another_namespace = client.in_namespace("another").unwrap();
+        assert_eq!(of_another_namespace.connection(), 0);
+        for seen in [1, 2] {
+            let (answer, accepted) = tokio::join!(client.server_version(), async { drop(listener.accept().await) });
+            assert_eq!((answer.is_err(), accepted), (true, ()));
+            assert!(of_another_namespace.connection() >= seen);
+        }
     }
 
     #[test]

@@ -161,6 +161,10 @@ impl ImageBackend for Containerd {
         self.snapshotter_name()
     }
 
+    fn connection(&self) -> u64 {
+        self.client().connection()
+    }
+
     async fn collect_garbage(&self) -> Result<()> {
         // containerd has no call for it, but ending a lease can wait for the collector.
         let lease = self.lease().await?;

@@ -31,6 +31,7 @@ struct State {
     leases: HashMap<String, Held>,
     fail_unpack: Option<String>,
     lose_answer: bool,
+    connection: u64,
     /// What the builders of tenants have.
     builders: HashMap<TenantId, HashMap<Digest, Bytes>>,
     /// What containers changed, as tars.
@@ -60,6 +61,11 @@ impl FakeImages {
     /// Makes the next name in spite of an error.
     pub fn lose_next_answer(&self) {
         self.state().lose_answer = true;
+    }
+
+    /// Breaks the connection: the next call makes another one.
+    pub fn reconnect(&self) {
+        self.state().connection += 1;
     }
 
     /// What a container's writable layer holds, as a layer's tar; one without entries if nobody says.
@@ -292,6 +298,10 @@ impl ImageBackend for FakeImages {
 
     fn snapshotter(&self) -> &str {
         SNAPSHOTTER
+    }
+
+    fn connection(&self) -> u64 {
+        self.state().connection
     }
 
     async fn collect_garbage(&self) -> Result<()> {

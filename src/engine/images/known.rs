@@ -2,6 +2,7 @@
 //!
 //! Nobody but this daemon changes names in its namespace, so that what it has read and written since is what containerd would say.
 //! containerd finds a tenant's names by looking at those of all tenants; here they are found without, and while it is silent.
+//! Who has restarted it may have given it another root: after that it is asked again.
 //! Everything else goes straight through.
 
 use std::{
@@ -55,10 +56,12 @@ struct KnownNames {
     of: HashMap<TenantId, Names>,
     /// Grows with each change.
     changes: u64,
-    /// The changes when tenants were last forgotten: one of theirs may have been among them.
+    /// The changes when tenants were last forgotten or all were in doubt: a list that was asked for before says nothing.
     forgotten_at: u64,
     /// Tenants that are remembered before those without names are forgotten.
     most: usize,
+    /// The connection over which they were read.
+    connection: u64,
     /// From then on a list may be surely what containerd has.
     sure_from: Instant,
 }
@@ -145,6 +148,15 @@ impl KnownNames {
         self.changes
     }
 
+    /// Over another connection all of them may be other ones.
+    fn look_over(&mut self, connection: u64) {
+        if self.connection != connection {
+            self.connection = connection;
+            self.of.values_mut().for_each(Names::doubt);
+            self.forgotten_at = self.next_change();
+        }
+    }
+
     /// What was listed when there had been so many changes.
     fn learn(&mut self, tenant: &TenantId, records: &[ImageRecord], asked_at: u64) {
         let (forgotten_at, sure_from) = (self.forgotten_at, self.sure_from);
@@ -207,7 +219,8 @@ impl Remembering {
     /// Nothing is known yet.
     pub fn new(store: Arc<dyn ImageBackend>) -> Self {
         let sure_from = Instant::now() + LATE_AT_START;
-        let names = KnownNames { of: HashMap::new(), changes: 0, forgotten_at: 0, most: TENANTS, sure_from };
+        let names =
+            KnownNames { of: HashMap::new(), changes: 0, forgotten_at: 0, most: TENANTS, connection: 0, sure_from };
         Self { store, names: Mutex::new(names), silence: Silence::default() }
     }
 
@@ -241,7 +254,8 @@ impl ImageBackend for Remembering {
         let is_large = self.known().records(tenant).is_some_and(|records| records.len() * NAME > limits::SMALL_HOLDING);
         let _place = if is_large { Some(Carried::here().place().await?) } else { None };
         let (asked_at, perhaps) = {
-            let known = self.known();
+            let mut known = self.known();
+            known.look_over(self.store.connection());
             match known.of.get(tenant).map(|names| (&names.read, names.changing)) {
                 Some((Read::Surely(records), 0)) => return Ok(records.values().cloned().collect()),
                 Some((Read::Surely(records) | Read::Perhaps(records), _)) => {
@@ -352,6 +366,10 @@ impl ImageBackend for Remembering {
         self.store.snapshotter()
     }
 
+    fn connection(&self) -> u64 {
+        self.store.connection()
+    }
+
     async fn collect_garbage(&self) -> Result<()> {
         self.store.collect_garbage().await
     }
@@ -398,6 +416,19 @@ mod tests {
         let kept = names.put_image(&record("b")).await.unwrap();
         names.delete_image(&tenant, "a", false).await.unwrap();
         assert_eq!(names.list_images(&tenant).await.unwrap(), [kept]);
+    }
+
+    #[tokio::test]
+    async fn another_connection_is_asked() {
+        let (store, names, _) = names();
+        names.put_image(&record("a")).await.unwrap();
+        assert_eq!(listed(&names).await, ["a"]);
+        store.delete_image(&TenantId::default_tenant(), "a", false).await.unwrap();
+        assert_eq!(listed(&names).await, ["a"]);
+        store.reconnect();
+        assert!(listed(&names).await.is_empty());
+        store.put_image(&record("foreign")).await.unwrap();
+        assert!(listed(&names).await.is_empty(), "it is sure again");
     }
 
     #[tokio::test]
