@@ -105,7 +105,7 @@ start_ringer() {
     # Not deeper: a job's BuildKit makes sockets below it, whose paths have an end.
     say "starting ringer"
     mkdir "$work/ringer"
-    "$top/scripts/apart" "$1" serve -H "unix://$work/ringer/docker.sock" --data-root "$work/ringer/data" \
+    "$top/scripts/apart" "$1" serve -H "unix://$work/ringer/docker.sock" --data-root "$work/data" \
         --exec-root "$work/ringer/exec" --pidfile "$work/ringer/pid" "${tls[@]}" "${@:2}" > "${RINGER_LOG:-$work/ringer.log}" 2>&1 &
     pid=$!
     started+=("$pid")
@@ -123,6 +123,8 @@ start_job() {
     mkdir "$work/clients"
     socket=$("$1" job --admin-host "unix://$exec/admin.sock" create --policy "$RINGER_JOB" --bind "$work/clients" | jq -r .socket)
     ending=("$1" job --admin-host "unix://$exec/admin.sock" rm "$(basename "$(dirname "$socket")")")
+    # Nothing is routed out of here. What asks for a name in a job hears it at once, as beside the daemon, in place of waiting.
+    nsenter --net="/proc/$(cat "$work/ringer/pid")/ns/net" ip route add prohibit default
     # The namespace is mounted where ringer sees it.
     nsenter --target "$(cat "$work/ringer/pid")" --mount \
         nsenter --net="$exec/hosts/$(basename "$(dirname "$socket")")/host" sleep infinity &
