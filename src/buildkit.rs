@@ -38,6 +38,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -79,6 +80,8 @@ pub struct Options {
     pub insecure: Vec<String>,
     /// Bytes that a cache may take which outlives its tenant.
     pub most_kept: u64,
+    /// How long one runs that nobody uses.
+    pub idle: Duration,
 }
 
 /// Where buildkitd is: as it was named, else in `PATH`, else beside ourselves. `None` if it is nowhere; what was named must be there.

@@ -72,6 +72,9 @@ pub struct ServeOptions {
     /// The program buildkitd, by which BuildKit builds [default: buildkitd in PATH or beside ringer, if it is there]
     #[arg(long, value_name = "PATH")]
     pub buildkitd: Option<PathBuf>,
+    /// How long it runs when nobody uses it, such as 30m [default: 10m]
+    #[arg(long, value_name = "DURATION")]
+    pub buildkitd_idle: Option<Seconds>,
     /// Namespace within containerd [default: ringer]
     #[arg(long, value_name = "NAME")]
     pub containerd_namespace: Option<String>,
@@ -257,6 +260,8 @@ pub struct Config {
     pub containerd: Option<PathBuf>,
     /// buildkitd, as it was named.
     pub buildkitd: Option<PathBuf>,
+    /// How long it runs when nobody uses it.
+    pub buildkitd_idle: Duration,
     /// Namespace within containerd.
     pub containerd_namespace: String,
     /// How long stopping may take.
@@ -271,6 +276,7 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+const BUILDKITD_IDLE: Duration = Duration::from_secs(600);
 const DATA_ROOT: &str = "/var/lib/ringer";
 const EXEC_ROOT: &str = "/run/ringer";
 /// What the daemon with the default folders is called.
@@ -317,6 +323,7 @@ impl ServeOptions {
             admin_host: self.admin_host.or(file.admin_host),
             containerd: self.containerd.or(file.containerd),
             buildkitd: self.buildkitd.or(file.buildkitd),
+            buildkitd_idle: self.buildkitd_idle.or(file.buildkitd_idle),
             containerd_namespace: self.containerd_namespace.or(file.containerd_namespace),
             default_runtime: self.default_runtime.or(file.default_runtime),
             insecure_registry: list(self.insecure_registry, file.insecure_registry),
@@ -389,6 +396,7 @@ impl ServeOptions {
             pidfile: self.pidfile.unwrap_or_else(|| exec_root.join("ringer.pid")),
             containerd,
             buildkitd: self.buildkitd,
+            buildkitd_idle: self.buildkitd_idle.map_or(BUILDKITD_IDLE, |Seconds(seconds)| Duration::from_secs(seconds)),
             containerd_namespace: namespace,
             shutdown_timeout: Duration::from_secs(self.shutdown_timeout.unwrap_or(15)),
             log_level: if debug { LogLevel::Debug } else { self.log_level.unwrap_or_default() },

@@ -106,6 +106,7 @@ fn builder(config: &Config, containerd: &Arc<Containerd>, child: Option<&Child>)
         place,
         insecure: config.engine.insecure_registries.clone(),
         most_kept: config.engine.cache_limits().0,
+        idle: config.buildkitd_idle,
     };
     Ok(Arc::new(BuildKit::new(options, containerd.clone())))
 }

@@ -132,6 +132,7 @@ mod tests {
             place,
             insecure: vec!["10.0.0.0/8".to_owned(), "reg.test:5000".to_owned()],
             most_kept: 5_000_000_000,
+            idle: std::time::Duration::ZERO,
         };
         let folder = tempfile::tempdir().unwrap();
         let (options, runtime): (_, Arc<dyn Runtime>) = (Arc::new(options), Arc::new(FakeRuntime::new(folder.path())));

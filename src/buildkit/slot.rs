@@ -48,9 +48,8 @@ const START_PAUSE: Duration = Duration::from_millis(20);
 /// Between looks whether containerd is back.
 const LOST_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long nobody may use it before it is stopped, and how often that is looked at.
-const IDLE: Duration = Duration::from_secs(600);
-const IDLE_PAUSE: Duration = Duration::from_secs(10);
+/// Between looks whether somebody uses it: the least, and the most.
+const IDLE_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 /// A log of buildkitd that is longer is emptied: its clients' errors stand there, and it lies in memory.
 const LOG_LIMIT: u64 = 4 << 20;
@@ -180,7 +179,7 @@ impl Slot {
         #[allow(clippy::cast_possible_truncation, reason = "a start takes less than an age")]
         let duration_ms = began.elapsed().as_millis() as u64;
         info!(tenant = %self.remains.tenant, duration_ms, "BuildKit serves {}", self.remains.tenant);
-        let idling = AbortOnDropHandle::new(tokio::spawn(stop_when_idle(Arc::downgrade(self))));
+        let idling = AbortOnDropHandle::new(tokio::spawn(stop_when_idle(Arc::downgrade(self), self.options.idle)));
         let watching = AbortOnDropHandle::new(tokio::spawn(stop_when_lost(Arc::downgrade(self), lost)));
         Ok(Running { child, serving, idling, watching })
     }
@@ -300,10 +299,11 @@ async fn stop_when_lost(slot: Weak<Slot>, lost: CancellationToken) {
     }
 }
 
-async fn stop_when_idle(slot: Weak<Slot>) {
+async fn stop_when_idle(slot: Weak<Slot>, idle: Duration) {
     let mut last_used = Instant::now();
+    let [least, most] = IDLE_PAUSE;
     loop {
-        tokio::time::sleep(IDLE_PAUSE).await;
+        tokio::time::sleep(idle.clamp(least, most)).await;
         let Some(slot) = slot.upgrade() else { return };
         if let Err(error) = trim(&slot.remains.folders.log()) {
             debug!(%error, "emptying the log of BuildKit: {error}");
@@ -311,7 +311,7 @@ async fn stop_when_idle(slot: Weak<Slot>) {
         if slot.users() > 0 {
             last_used = Instant::now();
         }
-        if last_used.elapsed() >= IDLE && slot.stop_unless_used().await {
+        if last_used.elapsed() >= idle && slot.stop_unless_used().await {
             return;
         }
     }

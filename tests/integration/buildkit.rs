@@ -5,6 +5,7 @@ mod cache;
 mod container_driver;
 mod crowds;
 mod deaths;
+mod idle;
 mod jobs;
 mod kept;
 mod phases;
@@ -17,11 +18,12 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
+use http::Method;
 use serde_json::Value;
 
 use crate::support::{
     builder::{Builder, Buildx, said},
-    daemon::Daemon,
+    daemon::{Daemon, http::Client},
 };
 
 /// Nothing here takes this long.
@@ -36,10 +38,19 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Who builds, as a ping says it to CLI up to 22, and whether `/info` warns that there is no BuildKit.
+async fn said_of_builders(client: &Client) -> ([String; 2], bool) {
+    let ping = async |method| client.send(method, "/_ping", None).await.headers["builder-version"].clone();
+    let pings = [ping(Method::GET).await, ping(Method::HEAD).await];
+    let info = client.get("/info").await.json();
+    (pings.map(|version| version.to_str().unwrap().to_owned()), info["Warnings"].to_string().contains("no BuildKit"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cli_is_told_what_to_install_and_makes_itself_no_builder() {
     let Some(cli) = Buildx::new() else { return };
     let daemon = Daemon::with_box().await;
+    assert_eq!(said_of_builders(daemon.client()).await, (["1", "1"].map(str::to_owned), true));
     let context = cli.context("context", &[("Dockerfile", "FROM box\nRUN echo built > /built\n")]);
     let context = context.to_str().unwrap();
     let build = said(&mut cli.docker(&daemon.host(), &["build", "-t", "x", context]));
@@ -149,6 +160,7 @@ async fn results_go_where_they_are_wanted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_cli_builds_with_buildkit_too() {
     let Some(builder) = Builder::start().await else { return };
+    assert_eq!(said_of_builders(builder.daemon.client()).await, (["2", "2"].map(str::to_owned), false));
     let context = |dockerfile| builder.context(dockerfile, &[("file", "of the context\n")]).display().to_string();
     let good = context("FROM box\nARG A\nCOPY file /\nRUN echo $A >> /file; grep gate /etc/hosts\nCMD cat /file\n");
     let gate = "--add-host=gate:host-gateway";

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Builder,
     jobs::OfJob,
-    until,
+    said_of_builders, until,
     walls::{registry_at, registry_of},
 };
 use crate::support::{
@@ -59,6 +59,7 @@ async fn pushes_are_judged_by_the_jobs_policy_before_anything_is_built() {
     let narrow = OfJob::new(&builder, &["--policy", "narrow"]).await;
     let refused = narrow.build(&["-t", &good], DOCKERFILE);
     assert!(!refused.succeeded && refused.text.contains("policy narrow, rule registries"), "{}", refused.text);
+    assert_eq!(said_of_builders(&narrow.job.client).await.0, ["1", "1"]);
 }
 
 /// Debian's docker-registry looks at what it is given. By both ways it gets the same: what the policy lets through, packed.
