@@ -23,8 +23,8 @@ pub trait BuildImages: Send + Sync + 'static {
     async fn get(&self, name: &str) -> Result<Option<ImageRecord>>;
 
     /// Points a name at an image that was built, whose content is taken from the builder. One that begins with [`DANGLING`] stands
-    /// for none.
-    async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord>;
+    /// for none. `is_first` if its build has not given it another one before.
+    async fn put(&self, name: &str, target: &Descriptor, is_first: bool) -> Result<ImageRecord>;
 }
 
 /// The networks of a tenant, for the steps of builds.

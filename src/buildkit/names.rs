@@ -20,8 +20,8 @@ pub(super) async fn get(images: &dyn BuildImages, name: &str) -> Result<Image> {
     found.map(to_image).ok_or_else(|| Error::not_found(format!("image {name:?}: not found")))
 }
 
-/// Makes one or points it elsewhere.
-pub(super) async fn put(images: &dyn BuildImages, image: Image) -> Result<Image> {
+/// Makes one or points it elsewhere. `is_first` if its build has not named it before.
+pub(super) async fn put(images: &dyn BuildImages, image: Image, is_first: bool) -> Result<Image> {
     let target = image.target.ok_or_else(|| Error::invalid("the image has no target"))?;
     let target = Descriptor {
         media_type: target.media_type,
@@ -30,7 +30,7 @@ pub(super) async fn put(images: &dyn BuildImages, image: Image) -> Result<Image>
         ..Descriptor::of("", b"")
     };
     check(&image.name)?;
-    let record = images.put(&image.name, &target).await?;
+    let record = images.put(&image.name, &target, is_first).await?;
     Ok(Image { name: image.name, ..to_image(record) })
 }
 

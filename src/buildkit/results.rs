@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use containerd_client::services::v1::Image;
+use containerd_client::{services::v1::Image, types::Descriptor as Target};
 
 use super::{front::lock, names};
 use crate::{
@@ -22,6 +22,8 @@ pub(super) struct Results {
     tenant: Arc<dyn BuildTenant>,
     /// Images of which something is still to come, by their names.
     waiting: Mutex<HashMap<String, Image>>,
+    /// What was named last, until its build ends: a result gets its names one after the other.
+    last: Mutex<Option<Target>>,
     /// Builds that go on.
     building: AtomicUsize,
 }
@@ -31,6 +33,7 @@ pub(super) struct Building(Arc<Results>);
 
 impl Drop for Building {
     fn drop(&mut self) {
+        *lock(&self.0.last) = None;
         // What nobody waits for any more has failed.
         if self.0.building.fetch_sub(1, Ordering::AcqRel) == 1 {
             lock(&self.0.waiting).clear();
@@ -40,7 +43,7 @@ impl Drop for Building {
 
 impl Results {
     pub(super) fn of(tenant: Arc<dyn BuildTenant>) -> Self {
-        Self { tenant, waiting: Mutex::default(), building: AtomicUsize::new(0) }
+        Self { tenant, waiting: Mutex::default(), last: Mutex::default(), building: AtomicUsize::new(0) }
     }
 
     /// A build begins.
@@ -53,7 +56,7 @@ impl Results {
     pub(super) async fn put(&self, image: Image) -> Result<Image> {
         // The last one counts.
         lock(&self.waiting).remove(&image.name);
-        match names::put(self.tenant.as_ref(), image.clone()).await {
+        match self.name(image.clone()).await {
             Err(error) if error.kind() == ErrorKind::NotFound && self.building.load(Ordering::Acquire) > 0 => {
                 tracing::debug!("{} waits for the end of its build: {}", image.name, error.chain());
                 lock(&self.waiting).insert(image.name.clone(), image.clone());
@@ -67,7 +70,7 @@ impl Results {
     pub(super) async fn settle(&self) -> Result<()> {
         let waiting: Vec<Image> = lock(&self.waiting).values().cloned().collect();
         for image in waiting {
-            match names::put(self.tenant.as_ref(), image.clone()).await {
+            match self.name(image.clone()).await {
                 // Another build's, or one that has failed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     tracing::debug!("{} still waits: {}", image.name, error.chain());
@@ -80,18 +83,28 @@ impl Results {
         }
         Ok(())
     }
+
+    async fn name(&self, image: Image) -> Result<Image> {
+        let target = image.target.clone();
+        let is_first = *lock(&self.last) != target;
+        let named = names::put(self.tenant.as_ref(), image, is_first).await?;
+        *lock(&self.last) = target;
+        Ok(named)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use containerd_client::types::Descriptor;
-
     use super::*;
     use crate::{buildkit::steps::tests::Tenant, model::reference::Digest};
 
     fn image(content: &str) -> Image {
-        let target = Descriptor { digest: Digest::of(content.as_bytes()).to_string(), ..Descriptor::default() };
-        Image { name: "docker.io/library/x:latest".to_owned(), target: Some(target), ..Image::default() }
+        named("x", content)
+    }
+
+    fn named(name: &str, content: &str) -> Image {
+        let target = Target { digest: Digest::of(content.as_bytes()).to_string(), ..Target::default() };
+        Image { name: format!("docker.io/library/{name}:latest"), target: Some(target), ..Image::default() }
     }
 
     #[tokio::test]
@@ -116,5 +129,20 @@ mod tests {
         tenant.has_no_content(false);
         results.settle().await.unwrap();
         assert_eq!(tenant.named(), 1, "its build has failed");
+    }
+
+    #[tokio::test]
+    async fn of_the_names_that_a_build_gives_one_is_the_first() {
+        let tenant = Arc::new(Tenant::default());
+        let results = Arc::new(Results::of(tenant.clone()));
+        for _ in 0..2 {
+            let _building = results.begin();
+            for (name, content) in [("x", "a"), ("y", "a"), ("z", "b")] {
+                results.put(named(name, content)).await.unwrap();
+            }
+        }
+        let names = tenant.names();
+        let which: Vec<_> = names.iter().filter_map(|name| name.split(' ').next()).collect();
+        assert_eq!(which, ["first", "further", "first"].repeat(2));
     }
 }

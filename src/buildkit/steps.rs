@@ -123,7 +123,12 @@ pub(super) mod tests {
 
         /// How many images were named.
         pub fn named(&self) -> usize {
-            lock(&self.0).iter().filter(|line| line.starts_with("name ")).count()
+            self.names().len()
+        }
+
+        /// What each was: the first name of a build's result, or a further one.
+        pub fn names(&self) -> Vec<String> {
+            lock(&self.0).iter().filter(|line| line.contains(" name ")).cloned().collect()
         }
     }
 
@@ -165,11 +170,11 @@ pub(super) mod tests {
             Ok(None)
         }
 
-        async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord> {
+        async fn put(&self, name: &str, target: &Descriptor, is_first: bool) -> Result<ImageRecord> {
             if self.1.load(Ordering::SeqCst) {
                 return Err(Error::not_found("content: not found"));
             }
-            lock(&self.0).push(format!("name {name}"));
+            lock(&self.0).push(format!("{} name {name}", if is_first { "first" } else { "further" }));
             Ok(ImageRecord {
                 tenant: TenantId::default_tenant(),
                 name: name.to_owned(),

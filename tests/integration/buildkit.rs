@@ -8,6 +8,7 @@ mod deaths;
 mod idle;
 mod jobs;
 mod kept;
+mod news;
 mod phases;
 mod platforms;
 mod pushes;

@@ -99,8 +99,8 @@ impl BuildImages for OfTenant {
         Ok(found)
     }
 
-    async fn put(&self, name: &str, target: &Descriptor) -> Result<ImageRecord> {
-        self.engine.put_built(&self.engine.scope_of(&self.tenant)?, name, target).await
+    async fn put(&self, name: &str, target: &Descriptor, is_first: bool) -> Result<ImageRecord> {
+        self.engine.put_built(&self.engine.scope_of(&self.tenant)?, name, target, is_first).await
     }
 }
 

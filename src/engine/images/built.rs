@@ -24,8 +24,15 @@ use crate::{
 };
 
 impl Engine {
-    /// Gives what a builder has built its name, as it calls it.
-    pub(crate) async fn put_built(&self, scope: &Scope, name: &str, target: &Descriptor) -> Result<ImageRecord> {
+    /// Gives what a builder has built its name, as it calls it, and tells of it: as dockerd with its containerd store of the image before the
+    /// first of its names, and of each name.
+    pub(crate) async fn put_built(
+        &self,
+        scope: &Scope,
+        name: &str,
+        target: &Descriptor,
+        is_first: bool,
+    ) -> Result<ImageRecord> {
         let reference = if name.starts_with(DANGLING) { None } else { Some(Reference::parse(name)?) };
         let (engine, scope, target, named) = (self.clone(), scope.clone(), target.clone(), name.to_owned());
         self.run("put_built", async move {
@@ -41,12 +48,19 @@ impl Engine {
             };
             images.release(lease).await?;
             result.and(kept)?;
+            let id = target.digest.as_str();
+            if is_first {
+                engine.image_event(&scope, "create", id, id, IndexMap::new());
+            }
+            if let Some(name) = reference {
+                engine.image_event(&scope, "tag", id, &name.familiar(), IndexMap::new());
+            }
             Ok(record(scope.tenant(), &named, &target))
         })
         .await
     }
 
-    /// Takes what was built and gives it its name, with dockerd's events.
+    /// Takes what was built and gives it its name.
     async fn name_built(
         &self,
         scope: &Scope,
@@ -55,20 +69,13 @@ impl Engine {
         target: &Descriptor,
         lease: &Lease,
     ) -> Result<()> {
-        let (images, tenant, id) = (&self.images, scope.tenant(), target.digest.as_str());
+        let (images, tenant) = (&self.images, scope.tenant());
         let held = images.take_built(lease, cache, target).await?;
         images.forget_tree(&target.digest);
-        let Some(name) = name else {
-            images.keep_nameless(tenant, target, held).await?;
-            self.image_event(scope, "create", id, id, IndexMap::new());
-            return Ok(());
-        };
-        images.point(tenant, name, target, held).await?;
-        // dockerd tells the name as it was typed, which is mostly without a tag.
-        let told = if name.tag() == Some("latest") { name.familiar_name() } else { name.familiar() };
-        self.image_event(scope, "tag", id, &told, IndexMap::new());
-        self.image_event(scope, "create", id, id, IndexMap::new());
-        Ok(())
+        match name {
+            Some(name) => images.point(tenant, name, target, held).await.map(drop),
+            None => images.keep_nameless(tenant, target, held).await,
+        }
     }
 }
 
@@ -201,14 +208,14 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let (scope, of_other) = (engine.default_scope(), engine.scope_for(&other));
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, NAME, &built.target).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
         let stored = names(engine, scope.tenant()).await;
         assert_eq!((stored.len(), stored[0].name.as_str()), (1, NAME));
         assert_eq!(Held::of(&stored), Some(built.below.iter().cloned().collect()));
         assert!(names(engine, &other).await.is_empty());
         // Named again, and without a name while it has one: nothing more.
-        engine.put_built(&scope, NAME, &built.target).await.unwrap();
-        engine.put_built(&scope, &format!("{DANGLING}{}", built.target.digest), &built.target).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
+        engine.put_built(&scope, &format!("{DANGLING}{}", built.target.digest), &built.target, true).await.unwrap();
         assert_eq!(names(engine, scope.tenant()).await.len(), 1);
         // All of it outlives the lease under which it was taken.
         engine.images.backend.collect_garbage().await.unwrap();
@@ -216,10 +223,10 @@ mod tests {
             assert!(engine.images.is_here(digest, None).await.unwrap(), "{digest}");
         }
         // Another one, whose builder knows the names and has nothing, gets nothing.
-        let error = engine.put_built(&of_other, NAME, &built.target).await.unwrap_err();
+        let error = engine.put_built(&of_other, NAME, &built.target, true).await.unwrap_err();
         assert!(error.message().ends_with("not found"), "{error}");
         let without = Built::by(&fakes, &other, "layer");
-        let error = engine.put_built(&of_other, NAME, &without.target).await.unwrap_err();
+        let error = engine.put_built(&of_other, NAME, &without.target, true).await.unwrap_err();
         assert_eq!(error.message(), format!("content {}: not found", without.layer));
         assert!(names(engine, &other).await.is_empty());
     }
@@ -230,7 +237,7 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let (scope, of_other) = (engine.default_scope(), engine.scope_for(&other));
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, NAME, &built.target).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
         // The other one has the index, and nothing of what it names.
         let images = &engine.images;
         let record = record(&other, NAME, &built.target);
@@ -253,7 +260,7 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let scope = engine.default_scope();
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, NAME, &built.target).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
         // The other one has the index, and nothing of what it names.
         let record = record(&other, NAME, &built.target);
         let images = &engine.images;
@@ -271,7 +278,7 @@ mod tests {
         let (engine, scope) = (&fakes.engine, fakes.engine.default_scope());
         let before = names(engine, scope.tenant()).await.remove(0);
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, "docker.io/library/box:latest", &built.target).await.unwrap();
+        engine.put_built(&scope, "docker.io/library/box:latest", &built.target, true).await.unwrap();
         let mut names: Vec<_> = names(engine, scope.tenant()).await.into_iter().map(|record| record.name).collect();
         names.sort();
         assert_eq!(names, ["docker.io/library/box:latest", before.target.digest.as_str()]);
@@ -284,11 +291,11 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let scope = engine.scope_for(&other);
         let lie = Built::by(&fakes, &other, "truth");
-        engine.put_built(&scope, NAME, &lie.target).await.unwrap();
+        engine.put_built(&scope, NAME, &lie.target, true).await.unwrap();
         let error = engine.image_for_container(&scope, "x", None).await.unwrap_err();
         assert!(error.message().contains(lie.layer.as_str()), "{error}");
         let truth = Built::by(&fakes, &other, "");
-        engine.put_built(&scope, NAME, &truth.target).await.unwrap();
+        engine.put_built(&scope, NAME, &truth.target, true).await.unwrap();
         engine.image_for_container(&scope, "x", None).await.unwrap();
     }
 }

@@ -72,19 +72,31 @@ impl RunNetwork {
 }
 
 impl Engine {
-    /// Sets up the network of a run. Nothing is left behind by a failure that `release_network` does not find.
+    /// Sets up the network of a run and tells of it. Nothing is left behind by a failure that `release_network` does not find.
     pub(crate) async fn connect_run(&self, record: &ContainerRecord) -> Result<RunNetwork> {
         match &record.host_config.network_mode {
             NetworkMode::Container(other) => self.join(record, other),
             NetworkMode::Host => self.use_host(record).await,
             NetworkMode::Unset | NetworkMode::Default | NetworkMode::None | NetworkMode::Network(_) => {
-                self.wire(record).await.map_err(|error| error.context("failed to set up container networking"))
+                let wired = self.wire(record).await;
+                let wired = wired.map_err(|error| error.context("failed to set up container networking"))?;
+                for network in self.networks_now(&record.tenant, &wired.attachments)? {
+                    self.network_event(&network, "connect", Some(&record.id));
+                }
+                Ok(wired)
             }
         }
     }
 
-    /// Takes the network of a run back; goes on after failures and logs them.
+    /// Takes the network of a run back and tells of it; goes on after failures and logs them.
     pub(crate) async fn release_network(&self, record: &ContainerRecord) {
+        for network in self.unwire(record).await {
+            self.network_event(&network, "disconnect", Some(&record.id));
+        }
+    }
+
+    /// Takes back what [`Self::wire`] made; answers what that was connected to.
+    pub(super) async fn unwire(&self, record: &ContainerRecord) -> Vec<Arc<NetworkRecord>> {
         let networks = self.networks.networks_of(record);
         let mode = &record.host_config.network_mode;
         if !matches!(mode, NetworkMode::Container(_) | NetworkMode::Host)
@@ -95,7 +107,6 @@ impl Engine {
         for network in &networks {
             // Addresses go back only now: another container may get them at once.
             self.networks.release(network, &record.id);
-            self.network_event(network, "disconnect", Some(&record.id));
         }
         if !networks.is_empty()
             && let Ok(host) = self.network_of(&record.tenant)
@@ -103,6 +114,7 @@ impl Engine {
         {
             tracing::warn!("publishing names: {error}");
         }
+        networks
     }
 
     async fn remove_sandbox(&self, record: &ContainerRecord) -> Result<()> {
@@ -170,7 +182,7 @@ impl Engine {
     }
 
     /// A sandbox with an endpoint for each attachment.
-    async fn wire(&self, record: &ContainerRecord) -> Result<RunNetwork> {
+    pub(super) async fn wire(&self, record: &ContainerRecord) -> Result<RunNetwork> {
         let mut attachments = record.networking.attachments.clone();
         let networks = self.networks_now(&record.tenant, &attachments)?;
         let way_out = way_out(&networks, &attachments);
@@ -200,7 +212,6 @@ impl Engine {
             if network.name == "bridge" {
                 self.tell_linked(record, endpoint).await;
             }
-            self.network_event(network, "connect", Some(&record.id));
         }
         Ok(RunNetwork { namespace: RunNamespace::Path(namespace), attachments, published, files, hostname })
     }

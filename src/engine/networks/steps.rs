@@ -1,4 +1,5 @@
-//! The network of a build's step that BuildKit runs: what a container of the default bridge has, without a container of ours.
+//! The network of a build's step that BuildKit runs: what a container of the default bridge has, without a container of ours. Nothing is told
+//! of it, as dockerd tells nothing.
 
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ impl Engine {
         let request = ContainerCreateRequest::default();
         let attachments = self.resolve_networks(scope, &request).await?;
         let record = record(scope.tenant(), step, Networking { attachments, ..Networking::default() });
-        match self.connect_run(&record).await {
+        match self.wire(&record).await {
             Ok(RunNetwork { namespace: RunNamespace::Path(namespace), files, .. }) => {
                 let resolv_conf = files.resolv_conf.ok_or_else(|| Error::system("a build's step has no resolver"))?;
                 Ok(StepNetwork { namespace, resolv_conf })
@@ -35,7 +36,7 @@ impl Engine {
             Ok(_) => Err(Error::system("a build's step has no network of its own")),
             Err(error) => {
                 self.release_step(scope.tenant(), step).await;
-                Err(error)
+                Err(error.context("failed to set up the network of a build's step"))
             }
         }
     }
@@ -49,7 +50,7 @@ impl Engine {
 
     /// Takes it back.
     pub(crate) async fn release_step(&self, tenant: &TenantId, step: &ContainerId) {
-        self.release_network(&record(tenant, step, Networking::default())).await;
+        self.unwire(&record(tenant, step, Networking::default())).await;
         let _not_there = tokio::fs::remove_dir_all(self.container_dir(step)).await;
     }
 }
