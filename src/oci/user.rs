@@ -75,6 +75,14 @@ pub fn resolve(spec: &str, group_add: &[String], files: UserFiles<'_>) -> Result
     Ok(resolved)
 }
 
+/// The id that a line of `passwd` or `group` gives to a name.
+pub fn id_of(name: &str, file: &[u8]) -> Option<u32> {
+    lines(file).find_map(|line| {
+        let (found, id, _) = named_id(&line)?;
+        (found == name).then_some(id)
+    })
+}
+
 fn find_user(user: &str, passwd: &[u8]) -> Option<PasswdEntry> {
     let id: Option<i64> = if user.is_empty() { Some(0) } else { user.parse().ok() };
     lines(passwd).find_map(|line| {

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     backend::runtime::RootfsMount,
-    model::{Result, error::Context},
+    model::{Result, error::Context, limits},
+    work::{Carried, Place},
 };
 
 /// Contents; empty where a file is missing.
@@ -32,8 +33,23 @@ pub struct UserFiles {
 }
 
 impl UserFiles {
+    /// What `read` reads, of each file so many bytes; if that is much, with the place that a request needs for it.
+    pub async fn held<R, F>(read: R) -> Result<(Self, Option<Place>)>
+    where
+        R: Fn(u64) -> F,
+        F: Future<Output = Result<Self>>,
+    {
+        let small = limits::SMALL_HOLDING as u64 / 2;
+        let files = read(small).await?;
+        if !files.are_cut(small) {
+            return Ok((files, None));
+        }
+        let place = Carried::here().place().await?;
+        Ok((read(limits::SMALL_FILE).await?, Some(place)))
+    }
+
     /// Whether there may be more than was read.
-    pub fn are_cut(&self, most: u64) -> bool {
+    fn are_cut(&self, most: u64) -> bool {
         [&self.passwd, &self.group].into_iter().any(|file| file.len() as u64 >= most)
     }
 }
@@ -144,4 +160,31 @@ fn read_regular(file: BorrowedFd<'_>, most: u64) -> io::Result<Vec<u8>> {
         Vec::with_capacity(usize::try_from(u64::try_from(stat.st_size).unwrap_or(0).min(most)).unwrap_or(0));
     content.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn long_files_of_users_are_held_with_a_place() {
+        let places = Arc::new(Semaphore::new(0));
+        let held = |length: usize| {
+            let read = move |most: u64| async move {
+                let length = length.min(usize::try_from(most).unwrap());
+                Ok(UserFiles { passwd: vec![b'x'; length], ..UserFiles::default() })
+            };
+            Carried::of(places.clone()).during(UserFiles::held(read))
+        };
+        assert!(held(100).await.is_ok());
+        assert!(held(limits::SMALL_HOLDING).now_or_never().is_none(), "it waits");
+        places.add_permits(1);
+        let (files, _place) = held(limits::SMALL_HOLDING).await.unwrap();
+        assert_eq!((files.passwd.len(), places.available_permits()), (limits::SMALL_HOLDING, 0));
+    }
 }

@@ -15,8 +15,10 @@ use crate::{
         CopySources, changes,
         expand::{Variables, expand_document},
     },
-    model::{Error, Result, limits},
-    rootfs::{Owner, Placing, RootView},
+    model::{Error, Result},
+    oci::user,
+    rootfs::{self, Owner, Placing, RootView, UserFiles},
+    work::blocking,
 };
 
 /// What a step has made and must take away.
@@ -70,13 +72,22 @@ impl Builder<'_> {
             return Ok(());
         }
         let destination = destination(&state.config.working_dir, &sources.destination);
-        let chown = sources.chown.clone();
-        // What comes from another image keeps its owner.
-        let keeps_owner = !sources.from.is_empty() && chown.is_empty();
+        let pad = self.pad(state.image.as_deref()).await?;
+        let copied = self.copy_onto(&pad, found, sources, destination, mode).await;
+        let layer = self.stored(pad, copied).await?;
+        self.commit(state, &command, Some(layer)).await
+    }
+
+    async fn copy_onto(
+        &self,
+        pad: &Pad,
+        found: Vec<Found>,
+        sources: &CopySources,
+        destination: String,
+        mode: Option<u32>,
+    ) -> Result<()> {
+        let placing = Placing { owner: self.owner(pad, sources).await?, mode };
         let place = move |view: &RootView| -> Result<()> {
-            let owner = owner(view, &chown)
-                .map_err(|error| error.context("unable to convert uid/gid chown string to host mapping"))?;
-            let placing = Placing { owner: (!keeps_owner).then_some(owner), mode };
             for source in &found {
                 let from = source.place.view()?;
                 let placed = match source.unpack {
@@ -87,8 +98,24 @@ impl Builder<'_> {
             }
             Ok(())
         };
-        let layer = self.on_pad(state.image.as_deref(), place).await?;
-        self.commit(state, &command, Some(layer)).await
+        self.work_on(pad, place).await
+    }
+
+    /// Whose the copies are, by the image's own user database; `None` leaves them whose they were.
+    async fn owner(&self, pad: &Pad, sources: &CopySources) -> Result<Option<Owner>> {
+        if sources.chown.is_empty() {
+            // What comes from another image keeps its owner.
+            return Ok(sources.from.is_empty().then(Owner::default));
+        }
+        let read = |most| {
+            let mounts = pad.mounts.clone();
+            blocking(move || rootfs::user_files(&mounts, most))
+        };
+        let owner = match UserFiles::held(read).await {
+            Ok((files, _place)) => owner(&sources.chown, &files),
+            Err(error) => Err(error),
+        };
+        owner.map(Some).map_err(|error| error.context("unable to convert uid/gid chown string to host mapping"))
     }
 
     /// All sources; an error if there is none.
@@ -176,26 +203,14 @@ fn mode(text: &str) -> Result<Option<u32>> {
     })
 }
 
-/// `--chown=user[:group]`, by the image's own user database; a user without group has the group of the same name.
-fn owner(view: &RootView, text: &str) -> Result<Owner> {
-    if text.is_empty() {
-        return Ok(Owner::default());
-    }
+/// `--chown=user[:group]`; a user without group has the group of the same name.
+fn owner(text: &str, files: &UserFiles) -> Result<Owner> {
     let (user, group) = text.split_once(':').unwrap_or((text, text));
     if group.contains(':') {
         return Err(Error::invalid(format!("invalid chown string format: {text}")));
     }
-    let files = view.user_files(limits::SMALL_FILE)?;
     let number = |name: &str, file: &[u8], kind: &str, id: &str| {
-        if let Ok(number) = name.parse() {
-            return Ok(number);
-        }
-        let number = file.split(|byte| *byte == b'\n').find_map(|line| {
-            let line = str::from_utf8(line).ok()?;
-            let mut fields = line.trim_end_matches('\r').split(':');
-            (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())
-        });
-        let number = number.flatten();
+        let number = name.parse().ok().or_else(|| user::id_of(name, file));
         number.ok_or_else(|| Error::invalid(format!("can't find {id} for {kind} {name}: no such {kind}: {name}")))
     };
     Ok(Owner { uid: number(user, &files.passwd, "user", "uid")?, gid: number(group, &files.group, "group", "gid")? })
@@ -220,15 +235,11 @@ mod tests {
 
     #[test]
     fn owner_is_looked_up_in_the_image() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("etc")).unwrap();
-        std::fs::write(folder.path().join("etc/passwd"), "www:x:33:33::/:\n").unwrap();
-        std::fs::write(folder.path().join("etc/group"), "www:x:34:\n").unwrap();
-        let view = RootView::folder(folder.path()).unwrap();
-        assert_eq!(owner(&view, "www").unwrap(), Owner { uid: 33, gid: 34 });
-        assert_eq!(owner(&view, "7:www").unwrap(), Owner { uid: 7, gid: 34 });
+        let files = UserFiles { passwd: b"www:x:33:33::/:\n".to_vec(), group: b"www:x:34:\n".to_vec() };
+        assert_eq!(owner("www", &files).unwrap(), Owner { uid: 33, gid: 34 });
+        assert_eq!(owner("7:www", &files).unwrap(), Owner { uid: 7, gid: 34 });
         assert_eq!(
-            owner(&view, "nosuch").unwrap_err().message(),
+            owner("nosuch", &files).unwrap_err().message(),
             "can't find uid for user nosuch: no such user: nosuch"
         );
     }

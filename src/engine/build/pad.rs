@@ -40,8 +40,21 @@ impl Builder<'_> {
         F: FnOnce(&RootView) -> Result<()> + Send + 'static,
     {
         let pad = self.pad(image).await?;
+        let worked = self.work_on(&pad, work).await;
+        self.stored(pad, worked).await
+    }
+
+    /// Does something with the files of a pad.
+    pub(super) async fn work_on<F>(&self, pad: &Pad, work: F) -> Result<()>
+    where
+        F: FnOnce(&RootView) -> Result<()> + Send + 'static,
+    {
         let mounts = pad.mounts.clone();
-        let worked = self.long(move || work(&RootView::stopped(&mounts, false, &[])?)).await;
+        self.long(move || work(&RootView::stopped(&mounts, false, &[])?)).await
+    }
+
+    /// Stores what was done with a pad, if that succeeded, and takes the pad away.
+    pub(super) async fn stored(&self, pad: Pad, worked: Result<()>) -> Result<NewLayer> {
         let stored = match worked {
             Ok(()) => self.engine.images.backend.store_changes(self.lease, &pad.id).await,
             Err(error) => Err(error),

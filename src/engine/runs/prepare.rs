@@ -16,11 +16,10 @@ use crate::{
         container::{ContainerRecord, MountPoint},
         error::Context,
         id::ContainerId,
-        limits,
     },
     oci::{self, HostFacts, Joined, ResolvedUser, SpecInput, user},
     rootfs::{self, RootView, UserFiles},
-    work::{Carried, blocking},
+    work::blocking,
 };
 
 /// What a start has set up before the task.
@@ -100,14 +99,7 @@ impl Engine {
     /// Looks `spec` up in the container's own user database.
     pub(crate) async fn resolve_user(&self, container: &Arc<Container>, spec: &str) -> Result<ResolvedUser> {
         let record = container.record();
-        let small = limits::SMALL_HOLDING as u64 / 2;
-        let (files, _place) = match self.user_files(container, small).await? {
-            files if !files.are_cut(small) => (files, None),
-            _ => {
-                let place = Carried::here().place().await?;
-                (self.user_files(container, limits::SMALL_FILE).await?, Some(place))
-            }
-        };
+        let (files, _place) = UserFiles::held(|most| self.user_files(container, most)).await?;
         let groups = record.host_config.group_add.as_deref().unwrap_or_default();
         user::resolve(spec, groups, user::UserFiles { passwd: &files.passwd, group: &files.group })
     }
