@@ -8,6 +8,6 @@ mod dockerfiles;
 mod files;
 pub mod fort;
 mod holds;
-mod naive;
+pub mod naive;
 mod registries;
 mod tars;

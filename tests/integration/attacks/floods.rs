@@ -10,7 +10,10 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::{bombs::fort::Fort, jobs::Job};
+use crate::{
+    bombs::{fort::Fort, naive},
+    jobs::Job,
+};
 
 /// Connections that a job may have at once.
 const SERVED: usize = ringer::model::limits::JOB_CONNECTIONS;
@@ -85,6 +88,7 @@ async fn a_jobs_flood_drowns_nobody_else() {
         listeners.push(flood.client.open(Request::get("/events").body(Full::default()).unwrap()).await);
     }
     let labels = json!({"Labels": {"long": "x".repeat(1 << 20)}});
+    assert!(naive::dies_of_holding(labels.to_string().as_bytes(), 200), "events with long labels are no flood");
     let id = flood.client.create("long", "sleep 1000", labels).await;
     for round in 0..200 {
         let renamed = flood.client.post(&format!("/containers/{id}/rename?name=long{round}"), Value::Null).await;
@@ -95,6 +99,7 @@ async fn a_jobs_flood_drowns_nobody_else() {
 
     flood.client.launch(&id).await;
     let exec = json!({"Cmd": ["true"], "Env": [format!("A={}", "x".repeat(4 << 20))]});
+    assert!(naive::dies_of_holding(exec.to_string().as_bytes(), 40), "execs that nobody starts are no flood");
     let mut refused = 0;
     for _ in 0..40 {
         let made = flood.client.post(&format!("/containers/{id}/exec"), exec.clone()).await;

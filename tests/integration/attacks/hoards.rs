@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::floods::{half_open, others_go_on};
 use crate::{
-    bombs::fort::Fort,
+    bombs::{fort::Fort, naive},
     jobs::Job,
     support::{boxes, daemon::http::Client},
 };
@@ -89,6 +89,8 @@ async fn what_a_job_has_stored_or_does_not_read_has_an_end() {
     others_go_on(&fort, &other, "containers with long labels", log).await;
 
     // Nobody reads the lists of all that.
+    let list = client.get("/containers/json?all=1").await.body;
+    assert!(naive::dies_of_holding(&list, UNREAD), "lists that nobody reads are no flood");
     let mut unread = Vec::new();
     let mut refused = 0;
     for _ in 0..UNREAD {
@@ -101,6 +103,8 @@ async fn what_a_job_has_stored_or_does_not_read_has_an_end() {
     drop(unread);
 
     // Bodies that do not end: small ones, and large ones behind which others of the same job wait.
+    let half = vec![b'x'; limits::BODY / 2];
+    assert!(naive::dies_of_holding(&half, limits::JOB_CONNECTIONS), "bodies that do not end are no flood");
     let socket = hoard.host().trim_start_matches("unix://").to_owned();
     let mut held = Vec::new();
     for _ in 0..limits::LARGE_REQUESTS {

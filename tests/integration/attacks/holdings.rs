@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::floods::others_go_on;
 use crate::{
-    bombs::fort::Fort,
+    bombs::{fort::Fort, naive},
     jobs::Job,
     support::{boxes, daemon::http::Client, images::docker_archive},
 };
@@ -84,6 +84,7 @@ impl Field {
 async fn documents_of_images_that_are_asked_for_at_once_have_an_end() {
     let field = Field::new().await;
     let client = &field.hoard.client;
+    assert!(naive::dies_of_holding(&vec![b'x'; LONG], IMAGES), "long documents of images are no flood");
     for number in 0..IMAGES {
         load(client, &format!("long{number}:1"), format!("{number}{}", "x".repeat(LONG))).await;
     }
@@ -103,7 +104,10 @@ async fn long_commands_and_files_of_users_that_are_asked_for_at_once_have_an_end
     let client = &field.hoard.client;
 
     let mut body = json!({"Image": boxes::IMAGE, "Cmd": ["sh", "-c", "sleep 1000; true"]});
-    body["Cmd"].as_array_mut().unwrap().extend((0..8).map(|_| json!("x".repeat(120 << 10))));
+    let long = "x".repeat(120 << 10);
+    body["Cmd"].as_array_mut().unwrap().extend((0..8).map(|_| json!(long)));
+    let row = long.repeat(3 * 8);
+    assert!(naive::dies_of_holding(row.as_bytes(), AT_ONCE), "tables of long commands are no flood");
     let id = client.post("/containers/create", body).await.json()["Id"].as_str().unwrap().to_owned();
     client.launch(&id).await;
     let table = format!("/containers/{id}/top?ps_args=-o+pid,args,args,args+-e");
@@ -111,9 +115,10 @@ async fn long_commands_and_files_of_users_that_are_asked_for_at_once_have_an_end
     assert!(tops.contains(&200) && tops.iter().all(|status| [200, 503].contains(status)), "{tops:?}");
     field.others_go_on("tables of long commands").await;
 
+    let lines = format!("u:x:7:{}\n", "b,".repeat(limits::SMALL_FILE as usize / 2));
+    assert!(naive::dies_of_holding(lines.as_bytes(), 2 * AT_ONCE), "long files of users are no flood");
     for name in ["passwd", "group"] {
         let request = Request::put(format!("/containers/{id}/archive?path=/etc"));
-        let lines = format!("u:x:7:{}\n", "b,".repeat(limits::SMALL_FILE as usize / 2));
         let request =
             request.header("content-type", "application/x-tar").body(Full::from(file(name, lines.as_bytes())));
         assert_eq!(client.whole(request.unwrap()).await.status, 200);
