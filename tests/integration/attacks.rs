@@ -282,6 +282,36 @@ async fn no_way_around_create_leads_further() {
     field.end().await;
 }
 
+/// No driver of a vendor's is here: what no policy stops comes as far as the start, and fails there as in dockerd.
+#[tokio::test]
+async fn devices_of_vendors_are_asked_for_in_vain() {
+    let field = Field::new().await;
+    // An image comes by a load, which is the one thing more.
+    let file = field.machine.path().join("strict-but-load.toml");
+    fs::write(&file, "base = \"strict\"\nload = true\n").unwrap();
+    let strict = Job::with_box(&field.daemon, &["--policy", file.to_str().unwrap()]).await;
+    for (request, value) in [
+        (json!({"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu"]]}), "nvidia"),
+        (json!({"Driver": "cdi", "DeviceIDs": ["vendor.test/device=all"]}), "cdi"),
+        (json!({"Count": 1, "Capabilities": [["gpu", "compute"]]}), "gpu,compute"),
+    ] {
+        let body = json!({"Image": "box", "Cmd": ["true"], "HostConfig": {"DeviceRequests": [request]}});
+        let made = field.naive.client.post("/containers/create", body.clone()).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let start = format!("/containers/{}/start", made.json()["Id"].as_str().unwrap());
+        let started = field.naive.client.post(&start, Value::Null).await;
+        assert_eq!(started.status, 500);
+        assert!(started.message().contains("could not select device driver"), "{}", started.text());
+        for (job, policy) in [(&field.walled, "ci"), (&strict, "strict-but-load")] {
+            let refused = job.client.post("/containers/create", body.clone()).await;
+            let sentence = format!("refused by the policy {policy}, rule device-requests: {value}");
+            assert!(refused.status == 403 && refused.message().starts_with(&sentence), "{}", refused.text());
+        }
+    }
+    strict.remove(&field.daemon);
+    field.end().await;
+}
+
 /// The cgroup namespace of what asks for nothing is its own, also for the oldest clients: the machine's tree is not shown.
 #[tokio::test]
 async fn the_tree_of_cgroups_is_not_shown() {

@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use ringer::model::limits::{AUDIT_FILE, AUDIT_FILES};
 use serde_json::{Value, json};
 
 use crate::{
@@ -90,4 +92,27 @@ async fn changes_are_written_down_without_secrets() {
     let text = fs::read_to_string(daemon.folder().join("data/audit.log")).unwrap();
     assert!(!text.contains(SECRET), "{text}");
     assert!(text.contains("127.0.0.1:1/me/box") && all.iter().any(|line| line["operation"] == "ImageBuild"), "{text}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_full_is_rotated_and_the_oldest_goes() {
+    let folder = Daemon::folder_of_its_own();
+    let path = folder.path().join("data/audit.log");
+    let older = |number: u64| PathBuf::from(format!("{}.{number}", path.display()));
+    fs::create_dir(folder.path().join("data")).unwrap();
+    let earlier = "{\"operation\":\"Earlier\"}\n";
+    let full = usize::try_from(AUDIT_FILE).unwrap();
+    fs::write(&path, [&" ".repeat(full - earlier.len()), earlier].concat()).unwrap();
+    for number in 1..AUDIT_FILES {
+        fs::write(older(number), number.to_string()).unwrap();
+    }
+    let daemon = Daemon::start_in(folder, &[]).await;
+    assert_eq!(daemon.client().post("/volumes/create", json!({"Name": "told"})).await.status, 201);
+    line(&daemon, "VolumeCreate", |line| line["object"] == "told").await;
+    assert_eq!(lines(&daemon).len(), 1);
+    assert_eq!(fs::metadata(older(1)).unwrap().len(), AUDIT_FILE);
+    for number in 2..AUDIT_FILES {
+        assert_eq!(fs::read_to_string(older(number)).unwrap(), (number - 1).to_string());
+    }
+    assert!(!older(AUDIT_FILES).exists());
 }

@@ -4,6 +4,7 @@
 mod artifacts;
 mod containers;
 mod images;
+mod rights;
 
 use std::{
     collections::BTreeSet,
