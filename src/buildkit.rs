@@ -94,8 +94,11 @@ pub fn find(named: Option<&Path>) -> Result<Option<PathBuf>> {
     }
     let in_path = env::var_os("PATH").unwrap_or_default();
     let beside = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
-    let mut places = env::split_paths(&in_path).chain(beside).map(|folder| folder.join(BUILDKITD));
-    Ok(places.find(|program| program.is_file()))
+    Ok(first_in(env::split_paths(&in_path).chain(beside)))
+}
+
+fn first_in(folders: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    folders.into_iter().map(|folder| folder.join(BUILDKITD)).find(|program| program.is_file())
 }
 
 /// The builders of this daemon.
@@ -231,5 +234,16 @@ mod tests {
         assert!(find(Some(&program)).unwrap_err().message().contains("--buildkitd"));
         std::fs::write(&program, "").unwrap();
         assert_eq!(find(Some(&program)).unwrap(), Some(program));
+    }
+
+    #[test]
+    fn it_is_looked_for_in_one_folder_after_the_other() {
+        let (path, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folders = || [path.path(), Path::new("/none"), beside.path()].map(Path::to_owned);
+        // A folder of that name is no program.
+        std::fs::create_dir(path.path().join(BUILDKITD)).unwrap();
+        assert_eq!(first_in(folders()), None);
+        std::fs::write(beside.path().join(BUILDKITD), "").unwrap();
+        assert_eq!(first_in(folders()), Some(beside.path().join(BUILDKITD)));
     }
 }
