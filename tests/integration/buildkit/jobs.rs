@@ -1,6 +1,6 @@
 //! BuildKit for jobs: each has one of its own, in its network and under its limits, which goes with it.
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 use super::{
     Builder,
@@ -82,7 +82,15 @@ async fn two_jobs_build_on_images_of_one_name_and_share_nothing() {
     assert_eq!(one.run("got", &["cat", "/got"]), "geheim");
     two.must_build(&["-t", "got"], stealing);
     assert_eq!(two.run("got", &["cat", "/got"]), "nothing\n");
-    assert!(!two.must(&["buildx", "history", "ls"]).contains(&one.job.id()[4..]));
+    // Nor the history of its builds, and what they said.
+    let builds = |job: &OfJob<'_>| -> BTreeSet<String> {
+        let told = job.must(&["buildx", "history", "ls", "--format={{.Ref}}"]);
+        told.lines().filter_map(|line| line.rsplit('/').next()).map(str::to_owned).collect()
+    };
+    let (of_one, of_two) = (builds(&one), builds(&two));
+    assert!(of_one.len() == 3 && of_two.len() == 3 && of_one.is_disjoint(&of_two), "{of_one:?} {of_two:?}");
+    let logs = |job: &OfJob<'_>| job.docker(&["buildx", "history", "logs", of_one.first().unwrap()]);
+    assert!(logs(&one).succeeded && !logs(&two).succeeded, "{}", logs(&two).text);
     // A cache mount neither.
     let mounting =
         |name: &str| format!("FROM box\nRUN --mount=type=cache,target=/c echo {name} >> /c/x; cat /c/x > /got\n");
