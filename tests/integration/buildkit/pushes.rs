@@ -1,22 +1,30 @@
 //! What BuildKit pushes and fetches itself: by its job's policy, with its client's credentials, and from registries that refuse.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
+use ringer::{
+    backend::images::samples::{self, Packing},
+    model::image::ImageConfig,
+};
 use serde_json::Value;
 
 use super::{
     Builder,
     jobs::OfJob,
     said_of_builders, until,
-    walls::{registry_at, registry_of},
+    walls::{registry_at, registry_beside_at, registry_of},
 };
 use crate::support::{
-    images::DebianRegistry,
+    images::{DebianRegistry, publish},
+    place::ADDRESS,
     registry::{Guard, Registry},
 };
 
 /// Where the registry of a job is that its policy names.
 const PLACE: &str = "127.0.0.1:5000";
+
+/// An address of which nothing is said.
+const OTHER: &str = "10.99.0.2";
 
 /// What the stand-in says to who asks too often.
 const TOO_MANY: (u16, &str) = (429, r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many requests"}]}"#);
@@ -143,4 +151,33 @@ async fn credentials_are_the_clients_and_refusals_are_told() {
     job.must_build(&[], &format!("FROM {name}\nRUN true\n"));
     assert_eq!(job.must(&["ps", "-aq"]), "");
     assert!(!builder.daemon.log().contains("geheim") && !builder.daemon.log().contains("dXNlcjpnZWhlaW0="));
+}
+
+/// What is not at the loopback speaks TLS, if nobody says that it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_and_registries_without_tls_count_as_for_pulls() {
+    let flags = ["--registry-mirror=http://127.0.0.1:5001", &format!("--insecure-registry={ADDRESS}:5000")];
+    let Some(builder) = Builder::start_with(&flags).await else { return };
+    let mirror = registry_beside_at(&builder, "127.0.0.1:5001");
+    let layer = (samples::busybox_tar().unwrap(), Packing::Gzip);
+    publish(&mirror, "library/mirrored", &samples::image("linux/amd64", ImageConfig::default(), &[layer]));
+    let by_mirror = builder.build(&["-t", "here"], "FROM mirrored\nRUN true\n", &[]);
+    assert!(by_mirror.succeeded && mirror.count("GET /v2/library/mirrored/blobs/") > 0, "{}", by_mirror.text);
+
+    let namespace = format!("/proc/{}/ns/net", builder.daemon.pid());
+    for address in [ADDRESS, OTHER] {
+        let added = Command::new("nsenter")
+            .args([&format!("--net={namespace}"), "ip", "addr", "add", address, "dev", "lo"])
+            .status();
+        assert!(added.unwrap().success(), "{address}");
+    }
+    let folder = builder.daemon.folder().join("registry");
+    fs::create_dir(&folder).unwrap();
+    let _registry = DebianRegistry::start_in(&folder, namespace.into());
+    let push = || builder.build(&["--push", "-t", "127.0.0.1:5000/offered"], DOCKERFILE, &[]).succeeded;
+    until("the registry has it", async || push()).await;
+    let from = |address: &str| builder.build(&[], &format!("FROM {address}:5000/offered\nRUN true\n"), &[]);
+    let (named, other) = (from(ADDRESS), from(OTHER));
+    assert!(named.succeeded, "{}", named.text);
+    assert!(!other.succeeded && other.text.contains("server gave HTTP response to HTTPS client"), "{}", other.text);
 }

@@ -136,7 +136,7 @@ async fn entitlements_are_judged_by_the_jobs_policy() {
 
 /// A registry on the loopback of a job's host.
 pub fn registry_of(job: &OfJob<'_>) -> Registry {
-    registry_in(&job.namespace())
+    registry_at(job, "127.0.0.1:0")
 }
 
 /// The same at a place that is said.
@@ -146,12 +146,12 @@ pub fn registry_at(job: &OfJob<'_>, address: &str) -> Registry {
 
 /// The same on the loopback of the daemon itself.
 pub fn registry_beside(builder: &Builder) -> Registry {
-    registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())))
+    registry_beside_at(builder, "127.0.0.1:0")
 }
 
-/// The same in another network namespace.
-fn registry_in(namespace: &Path) -> Registry {
-    serving(namespace, "127.0.0.1:0")
+/// The same at a place that is said.
+pub fn registry_beside_at(builder: &Builder, address: &str) -> Registry {
+    serving(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())), address)
 }
 
 fn serving(namespace: &Path, address: &str) -> Registry {

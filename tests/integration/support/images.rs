@@ -123,7 +123,7 @@ pub fn publish(registry: &Registry, repository: &str, sample: &samples::Sample) 
     }
 }
 
-/// Debian's docker-registry in a daemon's network namespace, so that ports of tests do not meet.
+/// Debian's docker-registry in a daemon's network namespace, so that ports of tests do not meet; at all addresses there.
 pub struct DebianRegistry {
     process: std::process::Child,
     namespace: PathBuf,
@@ -140,7 +140,7 @@ impl DebianRegistry {
         let config = folder.join("registry.yml");
         let data = folder.join("registry");
         let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:5000}}\n",
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: ':5000'}}\n",
             data.display()
         );
         fs::write(&config, text).expect("writing into the test's folder");
