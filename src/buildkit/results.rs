@@ -1,15 +1,13 @@
 //! Results of builds on their way to the engine. buildkitd names an image before it has fetched those of its layers that no step needed:
 //! such a name waits for the end of its build, of which no client hears before the image is there.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use containerd_client::{services::v1::Image, types::Descriptor as Target};
+use indexmap::IndexMap;
 
 use super::{front::lock, names};
 use crate::{
@@ -21,8 +19,9 @@ use crate::{
 pub(super) struct Results {
     tenant: Arc<dyn BuildTenant>,
     /// Images of which something is still to come, by their names.
-    waiting: Mutex<HashMap<String, Image>>,
-    /// What was named last, until its build ends: a result gets its names one after the other.
+    waiting: Mutex<IndexMap<String, Image>>,
+    /// What was named last, until a build ends: a result gets its names one after the other. Of builds beside each other a `create` may be
+    /// told once more or not at all.
     last: Mutex<Option<Target>>,
     /// Builds that go on.
     building: AtomicUsize,
@@ -48,14 +47,17 @@ impl Results {
 
     /// A build begins.
     pub(super) fn begin(self: &Arc<Self>) -> Building {
-        self.building.fetch_add(1, Ordering::AcqRel);
+        if self.building.fetch_add(1, Ordering::AcqRel) == 0 {
+            // Of a build whose client was gone before.
+            *lock(&self.last) = None;
+        }
         Building(self.clone())
     }
 
     /// Names an image, now or when all of it is there.
     pub(super) async fn put(&self, image: Image) -> Result<Image> {
         // The last one counts.
-        lock(&self.waiting).remove(&image.name);
+        lock(&self.waiting).shift_remove(&image.name);
         match self.name(image.clone()).await {
             Err(error) if error.kind() == ErrorKind::NotFound && self.building.load(Ordering::Acquire) > 0 => {
                 tracing::debug!("{} waits for the end of its build: {}", image.name, error.chain());

@@ -23,7 +23,7 @@ use super::{
     cni, config,
     containers::Walls,
     facade::{self, Facade},
-    front::Known,
+    front::{Known, lock},
     leftover::Left,
     proxy::Upstream,
     remains::Remains,
@@ -62,6 +62,8 @@ pub(super) struct Slot {
     pub(super) known: Arc<Known>,
     running: Mutex<Option<Running>>,
     users: AtomicUsize,
+    /// When the last one left.
+    last_used: std::sync::Mutex<Instant>,
     /// Nobody starts it any more.
     is_over: AtomicBool,
 }
@@ -78,6 +80,7 @@ pub(super) struct Use(Arc<Slot>);
 
 impl Drop for Use {
     fn drop(&mut self) {
+        *lock(&self.0.last_used) = Instant::now();
         self.0.users.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -108,6 +111,7 @@ impl Slot {
             known,
             running: Mutex::default(),
             users: AtomicUsize::new(0),
+            last_used: std::sync::Mutex::new(Instant::now()),
             is_over: AtomicBool::new(false),
         }
     }
@@ -300,7 +304,6 @@ async fn stop_when_lost(slot: Weak<Slot>, lost: CancellationToken) {
 }
 
 async fn stop_when_idle(slot: Weak<Slot>, idle: Duration) {
-    let mut last_used = Instant::now();
     let [least, most] = IDLE_PAUSE;
     loop {
         tokio::time::sleep(idle.clamp(least, most)).await;
@@ -308,10 +311,8 @@ async fn stop_when_idle(slot: Weak<Slot>, idle: Duration) {
         if let Err(error) = trim(&slot.remains.folders.log()) {
             debug!(%error, "emptying the log of BuildKit: {error}");
         }
-        if slot.users() > 0 {
-            last_used = Instant::now();
-        }
-        if last_used.elapsed() >= idle && slot.stop_unless_used().await {
+        let unused = lock(&slot.last_used).elapsed();
+        if slot.users() == 0 && unused >= idle && slot.stop_unless_used().await {
             return;
         }
     }

@@ -46,7 +46,7 @@ use crate::{
     engine::{Engine, images::Body, tenants::Scope},
     model::{Error, Result, reference::Reference},
     policy::Asked,
-    work::{Stop, Why},
+    work::{Carried, Stop, Why},
 };
 
 /// What a client sees of a build. A failure after the first message is a message too.
@@ -66,25 +66,30 @@ impl Engine {
         scope.permit(Asked::Build(&request.limits.host_config()))?;
         let (sender, mut receiver) = mpsc::channel(64);
         let (engine, scope) = (self.clone(), scope.clone());
-        self.spawn("image_build", async move {
-            let output = Output::new(sender.clone(), request.quiet);
-            let cancelled = CancellationToken::new();
-            let stopping = engine.stopping();
-            // The build is told and ends by itself, since what it has made must be taken away.
-            let watch = async {
-                tokio::select! {
-                    () = sender.closed() => {}
-                    () = stopping.cancelled() => {}
-                }
-                cancelled.cancel();
-                std::future::pending().await
-            };
-            let built = tokio::select! {
-                () = watch => return,
-                built = engine.build(&scope, &request, &names, body, &output, &cancelled) => built,
-            };
-            output.finish(built).await;
-        });
+        // What it holds of documents and users' files it holds to its end.
+        let carried = Carried::here();
+        self.spawn(
+            "image_build",
+            carried.during(async move {
+                let output = Output::new(sender.clone(), request.quiet);
+                let cancelled = CancellationToken::new();
+                let stopping = engine.stopping();
+                // The build is told and ends by itself, since what it has made must be taken away.
+                let watch = async {
+                    tokio::select! {
+                        () = sender.closed() => {}
+                        () = stopping.cancelled() => {}
+                    }
+                    cancelled.cancel();
+                    std::future::pending().await
+                };
+                let built = tokio::select! {
+                    () = watch => return,
+                    built = engine.build(&scope, &request, &names, body, &output, &cancelled) => built,
+                };
+                output.finish(built).await;
+            }),
+        );
         match receiver.recv().await {
             Some(Err(error)) => Err(error),
             first => {

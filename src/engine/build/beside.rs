@@ -116,7 +116,7 @@ impl BuildImages for OfTenant {
 
     async fn put(&self, name: &str, target: &Descriptor, is_first: bool) -> Result<ImageRecord> {
         let scope = self.engine.scope_of(&self.tenant)?;
-        self.carried().during(self.engine.put_built(&scope, name, target, is_first)).await
+        self.engine.put_built(&scope, name, target, is_first, self.carried()).await
     }
 }
 

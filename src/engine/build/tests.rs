@@ -1,9 +1,10 @@
 //! Builds on the fakes: what the client sees, what is found again, and what is left. Steps that write files are in
 //! `tests/integration/build.rs`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
+use tokio::sync::Semaphore;
 
 use super::{BuildMessage, BuildRequest, BuildStream, PruneRequest};
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
         testing::Fakes,
     },
     model::{ErrorKind, Result},
+    work::Carried,
 };
 
 struct Bench {
@@ -238,4 +240,24 @@ async fn quiet_build_tells_only_the_id() {
     let bench = Bench::new().await;
     let quiet = BuildRequest { quiet: true, ..removing() };
     assert_eq!(bench.build("FROM box\nENV A=1\n", quiet).await, ["sha256:ID"]);
+}
+
+#[tokio::test]
+async fn a_build_on_an_image_of_large_documents_waits_for_a_place() {
+    let bench = Bench::new().await;
+    let labels = (0..5).map(|number| format!("LABEL large{number}={}\n", "x".repeat(60_000)));
+    bench.build(&format!("FROM box\n{}", labels.collect::<String>()), tagged("large")).await;
+    let places = Arc::new(Semaphore::new(1));
+    let build = async |name: &str| {
+        let dockerfile = format!("FROM {name}\nENV a=b\n");
+        Carried::of(places.clone()).during(bench.build(&dockerfile, removing())).await.pop().unwrap()
+    };
+    assert_eq!(build("large").await, "Successfully built ID");
+    let all = places.clone().acquire_owned().await.unwrap();
+    assert_eq!(build("box").await, "Successfully built ID");
+    let mut waiting = std::pin::pin!(build("large"));
+    let soon = tokio::time::timeout(Duration::from_millis(500), &mut waiting).await;
+    assert!(soon.is_err(), "{soon:?}");
+    drop(all);
+    assert_eq!(waiting.await, "Successfully built ID");
 }

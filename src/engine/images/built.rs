@@ -21,24 +21,33 @@ use crate::{
         },
         reference::{Digest, Reference},
     },
+    work::Carried,
 };
 
 impl Engine {
     /// Gives what a builder has built its name, as it calls it, and tells of it: as dockerd with its containerd store of the image before the
-    /// first of its names, and of each name.
+    /// first of its names, and of each name. `carried` is for what it reads: nobody waits for a lock with a place.
     pub(crate) async fn put_built(
         &self,
         scope: &Scope,
         name: &str,
         target: &Descriptor,
         is_first: bool,
+        carried: Carried,
     ) -> Result<ImageRecord> {
         let reference = if name.starts_with(DANGLING) { None } else { Some(Reference::parse(name)?) };
         let (engine, scope, target, named) = (self.clone(), scope.clone(), target.clone(), name.to_owned());
         self.run("put_built", async move {
             let (images, cache) = (&engine.images.backend, engine.build_cache_of(scope.tenant()));
             let lease = images.lease().await?;
-            let result = engine.name_built(&scope, &cache, reference.as_ref(), &target, &lease).await;
+            let result = engine
+                .name_built(
+                    &scope,
+                    carried.during(engine.images.take_built(&lease, &cache, &target)),
+                    reference.as_ref(),
+                    &target,
+                )
+                .await;
             let kept = match &result {
                 // Its builder comes again with the rest of it, and has let go of this by then.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -46,31 +55,36 @@ impl Engine {
                 }
                 _ => Ok(()),
             };
+            if result.is_ok() {
+                engine.tell_built(&scope, reference.as_ref(), &target, is_first);
+            }
             images.release(lease).await?;
             result.and(kept)?;
-            let id = target.digest.as_str();
-            if is_first {
-                engine.image_event(&scope, "create", id, id, IndexMap::new());
-            }
-            if let Some(name) = reference {
-                engine.image_event(&scope, "tag", id, &name.familiar(), IndexMap::new());
-            }
             Ok(record(scope.tenant(), &named, &target))
         })
         .await
+    }
+
+    fn tell_built(&self, scope: &Scope, name: Option<&Reference>, target: &Descriptor, is_first: bool) {
+        let id = target.digest.as_str();
+        if is_first {
+            self.image_event(scope, "create", id, id, IndexMap::new());
+        }
+        if let Some(name) = name {
+            self.image_event(scope, "tag", id, &name.familiar(), IndexMap::new());
+        }
     }
 
     /// Takes what was built and gives it its name.
     async fn name_built(
         &self,
         scope: &Scope,
-        cache: &TenantId,
+        take: impl Future<Output = Result<Held>>,
         name: Option<&Reference>,
         target: &Descriptor,
-        lease: &Lease,
     ) -> Result<()> {
         let (images, tenant) = (&self.images, scope.tenant());
-        let held = images.take_built(lease, cache, target).await?;
+        let held = take.await?;
         images.forget_tree(&target.digest);
         match name {
             Some(name) => images.point(tenant, name, target, held).await.map(drop),
@@ -208,14 +222,17 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let (scope, of_other) = (engine.default_scope(), engine.scope_for(&other));
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true, Carried::default()).await.unwrap();
         let stored = names(engine, scope.tenant()).await;
         assert_eq!((stored.len(), stored[0].name.as_str()), (1, NAME));
         assert_eq!(Held::of(&stored), Some(built.below.iter().cloned().collect()));
         assert!(names(engine, &other).await.is_empty());
         // Named again, and without a name while it has one: nothing more.
-        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
-        engine.put_built(&scope, &format!("{DANGLING}{}", built.target.digest), &built.target, true).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true, Carried::default()).await.unwrap();
+        engine
+            .put_built(&scope, &format!("{DANGLING}{}", built.target.digest), &built.target, true, Carried::default())
+            .await
+            .unwrap();
         assert_eq!(names(engine, scope.tenant()).await.len(), 1);
         // All of it outlives the lease under which it was taken.
         engine.images.backend.collect_garbage().await.unwrap();
@@ -223,10 +240,10 @@ mod tests {
             assert!(engine.images.is_here(digest, None).await.unwrap(), "{digest}");
         }
         // Another one, whose builder knows the names and has nothing, gets nothing.
-        let error = engine.put_built(&of_other, NAME, &built.target, true).await.unwrap_err();
+        let error = engine.put_built(&of_other, NAME, &built.target, true, Carried::default()).await.unwrap_err();
         assert!(error.message().ends_with("not found"), "{error}");
         let without = Built::by(&fakes, &other, "layer");
-        let error = engine.put_built(&of_other, NAME, &without.target, true).await.unwrap_err();
+        let error = engine.put_built(&of_other, NAME, &without.target, true, Carried::default()).await.unwrap_err();
         assert_eq!(error.message(), format!("content {}: not found", without.layer));
         assert!(names(engine, &other).await.is_empty());
     }
@@ -237,7 +254,7 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let (scope, of_other) = (engine.default_scope(), engine.scope_for(&other));
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true, Carried::default()).await.unwrap();
         // The other one has the index, and nothing of what it names.
         let images = &engine.images;
         let record = record(&other, NAME, &built.target);
@@ -260,7 +277,7 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let scope = engine.default_scope();
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, NAME, &built.target, true).await.unwrap();
+        engine.put_built(&scope, NAME, &built.target, true, Carried::default()).await.unwrap();
         // The other one has the index, and nothing of what it names.
         let record = record(&other, NAME, &built.target);
         let images = &engine.images;
@@ -278,7 +295,10 @@ mod tests {
         let (engine, scope) = (&fakes.engine, fakes.engine.default_scope());
         let before = names(engine, scope.tenant()).await.remove(0);
         let built = Built::by(&fakes, scope.tenant(), "");
-        engine.put_built(&scope, "docker.io/library/box:latest", &built.target, true).await.unwrap();
+        engine
+            .put_built(&scope, "docker.io/library/box:latest", &built.target, true, Carried::default())
+            .await
+            .unwrap();
         let mut names: Vec<_> = names(engine, scope.tenant()).await.into_iter().map(|record| record.name).collect();
         names.sort();
         assert_eq!(names, ["docker.io/library/box:latest", before.target.digest.as_str()]);
@@ -291,11 +311,11 @@ mod tests {
         let (engine, other) = (&fakes.engine, "other".parse().unwrap());
         let scope = engine.scope_for(&other);
         let lie = Built::by(&fakes, &other, "truth");
-        engine.put_built(&scope, NAME, &lie.target, true).await.unwrap();
+        engine.put_built(&scope, NAME, &lie.target, true, Carried::default()).await.unwrap();
         let error = engine.image_for_container(&scope, "x", None).await.unwrap_err();
         assert!(error.message().contains(lie.layer.as_str()), "{error}");
         let truth = Built::by(&fakes, &other, "");
-        engine.put_built(&scope, NAME, &truth.target, true).await.unwrap();
+        engine.put_built(&scope, NAME, &truth.target, true, Carried::default()).await.unwrap();
         engine.image_for_container(&scope, "x", None).await.unwrap();
     }
 }

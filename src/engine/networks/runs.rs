@@ -78,9 +78,10 @@ impl Engine {
             NetworkMode::Container(other) => self.join(record, other),
             NetworkMode::Host => self.use_host(record).await,
             NetworkMode::Unset | NetworkMode::Default | NetworkMode::None | NetworkMode::Network(_) => {
-                let wired = self.wire(record).await;
-                let wired = wired.map_err(|error| error.context("failed to set up container networking"))?;
-                for network in self.networks_now(&record.tenant, &wired.attachments)? {
+                let failed = |error: Error| error.context("failed to set up container networking");
+                let networks = self.networks_now(&record.tenant, &record.networking.attachments).map_err(failed)?;
+                let wired = self.wire(record).await.map_err(failed)?;
+                for network in networks {
                     self.network_event(&network, "connect", Some(&record.id));
                 }
                 Ok(wired)
