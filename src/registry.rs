@@ -62,7 +62,7 @@ pub struct RegistryConfig {
     pub insecure: Vec<String>,
     /// Folder with one folder per `host[:port]` that holds `*.crt` (authorities) and `*.cert` with `*.key` (client).
     pub certs_dir: PathBuf,
-    /// Further authorities of single hosts, PEM by `host[:port]`.
+    /// Further authorities of single registries, PEM by `docker.io` or `host[:port]`.
     pub authorities: BTreeMap<String, String>,
     /// How long the first retry of a download waits; the n-th waits n times as long.
     pub retry_delay: Duration,
@@ -137,6 +137,6 @@ impl Registry {
 
     fn way_to(&self, endpoint: &Endpoint) -> Option<&Apart> {
         let apart = self.apart.as_ref()?;
-        (!endpoint.is_configured() && !apart.named.contains(&endpoint.host)).then_some(apart)
+        (!endpoint.is_configured() && !apart.named.contains(&endpoint.registry)).then_some(apart)
     }
 }

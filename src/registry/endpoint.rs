@@ -18,6 +18,8 @@ pub struct Endpoint {
     pub base: String,
     /// `host[:port]`, the name of its folder in `certs.d`.
     pub host: String,
+    /// The registry that is there, as references name it: `docker.io`, or its host.
+    pub registry: String,
     /// What is known of it.
     pub standing: Standing,
     /// Whether it is a mirror.
@@ -51,7 +53,7 @@ pub async fn endpoints(registry: &str, config: &RegistryConfig) -> Vec<Endpoint>
         let base = mirror.trim_end_matches('/').to_owned();
         let host = base.split_once("://").map_or("", |(_, host)| host).to_owned();
         let standing = insecure::standing(&host, &config.insecure).await;
-        endpoints.push(Endpoint { base, host, standing, is_mirror: true });
+        endpoints.push(Endpoint { base, registry: host.clone(), host, standing, is_mirror: true });
     }
     endpoints.push(docker_hub());
     endpoints
@@ -64,13 +66,20 @@ pub async fn login_endpoints(registry: &str, config: &RegistryConfig) -> Vec<End
 
 fn docker_hub() -> Endpoint {
     let host = DOCKER_HUB_API.trim_start_matches("https://").to_owned();
-    Endpoint { base: DOCKER_HUB_API.to_owned(), host, standing: Standing::Unknown, is_mirror: false }
+    let (base, registry) = (DOCKER_HUB_API.to_owned(), DEFAULT_REGISTRY.to_owned());
+    Endpoint { base, host, registry, standing: Standing::Unknown, is_mirror: false }
 }
 
 async fn of_host(host: &str, config: &RegistryConfig) -> Vec<Endpoint> {
     let standing = insecure::standing(host, &config.insecure).await;
     let base = |scheme: &str| format!("{scheme}://{host}");
-    let endpoint = |scheme| Endpoint { base: base(scheme), host: host.to_owned(), standing, is_mirror: false };
+    let endpoint = |scheme| Endpoint {
+        base: base(scheme),
+        host: host.to_owned(),
+        registry: host.to_owned(),
+        standing,
+        is_mirror: false,
+    };
     if endpoint("https").unverified() { vec![endpoint("https"), endpoint("http")] } else { vec![endpoint("https")] }
 }
 
@@ -87,6 +96,15 @@ mod tests {
         let config = RegistryConfig { mirrors: vec!["http://127.0.0.1:5/".into()], ..RegistryConfig::default() };
         assert_eq!(bases("docker.io", &config).await, ["http://127.0.0.1:5", "https://registry-1.docker.io"]);
         assert_eq!(bases("10.0.0.1:5", &config).await, ["https://10.0.0.1:5"]);
+    }
+
+    #[tokio::test]
+    async fn docker_hub_is_one_registry_at_each_of_its_hosts_and_a_mirror_another() {
+        let config = RegistryConfig { mirrors: vec!["http://127.0.0.1:5/".into()], ..RegistryConfig::default() };
+        let of = |endpoints: Vec<Endpoint>| endpoints.into_iter().map(|at| at.registry).collect::<Vec<_>>();
+        assert_eq!(of(endpoints("docker.io", &config).await), ["127.0.0.1:5", "docker.io"]);
+        assert_eq!(of(login_endpoints("docker.io", &config).await), ["docker.io"]);
+        assert_eq!(of(endpoints("reg.test:5000", &config).await), ["reg.test:5000"]);
     }
 
     #[tokio::test]

@@ -52,6 +52,7 @@ impl Registry {
             DEFAULT_REGISTRY => vec![Endpoint {
                 base: "https://index.docker.io".to_owned(),
                 host: "index.docker.io".to_owned(),
+                registry: DEFAULT_REGISTRY.to_owned(),
                 standing: Standing::Unknown,
                 is_mirror: false,
             }],

@@ -84,7 +84,7 @@ impl HttpClient {
 /// Makes clients and keeps them.
 pub struct Transport {
     certs_dir: PathBuf,
-    /// By `host[:port]`.
+    /// By the registry's name: `docker.io`, or `host[:port]`.
     authorities: Arc<BTreeMap<String, Vec<Certificate>>>,
     stall_limit: Duration,
     outlet: Option<Outlet>,
@@ -116,7 +116,7 @@ impl Transport {
     pub fn client(&self, endpoint: &Endpoint) -> Result<HttpClient> {
         let is_tls = endpoint.is_tls();
         let folder = Some(self.certs_dir.join(&endpoint.host)).filter(|folder| is_tls && folder.is_dir());
-        let authorities = self.authorities.get(&endpoint.host).filter(|_| is_tls);
+        let authorities = self.authorities.get(&endpoint.registry).filter(|_| is_tls);
         let has_own = folder.is_some() || authorities.is_some();
         let key = (if has_own { endpoint.host.clone() } else { String::new() }, endpoint.unverified());
         self.kept(key, || {
