@@ -4,6 +4,7 @@ mod adapters;
 mod doors;
 mod folders;
 mod metrics;
+mod pages;
 
 use std::sync::Arc;
 
@@ -22,21 +23,27 @@ use ringer::{
 };
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::{
     adapters::Adapters,
     doors::JobDoors,
     folders::{DataRootLock, PidFile},
+    pages::Pages,
 };
-use crate::config::Config;
+use crate::config::{
+    Config,
+    run::{Again, Fixed},
+};
 
 /// What launches runners, and where that is read again.
 pub struct Forges {
     /// What is configured.
     pub settings: Settings,
+    /// What of that is taken up at the start alone.
+    pub fixed: Fixed,
     /// Reads it again, at a HUP.
-    pub again: Box<dyn Fn() -> Result<Settings> + Send + Sync>,
+    pub again: Box<dyn Fn() -> Result<Again> + Send + Sync>,
 }
 
 /// Runs the daemon until TERM or INT. What was set up is undone in reverse, also when a later step fails.
@@ -76,10 +83,10 @@ async fn serve_with(
         let settings = forges.as_ref().map(|forges| forges.settings.clone());
         let supervisor = settings.map(|settings| Supervisor::open(settings, engine.clone(), &config.engine.data_root));
         let supervisor = supervisor.transpose()?;
-        let (server, listening) = listen(config, tls, state.clone(), supervisor.clone()).await?;
-        Ok((supervisor, server, listening))
+        let (server, listening, pages) = listen(config, tls, state.clone(), supervisor.clone()).await?;
+        Ok((supervisor, server, listening, pages))
     };
-    let (supervisor, server, _listening) = match begun.await {
+    let (supervisor, server, _listening, mut pages) = match begun.await {
         Ok(served) => served,
         Err(error) => {
             engine.shutdown().await;
@@ -94,7 +101,10 @@ async fn serve_with(
     }
     tell_systemd(&[NotifyState::Ready]);
     while signals.next().await == News::Reread {
-        reread(forges.as_ref(), supervisor.as_ref());
+        match (&forges, &supervisor, &mut pages) {
+            (Some(forges), Some(supervisor), Some(pages)) => reread(forges, supervisor, pages).await,
+            _ => info!("there is nothing that `ringer serve` reads again"),
+        }
     }
     info!("stopping");
     tell_systemd(&[NotifyState::Stopping]);
@@ -108,14 +118,27 @@ async fn serve_with(
 }
 
 /// A file that is wrong is refused aloud, and what is known stays.
-fn reread(forges: Option<&Forges>, supervisor: Option<&Supervisor>) {
-    let (Some(forges), Some(supervisor)) = (forges, supervisor) else {
-        return info!("there is nothing that `ringer serve` reads again");
+async fn reread(forges: &Forges, supervisor: &Supervisor, pages: &mut Pages) {
+    let fixed = match take_up(forges, supervisor, pages).await {
+        Ok(fixed) => fixed,
+        Err(error) => return error!("the configuration stays as it is: {}", error.chain()),
     };
-    match (forges.again)().and_then(|settings| supervisor.reload(settings)) {
-        Ok(()) => info!("the configuration of forges is read again; [daemon] and [http] are at the next start"),
-        Err(error) => tracing::error!("the configuration stays as it is: {}", error.chain()),
+    info!("the configuration is read again");
+    let changed: Vec<&str> = forges.fixed.changed(&fixed).into_iter().collect();
+    if !changed.is_empty() {
+        warn!("changed, and taken up at the next start alone: {}", changed.join(", "));
     }
+}
+
+/// The listener first: webhooks are made for where it is.
+async fn take_up(forges: &Forges, supervisor: &Supervisor, pages: &mut Pages) -> Result<Fixed> {
+    let (again, before) = ((forges.again)()?, pages.http());
+    pages.move_to(again.http.as_ref()).await.map_err(|error| error.context("[http] listen"))?;
+    if let Err(error) = supervisor.reload(again.settings) {
+        pages.move_to(before.as_ref()).await?;
+        return Err(error);
+    }
+    Ok(again.fixed)
 }
 
 /// Listeners come last: who can connect finds a daemon that works.
@@ -124,7 +147,7 @@ async fn listen(
     tls: Option<&Tls>,
     state: ApiState,
     supervisor: Option<Supervisor>,
-) -> Result<(Arc<Server>, Vec<Listening>)> {
+) -> Result<(Arc<Server>, Vec<Listening>, Option<Pages>)> {
     if let Some(socket) = config.hosts.iter().find_map(ListenAddress::unix_path) {
         state.engine.tenant_listens_at(&TenantId::default_tenant(), socket.to_owned())?;
     }
@@ -133,13 +156,19 @@ async fn listen(
         listeners.extend(Listener::open(address, &config.group, tls)?);
     }
     let admin = Listener::unix(&config.admin_socket, Access::Root)?;
-    let telling = config.http.as_ref().map(|http| Listener::open(&http.address, &config.group, None)).transpose()?;
     let server = Arc::new(Server::new()?.allowing_hosts(&config.allowed_hosts));
     let engine = state.engine.clone();
     let router = api::router(state);
     let audit = Audit::open(&config.audit_log).context(format!("opening {}", config.audit_log.display()))?;
     let (registry, measures) = metrics::of(&engine, supervisor.as_ref());
     engine.serve_jobs(Arc::new(JobDoors::new(&server, router.clone(), audit.clone(), measures.clone()))).await;
+    let mut pages = supervisor.clone().map(|supervisor| {
+        let state = WebState::new(engine.clone(), supervisor, registry.clone(), measures.clone());
+        Pages::new(server.clone(), measures.of(web::api(state), Door::Http, None), &config.group)
+    });
+    if let Some(pages) = &mut pages {
+        pages.move_to(config.http.as_ref()).await?;
+    }
     let of_default = || {
         let api = audit.of(api::for_tenant(&router, TenantId::default_tenant()), None);
         measures.of(api, Door::Docker, None)
@@ -148,20 +177,7 @@ async fn listen(
     let of_admin =
         admin::api(AdminState { engine: engine.clone(), supervisor: supervisor.clone(), registry: registry.clone() });
     listening.push(server.listen(admin, measures.of(audit.of(of_admin, None), Door::Admin, None)));
-    if let (Some(supervisor), Some(http)) = (supervisor, &config.http) {
-        let state = WebState::new(engine, supervisor, registry, measures.clone());
-        let api = measures.of(web::api(state), Door::Http, None);
-        let names: Vec<String> = http.public_url.iter().filter_map(|url| authority_of(url)).collect();
-        for listener in telling.into_iter().flatten() {
-            info!("webhooks, metrics and the page are at {}", listener.address());
-            listening.push(server.listen_for_pages(listener, api.clone(), &names));
-        }
-    }
-    Ok((server, listening))
-}
-
-fn authority_of(url: &str) -> Option<String> {
-    Some(url.parse::<http::Uri>().ok()?.authority()?.to_string())
+    Ok((server, listening, pages))
 }
 
 /// No more connections; then containers are stopped, which ends what waits for them, while requests go on.

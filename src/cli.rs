@@ -88,9 +88,9 @@ pub fn main() -> ExitCode {
         Command::Run(options) => {
             let RunOptions { config: path, serve } = *options;
             let resolved = config::run::resolve(&path, serve);
-            daemon(resolved.map(|(config, settings)| {
+            daemon(resolved.map(|(config, first)| {
                 let again = Box::new(move || config::run::reread(&path));
-                (config, Some(Forges { settings, again }))
+                (config, Some(Forges { settings: first.settings, fixed: first.fixed, again }))
             }))
         }
         Command::Config(command) => command.run(),

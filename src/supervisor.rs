@@ -2,19 +2,22 @@
 //!
 //! It knows forges, and of the machine what the engine's verbs of jobs say; no containerd. `forge` has a file per forge behind one
 //! trait, `pool` the loop that looks at a forge's queue and launches what `balance` finds missing, `launch` the life of one
-//! launch, `record` what is stored of it before anything is made, `runner` the container of a runner, `hooks` what forges send by themselves,
-//! `identities` registrations that outlive their runners, `tally` what is counted.
+//! launch, `record` what is stored of it before anything is made, `runner` the container of a runner, `hooks` what forges send by
+//! themselves, `hook_places` where that was asked for, `identities` registrations that outlive their runners, `origin` whence jobs come,
+//! `tally` what is counted.
 
 mod artifacts;
 pub mod balance;
 pub mod check;
 mod choice;
 pub mod forge;
+mod hook_places;
 pub mod hooks;
 mod identities;
 pub mod images;
 mod launch;
 mod log;
+pub mod origin;
 mod pool;
 mod programs;
 mod reach;
@@ -44,6 +47,7 @@ use tracing::{info, warn};
 pub use self::reach::Reached;
 use self::{
     forge::QueuedJob,
+    hook_places::{HookPlace, HookPlaces},
     hooks::Delivery,
     identities::{Identities, Identity},
     launch::Launch,
@@ -100,6 +104,8 @@ struct Shared {
     pub records: Arc<RecordFolder>,
     /// Registrations that outlive their runners, on disk.
     pub identities: Arc<Identities>,
+    /// Where webhooks of ours were made, on disk.
+    pub hook_places: HookPlaces,
     /// The programs of runners, as images have them.
     pub programs: Programs,
     /// Folders of what runners call before their job.
@@ -193,6 +199,7 @@ impl Supervisor {
             engine,
             records,
             identities: Arc::new(Identities::open(data_root)?),
+            hook_places: HookPlaces::open(data_root)?,
             programs: Programs::new(programs),
             hooks,
             tally: Tally::default(),
@@ -296,8 +303,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends the runners of a forge, or of all, takes back every registration and webhook of ours there, and forgets what was stored of them. Nothing
-    /// is launched there until [`Self::uncordon`]. It goes on when its caller has left.
+    /// Ends the runners of a forge, or of all, takes back every registration and webhook of ours there, and forgets what was stored of
+    /// them. Nothing is launched there until [`Self::uncordon`]. It goes on when its caller has left.
     pub async fn purge(&self, forge: Option<String>) -> Result<Purged> {
         let supervisor = self.clone();
         let purging = self.0.shared.tasks.spawn(async move { supervisor.purge_all_of(forge.as_deref()).await });
@@ -347,11 +354,12 @@ impl Supervisor {
         shared.forget(&launches);
         if forge.is_none() {
             let settings = shared.settings();
-            let is_configured =
-                |identity: &Identity| settings.forges.iter().any(|forge| forge.name == identity.forge());
+            let is_configured = |identity: &Identity| settings.forges.iter().any(|forge| forge.name == identity.forge);
             let forgotten = shared.identities.forget_all(|identity| !is_configured(identity));
+            let is_out_of_reach = |place: &HookPlace| !place.is_within_reach(&settings.forges);
+            let hooks = shared.hook_places.forget_all(&shared.mark(), is_out_of_reach);
             let cleared = shared.programs.clear().await;
-            failures.extend([forgotten, cleared].into_iter().filter_map(|done| Some(done.err()?.chain())));
+            failures.extend([forgotten, hooks, cleared].into_iter().filter_map(|done| Some(done.err()?.chain())));
         }
         if failures.is_empty() { Ok(purged) } else { Err(Error::unavailable(failures.join("; "))) }
     }
@@ -470,6 +478,11 @@ impl Shared {
     pub fn prefix(&self) -> String {
         let instance: String = self.engine.id.as_str().chars().take(8).collect();
         format!("ringer-{instance}-")
+    }
+
+    /// By what our webhooks are known, whatever `public_url` was when they were made.
+    pub fn mark(&self) -> String {
+        format!("?by={}", self.prefix().trim_end_matches('-'))
     }
 
     /// Where the log of a launch's runner is kept.

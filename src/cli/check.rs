@@ -6,18 +6,18 @@ use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 use ringer::{
     admin::ReachAnswer,
-    model::{Error, Result},
+    model::{Error, ErrorKind, Result},
     registry::Registry,
     supervisor::{
         check::{self, Checked, JobImage, OwnUrl},
         hooks,
         images::Rung,
-        settings::{ForgeSettings, Mode, Settings},
+        settings::{ForgeSettings, Mode},
     },
 };
 
 use super::admin::AdminHost;
-use crate::config::{self, Http, ServeOptions};
+use crate::config::{self, Http, ServeOptions, run::Again};
 
 /// The configuration of `ringer run`
 #[derive(Args, Debug)]
@@ -45,12 +45,13 @@ impl ConfigCommand {
         let Verb::Check { config } = self.verb;
         let admin = self.admin;
         match config::run::resolve(&config, ServeOptions::default()) {
-            Ok((config, settings)) => super::in_runtime(async move {
+            Ok((config, Again { settings, .. })) => super::in_runtime(async move {
                 let registry = Registry::new(config.engine.registry())?;
                 let registries = check::check_registries(&settings.registries, &registry).await;
-                let forges = check::check(&settings).await;
-                let from_jobs = from_jobs(&admin, &settings).await;
-                Ok(print(&registries, &forges, &from_jobs, config.http.as_ref()))
+                let checked = check::check(&settings).await.into_iter();
+                let found = checked
+                    .map(async |checked| Found { from_job: FromJob::ask(&admin, checked.settings).await, checked });
+                Ok(print(&registries, &join_all(found).await, config.http.as_ref()))
             }),
             Err(error) => {
                 eprintln!("ringer: {}", error.chain());
@@ -60,40 +61,64 @@ impl ConfigCommand {
     }
 }
 
-/// What the daemon that runs finds from inside a job, forge by forge: an error is that it was not tried.
-async fn from_jobs(admin: &AdminHost, settings: &Settings) -> Vec<Result<Vec<ReachAnswer>>> {
-    let asked = settings.forges.iter().map(async |forge| {
-        let reached = admin.client()?.reach(&forge.name).await?;
-        match reached.first() {
-            Some(first) if first.url == forge.url => Ok(reached),
-            _ => Err(Error::conflict("the daemon that runs has another address of it: it has not read this file")),
-        }
-    });
-    join_all(asked).await
+/// What the daemon that runs finds from inside a job.
+enum FromJob {
+    /// Each address, and whether it is reached.
+    Reached(Vec<ReachAnswer>),
+    /// No daemon runs here, or it has not read this file.
+    NotTried(Error),
+    /// It tried, and could not.
+    Failed(Error),
 }
 
-fn print(
-    registries: &[(&str, Result<()>)],
-    forges: &[Checked<'_>],
-    from_jobs: &[Result<Vec<ReachAnswer>>],
-    http: Option<&Http>,
-) -> ExitCode {
+impl FromJob {
+    async fn ask(admin: &AdminHost, forge: &ForgeSettings) -> Self {
+        let asked = async { admin.client()?.reach(&forge.name).await };
+        match asked.await {
+            Ok(reached) if reached.first().is_some_and(|first| first.url == forge.url) => Self::Reached(reached),
+            Ok(_) => Self::NotTried(Error::conflict(
+                "the daemon that runs has another address of it: it has not read this file",
+            )),
+            // Nobody is there, or nobody of that name.
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => Self::NotTried(error),
+            Err(error) => Self::Failed(error),
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        match self {
+            Self::Reached(reached) => reached.iter().all(|reached| reached.trouble.is_none()),
+            Self::NotTried(_) => true,
+            Self::Failed(_) => false,
+        }
+    }
+}
+
+/// What was found of one forge, from here and from inside a job.
+struct Found<'a> {
+    checked: Checked<'a>,
+    from_job: FromJob,
+}
+
+impl Found<'_> {
+    fn is_well(&self) -> bool {
+        let Checked { greeting, own_url, webhook, .. } = &self.checked;
+        let is_answered = greeting.is_ok() && !matches!(webhook, Some(Err(_)));
+        is_answered && self.from_job.is_well() && !matches!(own_url, Some(OwnUrl::Loopback(_)))
+    }
+}
+
+fn print(registries: &[(&str, Result<()>)], forges: &[Found<'_>], http: Option<&Http>) -> ExitCode {
     for (host, login) in registries {
         match login {
             Ok(()) => println!("{host}: takes the credentials"),
             Err(error) => println!("{host}: FAILS: {}", error.chain()),
         }
     }
-    for (forge, from_job) in forges.iter().zip(from_jobs) {
-        print!("{}{}", told(forge, http), told_from_job(from_job));
+    for Found { checked, from_job } in forges {
+        print!("{}{}", told(checked, http), told_from_job(from_job));
     }
-    let is_well = |forge: &Checked<'_>| {
-        let has_webhook = !matches!(forge.webhook, Some(Err(_)));
-        forge.greeting.is_ok() && has_webhook && !matches!(forge.own_url, Some(OwnUrl::Loopback(_)))
-    };
-    let is_reached = |reached: &ReachAnswer| reached.trouble.is_none();
-    let are_reached = from_jobs.iter().flatten().flatten().all(is_reached);
-    let is_well = registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(is_well) && are_reached;
+    let is_well = registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(Found::is_well);
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -108,9 +133,18 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
         line(format!("ROOT_URL: {}", own_url(own, &settings.url)));
     }
     line(format!("labels: {}", settings.labels.iter().cloned().collect::<Vec<_>>().join(", ")));
-    line(format!("mode: {}; jobs at once: {}{}", mode(settings.mode), settings.concurrency, limits(settings)));
+    line(format!(
+        "mode: {}; jobs at once: {}{}{}",
+        mode(settings.mode),
+        settings.concurrency,
+        warm(settings),
+        limits(settings)
+    ));
     if let Some(policy) = &settings.policy {
         line(format!("policy: {policy}"));
+    }
+    if settings.branch_caches {
+        line("caches: each branch its own".to_owned());
     }
     if let (Some(_), Some(http)) = (&settings.webhook_secret, http) {
         let at = http.public_url.clone().unwrap_or_else(|| format!("http://(what leads to {})", http.address));
@@ -131,6 +165,12 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
     if let Some(repositories) = &settings.repositories {
         line(format!("only jobs of: {}", repositories.iter().cloned().collect::<Vec<_>>().join(", ")));
     }
+    let out = settings.left_out;
+    for (is_out, whose) in [(out.forks, "pull requests of forks"), (out.public_repositories, "public repositories")] {
+        if is_out {
+            line(format!("no jobs of: {whose}"));
+        }
+    }
     let Some(images) = &checked.images else { return text };
     let (image, rung) = &images.runner;
     line(format!("runner image: {image} ({})", source(*rung, "runner_image")));
@@ -147,14 +187,15 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
     text
 }
 
-fn told_from_job(reached: &Result<Vec<ReachAnswer>>) -> String {
+fn told_from_job(from_job: &FromJob) -> String {
     let line = |ReachAnswer { url, trouble }: &ReachAnswer| match trouble {
         None => format!("  from inside a job: {url} answers\n"),
         Some(trouble) => format!("  from inside a job: {url} FAILS: {trouble}\n"),
     };
-    match reached {
-        Ok(reached) => reached.iter().map(line).collect(),
-        Err(error) => format!("  from inside a job: not tried: {}\n", error.chain()),
+    match from_job {
+        FromJob::Reached(reached) => reached.iter().map(line).collect(),
+        FromJob::NotTried(error) => format!("  from inside a job: not tried: {}\n", error.chain()),
+        FromJob::Failed(error) => format!("  from inside a job: FAILS: {}\n", error.chain()),
     }
 }
 
@@ -178,6 +219,10 @@ fn mode(mode: Mode) -> &'static str {
         Mode::Single { docker: false } => "single, without Docker",
         Mode::Single { docker: true } => "single, with Docker",
     }
+}
+
+fn warm(settings: &ForgeSettings) -> String {
+    if settings.warm > 0 { format!("; that wait: {}", settings.warm) } else { String::new() }
 }
 
 fn limits(settings: &ForgeSettings) -> String {

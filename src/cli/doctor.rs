@@ -17,7 +17,7 @@ use ringer::{
 };
 
 use super::admin::AdminHost;
-use crate::config::{self, Config, ServeOptions};
+use crate::config::{self, Config, ServeOptions, run::Again};
 
 /// The oldest kernel: files are found by openat2, processes by their pidfd.
 const KERNEL: (u32, u32) = (5, 10);
@@ -52,7 +52,7 @@ impl Doctor {
             let host = HostFacts::detect();
             let mut findings = vec![kernel(&host), cgroups(&host), containerd(), runtime()];
             match config::run::resolve(&self.config, ServeOptions::default()) {
-                Ok((config, settings)) => {
+                Ok((config, Again { settings, .. })) => {
                     findings.extend([mtu(config.engine.mtu), disk(&config.engine.data_root), builder(&config)]);
                     findings.extend(registries(&config, &settings).await);
                     findings.extend(forges(&settings).await);

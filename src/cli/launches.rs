@@ -117,8 +117,8 @@ impl Purge {
             let PurgeAnswer { launches, registrations, webhooks } =
                 self.admin.client()?.purge(self.forge.as_deref()).await?;
             println!(
-                "removed {launches} launches with their logs, {registrations} further registrations and {webhooks} webhooks; nothing is launched \
-                 there until `ringer uncordon`"
+                "removed: launches with their logs: {launches}, further registrations: {registrations}, webhooks: {webhooks}; nothing is \
+                 launched there until `ringer uncordon`"
             );
             Ok(ExitCode::SUCCESS)
         })

@@ -81,6 +81,7 @@ impl SocketClient {
         }
         match serde_json::from_slice::<Refusal>(&self.read(answer).await?) {
             Ok(refusal) if status == StatusCode::FORBIDDEN => Err(Error::forbidden(refusal.message)),
+            Ok(refusal) if status == StatusCode::NOT_FOUND => Err(Error::not_found(refusal.message)),
             Ok(refusal) => Err(Error::system(refusal.message)),
             Err(_) => Err(self.failed(&status)),
         }

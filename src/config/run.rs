@@ -1,5 +1,6 @@
 //! The file of `ringer run`: `[daemon]` holds what `serve` takes, the rest is of runners, registries and forges.
 
+mod fixed;
 mod forges;
 mod many;
 mod secrets;
@@ -9,6 +10,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use ringer::{
     edge::server::ListenAddress,
     model::{Error, Result, error::Context, registry_auth::RegistryAuth},
+    registry::registry_of,
     supervisor::{
         images::Images,
         secret::Secret,
@@ -17,6 +19,7 @@ use ringer::{
 };
 use serde::Deserialize;
 
+pub use self::fixed::Fixed;
 use self::{
     forges::{ActSection, GithubSection, GitlabSection, WoodpeckerSection, check_url},
     many::Many,
@@ -83,30 +86,42 @@ struct RegistrySection {
     ca_file: Option<std::path::PathBuf>,
 }
 
+/// What is taken up while the daemon runs, and what is not.
+pub struct Again {
+    /// Runners, registries and forges.
+    pub settings: Settings,
+    /// The listener that only tells.
+    pub http: Option<Http>,
+    /// What is taken up at the start alone.
+    pub fixed: Fixed,
+}
+
 /// Reads the file; flags of `serve` win over its `[daemon]`.
-pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Settings)> {
-    let (file, settings, http) = read(path)?;
+pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Again)> {
+    let (file, again) = read(path)?;
     let mut warnings = flags.accepted.check()?;
     warnings.extend(file.images_of_no_use());
     let authorities = file.registry.authorities()?;
-    let mut config = Config { http, ..flags.over(file.daemon).filled(warnings)? };
+    let mut config = Config { http: again.http.clone(), ..flags.over(file.daemon).filled(warnings)? };
     config.engine.registry_authorities = authorities;
-    Ok((config, settings))
+    Ok((config, again))
 }
 
 /// Reads the file again for what is taken up while the daemon runs.
-pub fn reread(path: &Path) -> Result<Settings> {
-    read(path).map(|(_, settings, _)| settings)
+pub fn reread(path: &Path) -> Result<Again> {
+    read(path).map(|(_, again)| again)
 }
 
-fn read(path: &Path) -> Result<(RunFile, Settings, Option<Http>)> {
-    let text = fs::read_to_string(path).context(format!("reading {}", path.display()))?;
+fn read(path: &Path) -> Result<(RunFile, Again)> {
+    let text = read_text(path)?;
     let all = || {
         let file = parse(&text)?;
         let mut settings = file.settings()?;
         let http = file.http.read(&settings)?;
         make_webhooks(&mut settings, http.as_ref())?;
-        Ok((file, settings, http))
+        // The start says what is wrong with them; a HUP does not take them up.
+        let fixed = Fixed::of(&text, file.registry.authorities().unwrap_or_default())?;
+        Ok((file, Again { settings, http, fixed }))
     };
     all().map_err(|error: Error| error.context(path.display()))
 }
@@ -132,8 +147,11 @@ impl RunFile {
             ..Settings::default()
         };
         for registry in &self.registry.0 {
-            settings.named_registries.insert(registry.host.clone());
-            settings.registries.extend(registry.login()?.map(|login| (registry.host.clone(), login)));
+            let name = registry.name()?;
+            settings.registries.extend(registry.login()?.map(|login| (name.clone(), login)));
+            if !settings.named_registries.insert(name.clone()) {
+                return Err(Error::invalid(format!("[[registry]]: there are two of {name}")));
+            }
         }
         for (kind, sections) in [(Kind::Forgejo, &self.forgejo), (Kind::Gitea, &self.gitea)] {
             for (number, section) in sections.0.iter().enumerate() {
@@ -215,11 +233,16 @@ fn make_webhooks(settings: &mut Settings, http: Option<&Http>) -> Result<()> {
                 forge.name
             )));
         }
-        if is_awaited || forge.kind == Kind::Gitea {
+        if is_awaited || (forge.kind == Kind::Gitea && forge.may_make_webhook) {
             forge.public_url = public_url.cloned();
         }
     }
     Ok(())
+}
+
+/// The text of a file that the configuration names.
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).context(format!("reading {}", path.display()))
 }
 
 fn has_port(listen: &str) -> bool {
@@ -240,20 +263,24 @@ impl Many<RegistrySection> {
     fn authorities(&self) -> Result<BTreeMap<String, String>> {
         let read = |section: &RegistrySection| {
             let Some(path) = &section.ca_file else { return Ok(None) };
-            let pem =
-                fs::read_to_string(path).context(format!("registry {}: reading {}", section.host, path.display()))?;
-            Ok(Some((section.host.clone(), pem)))
+            let pem = read_text(path).map_err(|error| error.context(format!("registry {}", section.host)))?;
+            Ok(Some((section.name()?, pem)))
         };
         self.0.iter().filter_map(|section| read(section).transpose()).collect()
     }
 }
 
 impl RegistrySection {
-    /// The credentials; none where there is a `ca_file` alone.
-    fn login(&self) -> Result<Option<RegistryAuth>> {
+    /// As references name it, whichever of Docker Hub's hosts is written.
+    fn name(&self) -> Result<String> {
         if self.host.is_empty() {
             return Err(Error::invalid("[[registry]]: host is missing"));
         }
+        Ok(registry_of(&self.host))
+    }
+
+    /// The credentials; none where there is a `ca_file` alone.
+    fn login(&self) -> Result<Option<RegistryAuth>> {
         let told = Told { value: &self.password, file: &self.password_file, env: &self.password_env };
         if self.username.is_empty() && self.ca_file.is_some() && !told.is_set(&self.host, "password") {
             return Ok(None);
@@ -325,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn docker_hub_is_one_registry_by_each_of_its_hosts() {
+        let of = |hosts: &[&str]| {
+            let section = |host: &&str| format!("[[registry]]\nhost = '{host}'\nusername = 'u'\npassword = 'p'\n");
+            settings(&format!("{}{MISSION}", hosts.iter().map(section).collect::<String>()))
+        };
+        for host in ["docker.io", "index.docker.io", "https://index.docker.io/v1/", "registry-1.docker.io"] {
+            let settings = of(&[host, "reg.test:5000"]).unwrap();
+            assert!(settings.registries.keys().eq(["docker.io", "reg.test:5000"]), "{host}");
+            assert!(settings.named_registries.contains("docker.io"), "{host}");
+        }
+        assert!(of(&["docker.io", "index.docker.io"]).unwrap_err().chain().contains("two of docker.io"));
+        assert!(of(&[""]).unwrap_err().chain().contains("host is missing"));
+    }
+
+    #[test]
     fn several_of_a_kind_have_names() {
         let two = "[[gitea]]\nname = 'a'\ninstance_url = 'http://192.0.2.2'\ntoken = 't'\n\
                    [[gitea]]\nname = 'b'\ninstance_url = 'http://192.0.2.3'\ntoken = 't'\n";
@@ -358,7 +400,50 @@ mod tests {
         assert!(error("repositories = ['a/b']").contains("any repository's job"));
         assert!(error("concurrency = 1").contains("more of them than concurrency"));
         let forgejo = "[forgejo]\ninstance_url = 'http://192.0.2.2'\ntoken = 't'\nwarm = 1\n";
-        assert!(settings(forgejo).unwrap_err().chain().contains("for Gitea alone"));
+        assert!(settings(forgejo).unwrap_err().chain().contains("not for Forgejo"));
+        for more in ["", "repos = ['x']\n"] {
+            let github = settings(&format!("[github]\ntoken = 't'\norg = 'a'\nwarm = 2\n{more}"));
+            assert_eq!(github.is_ok(), more.is_empty(), "{more}");
+        }
+    }
+
+    #[test]
+    fn jobs_are_left_out_where_the_forge_lets_that_be_kept() {
+        let of = |kind: &str, more: &str| {
+            let text = match kind {
+                "gitlab" => "url = 'http://192.0.2.2'\ntoken = 't'\napi_token = 't'",
+                "woodpecker" => "server = '192.0.2.2:9000'\nurl = 'http://192.0.2.2'\ntoken = 't'",
+                "github" => "token = 't'\norg = 'a'",
+                _ => "instance_url = 'http://192.0.2.2'\ntoken = 't'",
+            };
+            settings(&format!("[{kind}]\n{text}\n{more}\n")).map(|settings| settings.forges[0].clone())
+        };
+        let forge = of("forgejo", "forks = false").unwrap();
+        assert!(forge.left_out.forks && !forge.depends_on_repository());
+        for kind in ["forgejo", "github", "gitea"] {
+            assert!(of(kind, "public_repositories = false").unwrap().depends_on_repository(), "{kind}");
+            assert!(!of(kind, "public_repositories = true\nforks = true").unwrap().left_out.is_any());
+        }
+        let error = |kind: &str, more: &str| of(kind, more).unwrap_err().chain();
+        assert!(error("gitea", "forks = false").contains("forks: Gitea hands a job to any runner"));
+        assert!(error("github", "forks = false").contains("forks: GitHub gives a runner any job"));
+        for kind in ["gitlab", "woodpecker"] {
+            for key in ["forks", "public_repositories"] {
+                assert!(error(kind, &format!("{key} = false")).contains("forks, public_repositories: "), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn branches_have_caches_where_a_runner_is_for_one_job() {
+        let of = |kind: &str, more: &str| {
+            let text = if kind == "github" { "org = 'a'" } else { "instance_url = 'http://192.0.2.2'" };
+            settings(&format!("[{kind}]\ntoken = 't'\n{text}\nbranch_caches = true\n{more}\n"))
+        };
+        assert!(of("forgejo", "cache_volumes = ['cargo']").unwrap().forges[0].branch_caches);
+        assert!(of("gitea", "build_cache = true").unwrap_err().chain().contains("branch_caches: a runner of Gitea's"));
+        assert!(of("github", "build_cache = true").unwrap_err().chain().contains("branch_caches"));
+        assert!(of("forgejo", "").unwrap_err().chain().contains("there are none"));
     }
 
     #[test]
@@ -411,6 +496,9 @@ mod tests {
         assert_eq!(made_at(&format!("{MISSION}\n{public}")).unwrap(), address);
         let secret = MISSION.replace("owner =", "webhook_secret = 's'\nowner =");
         assert_eq!(made_at(&format!("{secret}\n{public}")).unwrap(), None, "somebody has made one");
+        let off = MISSION.replace("owner =", "make_webhook = false\nowner =");
+        assert_eq!(made_at(&format!("{off}\n{public}")).unwrap(), None, "it is switched off");
+        assert!(made_at(&off.replace("[gitea]", "[forgejo]")).unwrap_err().chain().contains("make_webhook: "));
         let forgejo = MISSION.replace("[gitea]", "[forgejo]");
         assert_eq!(made_at(&format!("{forgejo}\n{public}")).unwrap(), None, "it has none of jobs");
         let github = "[github]\ntoken = 't'\norg = 'a'\n";

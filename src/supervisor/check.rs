@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{
     choice,
-    forge::{self, Forge, Shape, webhooks::Webhooks},
+    forge::{self, Forge, Shape},
     images::Rung,
     settings::{ForgeSettings, Settings},
 };
@@ -106,9 +106,9 @@ async fn check_one(settings: &ForgeSettings) -> Checked<'_> {
             settings,
             greeting: forge.greet().await,
             own_url: forge.own_url().await.map(|own| OwnUrl::of(own, &settings.url)),
-            webhook: match (&settings.public_url, forge.webhooks()) {
-                (Some(_), Some(webhooks)) => Some(places_of(webhooks).await),
-                _ => None,
+            webhook: match &settings.public_url {
+                Some(_) => places_of(&*forge).await.transpose(),
+                None => None,
             },
             images: Some(images_of(settings, &*forge)),
         },
@@ -117,12 +117,13 @@ async fn check_one(settings: &ForgeSettings) -> Checked<'_> {
 }
 
 /// Where webhooks would be made, if the token may see those that are there.
-async fn places_of(webhooks: &dyn Webhooks) -> Result<Vec<String>> {
+async fn places_of(forge: &dyn Forge) -> Result<Option<Vec<String>>> {
+    let Some(webhooks) = forge.webhooks().await? else { return Ok(None) };
     let places = webhooks.places().await?;
     for place in &places {
-        webhooks.at(place).await?;
+        webhooks.list(place).await?;
     }
-    Ok(places)
+    Ok(Some(places))
 }
 
 fn images_of(settings: &ForgeSettings, forge: &dyn Forge) -> CheckedImages {

@@ -23,11 +23,12 @@ use super::{
     balance::Class,
     hooks::HookedJob,
     identities::Identities,
+    origin::Origin,
     record::{ForgeJob, Registration},
     secret::Secret,
     settings::{ForgeSettings, Kind},
 };
-use crate::model::{Result, time::Timestamp};
+use crate::model::{Error, Result, time::Timestamp};
 
 /// A job that waits for a runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +173,11 @@ pub trait Forge: Any + Send + Sync {
     /// The job that a runner was given, when no look has seen it running; `meant_for` is the one that it was made for, if it was.
     async fn work_of(&self, registration: &Registration, meant_for: Option<&ForgeJob>) -> Result<Option<ForgeJob>>;
 
+    /// Whence a job comes. Asked where a rule depends on it, which only the configuration of forges that tell lets be.
+    async fn origin(&self, _: &ForgeJob) -> Result<Origin> {
+        Err(Error::not_implemented("this forge does not tell whence its jobs come"))
+    }
+
     /// Says of a job that has not ended that it has failed, in the name of its runner, which cannot any more.
     async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()>;
 
@@ -187,15 +193,15 @@ pub trait Forge: Any + Send + Sync {
     /// A webhook tells of a job that is one of ours, before the next look.
     fn hear(&self, _: &HookedJob) {}
 
-    /// How many runners are to be there whether a job waits or not. Asked before any of them is launched; what has to be registered for
-    /// that gets the name.
-    async fn ahead(&self, _: &str) -> Result<usize> {
-        Ok(0)
+    /// How many runners are to be there whether a job waits or not, where so many are configured. Asked before any of them is launched;
+    /// what has to be registered for that gets the name.
+    async fn ahead(&self, _: &str, warm: usize) -> Result<usize> {
+        Ok(warm)
     }
 
-    /// Where its webhooks are made that tell of jobs. Asked after [`Self::greet`].
-    fn webhooks(&self) -> Option<&dyn Webhooks> {
-        None
+    /// Where its webhooks are made that tell of jobs.
+    async fn webhooks(&self) -> Result<Option<&dyn Webhooks>> {
+        Ok(None)
     }
 
     /// What the server calls itself, where it tells: jobs are told that, whatever is configured here.

@@ -25,6 +25,9 @@ pub const FOLDER: &str = "registrations";
 pub struct Identity {
     /// The name that it was registered by.
     pub name: String,
+    /// The forge that it was registered for, by its name in the configuration.
+    #[serde(default)]
+    pub forge: String,
     /// The server.
     pub url: String,
     /// Where its jobs come from: a digest of the server and of what it was registered with.
@@ -43,14 +46,6 @@ pub struct Identity {
     pub outcome: Option<String>,
     /// Its runner was told that the forge does not know it.
     pub is_dropped: bool,
-}
-
-impl Identity {
-    /// The name of the forge that it was registered for: `ringer-INSTANCE-FORGE-RANDOM`.
-    pub fn forge(&self) -> &str {
-        let launch = self.name.splitn(3, '-').nth(2).unwrap_or_default();
-        launch.rsplit_once('-').map_or("", |(forge, _)| forge)
-    }
 }
 
 impl Record for Identity {
@@ -180,9 +175,10 @@ impl Identities {
 mod tests {
     use super::*;
 
-    fn identity(name: &str, place: &str) -> Identity {
+    fn identity(name: &str, forge: &str, place: &str) -> Identity {
         Identity {
             name: name.to_owned(),
+            forge: forge.to_owned(),
             url: "http://f:3000".to_owned(),
             place: place.to_owned(),
             id: 1,
@@ -196,23 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_tells_its_forge() {
-        for (name, forge) in
-            [("ringer-12345678-gitea-abcdef01", "gitea"), ("ringer-12345678-our-gitea-abcdef01", "our-gitea")]
-        {
-            assert_eq!(identity(name, "here").forge(), forge);
-        }
-        assert_eq!(identity("else", "here").forge(), "");
-    }
-
-    #[test]
     fn what_is_forgotten_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let identities = Identities::open(folder.path()).unwrap();
-        for name in ["ringer-12345678-old-abcdef01", "ringer-12345678-new-abcdef01"] {
-            identities.keep(identity(name, "here")).unwrap();
+        for (name, forge) in [("ringer-12345678-old-abcdef01", "old"), ("ringer-12345678-new-abcdef01", "new")] {
+            identities.keep(identity(name, forge, "here")).unwrap();
         }
-        let forget = || identities.forget_all(|identity| identity.forge() == "old");
+        let forget = || identities.forget_all(|identity| identity.forge == "old");
         let told = forget().unwrap_err().chain();
         assert!(told.contains("ringer-12345678-old-abcdef01 at http://f:3000") && !told.contains("-new-"), "{told}");
         assert!(forget().is_ok());
@@ -224,7 +210,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let identities = Identities::open(folder.path()).unwrap();
         for (name, place) in [("a", "here"), ("b", "here"), ("c", "there")] {
-            identities.keep(identity(name, place)).unwrap();
+            identities.keep(identity(name, "lab", place)).unwrap();
         }
         let take = |identities: &Identities| identities.take("here").map(|identity| identity.name);
         identities.are_taken(["a"].into_iter());

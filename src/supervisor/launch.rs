@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,7 +31,7 @@ use crate::{
         Error, ErrorKind, Result,
         error::Context,
         job::{JobRequest, Surroundings},
-        policy::PolicyRef,
+        reference::Digest,
         time::Timestamp,
     },
 };
@@ -46,6 +49,9 @@ const LEEWAY: Duration = Duration::from_secs(60);
 /// Beyond a job's own time, for what is around it.
 const MARGIN: Duration = Duration::from_secs(600);
 
+/// How long a job that begins waits for a look that sees it.
+const LOOKED_UP: Duration = Duration::from_secs(5);
+
 /// Between two tries to take something away.
 const PAUSES: [u64; 6] = [1, 2, 5, 10, 30, 60];
 
@@ -55,6 +61,8 @@ pub struct Launch {
     records: Arc<RecordFolder>,
     end: CancellationToken,
     why: OnceLock<String>,
+    /// Its runner has said that it has a job, whichever that is.
+    has_begun: AtomicBool,
     /// Why its runner was told to take no job any more.
     quits: OnceLock<String>,
     missing: std::sync::Mutex<Option<Instant>>,
@@ -90,6 +98,7 @@ impl Launch {
             records: records.clone(),
             end: CancellationToken::new(),
             why: OnceLock::new(),
+            has_begun: AtomicBool::new(false),
             quits: OnceLock::new(),
             missing: std::sync::Mutex::default(),
             minting: Arc::default(),
@@ -124,7 +133,7 @@ impl Launch {
     /// Keeps its runner from taking a job. One that has a job goes on.
     pub async fn quit(&self, pool: &Pool, why: String) {
         let record = self.record();
-        if record.work.is_some() {
+        if record.work.is_some() || self.has_begun.load(Ordering::Relaxed) {
             return;
         }
         let (Stage::Waiting, Some(job), Some(registration)) = (&record.stage, &record.tenant, &record.registration)
@@ -254,7 +263,7 @@ impl Launch {
         let (launch, reader) = (self.clone(), pool.clone());
         let reads = move |line: &str| launch.reads(&reader, &minted.registration, line);
         let logged = tokio::spawn(log::keep(pool.shared.log_path(&record.name), log, reads));
-        let ended = JobHook::serving(hook, pool, &runner, self.watch(pool, &runner)).await?;
+        let ended = JobHook::serving(hook, pool, &runner, self.begins(pool), self.watch(pool, &runner)).await?;
         let _all_of_it = tokio::time::timeout(Duration::from_secs(10), logged).await;
         self.note_work(pool).await;
         match (ended, &self.record().work) {
@@ -278,25 +287,36 @@ impl Launch {
         }
     }
 
+    /// Its runner says that it has a job, which has not begun. One that waited may have a job that is over before any look has seen it.
+    async fn begins(&self, pool: &Pool) {
+        self.has_begun.store(true, Ordering::Relaxed);
+        if pool.settings.warm == 0 {
+            return;
+        }
+        self.note_work(pool).await;
+        if self.record().work.is_none() {
+            pool.shared.wake_pools();
+            let mut records = self.record.subscribe();
+            let _told_or_not = tokio::time::timeout(LOOKED_UP, records.wait_for(|record| record.work.is_some())).await;
+        }
+    }
+
     async fn make_job(&self, pool: &Pool) -> Result<JobView> {
         let settings = &pool.settings;
-        let cached = self.record().class.repository.clone().filter(|_| settings.keeps_caches());
-        let cache_key = cached.map(|repository| settings.cache_key(&repository));
+        let cache_key = self.cache_key(pool).await;
         let all = pool.shared.settings();
         let named = all.named_registries.iter().cloned();
+        let as_all =
+            pool.job_request(self.record().name.clone(), pool.forge.patience() + settings.job_timeout + MARGIN).await?;
         let request = JobRequest {
-            name: Some(self.record().name.clone()),
-            ttl: Some((pool.forge.patience() + settings.job_timeout + MARGIN).as_secs()),
             limits: settings.limits,
-            openings: pool.openings().await?,
-            surroundings: Surroundings { network_linger: pool.forge.network_linger(), ..settings.surroundings() },
+            surroundings: Surroundings { network_linger: pool.forge.network_linger(), ..as_all.surroundings },
             registries: settings.images.registries().into_iter().chain(named).collect(),
             logins: all.registries.clone(),
-            policy: settings.policy.clone().map(PolicyRef::Named),
             // Without a repository there are none: they are what makes a launch depend on it.
             cache_volumes: cache_key.as_ref().map(|_| settings.cache_volumes.clone()).unwrap_or_default(),
             cache_key,
-            ..JobRequest::default()
+            ..as_all
         };
         let job = pool.shared.engine.job_create(request).await?;
         self.change(|record| {
@@ -304,6 +324,25 @@ impl Launch {
             record.times.made = Some(Timestamp::now());
         });
         Ok(job)
+    }
+
+    /// The key of the caches that its job finds, if it finds any. It does without what cannot be told apart.
+    async fn cache_key(&self, pool: &Pool) -> Option<String> {
+        let (settings, record) = (&pool.settings, self.record());
+        let repository = record.class.repository.as_ref().filter(|_| settings.keeps_caches())?;
+        let key = settings.cache_key(repository);
+        if !settings.branch_caches {
+            return Some(key);
+        }
+        let origin = pool.origin_of(record.meant_for.as_ref()?).await;
+        match origin.and_then(|origin| origin.cache_scope.ok_or_else(|| Error::unavailable("its ref is not told"))) {
+            // Of one length, whatever a branch is called; no name of a repository has the sign in it.
+            Ok(scope) => Some(format!("{key}#{}", &Digest::of(scope.as_bytes()).hex()[..32])),
+            Err(error) => {
+                warn!(launch = record.name, "{} has no caches of its branch: {}", record.name, error.chain());
+                None
+            }
+        }
     }
 
     /// Goes on when the launch is told to end: what the forge has made must be known before it is taken back.

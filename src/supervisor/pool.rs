@@ -1,9 +1,10 @@
 //! The runners of one forge: looks at its queue, launches what is missing, and follows what is there.
 //!
-//! `queue` sorts what waits, `standing` says whether it launches, `told` what can be said of it and what its webhook says,
+//! `queue` sorts what waits, `origins` by whence it comes, `standing` says whether it launches, `told` what can be said of it and what its webhook says,
 //! `webhook` makes that.
 
 mod openings;
+mod origins;
 mod queue;
 mod standing;
 mod told;
@@ -19,7 +20,12 @@ use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 pub use self::standing::Earlier;
-use self::{queue::Queue, standing::Standing, webhook::Made};
+use self::{
+    origins::Origins,
+    queue::{Queue, Unserved},
+    standing::Standing,
+    webhook::Made,
+};
 use super::{
     Shared,
     balance::{self, Class},
@@ -54,6 +60,7 @@ pub struct Pool {
     wake: Notify,
     told: Mutex<Told>,
     queue: Mutex<Queue>,
+    origins: Mutex<Origins>,
     standing: Mutex<Standing>,
     /// Images with runners, and when they were made.
     runner_images: Mutex<BTreeMap<String, Timestamp>>,
@@ -76,7 +83,7 @@ struct Hold {
 #[derive(Default)]
 struct Told {
     trouble: Option<String>,
-    unserved: BTreeSet<i64>,
+    unserved: BTreeMap<i64, String>,
 }
 
 /// Hex digits by which launches of a forge differ.
@@ -107,12 +114,13 @@ impl Pool {
             wake: Notify::new(),
             told: Mutex::default(),
             queue: Mutex::default(),
+            origins: Mutex::default(),
             standing: Mutex::default(),
             runner_images: Mutex::default(),
             secret,
             ear,
             made: Mutex::default(),
-            tending: Arc::default(),
+            tending: earlier.map(|earlier| earlier.tending.clone()).unwrap_or_default(),
         }))
     }
 
@@ -191,11 +199,6 @@ impl Pool {
             let greeting = self.forge.greet().await?;
             info!(forge = self.settings.name, "{}: {greeting}", self.settings.name);
             self.sweep_registrations().await?;
-            if self.settings.public_url.is_none()
-                && let Err(error) = self.sweep_webhooks().await
-            {
-                warn!(forge = self.settings.name, "webhooks of an earlier life: {}", error.chain());
-            }
             *is_greeted = true;
         }
         if self.launches() {
@@ -207,8 +210,13 @@ impl Pool {
         let begun = Timestamp::now();
         let seen = self.forge.look(&registered).await?;
         self.follow(&live, &seen).await;
-        let ahead = if self.launches() { self.forge.ahead(&self.runner_name(&self.new_name())).await? } else { 0 };
-        self.launch_missing(seen.queued, begun, ahead)
+        let ahead = if self.launches() {
+            self.forge.ahead(&self.runner_name(&self.new_name()), self.settings.warm).await?
+        } else {
+            0
+        };
+        let (served, unserved) = self.sort_out(seen.queued).await;
+        self.launch_missing(served, unserved, begun, ahead)
     }
 
     fn launches(&self) -> bool {
@@ -263,10 +271,15 @@ impl Pool {
     }
 
     /// For the jobs that wait, and so many runners `ahead` of those that will.
-    fn launch_missing(self: &Arc<Self>, queued: Vec<QueuedJob>, looked: Timestamp, ahead: usize) -> Result<()> {
+    fn launch_missing(
+        self: &Arc<Self>,
+        jobs: Vec<QueuedJob>,
+        unserved: Vec<Unserved>,
+        looked: Timestamp,
+        ahead: usize,
+    ) -> Result<()> {
         let by_handle: HashMap<String, ForgeJob> =
-            queued.iter().filter_map(|queued| Some((queued.handle.clone()?, queued.job.clone()))).collect();
-        let (jobs, unserved) = self.sort_out(queued);
+            jobs.iter().filter_map(|queued| Some((queued.handle.clone()?, queued.job.clone()))).collect();
         self.tell_unserved(&unserved);
         let of_all = Class { labels: self.settings.labels.clone(), ..Class::default() };
         let served: Vec<Class> =

@@ -1,17 +1,19 @@
 //! Whether jobs of a forge reach it, seen from a job that is made for that: from its network, with the names, proxies and authorities that
 //! stand around jobs. It has no container: what a container sends leaves by the same way.
 
+use std::time::Duration;
+
 use http::Method;
 use tracing::warn;
 
 use super::{forge::http::Api, pool::Pool, settings::ForgeSettings};
 use crate::{
-    model::{Error, Result, id::TenantId, job::JobRequest},
+    model::{Error, Result, id::TenantId},
     registry::Outlet,
 };
 
-/// How long the job is there if nobody removes it, in seconds.
-const LIFETIME: u64 = 120;
+/// How long the job is there if nobody removes it.
+const LIFETIME: Duration = Duration::from_secs(120);
 
 /// An address of a forge, as a job finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +28,7 @@ impl Pool {
     /// Asks at the address that is configured, and at the one that the server calls its own, if that is another.
     pub async fn reach_from_a_job(&self) -> Result<Vec<Reached>> {
         let own = self.forge.own_url().await.filter(|own| *own != self.settings.url);
-        let request = JobRequest {
-            name: Some(format!("reach-{}", self.new_name())),
-            ttl: Some(LIFETIME),
-            openings: self.openings().await?,
-            surroundings: self.settings.surroundings(),
-            ..JobRequest::default()
-        };
+        let request = self.job_request(format!("reach-{}", self.new_name()), LIFETIME).await?;
         let job = self.shared.engine.job_create(request).await?.record.id.clone();
         let reached = self.ask_from(&job, [self.settings.url.clone()].into_iter().chain(own)).await;
         // What was found stands, also when the job takes its time to go.

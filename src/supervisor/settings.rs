@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use super::{images::Images, secret::Secret};
+use super::{images::Images, origin::LeftOut, secret::Secret};
 use crate::model::{
     job::{CacheVolume, JobLimits, Surroundings},
     registry_auth::Logins,
@@ -160,6 +160,8 @@ pub struct ForgeSettings {
     pub poll_interval: Duration,
     /// What its webhook signs deliveries with; none are taken without.
     pub webhook_secret: Option<Secret>,
+    /// Whether we may make a webhook there.
+    pub may_make_webhook: bool,
     /// Where its webhook finds us, if it is we who make it.
     pub public_url: Option<String>,
     /// The organisation or user whose jobs run; all of the server if none.
@@ -186,10 +188,14 @@ pub struct ForgeSettings {
     pub proxies: Proxies,
     /// Repositories whose jobs may run, `owner/name` or `owner/*`; all if none.
     pub repositories: Option<BTreeSet<String>>,
+    /// Which of their jobs may not, by whence they come.
+    pub left_out: LeftOut,
     /// Volumes that a repository's jobs find as its last one has left them.
     pub cache_volumes: Vec<CacheVolume>,
     /// Whether they find the cache of its BuildKit so as well.
     pub build_cache: bool,
+    /// Whether each branch has those of its own.
+    pub branch_caches: bool,
     /// Whether a registration that is not dropped after one job may be the next runner's too.
     pub reuse_registrations: bool,
     /// Which image is taken for what.
@@ -224,7 +230,8 @@ impl ForgeSettings {
 
     /// Whether something depends on the repository whose job it is, so that no runner may be given another one's.
     pub fn depends_on_repository(&self) -> bool {
-        !self.images.of_repositories.is_empty() || self.repositories.is_some() || self.keeps_caches()
+        let is_bound = self.repositories.is_some() || self.left_out.public_repositories;
+        is_bound || !self.images.of_repositories.is_empty() || self.keeps_caches()
     }
 
     /// Whether a job leaves something to the next one of its repository.

@@ -231,7 +231,7 @@ async fn a_killed_runner_leaves_nothing() {
     // It starts each call in a group of its own, as the real one does.
     let mut command = Command::new("sh");
     let helper = format!("--helper-image={}", lab.images.gitlab_helper());
-    let admin = format!("unix://{}", lab.daemon.folder().join("run/admin.sock").display());
+    let admin = lab.daemon.admin_host();
     command
         .args(["-c", "setsid --wait \"$@\" && echo prepared && exec sleep 1000", "sh", env!("CARGO_BIN_EXE_ringer")])
         .args(["gitlab", "prepare", &helper, "--admin-host", &admin]);

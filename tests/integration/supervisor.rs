@@ -240,7 +240,9 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     let empty = config(&gitea, gitea.token(), &images, "").replace(&images.runner(), &images.job());
     let empty = section("empty", empty.replace("'lab'", "'empty'"));
     let good = section("good", config(&gitea, gitea.token(), &images, ""));
-    let daemon = Daemon::launching(gitea.place(), &format!("{bad}{empty}{good}")).await;
+    let closed = config(&gitea, gitea.token(), &images, "public_repositories = false").replace("'lab'", "'closed'");
+    let closed = section("closed", closed);
+    let daemon = Daemon::launching(gitea.place(), &format!("{bad}{empty}{good}{closed}")).await;
     let lab = Lab { daemon, images, gitea };
 
     let nobodys = LONG.replace("runs-on: lab", "runs-on: nobody");
@@ -248,8 +250,12 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     let empty = LONG.replace("runs-on: lab", "runs-on: empty");
     lab.gitea.repository("empty", &[(WORKFLOW, &empty)]).await;
     let quick = LONG.replace("sleep 1000", "true");
+    let closed = quick.replace("runs-on: lab", "runs-on: closed");
+    lab.gitea.repository("everybodys", &[(WORKFLOW, &closed)]).await;
+    let own = lab.gitea.private_repository("own", &[(WORKFLOW, &closed)]).await;
     let commit = lab.gitea.repository("quick", &[(WORKFLOW, &quick)]).await;
     lab.gitea.until_jobs("quick", &commit, 1, "success").await;
+    lab.gitea.until_jobs("own", &own, 1, "success").await;
 
     let is_failed = |launch: &Value| launch["forge"] == "empty" && is_ended(launch);
     let launches = lab.until("failed", |launches| launches.iter().any(is_failed)).await;
@@ -262,11 +268,10 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     let log = lab.daemon.log();
     assert_eq!(log.matches("does not take the token").count(), 1, "said once");
     assert!(log.contains("no runner here has the label nobody"), "{log}");
+    assert!(log.contains(&format!("is left alone: {USER}/everybodys is public")), "{log}");
 
-    let mut check = lab.gitea.place().config_check(&lab.daemon.folder().join("config.toml"));
-    let checked = check.env("RINGER_ADMIN_HOST", lab.daemon.admin_host()).output().expect("nsenter is there");
-    let text = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert_eq!(checked.status.code(), Some(1), "one of three fails: {text}");
+    let (code, text) = lab.gitea.place().config_check_beside(&lab.daemon);
+    assert_eq!(code, Some(1), "one of four fails: {text}");
     assert!(text.contains("bad: FAILS: ") && text.contains("good: http://10.99.0.1:3000 is Gitea 1.26"), "{text}");
     assert!(text.contains(&format!("jobs that name no image: {} (job_image)", lab.images.job())), "{text}");
     assert!(text.contains("ROOT_URL: as instance_url"), "{text}");
@@ -348,15 +353,13 @@ async fn a_forge_of_ones_own_name_and_authority_is_trusted_by_all() {
     assert_eq!(jobs[0]["conclusion"], "success", "{}", lab.gitea.job_log("trusted", &jobs[0]).await);
     lab.until_all_ended(1).await;
     lab.is_clean().await;
-    let mut check = lab.gitea.place().config_check(&lab.daemon.folder().join("config.toml"));
-    let checked = check.env("RINGER_ADMIN_HOST", lab.daemon.admin_host()).output().expect("nsenter is there");
-    let found = String::from_utf8_lossy(&checked.stdout).into_owned();
+    let (code, found) = lab.gitea.place().config_check_beside(&lab.daemon);
     let (own, stranger) = found.split_once("stranger: ").expect("both are told of");
     let from_job = |told: &str, url: &str| {
         let line = told.lines().find_map(|line| line.trim().strip_prefix(&format!("from inside a job: {url} ")));
         line.unwrap_or_else(|| panic!("nothing of {url}: {found}")).to_owned()
     };
-    assert_eq!(checked.status.code(), Some(1), "{found}");
+    assert_eq!(code, Some(1), "{found}");
     assert_eq!(from_job(own, &tls.url()), "answers", "by its name and authority: {found}");
     let untrusted = from_job(stranger, &tls.url());
     assert!(untrusted.starts_with("FAILS: ") && untrusted.contains("certificate"), "{found}");

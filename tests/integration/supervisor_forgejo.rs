@@ -222,6 +222,51 @@ async fn jobs_of_a_forge_have_its_policy() {
 }
 
 #[tokio::test]
+async fn jobs_of_forks_and_of_public_repositories_are_left_alone_where_the_configuration_says_so() {
+    let Some(lab) = Lab::start("forks = false\npublic_repositories = false").await else { return };
+    lab.forgejo.publish("open");
+    let left = [
+        lab.forgejo.push("open", "of-all", &["lab"], "true"),
+        lab.forgejo.push_as(("own", "of-a-fork"), &["lab"], "true", |job| job.is_of_fork = true),
+    ];
+    let own = lab.forgejo.push("own", "own", &["lab"], "true");
+    lab.forgejo.until(own, "success").await;
+    launches::until_all_ended(&lab.daemon, 1).await;
+    for job in left {
+        lab.forgejo.until(job, "waiting").await;
+    }
+    let told =
+        String::from_utf8_lossy(&lab.daemon.ringer(&["jobs"]).output().expect("ringer runs").stdout).into_owned();
+    assert!(told.contains("ci/open is public") && told.contains("of a fork's pull request"), "{told}");
+    assert_eq!(lab.daemon.log().matches("is left alone").count(), 2, "each is said once: {}", lab.daemon.log());
+    lab.is_clean();
+}
+
+#[tokio::test]
+async fn a_branch_finds_what_its_last_job_has_left_and_nothing_of_another() {
+    let Some(lab) = Lab::start("cache_volumes = ['cargo']\nbranch_caches = true").await else { return };
+    let container = json!({"image": lab.images.job(), "volumes": ["cargo:/c"]});
+    let push = |name: &str, git_ref: &str, script: &str| {
+        lab.forgejo.push_as(("own", name), &["lab"], script, |job| {
+            (job.git_ref, job.container) = (git_ref.to_owned(), container.clone());
+        })
+    };
+    let first = push("first", "refs/heads/main", "test ! -e /c/left && echo first >/c/left");
+    lab.forgejo.until(first, "success").await;
+    let later = [
+        push("second", "refs/heads/main", "grep first /c/left"),
+        push("branch", "refs/heads/work", "test ! -e /c/left"),
+        push("tag", "refs/tags/main", "test ! -e /c/left"),
+        push("request", "refs/pull/7/head", "test ! -e /c/left"),
+    ];
+    for job in later {
+        lab.forgejo.until(job, "success").await;
+    }
+    launches::until_all_ended(&lab.daemon, 5).await;
+    lab.is_clean();
+}
+
+#[tokio::test]
 async fn a_repositorys_image_is_its_own() {
     let forgejo = Forgejo::start();
     let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };

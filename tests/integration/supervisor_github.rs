@@ -124,6 +124,26 @@ async fn a_jobs_container_sees_the_runners_own_files() {
 }
 
 #[tokio::test]
+async fn jobs_of_a_public_repository_are_left_alone_where_the_configuration_says_so() {
+    let Some(lab) = Lab::with("public_repositories = false", |github| {
+        github.model().public.insert(format!("{ORG}/open"));
+    })
+    .await
+    else {
+        return;
+    };
+    let left = lab.github.push("open", vec![NewJob::of("everybodys", &["true"])]);
+    let own = lab.github.push("own", vec![NewJob::of("own", &["true"])]);
+    lab.github.until_jobs(&own, "success").await;
+    let told = lab.until_told("everybodys").await;
+    assert!(told.contains("acme/open is public"), "{told}");
+    assert_eq!(lab.github.job(left[0])["status"], "queued");
+    launches::until_all_ended(&lab.daemon, 1).await;
+    assert_eq!(lab.github.model().ever.len(), 1, "nothing is launched for it");
+    lab.is_clean();
+}
+
+#[tokio::test]
 async fn the_configuration_is_in_no_argument_list() {
     let Some(lab) = Lab::start("").await else { return };
     lab.run_long_job().await;
@@ -464,4 +484,15 @@ async fn an_image_that_holds_no_runner_anywhere_is_named() {
         "{ended:#?}"
     );
     assert_eq!(lab.github.model().ever, Vec::<String>::new(), "nothing is registered in vain");
+}
+
+#[tokio::test]
+async fn a_warm_runner_has_the_job_that_comes_and_another_takes_its_place() {
+    let Some(lab) = Lab::start("warm = 1\nconcurrency = 1").await else { return };
+    launches::warm_one_is_replaced(&lab.daemon, async || {
+        let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
+        lab.github.until_jobs(&jobs, "success").await;
+    })
+    .await;
+    lab.is_clean();
 }

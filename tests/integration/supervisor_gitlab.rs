@@ -290,9 +290,8 @@ async fn tokens_that_do_not_fit_are_told_apart() {
     let file = lab.daemon.folder().join("check.toml");
     fs::write(&file, config(&lab.gitlab, RUNNER_TOKEN, API_TOKEN, &lab.images, "")).expect("a file in our folder");
     let check_fails_with = |words: &str| {
-        let output = lab.gitlab.place().config_check(&file).output().expect("ringer runs");
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(!output.status.success() && told.contains(words), "{words}: {told}");
+        let (code, told) = lab.gitlab.place().config_check(&file, &[]);
+        assert!(code != Some(0) && told.contains(words), "{words}: {told}");
     };
     lab.gitlab.world().paused = true;
     check_fails_with("is paused");
@@ -319,5 +318,16 @@ async fn a_docker_daemon_of_a_jobs_own_is_refused_with_what_to_write() {
     let log = lab.gitlab.until(job, "failed").await;
     assert!(log.contains("rule privileged") && log.contains("leave out docker:dind"), "{log}");
     launches::until_all_ended(&lab.daemon, 2).await;
+    launches::none_is_left(&lab.daemon);
+}
+
+#[tokio::test]
+async fn a_warm_runner_has_the_job_that_comes_and_another_takes_its_place() {
+    let Some(lab) = Lab::start("warm = 1\nconcurrency = 1").await else { return };
+    launches::warm_one_is_replaced(&lab.daemon, async || {
+        let job = lab.gitlab.push("quick", "true");
+        lab.gitlab.until(job, "success").await;
+    })
+    .await;
     launches::none_is_left(&lab.daemon);
 }

@@ -1,15 +1,17 @@
 //! What people do with `ringer run` day by day: cordon it, change its configuration while jobs run, take everything away again.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{
     daemon::Daemon,
     forge::Images,
     github::{GitHub, NewJob, ORG, TOKEN},
-    launches,
+    hooks, launches, place,
 };
 
 /// A step that does not end by itself.
@@ -39,8 +41,7 @@ impl Lab {
     /// Changes the file and says so.
     fn reload(&self, text: &str) {
         fs::write(self.daemon.folder().join("config.toml"), text).expect("a file in our folder");
-        let pid = i32::try_from(self.daemon.pid()).ok().and_then(Pid::from_raw).expect("a process");
-        kill_process(pid, Signal::HUP).expect("the daemon runs");
+        self.daemon.hang_up();
     }
 
     async fn until_logged(&self, words: &str) {
@@ -92,7 +93,7 @@ async fn a_purge_takes_everything_of_ours_away_and_nothing_of_others() {
         lab.github.model().register("orgs/acme", &left, 1, vec!["nobodys".to_owned()]);
     }
     let told = lab.ringer(&["purge", "--forge", "github"]);
-    assert!(told.contains("removed 1 launches with their logs, 1 further registrations and 0 webhooks"), "{told}");
+    assert!(told.contains("removed: launches with their logs: 1, further registrations: 1, webhooks: 0"), "{told}");
     let mut names: Vec<String> = lab.github.model().runner_names().iter().map(|&name| name.to_owned()).collect();
     names.sort_unstable();
     let mut kept = [others.to_owned(), format!("{ours}-two-deadbeef")];
@@ -128,8 +129,16 @@ async fn a_changed_configuration_is_taken_up_and_running_jobs_go_on() {
     lab.reload(&config(&lab.github, &lab.images, "").replace(ORG, "another"));
     lab.until_logged("another server, owner or kind while runners of it are there").await;
 
-    lab.reload(&config(&lab.github, &lab.images, "labels = ['self-hosted', 'linux', 'new']"));
+    let changed = config(&lab.github, &lab.images, "labels = ['self-hosted', 'linux', 'new']");
+    lab.reload(&format!("[daemon]\nmtu = 1400\n{}{changed}", hooks::section()));
     lab.until_logged("[github] is new or has changed").await;
+    lab.until_logged("changed, and taken up at the next start alone: [daemon] mtu").await;
+    let pages = hooks::client(lab.github.place());
+    assert_eq!(pages.get("/healthz").await.status, 200, "it listens where it is told to now");
+    let everywhere = hooks::section().replace(place::ADDRESS, "0.0.0.0");
+    lab.reload(&format!("[daemon]\nmtu = 1400\n{everywhere}{changed}"));
+    lab.until_logged(&format!("the page are at tcp://0.0.0.0:{}", hooks::PORT)).await;
+    assert_eq!(pages.get("/healthz").await.status, 200, "at the same port");
     let jobs = lab.github.push("one", vec![NewJob::of("new", &["true"]).labels(&["new"])]);
     lab.github.until_jobs(&jobs, "success").await;
     assert_eq!(lab.github.job(long)["status"], "in_progress", "it goes on");
@@ -145,6 +154,11 @@ async fn a_changed_configuration_is_taken_up_and_running_jobs_go_on() {
     let another = config(&lab.github, &lab.images, "name = 'another'\nlabels = ['another']");
     lab.reload(&another);
     lab.until_logged("[another] is new or has changed").await;
+    let deadline = Instant::now() + launches::LIMIT;
+    while pages.try_get("/healthz").await.is_some() {
+        assert!(Instant::now() < deadline, "it listens where nobody tells it to any more");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let jobs = lab.github.push("one", vec![NewJob::of("new", &["true"]).labels(&["new"])]);
     lab.github.model().cancel(long);
     launches::until_all_ended(&lab.daemon, 3).await;
@@ -158,22 +172,14 @@ async fn secrets_come_from_systemds_credentials() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let text = format!("[github]\ninstance_url = '{}'\norg = '{ORG}'\n", github.url());
     fs::write(folder.path().join("config.toml"), text).expect("a file in our folder");
-    let check = || {
-        let mut command = github.place().config_check(&folder.path().join("config.toml"));
-        command.env("CREDENTIALS_DIRECTORY", folder.path());
-        command.output().expect("nsenter is there")
-    };
-    let without = check();
-    assert_eq!(without.status.code(), Some(2), "{}", String::from_utf8_lossy(&without.stderr));
+    let credentials = folder.path().to_str().expect("a path of ours");
+    let check =
+        || github.place().config_check(&folder.path().join("config.toml"), &[("CREDENTIALS_DIRECTORY", credentials)]);
+    let (without, said) = check();
+    assert_eq!(without, Some(2), "{said}");
     fs::write(folder.path().join("github.token"), format!("{TOKEN}\n")).expect("a file in our folder");
-    let with = check();
-    assert_eq!(
-        with.status.code(),
-        Some(0),
-        "{}{}",
-        String::from_utf8_lossy(&with.stdout),
-        String::from_utf8_lossy(&with.stderr)
-    );
+    let (with, said) = check();
+    assert_eq!(with, Some(0), "{said}");
 }
 
 #[tokio::test]

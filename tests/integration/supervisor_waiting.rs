@@ -41,11 +41,6 @@ async fn until_waiting(daemon: &Daemon, count: usize, ended: usize) -> Vec<Value
     .await
 }
 
-fn config_check(place: &crate::support::place::Place, daemon: &Daemon) -> (Option<i32>, String) {
-    let checked = place.config_check(&daemon.folder().join("config.toml")).output().expect("nsenter is there");
-    (checked.status.code(), String::from_utf8_lossy(&checked.stdout).into_owned())
-}
-
 fn names(runners: &[Value]) -> BTreeSet<String> {
     runners.iter().filter_map(|runner| runner["name"].as_str()).map(ToOwned::to_owned).collect()
 }
@@ -63,7 +58,7 @@ async fn two_runners_wait_at_a_gitea_that_lets_nobody_ask_and_three_jobs_turn_gr
     assert!(!log.contains(&token), "the token is in the log");
     let first = names(&gitea.runners().await);
     assert_eq!(first.len(), 2, "{first:?}");
-    let (code, said) = config_check(gitea.place(), &daemon);
+    let (code, said) = gitea.place().config_check_beside(&daemon);
     assert!(code == Some(0) && said.contains("which a check does not do"), "{said}");
     assert_eq!(names(&gitea.runners().await), first, "a check registers nothing");
 
@@ -134,7 +129,7 @@ async fn a_token_that_no_server_takes_is_one_sentence_and_makes_nothing() {
     let picky = of(REGISTRATION_TOKEN, &format!("{REUSE}\nrepositories = ['ci/one']"));
     let daemon = Daemon::launching(forgejo.place(), &picky).await;
     until_logged(&daemon, "need an access token and Forgejo 15.0 or later").await;
-    let (code, said) = config_check(forgejo.place(), &daemon);
+    let (code, said) = forgejo.place().config_check_beside(&daemon);
     assert!(code == Some(1) && said.contains("cannot be kept"), "{said}");
     assert_eq!(forgejo.runners(), Vec::<String>::new());
 }
@@ -146,7 +141,7 @@ async fn no_registration_is_used_again_unless_the_configuration_says_so() {
         let text = section("forgejo", &forgejo.url(), token, "none/runner", "none/job", "");
         let daemon = Daemon::launching(forgejo.place(), &text).await;
         until_logged(&daemon, REUSE).await;
-        let (code, said) = config_check(forgejo.place(), &daemon);
+        let (code, said) = forgejo.place().config_check_beside(&daemon);
         assert!(code == Some(1) && said.contains(REUSE), "{said}");
         assert!(launches::all(&daemon).is_empty(), "{}", daemon.log());
     }
@@ -226,16 +221,21 @@ async fn a_job_ends_when_its_daemon_drains_and_fails_when_that_is_killed() {
     let log = old.forgejo.until(job, "failure").await;
     assert!(log.contains("ringer: the daemon is shutting down"), "{log}");
     assert_eq!(old.forgejo.runners().len(), 1);
+}
 
-    // With another token it is nobody's, which is said, and a purge names it beside the one that is made in its place.
+#[tokio::test]
+async fn registrations_of_an_earlier_token_are_named() {
+    let Some(mut old) = Old::start(TOKEN).await else { return };
     let file = old.daemon.folder().join("config.toml");
     let text = std::fs::read_to_string(&file).expect("our file").replace(TOKEN, REGISTRATION_TOKEN);
     std::fs::write(&file, text).expect("our file");
     let outdated =
         format!("made with another token or address, and no runner's any more: {};", old.forgejo.runners()[0]);
+    assert!(old.daemon.end().success());
     old.daemon.restart().await;
     until_logged(&old.daemon, &outdated).await;
-    until_waiting(&old.daemon, 1, 2).await;
+    until_waiting(&old.daemon, 1, 1).await;
+    // A purge names it beside the one that is made in its place.
     let purged = old.daemon.ringer(&["purge"]).output().expect("ringer runs");
     let said = String::from_utf8_lossy(&purged.stderr).into_owned();
     assert_eq!(old.forgejo.runners().len(), 2);

@@ -321,3 +321,14 @@ async fn a_steps_image_is_pulled_with_the_workflows_credentials_and_once() {
     assert!(!lab.daemon.log().contains("of-the-repository"), "a password is in the log");
     lab.is_clean();
 }
+
+#[tokio::test]
+async fn a_warm_runner_has_the_job_that_comes_and_another_takes_its_place() {
+    let Some(lab) = Lab::start("warm = 1\nconcurrency = 1").await else { return };
+    launches::warm_one_is_replaced(&lab.daemon, async || {
+        let workflow = lab.push("quick", "true");
+        lab.woodpecker.until(workflow, "success").await;
+    })
+    .await;
+    lab.is_clean();
+}

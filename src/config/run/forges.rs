@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{IpAddr, UdpSocket},
     path::PathBuf,
     time::Duration,
@@ -11,12 +10,12 @@ use std::{
 use ringer::{
     model::{
         Error, Result,
-        error::Context,
         job::{CacheVolume, JobLimits},
     },
     supervisor::{
         check::is_loopback,
         images::Images,
+        origin::LeftOut,
         secret::Secret,
         settings::{Access, ForgeSettings, Kind, Mode, Proxies},
     },
@@ -24,7 +23,10 @@ use ringer::{
 use serde::Deserialize;
 
 pub use self::{github::GithubSection, gitlab::GitlabSection, woodpecker::WoodpeckerSection};
-use super::secrets::{OwnedTold, Told};
+use super::{
+    read_text,
+    secrets::{OwnedTold, Told},
+};
 use crate::cli::values::{Bytes, Cpus, Seconds};
 
 /// What workflows ask for most.
@@ -129,6 +131,10 @@ section! {
         repositories: Option<Vec<String>>,
         cache_volumes: Vec<CacheVolume>,
         build_cache: bool,
+        branch_caches: bool,
+        forks: Option<bool>,
+        public_repositories: Option<bool>,
+        make_webhook: Option<bool>,
         reuse_registrations: bool,
     }
 }
@@ -161,6 +167,7 @@ struct Own {
     owner: Option<String>,
     labels: Vec<String>,
     repositories: Option<BTreeSet<String>>,
+    left_out: LeftOut,
     cache_volumes: Vec<CacheVolume>,
     build_cache: bool,
     /// Between two looks, if nothing else is said.
@@ -176,8 +183,13 @@ impl ActSection {
                     "webhook_secret: Forgejo has no webhook that tells of jobs; ringer asks it every 2 s",
                 ));
             }
+            self.check(&kind)?;
             let told = Told { value: &self.token, file: &self.token_file, env: &self.token_env };
             Ok(Own {
+                left_out: LeftOut {
+                    forks: self.forks == Some(false),
+                    public_repositories: self.public_repositories == Some(false),
+                },
                 url: check_url("instance_url", &self.instance_url)?,
                 access: Access::Token(told.read(name, "token")?),
                 owner: self.owner.clone(),
@@ -189,7 +201,31 @@ impl ActSection {
                 kind,
             })
         })?;
-        Ok(ForgeSettings { reuse_registrations: self.reuse_registrations, ..settings })
+        Ok(ForgeSettings {
+            reuse_registrations: self.reuse_registrations,
+            branch_caches: self.branch_caches,
+            may_make_webhook: self.make_webhook != Some(false),
+            ..settings
+        })
+    }
+
+    /// What one of the two cannot keep is not promised.
+    fn check(&self, kind: &Kind) -> Result<()> {
+        let is_gitea = *kind == Kind::Gitea;
+        let why = if is_gitea && self.forks == Some(false) {
+            "forks: Gitea hands a job to any runner that its labels fit, so that one that was launched for another job may get a fork's, and it \
+             calls nothing before the first step; Gitea itself lets the pull requests of new contributors wait for approval"
+        } else if is_gitea && self.branch_caches {
+            "branch_caches: a runner of Gitea's that was launched for one branch may be given another's job of its repository, and the caches of \
+             a job are bound when it is made"
+        } else if self.branch_caches && self.cache_volumes.is_empty() && !self.build_cache {
+            "branch_caches: it says whose cache_volumes and build_cache are, and there are none"
+        } else if !is_gitea && self.make_webhook.is_some() {
+            "make_webhook: Forgejo has no webhook that tells of jobs, so that none is made there"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(why))
     }
 }
 
@@ -207,10 +243,7 @@ impl Common {
         let section = format!("[{name}]");
         let wrong = |error: Error| error.context(&section);
         let own = own(&name).map_err(wrong)?;
-        let authorities = match &self.ca_file {
-            Some(path) => Some(fs::read_to_string(path).context(format!("reading {}", path.display())).map_err(wrong)?),
-            None => None,
-        };
+        let authorities = self.ca_file.as_deref().map(read_text).transpose().map_err(wrong)?;
         let secret = self.webhook_secret.told();
         let is_hooked = secret.is_set(&name, "webhook_secret");
         let webhook_secret = is_hooked.then(|| secret.read(&name, "webhook_secret")).transpose().map_err(wrong)?;
@@ -232,6 +265,7 @@ impl Common {
             access: own.access,
             poll_interval: interval.unwrap_or(own.poll_interval),
             webhook_secret,
+            may_make_webhook: true,
             public_url: None,
             owner: own.owner,
             mode,
@@ -245,8 +279,10 @@ impl Common {
             authorities,
             proxies: checked(self.proxies).map_err(wrong)?,
             repositories: own.repositories,
+            left_out: own.left_out,
             cache_volumes: own.cache_volumes,
             build_cache: own.build_cache,
+            branch_caches: false,
             reuse_registrations: false,
             images: Images { runner: self.runner_image, job: self.job_image, ..images.clone() },
             name,
@@ -260,12 +296,12 @@ impl Common {
 fn check_warm(settings: &ForgeSettings) -> Result<()> {
     let why = if settings.warm == 0 {
         return Ok(());
-    } else if settings.kind != Kind::Gitea {
-        "it is for Gitea alone: GitHub takes runners back that wait, Forgejo's are each for one job, GitLab's and Woodpecker's are started \
-         for jobs that wait"
+    } else if settings.kind == Kind::Forgejo {
+        "it is not for Forgejo, whose runners are each registered for one job that waits, and whose list of jobs does not tell which runner \
+         has one"
     } else if settings.depends_on_repository() {
-        "a runner that waits takes any repository's job, so that repositories, cache_volumes and [runner] images of repositories cannot \
-         be kept"
+        "a runner that waits takes any repository's job, so that repositories (or repos), public_repositories, cache_volumes and [runner] images of \
+         repositories cannot be kept"
     } else if settings.warm > settings.concurrency {
         "more of them than concurrency lets be there"
     } else {

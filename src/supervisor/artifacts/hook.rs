@@ -80,19 +80,26 @@ impl JobHook {
         format!("{}={FOLDER}/job-started.sh", self.variable)
     }
 
-    /// Answers the one job while something else goes on, whose outcome is the answer.
-    pub async fn serving<T>(hook: Option<Self>, pool: &Pool, runner: &Runner, other: impl Future<Output = T>) -> T {
-        let (served, other) = (pin!(Self::serve(hook, pool, runner)), pin!(other));
+    /// Serves the one job while `other` goes on, and returns what that comes to. Before the job begins `begins` comes to its end.
+    pub async fn serving<T>(
+        hook: Option<Self>,
+        pool: &Pool,
+        runner: &Runner,
+        begins: impl Future<Output = ()>,
+        other: impl Future<Output = T>,
+    ) -> T {
+        let (served, other) = (pin!(Self::serve(hook, pool, runner, begins)), pin!(other));
         match select(served, other).await {
             Either::Left((_held, other)) => other.await,
             Either::Right((outcome, _)) => outcome,
         }
     }
 
-    async fn serve(hook: Option<Self>, pool: &Pool, runner: &Runner) -> Option<Self> {
+    async fn serve(hook: Option<Self>, pool: &Pool, runner: &Runner, begins: impl Future<Output = ()>) -> Option<Self> {
         let mut hook = hook?;
         let answered = async {
             let said = hook.listen().await?;
+            begins.await;
             let Answer { goes_on, words } = answer(pool, runner, &said).await;
             let word = if goes_on { "ok" } else { "failed" };
             let words: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST / 8).collect();

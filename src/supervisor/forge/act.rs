@@ -26,6 +26,7 @@ use crate::{
     supervisor::{
         balance::Class,
         identities::Identities,
+        origin::Origin,
         record::{ForgeJob, Registration},
         secret::Secret,
         settings::{Access, ForgeSettings},
@@ -129,9 +130,9 @@ impl Forge for Act {
     }
 
     /// Forgejo has none of jobs.
-    fn webhooks(&self) -> Option<&dyn Webhooks> {
-        let asks = self.family == Family::Gitea && self.way.get() == Some(&Way::Demand);
-        asks.then_some(&*self.server as &dyn Webhooks)
+    async fn webhooks(&self) -> Result<Option<&dyn Webhooks>> {
+        let asks = self.family == Family::Gitea && self.way().await? == Way::Demand;
+        Ok(asks.then_some(&*self.server as &dyn Webhooks))
     }
 
     async fn own_url(&self) -> Option<String> {
@@ -151,9 +152,9 @@ impl Forge for Act {
         Ok(look)
     }
 
-    async fn ahead(&self, name: &str) -> Result<usize> {
+    async fn ahead(&self, name: &str, warm: usize) -> Result<usize> {
         if self.way().await? == Way::Demand {
-            return Ok(self.settings.warm);
+            return Ok(warm);
         }
         if !self.waiting.has_registrations()? {
             self.waiting.register_ahead(name, &self.registration_token().await?).await?;
@@ -191,6 +192,10 @@ impl Forge for Act {
             return self.waiting.work_of(registration);
         }
         self.demand.work_of(registration, meant_for).await
+    }
+
+    async fn origin(&self, job: &ForgeJob) -> Result<Origin> {
+        self.demand.origin(job).await
     }
 
     async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()> {

@@ -26,6 +26,7 @@ use crate::{
     model::{Error, Result},
     supervisor::{
         balance::Class,
+        origin::Origin,
         record::{ForgeJob, Registration},
         secret::Secret,
     },
@@ -81,8 +82,7 @@ impl Forgejo {
         if let Some(page) = self.pages.get(run) {
             return Ok(page);
         }
-        let path = format!("api/v1/repos/{}/actions/runs/{run}", segments(repository));
-        let page = match self.server.api.get::<Run>(&path).await {
+        let page = match self.run_of(repository, run).await {
             Ok(run) => run.html_url,
             Err(refusal) if matches!(refusal.status, Some(StatusCode::NOT_FOUND | StatusCode::FORBIDDEN)) => {
                 format!("{}/{repository}/actions", self.server.url)
@@ -99,6 +99,10 @@ impl Forgejo {
         let task = Some(job.task_id).filter(|task| *task != 0);
         let (run, name) = (Some(job.run_id), job.name.clone());
         Ok(ForgeJob { id: job.id, run, task, is_heard: false, repository, name, url })
+    }
+
+    async fn run_of(&self, repository: &str, run: i64) -> Result<Run, Refusal> {
+        self.server.api.get(&format!("api/v1/repos/{}/actions/runs/{run}", segments(repository))).await
     }
 
     /// A job as it is now, also if it has ended: the list of those that wait or run forgets it then. `None` where it is not shown.
@@ -156,6 +160,8 @@ impl Forge for Forgejo {
 
     async fn look(&self, registrations: &[Registration]) -> Result<Look> {
         let mut jobs = self.waiting_and_running().await?;
+        // A runner without one would take any job.
+        jobs.retain(|job| !job.handle.is_empty());
         jobs.sort_by_key(|job| job.id);
         let mut look = Look::default();
         for job in jobs {
@@ -201,6 +207,11 @@ impl Forge for Forgejo {
         let Some(job) = meant_for else { return Ok(None) };
         let now = self.job_now(job).await?.filter(|now| now.task_id != 0);
         Ok(now.map(|now| ForgeJob { task: Some(now.task_id), ..job.clone() }))
+    }
+
+    async fn origin(&self, job: &ForgeJob) -> Result<Origin> {
+        let run = job.run.ok_or_else(|| Error::system("a job of Forgejo without a run"))?;
+        self.run_of(&job.repository, run).await?.origin()
     }
 
     async fn give_up(&self, job: &ForgeJob, credential: &Secret, why: &str) -> Result<()> {

@@ -10,17 +10,18 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serde_json::json;
 
-use self::answers::{Identity, Jobs, Version};
+use self::answers::{Identity, Jobs, Repository, Version};
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
     connect::{NewRunner, RunnerIdentity, fail_task, register},
     http::{Refusal, segments},
-    server::{PAGE, Server},
+    server::Server,
 };
 use crate::{
     model::{Error, Result},
     supervisor::{
         balance::Class,
+        origin::Origin,
         record::{ForgeJob, Registration},
         secret::Secret,
     },
@@ -181,9 +182,10 @@ impl Forge for Gitea {
 
     /// Among the newest jobs, which stand on the last pages.
     async fn work_of(&self, registration: &Registration, _: Option<&ForgeJob>) -> Result<Option<ForgeJob>> {
-        let path = format!("api/v1/{}/actions/jobs?limit={PAGE}", self.server.scope().await?);
+        let size = self.server.page_size().await;
+        let path = format!("api/v1/{}/actions/jobs?limit={size}", self.server.scope().await?);
         let first: Jobs = self.server.api.get(&path).await?;
-        let last = first.total_count.div_ceil(PAGE).max(1);
+        let last = first.total_count.div_ceil(size).max(1);
         for page in (1..=last).rev().take(NEWEST) {
             let found: Jobs = self.server.api.get(&format!("{path}&page={page}")).await?;
             let is_its = |job: &answers::Job| job.runner_name.as_deref() == Some(&registration.name);
@@ -192,6 +194,13 @@ impl Forge for Gitea {
             }
         }
         Ok(None)
+    }
+
+    /// Whose job a runner is given nobody can say beforehand, so that nothing is asked of its run.
+    async fn origin(&self, job: &ForgeJob) -> Result<Origin> {
+        let path = format!("api/v1/repos/{}", segments(&job.repository));
+        let repository: Repository = self.server.api.get(&path).await?;
+        Ok(Origin { is_of_fork: None, is_public: repository.is_public(), cache_scope: None })
     }
 
     /// Its task is one of those of that name that run: the server knows whose they are.

@@ -36,6 +36,7 @@ use crate::{
         artifacts::BegunJob,
         balance::Class,
         hooks::HookedJob,
+        origin::Origin,
         record::{ForgeJob, Registration},
         secret::Secret,
         settings::{Access, Discovery, ForgeSettings, Github},
@@ -246,8 +247,12 @@ impl GitHub {
         })
     }
 
-    /// GitHub says 404 also of what a token may not see.
     fn refused(&self, failure: Failure) -> Error {
+        self.refused_without(failure, self.needs())
+    }
+
+    /// GitHub says 404 also of what a token may not see.
+    fn refused_without(&self, failure: Failure, needs: &str) -> Error {
         let status = failure.status();
         let error = Error::from(failure);
         match status {
@@ -256,12 +261,10 @@ impl GitHub {
                 self.settings.url
             ))
             .with_source(error),
-            Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => Error::forbidden(format!(
-                "{} does not let the token see or do this: {}",
-                self.settings.url,
-                self.needs()
-            ))
-            .with_source(error),
+            Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
+                Error::forbidden(format!("{} does not let the token see or do this: {needs}", self.settings.url))
+                    .with_source(error)
+            }
             _ => error,
         }
     }
@@ -418,6 +421,13 @@ impl Forge for GitHub {
         Ok(None)
     }
 
+    /// `repos/get`. Whose job a runner is given nobody can say beforehand, so that nothing is asked of its run.
+    async fn origin(&self, job: &ForgeJob) -> Result<Origin> {
+        let path = format!("repos/{}", segments(&job.repository));
+        let repository: Repository = self.hub.get(&path).await.map_err(|failure| self.refused(failure))?;
+        Ok(Origin { is_of_fork: None, is_public: !repository.private, cache_scope: None })
+    }
+
     /// Nobody can in a runner's name: it says so itself when it is told to end, and of one that is killed GitHub finds out.
     async fn give_up(&self, _: &ForgeJob, _: &Secret, _: &str) -> Result<()> {
         Ok(())
@@ -445,8 +455,8 @@ impl Forge for GitHub {
         }
     }
 
-    fn webhooks(&self) -> Option<&dyn Webhooks> {
-        Some(self)
+    async fn webhooks(&self) -> Result<Option<&dyn Webhooks>> {
+        Ok(Some(self))
     }
 
     /// `JobExtension` of actions/runner calls it first, before containers are made, with the job's `GITHUB_…` variables.

@@ -94,7 +94,7 @@ impl Api {
 
     /// For calls of nobody in particular that go out from a job, on the runtime of its outlet: as programs in the job would send them.
     pub fn from_job(settings: &ForgeSettings, url: String, outlet: &Outlet) -> Result<Self> {
-        // Those of the daemon's environment are none of the job's.
+        // Proxies of the daemon's environment are none of the job's.
         Self::with(Client::builder().dns_resolver(outlet.names()).no_proxy(), settings, url, None)
     }
 
@@ -146,12 +146,12 @@ impl Api {
         &self.url
     }
 
-    /// What is in an answer. Only what was read is quoted where it is something else: what was made may be a secret.
+    /// What is in an answer. Nothing of it is quoted: what was made may be a secret, and so may be the addresses of others' webhooks.
     pub fn read<T: DeserializeOwned>(&self, method: &Method, path: &str, bytes: &[u8]) -> Result<T, Refusal> {
         serde_json::from_slice(bytes).map_err(|error| {
-            let text: String = String::from_utf8_lossy(bytes).chars().take(QUOTED).collect();
-            let quoted = if method == Method::GET { format!(" ({error}): {text}") } else { String::new() };
-            self.refused(method, path, None, &format!("the answer is not what was expected{quoted}"))
+            let (kind, line, column) = (error.classify(), error.line(), error.column());
+            let why = format!("the answer is not what was expected ({kind:?} error at line {line} column {column})");
+            self.refused(method, path, None, &why)
         })
     }
 

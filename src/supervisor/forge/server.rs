@@ -14,8 +14,8 @@ use crate::{
     supervisor::{balance::Class, record::Registration, secret::Secret, settings::ForgeSettings},
 };
 
-/// Entries of a list that are asked for at once: neither gives more.
-pub const PAGE: usize = 50;
+/// Entries of a list that are asked for at once: neither gives more, unless its administrator lets it.
+const PAGE: usize = 50;
 
 /// Pages that are read: of a longer queue the rest comes when its head is done.
 const PAGES: usize = 40;
@@ -35,6 +35,8 @@ pub struct Server {
     owner: Option<String>,
     /// The server's, an organisation's, or the token's user's; found once.
     scope: OnceCell<String>,
+    /// How many entries a page has at this server; asked once.
+    page_size: OnceCell<usize>,
     /// One asks for a registration token at a time: a scope's is made when it is first asked for, and of two that are made at once one is
     /// invalid from the start.
     asking: Mutex<()>,
@@ -46,6 +48,12 @@ struct User {
     login: String,
     #[serde(default)]
     is_admin: bool,
+}
+
+/// `GET /settings/api`: `[api] MAX_RESPONSE_ITEMS` of its configuration.
+#[derive(Deserialize)]
+struct Limits {
+    max_response_items: usize,
 }
 
 /// One of `GET …/actions/runners`.
@@ -108,6 +116,7 @@ impl Server {
             poll_interval: settings.poll_interval,
             owner: settings.owner.clone(),
             scope: OnceCell::new(),
+            page_size: OnceCell::new(),
             asking: Mutex::default(),
         })
     }
@@ -150,16 +159,26 @@ impl Server {
         }
     }
 
+    /// Entries that a page holds at most: a page with fewer is the last.
+    pub async fn page_size(&self) -> usize {
+        let asked = async {
+            let limits: Limits = self.api.get("api/v1/settings/api").await?;
+            Ok::<_, Refusal>(limits.max_response_items.clamp(1, PAGE))
+        };
+        self.page_size.get_or_try_init(|| asked).await.copied().unwrap_or(PAGE)
+    }
+
     /// Pages of a list until one is not full. `path` ends within its query, after `?` or `&`.
     pub async fn pages<T: DeserializeOwned, I>(
         &self,
         path: &str,
         entries: impl Fn(T) -> Vec<I>,
     ) -> Result<Vec<I>, Refusal> {
-        let mut all = Vec::new();
+        let (mut all, size) = (Vec::new(), self.page_size().await);
         for page in 1..=PAGES {
-            let found = entries(self.api.get(&format!("{path}limit={PAGE}&page={page}")).await?);
-            let is_last = found.len() < PAGE;
+            let found = entries(self.api.get(&format!("{path}limit={size}&page={page}")).await?);
+            // More than was asked for is a list without pages.
+            let is_last = found.len() != size;
             all.extend(found);
             if is_last {
                 break;

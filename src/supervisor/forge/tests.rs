@@ -7,6 +7,7 @@ use crate::{
     model::job::JobLimits,
     supervisor::{
         images::Images,
+        origin::LeftOut,
         settings::{Access, Mode, Proxies},
     },
 };
@@ -20,6 +21,7 @@ pub fn settings(kind: Kind, url: String) -> ForgeSettings {
         access: Access::Token(Secret::new("token-x")),
         poll_interval: Duration::from_secs(3),
         webhook_secret: None,
+        may_make_webhook: true,
         public_url: None,
         owner: None,
         mode: Mode::Socket,
@@ -33,8 +35,10 @@ pub fn settings(kind: Kind, url: String) -> ForgeSettings {
         authorities: None,
         proxies: Proxies::default(),
         repositories: None,
+        left_out: LeftOut::default(),
         cache_volumes: Vec::new(),
         build_cache: false,
+        branch_caches: false,
         reuse_registrations: false,
         images: Images::default(),
     }

@@ -1,20 +1,34 @@
-//! What jobs of a forge reach although it may be at an address of this machine.
+//! What all jobs of a forge have: what is around them, and what they reach although it may be at an address of this machine.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use super::Pool;
 use crate::{
     model::{
         Result,
         error::Context,
+        job::JobRequest,
         network::{Opening, Protocol},
+        policy::PolicyRef,
     },
     supervisor::settings::Kind,
 };
 
 impl Pool {
+    /// A job of this forge, as all are.
+    pub async fn job_request(&self, name: String, ttl: Duration) -> Result<JobRequest> {
+        Ok(JobRequest {
+            name: Some(name),
+            ttl: Some(ttl.as_secs()),
+            openings: self.openings().await?,
+            surroundings: self.settings.surroundings(),
+            policy: self.settings.policy.clone().map(PolicyRef::Named),
+            ..JobRequest::default()
+        })
+    }
+
     /// The forge's own addresses, that which its agents connect to if it has such a one, and those of its proxies: a job reaches them although they may be this machine's.
-    pub async fn openings(&self) -> Result<BTreeSet<Opening>> {
+    async fn openings(&self) -> Result<BTreeSet<Opening>> {
         let proxies = [&self.settings.proxies.http, &self.settings.proxies.https];
         let mut openings = self.addresses_of(&self.settings.url).await?;
         if let Kind::Woodpecker(server) = &self.settings.kind {

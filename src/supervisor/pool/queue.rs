@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tracing::info;
 
-use super::{Pool, lock};
+use super::{Pool, lock, origins::NOT_YET};
 use crate::{
     model::time::Timestamp,
     supervisor::{balance::Class, forge::QueuedJob, tally::Part},
@@ -32,7 +32,7 @@ pub struct Unserved {
 
 impl Pool {
     /// The jobs that are ours to run, and the others with the reason.
-    pub(super) fn sort_out(&self, queued: Vec<QueuedJob>) -> (Vec<QueuedJob>, Vec<Unserved>) {
+    pub(super) async fn sort_out(&self, queued: Vec<QueuedJob>) -> (Vec<QueuedJob>, Vec<Unserved>) {
         let (mut served, mut unserved) = (Vec::new(), Vec::new());
         for job in queued {
             let unknown: Vec<&str> =
@@ -49,6 +49,8 @@ impl Pool {
                 None => served.push(job),
             }
         }
+        let (served, refused) = self.leave_out(served).await;
+        unserved.extend(refused);
         (served, unserved)
     }
 
@@ -70,11 +72,11 @@ impl Pool {
 
     pub(super) fn tell_unserved(&self, unserved: &[Unserved]) {
         let mut told = lock(&self.told);
-        for Unserved { queued: QueuedJob { job, .. }, why } in unserved {
-            if !told.unserved.contains(&job.id) {
+        for Unserved { queued: QueuedJob { job, .. }, why } in unserved.iter().filter(|left| left.why != NOT_YET) {
+            if told.unserved.get(&job.id) != Some(why) {
                 info!(forge = self.settings.name, "job {} of {} is left alone: {why}", job.name, job.repository);
             }
         }
-        told.unserved = unserved.iter().map(|unserved| unserved.queued.job.id).collect();
+        told.unserved = unserved.iter().map(|left| (left.queued.job.id, left.why.clone())).collect();
     }
 }

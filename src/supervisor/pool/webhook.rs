@@ -2,17 +2,19 @@
 //! instance's id, by which it is known as ours. Its secret is known to this pool and the forge alone, so the next life makes another one.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{Pool, lock};
 use crate::{
     model::{Error, ErrorKind, Result},
     supervisor::{
         forge::webhooks::{Webhook, Webhooks},
+        hook_places::HookPlace,
         hooks,
         secret::Secret,
     },
@@ -37,30 +39,23 @@ impl Made {
 }
 
 impl Pool {
-    /// By what our webhooks are known, whatever `public_url` was when they were made.
-    fn mark(&self) -> String {
-        format!("?by={}", self.shared.prefix().trim_end_matches('-'))
-    }
-
     /// Whether it is ours to look after: made for this forge, or for one that is not configured any more.
     fn is_ours(&self, webhook: &Webhook) -> bool {
-        let Some(name) = name_of(&webhook.url, &self.mark()) else { return false };
+        let Some(name) = name_of(&webhook.url, &self.shared.mark()) else { return false };
         let is_configured = || self.shared.settings().forges.iter().any(|forge| forge.name == name);
         name == self.settings.name || !is_configured()
     }
 
     /// Sees to it, beside the looks at the queue, that there is one where it is to be, and no other one of ours.
     pub(super) fn tend_webhooks(self: &Arc<Self>) {
-        let (Some(public_url), Some(secret)) = (&self.settings.public_url, &self.secret) else { return };
         let is_due = lock(&self.made).due.is_none_or(|due| due <= Instant::now());
         let Ok(tending) = self.tending.clone().try_lock_owned() else { return };
         if !is_due {
             return;
         }
-        let url = hooks::address(public_url, &self.settings.name) + &self.mark();
-        let (pool, secret) = (self.clone(), secret.clone());
+        let pool = self.clone();
         self.shared.tasks.spawn(async move {
-            let made = pool.make_webhooks(&url, &secret).await;
+            let made = pool.see_to_webhooks().await;
             pool.note_webhooks(made.err());
             drop(tending);
         });
@@ -68,7 +63,8 @@ impl Pool {
 
     /// What fails is said once and tried again later: the forge is asked for its queue in any case.
     fn note_webhooks(&self, error: Option<Error>) {
-        let is_refused = error.as_ref().is_none_or(|error| error.kind() == ErrorKind::Forbidden);
+        let is_refused =
+            error.as_ref().is_none_or(|error| matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::NotFound));
         let trouble = error.map(|error| error.chain());
         let mut made = lock(&self.made);
         if let Some(trouble) = trouble.as_ref().filter(|trouble| made.trouble.as_ref() != Some(trouble)) {
@@ -79,31 +75,68 @@ impl Pool {
         made.due = Some(Instant::now() + if is_refused { TENDED } else { RETRIED });
     }
 
-    async fn make_webhooks(&self, url: &str, secret: &Secret) -> Result<()> {
-        let Some(webhooks) = self.forge.webhooks() else { return Ok(()) };
-        let mut failures = Vec::new();
-        for place in webhooks.places().await? {
-            // Another pool may have taken our place, or somebody be removing everything.
-            if !self.launches() || self.shared.stop.is_cancelled() {
-                break;
+    async fn see_to_webhooks(&self) -> Result<()> {
+        let (noted, mut failures) = (self.noted(), Vec::new());
+        if self.settings.public_url.is_none() && noted.is_empty() {
+            return Ok(());
+        }
+        let Some(webhooks) = self.forge.webhooks().await? else { return Ok(()) };
+        let mut wanted = Vec::new();
+        if let (Some(public_url), Some(secret)) = (&self.settings.public_url, &self.secret) {
+            let url = hooks::address(public_url, &self.settings.name) + &self.shared.mark();
+            wanted = webhooks.places().await?;
+            for place in &wanted {
+                // Another pool may have taken our place, or somebody be removing everything.
+                if !self.launches() || self.shared.stop.is_cancelled() {
+                    return all_of(failures);
+                }
+                failures.extend(self.make_webhook(webhooks, place, &url, secret).await.err());
             }
-            failures.extend(self.make_webhook(webhooks, &place, url, secret).await.err());
+        }
+        // What was configured before.
+        for place in noted.iter().filter(|noted| !wanted.contains(noted)) {
+            if let Err(error) = self.sweep_webhooks_at(webhooks, place).await {
+                warn!(forge = self.settings.name, "removing what was made at {place} before: {}", error.chain());
+            }
         }
         all_of(failures)
+    }
+
+    /// Where it has made some, also by an earlier configuration or in an earlier life.
+    fn noted(&self) -> BTreeSet<String> {
+        let settings = self.shared.settings();
+        let is_its = |noted: &HookPlace| noted.is_of(&self.settings, &settings.forges);
+        self.shared.hook_places.all(is_its).into_iter().map(|noted| noted.place).collect()
+    }
+
+    /// Nothing of ours is there any more.
+    fn forget_place(&self, place: &str) -> Result<()> {
+        let settings = self.shared.settings();
+        let is_it = |noted: &HookPlace| noted.place == place && noted.is_of(&self.settings, &settings.forges);
+        self.shared.hook_places.all(is_it).iter().try_for_each(|noted| self.shared.hook_places.forget(noted))
     }
 
     async fn make_webhook(&self, webhooks: &dyn Webhooks, place: &str, url: &str, secret: &Secret) -> Result<()> {
         let known: Vec<Webhook> =
             lock(&self.made).webhooks.iter().filter(|made| made.place == place).cloned().collect();
-        let listed = webhooks.at(place).await?;
+        let listed = webhooks.list(place).await?;
         // What is there from an earlier life is signed with what nobody knows any more.
-        for old in listed.iter().filter(|listed| self.is_ours(listed) && !known.contains(listed)) {
+        for old in listed.iter().filter(|listed| self.is_ours(listed) && !known.iter().any(|known| listed.holds(known)))
+        {
             webhooks.remove(old).await?;
         }
-        if known.iter().any(|known| listed.contains(known)) {
+        if known.iter().any(|known| listed.iter().any(|listed| listed.holds(known))) {
             return Ok(());
         }
-        let new = webhooks.make(place, url, secret).await?;
+        self.shared.hook_places.note(HookPlace::of(&self.settings, place))?;
+        let new = match webhooks.make(place, url, secret).await {
+            // A refusal is an answer; of a call that broke off nobody knows what came of it.
+            Err(error) if error.kind() != ErrorKind::Unavailable => {
+                self.forget_place(place)?;
+                return Err(error);
+            }
+            made => made?,
+        };
         info!(forge = self.settings.name, "made the webhook {} at {place}, which tells {url} of jobs", new.id);
         let made = &mut lock(&self.made).webhooks;
         made.retain(|made| made.place != place);
@@ -111,17 +144,21 @@ impl Pool {
         Ok(())
     }
 
-    /// Removes all of ours; how many these were. Who may not see them, and makes none, has made none.
+    /// Removes all of ours; how many these were. An error names those that cannot be asked for with this token.
     pub async fn sweep_webhooks(&self) -> Result<usize> {
         let _nobody_makes_one = self.tending.lock().await;
-        let Some(webhooks) = self.forge.webhooks() else { return Ok(0) };
-        let (mut count, mut failures) = (0, Vec::new());
-        for place in webhooks.places().await? {
+        let (places, mut count, mut failures) = (self.noted(), 0, Vec::new());
+        if places.is_empty() {
+            return Ok(0);
+        }
+        let Some(webhooks) = self.forge.webhooks().await? else {
+            let settings = self.shared.settings();
+            let is_its = |noted: &HookPlace| noted.is_of(&self.settings, &settings.forges);
+            return self.shared.hook_places.forget_all(&self.shared.mark(), is_its).map(|()| 0);
+        };
+        for place in places {
             match self.sweep_webhooks_at(webhooks, &place).await {
                 Ok(removed) => count += removed,
-                Err(error) if self.settings.public_url.is_none() && error.kind() == ErrorKind::Forbidden => {
-                    debug!(forge = self.settings.name, "webhooks at {place} are not looked for: {}", error.chain());
-                }
                 Err(error) => failures.push(error),
             }
         }
@@ -131,14 +168,24 @@ impl Pool {
     }
 
     async fn sweep_webhooks_at(&self, webhooks: &dyn Webhooks, place: &str) -> Result<usize> {
-        let (mut listed, mut count) = (webhooks.at(place).await?, 0);
+        let mut listed = match webhooks.list(place).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                warn!(
+                    forge = self.settings.name,
+                    "nothing of {place} is shown any more, so no webhook of ours is removed there: {}",
+                    error.chain()
+                );
+                Vec::new()
+            }
+            listed => listed?,
+        };
         listed.retain(|listed| self.is_ours(listed));
         for webhook in &listed {
             info!(forge = self.settings.name, "removing the webhook {} at {place}", webhook.id);
             webhooks.remove(webhook).await?;
-            count += 1;
         }
-        Ok(count)
+        self.forget_place(place)?;
+        Ok(listed.len())
     }
 }
 

@@ -158,6 +158,12 @@ impl Daemon {
         format!("unix://{}", self.folder().join("docker.sock").display())
     }
 
+    /// It reads its configuration again.
+    pub fn hang_up(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process");
+        kill_process(pid, Signal::HUP).expect("the daemon runs");
+    }
+
     /// Its process number; the network namespace is `/proc/PID/ns/net`.
     pub fn pid(&self) -> u32 {
         self.process.id()

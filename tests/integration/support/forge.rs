@@ -137,6 +137,13 @@ impl Gitea {
         self.new_repository("/user/repos", name).await;
     }
 
+    /// As [`Self::repository`]; one that is not shown to everybody.
+    pub async fn private_repository(&self, name: &str, files: &[(&str, &str)]) -> String {
+        let body = json!({"name": name, "default_branch": "main", "auto_init": true, "private": true});
+        self.post("/user/repos", body).await;
+        self.commit(name, files).await
+    }
+
     /// Commits these files, new or changed, to a repository of [`USER`]; the commit.
     pub async fn commit(&self, repository: &str, files: &[(&str, &str)]) -> String {
         self.commit_to(&format!("{USER}/{repository}"), files).await
@@ -156,8 +163,7 @@ impl Gitea {
     /// Has jobs of a repository of [`USER`] told to an address.
     pub async fn add_webhook(&self, repository: &str, url: &str, secret: &str) {
         let config = json!({"url": url, "content_type": "json", "secret": secret});
-        let hook = json!({"type": "gitea", "config": config, "events": ["workflow_job"], "active": true});
-        self.post(&format!("/repos/{USER}/{repository}/hooks"), hook).await;
+        self.make_webhook(&format!("/repos/{USER}/{repository}/hooks"), config).await;
     }
 
     /// Those of the whole server.
@@ -168,8 +174,12 @@ impl Gitea {
     /// Has jobs of the whole server told to an address.
     pub async fn add_webhook_of_all(&self, url: &str, secret: &str) {
         let config = json!({"url": url, "content_type": "json", "secret": secret, "is_system_webhook": "true"});
+        self.make_webhook("/admin/hooks", config).await;
+    }
+
+    async fn make_webhook(&self, path: &str, config: Value) {
         let hook = json!({"type": "gitea", "config": config, "events": ["workflow_job"], "active": true});
-        self.post("/admin/hooks", hook).await;
+        self.post(path, hook).await;
     }
 
     /// Another token of [`USER`], with these scopes.

@@ -94,6 +94,22 @@ impl Forgejo {
 
     /// A push whose workflow has one job of one step; the job's number.
     pub fn push(&self, repository: &str, name: &str, runs_on: &[&str], script: &str) -> i64 {
+        self.push_as((repository, name), runs_on, script, |_| {})
+    }
+
+    /// From now on everybody sees a repository.
+    pub fn publish(&self, repository: &str) {
+        self.shared.world().public.push(format!("{USER}/{repository}"));
+    }
+
+    /// The same; what is changed of the job is so from its beginning.
+    pub fn push_as(
+        &self,
+        (repository, name): (&str, &str),
+        runs_on: &[&str],
+        script: &str,
+        change: impl FnOnce(&mut Job),
+    ) -> i64 {
         let mut world = self.shared.world();
         let full_name = format!("{USER}/{repository}");
         let known = world.repositories.iter().position(|known| *known == full_name);
@@ -102,19 +118,24 @@ impl Forgejo {
             world.repositories.len() - 1
         });
         let id = i64::try_from(world.jobs.len()).expect("they are few") + 1;
-        world.jobs.push(Job {
+        let mut job = Job {
             id,
             repository,
             name: name.to_owned(),
             handle: format!("handle-of-{id}"),
             runs_on: runs_on.iter().map(|label| (*label).to_owned()).collect(),
             script: script.to_owned(),
+            is_of_fork: false,
+            git_ref: "refs/heads/main".to_owned(),
+            container: serde_json::Value::Null,
             status: "waiting",
             task: None,
             runner: None,
             log: Vec::new(),
             log_is_closed: false,
-        });
+        };
+        change(&mut job);
+        world.jobs.push(job);
         id
     }
 
@@ -178,6 +199,7 @@ fn routes(shared: Shared) -> Router {
     Router::new()
         .route("/api/forgejo/v1/version", get(rest::version))
         .route("/api/v1/version", get(rest::version))
+        .route("/api/v1/settings/api", get(rest::limits))
         .route("/api/actions/ping.v1.PingService/Ping", post(runner::ping))
         .route("/api/actions/runner.v1.RunnerService/{method}", post(runner::call))
         .merge(of_users)

@@ -39,9 +39,14 @@ pub async fn until(daemon: &Daemon, what: &str, is_so: impl Fn(&[Value]) -> bool
 
 /// Waits until the daemon has said these words.
 pub async fn until_logged(daemon: &Daemon, words: &str) {
+    until_logged_times(daemon, words, 1).await;
+}
+
+/// The same so often, in all its lives.
+pub async fn until_logged_times(daemon: &Daemon, words: &str, times: usize) {
     let deadline = Instant::now() + LIMIT;
-    while !daemon.log().contains(words) {
-        assert!(Instant::now() < deadline, "{words:?} is not logged: {}", daemon.log());
+    while daemon.log().matches(words).count() < times {
+        assert!(Instant::now() < deadline, "{words:?} is not logged {times} times: {}", daemon.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -49,6 +54,18 @@ pub async fn until_logged(daemon: &Daemon, words: &str) {
 /// Waits until there are so many and all of them have ended.
 pub async fn until_all_ended(daemon: &Daemon, count: usize) -> Vec<Value> {
     until(daemon, "all ended", |launches| launches.len() >= count && launches.iter().all(is_ended)).await
+}
+
+/// The one that waits has the job that `comes` waits for, another takes its place, and a drain ends that.
+pub async fn warm_one_is_replaced(daemon: &Daemon, comes: impl AsyncFnOnce()) {
+    let waits = |launches: &[Value]| launches.last().is_some_and(|launch| launch["state"] == "waiting");
+    let warm = until(daemon, "one waits", waits).await;
+    comes().await;
+    let all = until(daemon, "another waits", |launches| launches.len() == 2 && waits(launches)).await;
+    assert_eq!((&all[0]["name"], &all[0]["outcome"]), (&warm[0]["name"], &json!("success")), "{all:#?}");
+    assert!(daemon.ringer(&["drain"]).status().expect("ringer runs").success());
+    let ended = until_all_ended(daemon, 2).await;
+    assert!(ended[1]["outcome"].as_str().is_some_and(|words| words.contains("draining")), "{ended:#?}");
 }
 
 /// Nothing of any job is left on the machine.

@@ -11,6 +11,8 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::daemon::Daemon;
+
 /// An address of the namespace itself that is not loopback: what jobs can be let through to.
 pub const ADDRESS: &str = "10.99.0.1";
 
@@ -62,11 +64,18 @@ impl Place {
         command
     }
 
-    /// `ringer config check` in it, with this file.
-    pub fn config_check(&self, file: &Path) -> Command {
+    /// `ringer config check` in it, with this file and these variables: its exit code, and all that it says.
+    pub fn config_check(&self, file: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
         let mut check = self.command(env!("CARGO_BIN_EXE_ringer"));
-        check.args(["config", "check", "--config"]).arg(file);
-        check
+        check.args(["config", "check", "--config"]).arg(file).envs(variables.iter().copied());
+        let checked = check.output().expect("nsenter is there");
+        let said = [checked.stdout, checked.stderr].map(|output| String::from_utf8_lossy(&output).into_owned());
+        (checked.status.code(), said.concat())
+    }
+
+    /// The same beside a daemon, with its file, so that it asks from inside a job as well.
+    pub fn config_check_beside(&self, daemon: &Daemon) -> (Option<i32>, String) {
+        self.config_check(&daemon.folder().join("config.toml"), &[("RINGER_ADMIN_HOST", &daemon.admin_host())])
     }
 }
 

@@ -6,7 +6,7 @@ use ringer::supervisor::settings::{App, Discovery, Github};
 
 use super::{
     Access, BTreeMap, Bytes, CacheVolume, Common, Cpus, Deserialize, Error, ForgeSettings, Images, IpAddr, JobLimits,
-    Kind, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
+    Kind, LeftOut, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
 };
 
 /// Where it is unless somebody has a server of their own.
@@ -33,6 +33,8 @@ section! {
         private_key_env: Option<String>,
         org: Option<String>,
         repos: Option<Vec<String>>,
+        forks: Option<bool>,
+        public_repositories: Option<bool>,
         runner_group: Option<String>,
         discovery: Way,
         container_as_runner: bool,
@@ -73,6 +75,12 @@ impl GithubSection {
                  run in it, beside the runner that it holds or is given",
             ));
         }
+        if self.forks == Some(false) {
+            return Err(Error::invalid(
+                "forks: GitHub gives a runner any job that its labels fit, also a fork's, and no hook of a runner keeps steps with if: always() from \
+                 running; let GitHub hold the runs of forks for approval, or leave public repositories out",
+            ));
+        }
         let (discovery, poll_interval) = match self.discovery {
             Way::Poll => (Discovery::Poll, POLL_INTERVAL),
             Way::Webhook => (Discovery::Webhook, ROUND_INTERVAL),
@@ -88,6 +96,7 @@ impl GithubSection {
             owner: self.org.clone(),
             labels: ["self-hosted", "linux", architecture()].map(ToOwned::to_owned).to_vec(),
             repositories: self.repositories()?,
+            left_out: LeftOut { public_repositories: self.public_repositories == Some(false), ..LeftOut::default() },
             cache_volumes: self.cache_volumes.clone(),
             build_cache: self.build_cache,
             kind: Kind::Github(Github { api, group: self.runner_group.clone(), discovery }),

@@ -6,7 +6,7 @@ use ringer::supervisor::settings::Gitlab;
 
 use super::{
     Access, BTreeMap, Bytes, CacheVolume, Common, Cpus, Deserialize, Error, ForgeSettings, Images, IpAddr, JobLimits,
-    Kind, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
+    Kind, LeftOut, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
 };
 
 /// Between two looks.
@@ -23,6 +23,8 @@ section! {
         api_token_file: Option<PathBuf>,
         api_token_env: Option<String>,
         repositories: Option<Vec<String>>,
+        forks: Option<bool>,
+        public_repositories: Option<bool>,
         cache_volumes: Vec<CacheVolume>,
     }
 }
@@ -38,6 +40,11 @@ impl GitlabSection {
             return Err(Error::invalid(
                 "repositories: GitLab hands a runner's slots the jobs of all its projects, and none can be bound to one: make the \
                  runner at a group or project, with one [[gitlab]] each",
+            ));
+        }
+        if self.forks == Some(false) || self.public_repositories == Some(false) {
+            return Err(Error::invalid(
+                "forks, public_repositories: GitLab hands a runner's slots the jobs of all its projects, and none can be kept from one: say there which projects and pull requests the runner serves",
             ));
         }
         if !self.cache_volumes.is_empty() {
@@ -58,6 +65,7 @@ impl GitlabSection {
             owner: None,
             labels: Vec::new(),
             repositories: None,
+            left_out: LeftOut::default(),
             cache_volumes: Vec::new(),
             build_cache: false,
             poll_interval: POLL_INTERVAL,

@@ -6,7 +6,7 @@ use ringer::supervisor::settings::Woodpecker;
 
 use super::{
     Access, BTreeMap, Bytes, CacheVolume, Common, Cpus, Deserialize, Error, ForgeSettings, Images, IpAddr, JobLimits,
-    Kind, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
+    Kind, LeftOut, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
 };
 
 /// Between two looks.
@@ -22,6 +22,8 @@ section! {
         token_file: Option<PathBuf>,
         token_env: Option<String>,
         repositories: Option<Vec<String>>,
+        forks: Option<bool>,
+        public_repositories: Option<bool>,
         cache_volumes: Vec<CacheVolume>,
     }
 }
@@ -36,6 +38,11 @@ impl WoodpeckerSection {
         if self.repositories.is_some() {
             return Err(Error::invalid(
                 "repositories: Woodpecker hands a workflow to whichever agent its labels fit, and none is bound to a repository here",
+            ));
+        }
+        if self.forks == Some(false) || self.public_repositories == Some(false) {
+            return Err(Error::invalid(
+                "forks, public_repositories: Woodpecker hands a workflow to whichever agent its labels fit, and none can be kept from a repository: say there which pull requests need approval",
             ));
         }
         if !self.cache_volumes.is_empty() {
@@ -59,6 +66,7 @@ impl WoodpeckerSection {
             owner: None,
             labels,
             repositories: None,
+            left_out: LeftOut::default(),
             cache_volumes: Vec::new(),
             build_cache: false,
             poll_interval: POLL_INTERVAL,

@@ -148,10 +148,10 @@ impl Waiting {
         }
         let version = version.unwrap_or_else(|| "of a version that it does not tell".to_owned());
         ping(&self.api).await?;
-        if self.settings.depends_on_repository() {
+        if self.settings.depends_on_repository() || self.settings.left_out.is_any() {
             return Err(Error::invalid(format!(
-                "[{}]: {why}: its runners wait for jobs of any repository, so that repositories, cache_volumes and [runner] images of \
-                 repositories cannot be kept; they need an access token and {} or later",
+                "[{}]: {why}: its runners wait for jobs of any repository, so that repositories, forks, public_repositories, cache_volumes \
+                 and [runner] images of repositories cannot be kept; they need an access token and {} or later",
                 self.settings.name,
                 self.family.since()
             )));
@@ -213,6 +213,7 @@ impl Waiting {
         })?;
         let identity = Identity {
             name: name.to_owned(),
+            forge: self.settings.name.clone(),
             url: self.settings.url.clone(),
             place: self.place.clone(),
             id: runner.id()?,
@@ -355,7 +356,7 @@ impl Waiting {
     /// Those that were made for this forge with another token, or at another address: no runner of ours will be one of them.
     fn outdated(&self) -> Vec<Identity> {
         let all = self.identities.iter().flat_map(|identities| identities.all());
-        all.filter(|identity| identity.forge() == self.settings.name && identity.place != self.place).collect()
+        all.filter(|identity| identity.forge == self.settings.name && identity.place != self.place).collect()
     }
 
     /// Says which registrations are kept for nothing, since the configuration has another token or address than they were made with.
@@ -375,7 +376,7 @@ impl Waiting {
 
     /// Forgets what is kept, and says what stays at the server: nobody can take it back with this token.
     pub fn forget(&self) -> Result<()> {
-        let is_ours = |identity: &Identity| identity.place == self.place || identity.forge() == self.settings.name;
+        let is_ours = |identity: &Identity| identity.place == self.place || identity.forge == self.settings.name;
         self.identities.as_ref().map_or(Ok(()), |identities| identities.forget_all(is_ours))
     }
 

@@ -8,10 +8,11 @@ use crate::{
     supervisor::record::{ForgeJob, Registration},
 };
 
-/// `repos/list-for-org`, one of them.
+/// `repos/list-for-org`, one of them; `repos/get`.
 #[derive(Deserialize)]
 pub struct Repository {
     pub full_name: String,
+    pub private: bool,
     #[serde(default)]
     pub archived: bool,
     #[serde(default)]

@@ -9,28 +9,29 @@ use super::{Refusal, Server};
 use crate::{
     model::{Error, Result},
     supervisor::{
-        forge::webhooks::{Listed, Webhook, Webhooks},
+        forge::webhooks::{Listed, Webhook, Webhooks, not_shown},
         hooks::EVENT,
         secret::Secret,
     },
 };
 
 impl Server {
-    fn no_webhooks(&self, place: &str, refusal: Refusal) -> Error {
+    fn webhooks_refused(&self, place: &str, refusal: Refusal) -> Error {
         match refusal.status {
-            Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
+            Some(status @ (StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)) => {
                 let scope = match place {
                     "admin" => "write:admin",
                     "user" => "write:user",
                     _ => "write:organization",
                 };
-                Error::forbidden(format!(
+                let error = Error::forbidden(format!(
                     "the token may not make webhooks at {}/{place}: it needs the scope {scope}",
                     self.url
                 ))
-                .with_source(Error::from(refusal))
+                .with_source(Error::from(refusal));
+                if status == StatusCode::NOT_FOUND { not_shown(&error) } else { error }
             }
-            _ => refusal.into(),
+            _ => self.token_refused(refusal),
         }
     }
 }
@@ -41,10 +42,10 @@ impl Webhooks for Server {
         Ok(vec![self.scope().await?.to_owned()])
     }
 
-    async fn at(&self, place: &str) -> Result<Vec<Webhook>> {
+    async fn list(&self, place: &str) -> Result<Vec<Webhook>> {
         let listed = self.pages(&format!("api/v1/{place}/hooks?"), |all: Vec<Listed>| all).await;
-        let listed = listed.map_err(|refusal| self.no_webhooks(place, refusal))?;
-        Ok(listed.into_iter().map(|listed| listed.at(place)).collect())
+        let listed = listed.map_err(|refusal| self.webhooks_refused(place, refusal))?;
+        Ok(listed.into_iter().map(|listed| listed.into_webhook(place)).collect())
     }
 
     async fn make(&self, place: &str, url: &str, secret: &Secret) -> Result<Webhook> {
@@ -55,12 +56,12 @@ impl Webhooks for Server {
         }
         let webhook = json!({"type": "gitea", "active": true, "events": [EVENT], "config": config});
         let made = self.api.call::<Listed>(Method::POST, &format!("api/v1/{place}/hooks"), Some(&webhook)).await;
-        Ok(made.map_err(|refusal| self.no_webhooks(place, refusal))?.at(place))
+        Ok(made.map_err(|refusal| self.webhooks_refused(place, refusal))?.into_webhook(place))
     }
 
     async fn remove(&self, webhook: &Webhook) -> Result<()> {
         let Webhook { id, place, .. } = webhook;
         let removed = self.api.delete(&format!("api/v1/{place}/hooks/{id}")).await;
-        removed.map_err(|refusal| self.no_webhooks(place, refusal))
+        removed.map_err(|refusal| self.webhooks_refused(place, refusal))
     }
 }

@@ -56,6 +56,11 @@ pub async fn version(State(shared): State<Shared>) -> Response {
     told(StatusCode::OK, &json!({"version": version}))
 }
 
+/// `GET /settings/api`.
+pub async fn limits() -> Response {
+    told(StatusCode::OK, &json!({"max_response_items": 50, "default_paging_num": 30}))
+}
+
 pub async fn user() -> Response {
     told(StatusCode::OK, &json!({"id": 1, "login": USER, "is_admin": true}))
 }
@@ -101,9 +106,19 @@ fn with_job(shared: &Shared, owner: &str, name: &str, run: i64, answer: impl FnO
 
 /// `GET /repos/{owner}/{repo}/actions/runs/{run}`. The page has the number of the run in its repository.
 pub async fn run(State(shared): State<Shared>, Path((owner, name, run)): Path<(String, String, i64)>) -> Response {
+    let is_private = !shared.world().public.contains(&format!("{owner}/{name}"));
     with_job(&shared, &owner, &name, run, |job| {
         let page = format!("{}/{owner}/{name}/actions/runs/{}", shared.url, job.id);
-        json!({"id": run, "index_in_repo": job.id, "html_url": page, "status": job.status})
+        let pull = job.git_ref.strip_prefix("refs/pull/").and_then(|rest| rest.strip_suffix("/head"));
+        let event = if job.is_of_fork || pull.is_some() { "pull_request" } else { "push" };
+        // `PrettyRef` of `models/actions/run.go`.
+        let short = job.git_ref.splitn(3, '/').last().unwrap_or_default();
+        let pretty = pull.map_or_else(|| short.to_owned(), |number| format!("#{number}"));
+        let payload = json!({"ref": job.git_ref}).to_string();
+        json!({
+            "id": run, "index_in_repo": job.id, "html_url": page, "status": job.status, "event": event, "trigger_event": event,
+            "is_fork_pull_request": job.is_of_fork, "prettyref": pretty, "event_payload": payload, "repository": {"private": is_private, "internal": false},
+        })
     })
 }
 

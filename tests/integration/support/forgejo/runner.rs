@@ -119,11 +119,15 @@ fn register(world: &mut World, body: &Bytes) -> Response {
 
 /// A workflow of the one job, and the flat context.
 fn task_of(world: &World, job: &Job, url: &str) -> Task {
+    let mut described = json!({"name": job.name, "runs-on": job.runs_on, "steps": [{"run": job.script}]});
+    if !job.container.is_null() {
+        described["container"] = job.container.clone();
+    }
     let workflow = json!({
         "name": "ci",
         "on": "push",
         "defaults": {"run": {"shell": "sh"}},
-        "jobs": {&job.name: {"name": job.name, "runs-on": job.runs_on, "steps": [{"run": job.script}]}},
+        "jobs": {&job.name: described},
     });
     let repository = &world.repositories[job.repository];
     let owner = repository.split_once('/').map_or("", |(owner, _)| owner);

@@ -22,6 +22,12 @@ pub struct Job {
     pub handle: String,
     pub runs_on: Vec<String>,
     pub script: String,
+    /// Of a pull request of a fork.
+    pub is_of_fork: bool,
+    /// What it runs for: `refs/heads/…`, `refs/tags/…`, `refs/pull/NUMBER/head`.
+    pub git_ref: String,
+    /// Its container, as its workflow has it.
+    pub container: serde_json::Value,
     /// A word of the API.
     pub status: &'static str,
     pub task: Option<i64>,
@@ -44,6 +50,8 @@ pub struct World {
     pub repositories: Vec<String>,
     pub runners: Vec<Row>,
     pub jobs: Vec<Job>,
+    /// Repositories that everybody sees.
+    pub public: Vec<String>,
     /// Each kind is counted from 1, so a job and its task may have one number.
     pub runners_made: i64,
     pub tasks_made: i64,

@@ -238,6 +238,8 @@ pub struct Model {
     /// Every runner that was ever registered.
     pub ever: Vec<String>,
     pub webhooks: Vec<Webhook>,
+    /// Repositories that everybody sees.
+    pub public: BTreeSet<String>,
     faults: Vec<(String, Fault)>,
     next: i64,
 }
@@ -269,6 +271,7 @@ impl Model {
             undescribed: BTreeSet::new(),
             ever: Vec::new(),
             webhooks: Vec::new(),
+            public: BTreeSet::new(),
             faults: Vec::new(),
             next: 1000,
         }

@@ -157,6 +157,7 @@ fn route(model: &mut Model, asked: &Asked, who: &Who, path: &str) -> Reply {
         ("DELETE", [scope @ .., "hooks", id]) => webhooks::delete(model, &scope.join("/"), id),
         ("GET", ["orgs", _, "actions", "runner-groups"]) => groups(model),
         ("GET", ["repos", owner, name, "actions", "runs"]) => runs(model, asked, &format!("{owner}/{name}")),
+        ("GET", ["repos", owner, name]) => Reply::json(200, &repository(model, &format!("{owner}/{name}"))),
         ("GET", ["repos", _, _, "actions", "runs", run, "jobs"]) => jobs(model, asked, run),
         ("GET", ["repos", owner, name, "actions", "jobs", id]) => job(model, &format!("{owner}/{name}"), id),
         ("GET", ["repos", owner, name, "contents", path @ ..]) => {
@@ -200,12 +201,16 @@ fn access_token(model: &mut Model, id: &str) -> Reply {
     )
 }
 
+/// `repos/get`.
+fn repository(model: &Model, name: &str) -> Value {
+    let is_private = !model.public.contains(name);
+    json!({"id": 1, "name": name.split('/').next_back(), "full_name": name, "private": is_private, "archived": false, "disabled": false})
+}
+
 /// `repos/list-for-org`.
 fn repositories(model: &Model, asked: &Asked, org: &str) -> Reply {
     let of_org = model.repositories.iter().filter(|name| name.starts_with(&format!("{org}/")));
-    let all: Vec<Value> = of_org
-        .map(|name| json!({"id": 1, "name": name.split('/').next_back(), "full_name": name, "private": true, "archived": false, "disabled": false}))
-        .collect();
+    let all: Vec<Value> = of_org.map(|name| repository(model, name)).collect();
     let (page, link) = page(model, asked, &all);
     linked(Reply::json(200, &json!(page)), link)
 }
