@@ -63,8 +63,11 @@ use crate::{
     model::{Error, Result, error::Context, policy::PolicyRef, time::Timestamp},
 };
 
-/// Of launches that have ended, those that are remembered with their logs.
+/// Of launches that have had a job and ended, those that are remembered with their logs.
 const REMEMBERED: usize = 500;
+
+/// The same of those that have had none: where runners wait they are many, and say little.
+const REMEMBERED_IDLE: usize = 100;
 
 /// How long a purge waits for runners to end.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -540,10 +543,12 @@ impl Shared {
 
     /// Forgets the oldest launches that have ended, with their logs.
     fn forget_old(&self) {
-        let mut ended = self.launches();
-        ended.retain(|launch| !launch.record().is_live());
-        ended.truncate(ended.len().saturating_sub(REMEMBERED));
-        self.forget(&ended);
+        let ended = self.launches().into_iter().filter(|launch| !launch.record().is_live());
+        let (worked, idle): (Vec<_>, Vec<_>) = ended.partition(|launch| launch.record().work.is_some());
+        for (mut ended, most) in [(worked, REMEMBERED), (idle, REMEMBERED_IDLE)] {
+            ended.truncate(ended.len().saturating_sub(most));
+            self.forget(&ended);
+        }
     }
 
     /// Forgets these, with their logs.
