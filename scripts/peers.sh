@@ -3,7 +3,8 @@
 
 begin_peers() {
     root_only
-    work=$(mktemp -d "${TMPDIR:-/tmp}/ringer-peers.XXXXXX")
+    # Short: a job's BuildKit makes sockets deep below it, whose paths have an end.
+    work=$(mktemp -d "${TMPDIR:-/tmp}/rngp.XXXXXX")
     sockets=()
     started=()
     ending=()
@@ -102,10 +103,9 @@ start_dockerd() {
 # start_ringer PROGRAM [flags...]
 start_ringer() {
     local pid
-    # Not deeper: a job's BuildKit makes sockets below it, whose paths have an end.
     say "starting ringer"
     mkdir "$work/ringer"
-    "$top/scripts/apart" "$1" serve -H "unix://$work/ringer/docker.sock" --data-root "$work/data" \
+    "$top/scripts/apart" "$1" serve -H "unix://$work/ringer/docker.sock" --data-root "$work/ringer/data" \
         --exec-root "$work/ringer/exec" --pidfile "$work/ringer/pid" "${tls[@]}" "${@:2}" > "${RINGER_LOG:-$work/ringer.log}" 2>&1 &
     pid=$!
     started+=("$pid")
