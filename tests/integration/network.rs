@@ -399,12 +399,19 @@ fn nothing_is_left_behind() {
 #[test]
 fn a_later_life_sweeps_what_a_killed_one_left() {
     in_a_fresh_world(|| async {
-        let world = World::new().await;
-        let network = world.network(1).await;
-        let web = world.container(&network, 2).await;
-        // What kill -9 does to our memory.
-        std::mem::forget(world.network);
-        let network = LinuxNetwork::open("test", world.root.path()).await.unwrap();
+        // What kill -9 does: memory is forgotten, and nothing goes on that would bring rules back.
+        let life = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let world = World::new().await;
+                let network = world.network(1).await;
+                let web = world.container(&network, 2).await;
+                std::mem::forget(world.network);
+                (world.root, web)
+            })
+        });
+        let (root, web) = life.join().unwrap();
+        let network = LinuxNetwork::open("test", root.path()).await.unwrap();
         network.sweep(&Keep::default()).await.unwrap();
         network.shutdown().await.unwrap();
         eventually("links are gone", || ip("-o link").lines().count() == 1).await;
