@@ -64,4 +64,12 @@ impl RecordFolder {
     pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
         fs::remove_file(self.path(id))
     }
+
+    /// Takes one away, if it is there.
+    pub(crate) fn forget(&self, id: &str) -> io::Result<()> {
+        match self.remove(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
 }

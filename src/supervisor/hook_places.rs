@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -89,12 +88,7 @@ impl HookPlaces {
     /// None is there any more.
     pub fn forget(&self, place: &HookPlace) -> Result<()> {
         let mut known = self.known();
-        match self.records.remove(&place.id()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context("forgetting where a webhook was made");
-            }
-            _ => {}
-        }
+        self.records.forget(&place.id()).context("forgetting where a webhook was made")?;
         known.remove(place);
         Ok(())
     }

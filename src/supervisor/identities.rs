@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -140,12 +139,7 @@ impl Identities {
     /// Forgets one.
     pub fn forget(&self, name: &str) -> Result<()> {
         let mut known = self.known();
-        match self.records.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context(format!("forgetting the registration {name}"));
-            }
-            _ => {}
-        }
+        self.records.forget(name).context(format!("forgetting the registration {name}"))?;
         known.all.remove(name);
         Ok(())
     }

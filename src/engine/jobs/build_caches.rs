@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -91,13 +90,9 @@ impl BuildCacheStore {
     }
 
     fn forget(&self, id: &TenantId) -> Result<()> {
-        match self.records.remove(id.as_str()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("removing its record"),
-            _ => {
-                self.known().remove(id);
-                Ok(())
-            }
-        }
+        self.records.forget(id.as_str()).context("removing its record")?;
+        self.known().remove(id);
+        Ok(())
     }
 }
 

@@ -155,10 +155,8 @@ impl CacheStore {
             _ => {}
         }
         self.known().remove(id);
-        match self.records.remove(id) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(away),
-        }
+        self.records.forget(id)?;
+        Ok(away)
     }
 }
 

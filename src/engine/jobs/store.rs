@@ -255,14 +255,9 @@ impl JobStore {
 
     /// Forgets a job of which nothing is left, and tells who waits for that.
     pub(super) fn forget(&self, job: &Job, report: JobReport) -> Result<()> {
-        match self.records.remove(job.id().as_str()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(
-                    Error::system(format!("removing the record of job {}: {error}", job.id())).with_source(error)
-                );
-            }
-            _ => {}
-        }
+        self.records.forget(job.id().as_str()).map_err(|error| {
+            Error::system(format!("removing the record of job {}: {error}", job.id())).with_source(error)
+        })?;
         self.lock().remove(job.id());
         let record = job.record();
         if let Some(reason) = record.ended_by_itself() {
