@@ -10,12 +10,12 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serde_json::json;
 
-use self::answers::{Identity, Jobs, Repository, Version};
+use self::answers::{Identity, Jobs, Version};
 use super::{
     FOLDER, Forge, Look, Minted, Order, Plan, PlannedFile, QueuedJob, RunningJob,
     connect::{NewRunner, RunnerIdentity, fail_task, register},
     http::{Refusal, segments},
-    server::Server,
+    server::{Repository, Server},
 };
 use crate::{
     model::{Error, Result},

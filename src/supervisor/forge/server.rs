@@ -56,6 +56,22 @@ struct Limits {
     max_response_items: usize,
 }
 
+/// What is read of a repository.
+#[derive(Deserialize)]
+pub struct Repository {
+    private: bool,
+    /// Of an organisation or user whom only those see who belong to it.
+    #[serde(default)]
+    internal: bool,
+}
+
+impl Repository {
+    /// Whether everybody sees it.
+    pub fn is_public(&self) -> bool {
+        !self.private && !self.internal
+    }
+}
+
 /// One of `GET …/actions/runners`.
 #[derive(Deserialize)]
 struct Runner {

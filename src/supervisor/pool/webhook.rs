@@ -102,17 +102,21 @@ impl Pool {
         all_of(failures)
     }
 
+    /// Of places that are noted, those that it looks after.
+    fn is_its(&self) -> impl Fn(&HookPlace) -> bool + use<'_> {
+        let all = self.shared.settings();
+        move |noted| noted.is_of(&self.settings, &all.forges)
+    }
+
     /// Where it has made some, also by an earlier configuration or in an earlier life.
     fn noted(&self) -> BTreeSet<String> {
-        let settings = self.shared.settings();
-        let is_its = |noted: &HookPlace| noted.is_of(&self.settings, &settings.forges);
-        self.shared.hook_places.all(is_its).into_iter().map(|noted| noted.place).collect()
+        self.shared.hook_places.all(self.is_its()).into_iter().map(|noted| noted.place).collect()
     }
 
     /// Nothing of ours is there any more.
     fn forget_place(&self, place: &str) -> Result<()> {
-        let settings = self.shared.settings();
-        let is_it = |noted: &HookPlace| noted.place == place && noted.is_of(&self.settings, &settings.forges);
+        let is_its = self.is_its();
+        let is_it = |noted: &HookPlace| noted.place == place && is_its(noted);
         self.shared.hook_places.all(is_it).iter().try_for_each(|noted| self.shared.hook_places.forget(noted))
     }
 
@@ -120,12 +124,12 @@ impl Pool {
         let known: Vec<Webhook> =
             lock(&self.made).webhooks.iter().filter(|made| made.place == place).cloned().collect();
         let listed = webhooks.list(place).await?;
+        let is_known = |listed: &Webhook| known.iter().any(|known| listed.holds(known));
         // What is there from an earlier life is signed with what nobody knows any more.
-        for old in listed.iter().filter(|listed| self.is_ours(listed) && !known.iter().any(|known| listed.holds(known)))
-        {
+        for old in listed.iter().filter(|listed| self.is_ours(listed) && !is_known(listed)) {
             webhooks.remove(old).await?;
         }
-        if known.iter().any(|known| listed.iter().any(|listed| listed.holds(known))) {
+        if listed.iter().any(is_known) {
             return Ok(());
         }
         self.shared.hook_places.note(HookPlace::of(&self.settings, place))?;
@@ -152,9 +156,7 @@ impl Pool {
             return Ok(0);
         }
         let Some(webhooks) = self.forge.webhooks().await? else {
-            let settings = self.shared.settings();
-            let is_its = |noted: &HookPlace| noted.is_of(&self.settings, &settings.forges);
-            return self.shared.hook_places.forget_all(&self.shared.mark(), is_its).map(|()| 0);
+            return self.shared.hook_places.forget_all(&self.shared.mark(), self.is_its()).map(|()| 0);
         };
         for place in places {
             match self.sweep_webhooks_at(webhooks, &place).await {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     model::{Error, Result},
-    supervisor::origin::Origin,
+    supervisor::{forge::server, origin::Origin},
 };
 
 /// `GET /api/forgejo/v1/version`.
@@ -57,16 +57,7 @@ pub struct Run {
     /// JSON.
     #[serde(default)]
     event_payload: String,
-    repository: Option<OfRun>,
-}
-
-/// The repository of a run.
-#[derive(Deserialize)]
-struct OfRun {
-    private: bool,
-    /// Of an organisation or user whom only those see who belong to it.
-    #[serde(default)]
-    internal: bool,
+    repository: Option<server::Repository>,
 }
 
 impl Run {
@@ -91,7 +82,7 @@ impl Run {
             self.repository.as_ref().ok_or_else(|| Error::invalid("the run does not tell its repository"))?;
         let is_of_fork = self.is_fork_pull_request.map(|is| is && self.trigger_event != "pull_request_target");
         let cache_scope = self.cache_scope();
-        Ok(Origin { is_of_fork, is_public: !repository.private && !repository.internal, cache_scope })
+        Ok(Origin { is_of_fork, is_public: repository.is_public(), cache_scope })
     }
 }
 

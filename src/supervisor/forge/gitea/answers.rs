@@ -59,22 +59,6 @@ impl Job {
     }
 }
 
-/// `GET /repos/{owner}/{repo}`.
-#[derive(Deserialize)]
-pub struct Repository {
-    private: bool,
-    /// Of an organisation or user whom only those see who belong to it.
-    #[serde(default)]
-    internal: bool,
-}
-
-impl Repository {
-    /// Whether everybody sees it.
-    pub fn is_public(&self) -> bool {
-        !self.private && !self.internal
-    }
-}
-
 /// What is read of a runner's own file.
 #[derive(Deserialize)]
 pub struct Identity {
