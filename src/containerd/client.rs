@@ -44,7 +44,7 @@ pub type Intercepted = InterceptedService<Watched, Headers>;
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Watched,
-    /// How often it was made.
+    /// How often it has connected.
     connections: Arc<AtomicU64>,
     headers: Headers,
 }

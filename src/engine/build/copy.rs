@@ -111,10 +111,7 @@ impl Builder<'_> {
             let mounts = pad.mounts.clone();
             blocking(move || rootfs::user_files(&mounts, most))
         };
-        let owner = match UserFiles::held(read).await {
-            Ok((files, _place)) => owner(&sources.chown, &files),
-            Err(error) => Err(error),
-        };
+        let owner = UserFiles::held(read).await.and_then(|(files, _place)| owner(&sources.chown, &files));
         owner.map(Some).map_err(|error| error.context("unable to convert uid/gid chown string to host mapping"))
     }
 

@@ -40,14 +40,10 @@ impl Engine {
         self.run("put_built", async move {
             let (images, cache) = (&engine.images.backend, engine.build_cache_of(scope.tenant()));
             let lease = images.lease().await?;
-            let result = engine
-                .name_built(
-                    &scope,
-                    carried.during(engine.images.take_built(&lease, &cache, &target)),
-                    reference.as_ref(),
-                    &target,
-                )
-                .await;
+            let result = match carried.during(engine.images.take_built(&lease, &cache, &target)).await {
+                Ok(held) => engine.images.name_built(scope.tenant(), reference.as_ref(), &target, held).await,
+                Err(error) => Err(error),
+            };
             let kept = match &result {
                 // Its builder comes again with the rest of it, and has let go of this by then.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -72,23 +68,6 @@ impl Engine {
         }
         if let Some(name) = name {
             self.image_event(scope, "tag", id, &name.familiar(), IndexMap::new());
-        }
-    }
-
-    /// Takes what was built and gives it its name.
-    async fn name_built(
-        &self,
-        scope: &Scope,
-        take: impl Future<Output = Result<Held>>,
-        name: Option<&Reference>,
-        target: &Descriptor,
-    ) -> Result<()> {
-        let (images, tenant) = (&self.images, scope.tenant());
-        let held = take.await?;
-        images.forget_tree(&target.digest);
-        match name {
-            Some(name) => images.point(tenant, name, target, held).await.map(drop),
-            None => images.keep_nameless(tenant, target, held).await,
         }
     }
 }
@@ -125,6 +104,21 @@ impl ImageStore {
         match taken.remove(&target.digest) {
             true => Ok(taken.into_iter().collect()),
             false => Err(not_built(&target.digest)),
+        }
+    }
+
+    /// Gives it its name.
+    async fn name_built(
+        &self,
+        tenant: &TenantId,
+        name: Option<&Reference>,
+        target: &Descriptor,
+        held: Held,
+    ) -> Result<()> {
+        self.forget_tree(&target.digest);
+        match name {
+            Some(name) => self.point(tenant, name, target, held).await.map(drop),
+            None => self.keep_nameless(tenant, target, held).await,
         }
     }
 

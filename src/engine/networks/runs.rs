@@ -78,9 +78,9 @@ impl Engine {
             NetworkMode::Container(other) => self.join(record, other),
             NetworkMode::Host => self.use_host(record).await,
             NetworkMode::Unset | NetworkMode::Default | NetworkMode::None | NetworkMode::Network(_) => {
-                let failed = |error: Error| error.context("failed to set up container networking");
-                let networks = self.networks_now(&record.tenant, &record.networking.attachments).map_err(failed)?;
-                let wired = self.wire(record).await.map_err(failed)?;
+                let wired = self.wire(record).await;
+                let (wired, networks) =
+                    wired.map_err(|error| error.context("failed to set up container networking"))?;
                 for network in networks {
                     self.network_event(&network, "connect", Some(&record.id));
                 }
@@ -182,8 +182,8 @@ impl Engine {
         Ok(RunNetwork { namespace, attachments, published: Vec::new(), files, hostname })
     }
 
-    /// A sandbox with an endpoint for each attachment.
-    pub(super) async fn wire(&self, record: &ContainerRecord) -> Result<RunNetwork> {
+    /// A sandbox with an endpoint for each attachment; answers also what that is connected to.
+    pub(super) async fn wire(&self, record: &ContainerRecord) -> Result<(RunNetwork, Vec<Arc<NetworkRecord>>)> {
         let mut attachments = record.networking.attachments.clone();
         let networks = self.networks_now(&record.tenant, &attachments)?;
         let way_out = way_out(&networks, &attachments);
@@ -214,7 +214,8 @@ impl Engine {
                 self.tell_linked(record, endpoint).await;
             }
         }
-        Ok(RunNetwork { namespace: RunNamespace::Path(namespace), attachments, published, files, hostname })
+        let wired = RunNetwork { namespace: RunNamespace::Path(namespace), attachments, published, files, hostname };
+        Ok((wired, networks))
     }
 
     /// Leases an endpoint and notes it in the attachment.

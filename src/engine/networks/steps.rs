@@ -29,7 +29,7 @@ impl Engine {
         let attachments = self.resolve_networks(scope, &request).await?;
         let record = record(scope.tenant(), step, Networking { attachments, ..Networking::default() });
         match self.wire(&record).await {
-            Ok(RunNetwork { namespace: RunNamespace::Path(namespace), files, .. }) => {
+            Ok((RunNetwork { namespace: RunNamespace::Path(namespace), files, .. }, _)) => {
                 let resolv_conf = files.resolv_conf.ok_or_else(|| Error::system("a build's step has no resolver"))?;
                 Ok(StepNetwork { namespace, resolv_conf })
             }
