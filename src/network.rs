@@ -54,7 +54,7 @@ use crate::{
     model::{
         Error, Result,
         id::{ContainerId, NetworkId},
-        network::{BridgeNetwork, Endpoint, NameTable, PortRequest, PublishedPort},
+        network::{BridgeNetwork, Endpoint, NameTable, PortRequest, Protocol, PublishedPort},
     },
 };
 
@@ -66,6 +66,8 @@ pub struct LinuxNetwork {
     netns_dir: PathBuf,
     firewall: Arc<Mutex<Firewall>>,
     ports: Arc<Ports>,
+    /// Of a job's host: the machine's ports, where some of its own may answer too.
+    machine_ports: Option<Arc<Ports>>,
     names: Arc<SharedNames>,
     sandboxes: Mutex<HashMap<ContainerId, Arc<Sandbox>>>,
     relays: Relays,
@@ -84,7 +86,7 @@ impl LinuxNetwork {
     }
 
     async fn open_machine(instance: &str, exec_root: &Path, walls: Option<Walls>) -> Result<Self> {
-        let mut network = Self::open_in(Namespace::Machine, instance, exec_root.join("netns"), walls).await?;
+        let mut network = Self::open_in(Namespace::Machine, instance, exec_root.join("netns"), walls, None).await?;
         let keeper = Keeper::start(network.firewall.clone()).await;
         network.keeper = Some(keeper.map_err(|error| failed("watching nf_tables rules", error))?);
         network.warn_of_others().await;
@@ -92,7 +94,13 @@ impl LinuxNetwork {
     }
 
     /// The same in a network namespace, with those of its containers held in `netns_dir`.
-    async fn open_in(namespace: Namespace, instance: &str, netns_dir: PathBuf, walls: Option<Walls>) -> Result<Self> {
+    async fn open_in(
+        namespace: Namespace,
+        instance: &str,
+        netns_dir: PathBuf,
+        walls: Option<Walls>,
+        machine_ports: Option<Arc<Ports>>,
+    ) -> Result<Self> {
         let firewall = Arc::new(Mutex::new(Firewall::new(format!("ringer-{instance}"), walls)));
         let network = Self {
             namespace,
@@ -100,6 +108,7 @@ impl LinuxNetwork {
             netns_dir,
             firewall,
             ports: Arc::default(),
+            machine_ports,
             names: Arc::default(),
             sandboxes: Mutex::default(),
             relays: Relays::default(),
@@ -171,9 +180,22 @@ impl LinuxNetwork {
 
     /// Binds the sockets of published ports, in the host's network namespace.
     async fn reserve(&self, ports: &[PortRequest], default: Option<IpAddr>) -> Result<Vec<Reservation>> {
-        let (book, requests) = (self.ports.clone(), ports.to_vec());
-        let reserved = self.namespace.run("ports", move || Ok(book.reserve(&requests, default))).await;
-        reserved.map_err(|error| failed("reserving ports", error))?
+        reserve(&self.namespace, &self.ports, ports.to_vec(), default).await
+    }
+
+    /// Binds those of a job's ports that answer on the machine too. They have one number in both places, the first one that is free there.
+    async fn reserve_doors(&self, ports: &[PortRequest]) -> Result<(Vec<PortRequest>, Vec<Reservation>)> {
+        let Some(of_machine) = &self.machine_ports else { return Ok((ports.to_vec(), Vec::new())) };
+        let (mut wanted, mut doors) = (ports.to_vec(), Vec::new());
+        // Nobody carries SCTP from one host to another.
+        for request in wanted.iter_mut().filter(|request| request.port.protocol != Protocol::Sctp) {
+            let Some(address) = request.machine else { continue };
+            let there = PortRequest { host_ip: Some(address), ..request.clone() };
+            let reserved = reserve(&Namespace::Machine, of_machine, vec![there], None).await?;
+            request.host_ports = reserved.first().map(|door| (door.published.host_port, door.published.host_port));
+            doors.extend(reserved);
+        }
+        Ok((wanted, doors))
     }
 
     /// Deletes a link whose name is free already. The kernel takes its time, nobody waits.
@@ -185,6 +207,17 @@ impl LinuxNetwork {
             }
         });
     }
+}
+
+async fn reserve(
+    namespace: &Namespace,
+    book: &Arc<Ports>,
+    ports: Vec<PortRequest>,
+    default: Option<IpAddr>,
+) -> Result<Vec<Reservation>> {
+    let book = book.clone();
+    let reserved = namespace.run("ports", move || Ok(book.reserve(&ports, default))).await;
+    reserved.map_err(|error| failed("reserving ports", error))?
 }
 
 /// An I/O error with what was being done; the cause is part of the text that the client sees.
@@ -321,8 +354,9 @@ impl NetworkBackend for LinuxNetwork {
     ) -> Result<Vec<PublishedPort>> {
         let sandbox = self.require_sandbox(container)?;
         self.unpublish(container, &network.id).await?;
-        let reservations = self.reserve(ports, network.default_host_ip).await?;
-        let publication = publication::Publication::new(reservations, network.link.as_str().into(), endpoint);
+        let (wanted, doors) = self.reserve_doors(ports).await?;
+        let reservations = self.reserve(&wanted, network.default_host_ip).await?;
+        let publication = publication::Publication::new(reservations, doors, network.link.as_str().into(), endpoint);
         let mappings = publication.mappings().to_vec();
         self.with_firewall("publishing ports", move |firewall| firewall.add_mappings(&mappings)).await?;
         let mappings = publication.mappings().to_vec();

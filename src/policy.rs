@@ -9,7 +9,7 @@ mod tests;
 
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, LazyLock},
 };
 
@@ -163,6 +163,22 @@ pub fn with_binds(mut policy: Policy, binds: Vec<String>) -> Policy {
 /// Whether a path of the machine may be bound to be written.
 pub fn allows_writing(policy: &Policy, path: &str) -> bool {
     allows(policy, &Demand { key: Key::Binds, value: Value::Path { path: clean_absolute(path), read_only: false } })
+}
+
+/// At which address of the machine a port answers too that a job publishes at `host_ip`, there `None` being all addresses, and at one of `ports`: at all of
+/// them where the rule allows that and all were asked for, else at loopback. An address of the job's own network is none of the machine's.
+pub fn machine_address(policy: &Policy, host_ip: Option<IpAddr>, ports: Option<(u16, u16)>) -> Option<IpAddr> {
+    let may = |address: &IpAddr| {
+        let address = Some(*address).filter(|address| !address.is_unspecified());
+        allows(policy, &Demand { key: Key::MachinePorts, value: Value::Ports { address, ports } })
+    };
+    let asked = host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let loopback = if asked.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    match asked {
+        asked if asked.is_loopback() => Some(asked).filter(may),
+        asked if asked.is_unspecified() => [asked, loopback].into_iter().find(may),
+        _ => None,
+    }
 }
 
 /// 403 if a policy does not allow what is asked: for the first reason there is.

@@ -417,6 +417,9 @@ pub struct PortRequest {
     pub host_ip: Option<IpAddr>,
     /// First and last host port to try; `None` is any free one of the ephemeral range.
     pub host_ports: Option<(u16, u16)>,
+    /// Of a job: the address of the machine at which the port answers too.
+    #[serde(default)]
+    pub machine: Option<IpAddr>,
 }
 
 /// What one container is called on one network, for its neighbours.

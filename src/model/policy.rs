@@ -81,6 +81,8 @@ keys! {
     Update = "update": Pattern,
     /// Ports that are published.
     Publish = "publish": Ports,
+    /// Published ports of a job that answer on the machine too.
+    MachinePorts = "machine-ports": Ports,
     /// Log drivers.
     LogDrivers = "log-drivers": Pattern,
     /// Options of network drivers.

@@ -111,7 +111,9 @@ impl LinuxHosts {
             }
             None => self.make_way(&folder.join(OWN), link, self.note(tenant)).await?,
         };
-        match LinuxNetwork::open_in(namespace, &self.instance, folder.join(OF_CONTAINERS), None).await {
+        let containers = folder.join(OF_CONTAINERS);
+        let of_machine = Some(self.machine.ports.clone());
+        match LinuxNetwork::open_in(namespace, &self.instance, containers, None, of_machine).await {
             Ok(network) => Ok(Job { network: Arc::new(network), way }),
             Err(error) => {
                 // The first error is the one that tells.

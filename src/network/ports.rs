@@ -264,7 +264,7 @@ mod tests {
 
     fn request(host_ip: &str, host_ports: Option<(u16, u16)>) -> PortRequest {
         let port = Port { number: 80, protocol: Protocol::Tcp };
-        PortRequest { port, host_ip: host_ip.parse().ok(), host_ports }
+        PortRequest { port, host_ip: host_ip.parse().ok(), host_ports, machine: None }
     }
 
     #[test]
@@ -314,7 +314,8 @@ mod tests {
     #[test]
     fn an_sctp_port_that_the_kernel_cannot_open_is_not_published() {
         let port = Port { number: 9, protocol: Protocol::Sctp };
-        let wanted = PortRequest { port, host_ip: "127.0.0.1".parse().ok(), host_ports: Some((8099, 8099)) };
+        let wanted =
+            PortRequest { port, host_ip: "127.0.0.1".parse().ok(), host_ports: Some((8099, 8099)), machine: None };
         let flags = SocketFlags::CLOEXEC;
         let has_sctp =
             rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::SCTP)).is_ok();

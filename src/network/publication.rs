@@ -25,8 +25,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// Decides for every reserved port how it is carried to the endpoint.
-    pub fn new(reservations: Vec<Reservation>, bridge: LinkName, endpoint: &Endpoint) -> Self {
+    /// Decides for every reserved port how it is carried to the endpoint. `doors` are a job's ports on the machine, which nobody is shown.
+    pub fn new(reservations: Vec<Reservation>, doors: Vec<Reservation>, bridge: LinkName, endpoint: &Endpoint) -> Self {
         let mut publication = Self {
             ports: reservations.iter().map(|reservation| reservation.published).collect(),
             mappings: Vec::new(),
@@ -38,6 +38,11 @@ impl Publication {
             if let Some(container) = target(&reservation.published, endpoint) {
                 publication.mappings.extend(mapping(&reservation.published, bridge, container));
                 publication.waiting.push((reservation, container));
+            }
+        }
+        for door in doors {
+            if let Some(container) = target(&door.published, endpoint) {
+                publication.waiting.push((door, container));
             }
         }
         publication

@@ -9,7 +9,9 @@ fn built_in_policies_have_every_rule() {
         let missing: Vec<_> = Key::ALL.iter().filter(|key| !policy.rules.contains_key(key)).collect();
         assert!(missing.is_empty(), "{} lacks {missing:?}", policy.name);
     }
-    assert!(trusted().rules.values().all(|rule| *rule == Rule::All(true)));
+    let refusing: Vec<_> =
+        trusted().rules.iter().filter(|(_, rule)| **rule != Rule::All(true)).map(|(key, _)| *key).collect();
+    assert_eq!(refusing, [Key::MachinePorts], "jobs have that of their own, and two of them one port");
 }
 
 #[test]
@@ -103,6 +105,33 @@ fn what_an_update_makes_wider_is_named_and_what_it_narrows_passes() {
     }
     let (unlimited, limited) = (HostConfig::default(), limits(r#"{"Memory": 100, "NanoCpus": 2, "PidsLimit": 10}"#));
     assert!(refusals(&ci, Asked::Update { before: &unlimited, after: &limited }).is_empty(), "no limit is lifted");
+}
+
+/// Where a job's port answers on the machine, the rule says: nowhere, unless a policy was written for it.
+#[test]
+fn ports_of_jobs_answer_on_the_machine_where_the_rule_says_so() {
+    let at = |rule: &str, host_ip: &str, port: u16| {
+        let policy = parse("x", &format!("base = \"ci\"\n{rule}")).unwrap();
+        machine_address(&policy, host_ip.parse().ok(), Some((port, port))).map(|address| address.to_string())
+    };
+    for built_in in ["trusted", "ci", "strict"] {
+        let policy = parse("x", &format!("base = \"{built_in}\"")).unwrap();
+        assert_eq!(machine_address(&policy, None, Some((80, 80))), None, "{built_in}");
+    }
+    let of_loopback = "machine-ports = [\"127.0.0.1:8000-8999\", \"[::1]:*\"]";
+    for (rule, host_ip, port, expected) in [
+        ("machine-ports = true", "", 80, Some("0.0.0.0")),
+        ("machine-ports = true", "::", 80, Some("::")),
+        ("machine-ports = true", "172.17.0.1", 80, None),
+        (of_loopback, "", 8080, Some("127.0.0.1")),
+        (of_loopback, "0.0.0.0", 8080, Some("127.0.0.1")),
+        (of_loopback, "127.0.0.1", 8080, Some("127.0.0.1")),
+        (of_loopback, "", 80, None),
+        (of_loopback, "::", 80, Some("::1")),
+        ("machine-ports = [\"*:80\", \"!*:80\"]", "", 80, None),
+    ] {
+        assert_eq!(at(rule, host_ip, port).as_deref(), expected, "{rule} {host_ip} {port}");
+    }
 }
 
 /// A mirror is no danger, since only who may write policies names one: the rule says which there are.

@@ -18,7 +18,8 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn request(protocol: Protocol, host_ip: Option<&str>, host: u16) -> PortRequest {
-    PortRequest { port: Port { number: 80, protocol }, host_ip: host_ip.map(address), host_ports: Some((host, host)) }
+    let port = Port { number: 80, protocol };
+    PortRequest { port, host_ip: host_ip.map(address), host_ports: Some((host, host)), machine: None }
 }
 
 #[test]

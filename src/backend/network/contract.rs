@@ -131,6 +131,7 @@ pub fn tcp(container: u16, host: Option<u16>) -> PortRequest {
         port: Port { number: container, protocol: Protocol::Tcp },
         host_ip: Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         host_ports: host.map(|port| (port, port)),
+        machine: None,
     }
 }
 

@@ -30,7 +30,7 @@ pub fn requests(record: &ContainerRecord) -> Result<Vec<PortRequest>> {
     for port in exposed {
         let bindings = bound.remove(&port).unwrap_or_default();
         if bindings.is_empty() && record.host_config.publish_all_ports {
-            requests.push(PortRequest { port, host_ip: None, host_ports: None });
+            requests.push(PortRequest { port, host_ip: None, host_ports: None, machine: None });
         }
         for binding in bindings {
             requests.push(request(port, binding)?);
@@ -51,7 +51,7 @@ fn bindings(record: &ContainerRecord) -> HashMap<Port, Vec<&PortBinding>> {
 }
 
 fn request(port: Port, binding: &PortBinding) -> Result<PortRequest> {
-    Ok(PortRequest { port, host_ip: host_ip(binding)?, host_ports: range(&binding.host_port)? })
+    Ok(PortRequest { port, host_ip: host_ip(binding)?, host_ports: range(&binding.host_port)?, machine: None })
 }
 
 fn host_ip(binding: &PortBinding) -> Result<Option<IpAddr>> {

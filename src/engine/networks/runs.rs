@@ -22,6 +22,7 @@ use crate::{
         network::{Endpoint, EndpointSettings, NetworkRecord, PublishedPort},
     },
     oci::{NetworkFiles, NetworkNamespace},
+    policy,
 };
 
 /// Where a run's network is.
@@ -243,7 +244,11 @@ impl Engine {
         networks: &[Arc<NetworkRecord>],
         endpoints: &[Endpoint],
     ) -> Result<Vec<PublishedPort>> {
-        let requests = ports::requests(record)?;
+        let policy = self.tenants.get(&record.tenant)?.policy();
+        let mut requests = ports::requests(record)?;
+        for request in &mut requests {
+            request.machine = policy::machine_address(&policy, request.host_ip, request.host_ports);
+        }
         let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.default_route) else { return Ok(Vec::new()) };
         let bridge = networks
             .iter()

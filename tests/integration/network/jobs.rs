@@ -12,7 +12,7 @@ use ringer::{
     backend::network::{AskedFrom, NetworkBackend, NetworkHosts, SandboxDns, Upstream, contract},
     model::{
         id::{ContainerId, TenantId},
-        network::{BridgeNetwork, Opening, Protocol},
+        network::{BridgeNetwork, Opening, PortRequest, Protocol},
     },
     network::{JobNetworks, LinuxHosts},
 };
@@ -151,6 +151,39 @@ fn two_jobs_publish_the_same_port() {
         }
         assert!(machine.here().fails_to_reach("127.0.0.1:5432").await, "the machine's ports are the default tenant's");
         assert!(machine.here().fails_to_reach(&format!("{HOST}:5432")).await);
+    });
+}
+
+#[test]
+fn a_port_answers_on_the_machine_where_its_job_may_have_it() {
+    in_a_fresh_world(|| async {
+        let machine = Machine::new().await;
+        let at = |job: &Job, host: Option<u16>, address: &str| {
+            let (host_, container, network) = (job.host.clone(), job.container.clone(), job.network.clone());
+            let wanted = PortRequest { machine: address.parse().ok(), ..contract::tcp(80, host) };
+            async move {
+                let endpoint = contract::endpoint(&network, 2, "eth0");
+                host_.publish(&container, &network, &endpoint, &[wanted]).await
+            }
+        };
+        let (one, two) = (machine.job("one").await, machine.job("two").await);
+        one.container().serve_tcp(80);
+        two.container().serve_tcp(80);
+        at(&one, Some(5432), "127.0.0.1").await.unwrap();
+        assert!(machine.here().reach_tcp("127.0.0.1:5432").await.is_some());
+        assert!(machine.outside().fails_to_reach(&format!("{HOST}:5432")).await, "at that address alone");
+        let taken = at(&two, Some(5432), "127.0.0.1").await.unwrap_err();
+        assert!(taken.message().contains("127.0.0.1:5432 failed: port is already allocated"), "{}", taken.message());
+        let free = at(&two, None, "0.0.0.0").await.unwrap()[0].host_port;
+        assert!(
+            machine.outside().reach_tcp(&format!("{HOST}:{free}")).await.is_some(),
+            "its number is the same in both"
+        );
+        assert!(two.in_host().reach_tcp(&format!("127.0.0.1:{free}")).await.is_some());
+        assert!(one.in_host().fails_to_reach(&format!("{HOST}:{free}")).await, "other jobs are outside its walls");
+        machine.hosts.remove(&one.tenant).await.unwrap();
+        assert!(machine.here().fails_to_reach("127.0.0.1:5432").await, "it goes with its job");
+        at(&two, Some(5432), "127.0.0.1").await.unwrap();
     });
 }
 
