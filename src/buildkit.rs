@@ -53,7 +53,7 @@ pub use self::{
 use self::{front::lock, remains::Remains, slot::Slot, uploads::Uploads};
 use crate::{
     backend::{
-        builds::{BuildPlace, BuildTenant, Builders, CachePrune, CacheRecord},
+        builds::{BuildPlace, BuildTenant, Builders, CachePrune, CacheRecord, Told},
         runtime::Runtime,
     },
     model::{Error, Result, id::TenantId},
@@ -143,8 +143,8 @@ impl BuildKit {
         }
     }
 
-    /// Serves a client's calls until it goes.
-    pub async fn serve_calls<S>(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>, stream: S)
+    /// Serves a client's calls until it goes. `told` hears of each build that it asked for.
+    pub async fn serve_calls<S>(&self, tenant: &TenantId, of: Arc<dyn BuildTenant>, stream: S, told: Told)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -154,7 +154,7 @@ impl BuildKit {
             Ok::<_, Error>((slot.known.clone(), Arc::new(upstream), used))
         };
         match connected.await {
-            Ok((known, upstream, _used)) => front::serve(stream, &upstream, &known).await,
+            Ok((known, upstream, _used)) => front::serve(stream, &upstream, &known, told).await,
             Err(error) => {
                 tracing::warn!("a client of BuildKit is refused: {}", error.chain());
                 refuse(stream, error).await;

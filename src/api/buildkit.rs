@@ -14,11 +14,20 @@ use tokio::io::AsyncReadExt;
 
 use super::{ApiState, router::Bare};
 use crate::{
+    backend::builds::{Asked, Told},
     buildkit,
-    edge::takeover::{Connection, Takeover},
+    edge::{
+        self,
+        audit::{Called, Refused},
+        takeover::{Connection, Takeover},
+        within::Within,
+    },
     engine::tenants::Scope,
     model::{Error, Result, id::TenantId},
 };
+
+/// What a build through `/grpc` is called; it is no call of Docker's own.
+const SOLVE: &str = "Solve";
 
 /// What a session may send to nobody.
 const SESSION_BYTES: u64 = 1 << 20;
@@ -27,14 +36,25 @@ const SESSION_BYTES: u64 = 1 << 20;
 pub async fn grpc(State(api): State<ApiState>, scope: Scope, mut request: Request<Body>) -> Result<Response> {
     // A 500 in dockerd too.
     let takeover = upgrade(&mut request).map_err(Error::system)?;
-    let state = api.clone();
+    let (state, within) = (api.clone(), Within::of(&mut request));
     Ok(switch(&api, takeover, |connection| async move {
         let tenant = scope.tenant().clone();
+        let told: Told = Arc::new(move |build| within.tell(&answer(&build), build.begun));
         match builder(&state, &tenant) {
-            Ok(builder) => builder.serve_calls(&tenant, state.engine.build_tenant(&tenant), connection).await,
+            Ok(builder) => builder.serve_calls(&tenant, state.engine.build_tenant(&tenant), connection, told).await,
             Err(why) => buildkit::refuse(connection, why).await,
         }
     }))
+}
+
+/// A build as an answer of our own API would be: what audit and numbers have of it.
+fn answer(build: &Asked) -> Response {
+    let mut answer = build.failed.map_or(StatusCode::OK, edge::error::status).into_response();
+    answer.extensions_mut().insert(Called { operation: SOLVE, object: build.names.join(",") });
+    if let Some(rule) = build.refused_by {
+        answer.extensions_mut().insert(Refused(rule));
+    }
+    answer
 }
 
 /// `POST /session`: the connection becomes one on which the client serves, and is called.

@@ -1,16 +1,22 @@
 //! What a builder beside the engine needs of it and of the runtime: BuildKit, which keeps its own cache in our containerd.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 
 use crate::{
     backend::images::ImageRecord,
     model::{
-        Result,
+        ErrorKind, Result,
         container::HostConfig,
         id::{ContainerId, TenantId},
         image::Descriptor,
+        policy::Key,
         reference::Reference,
         time::Timestamp,
     },
@@ -108,6 +114,22 @@ pub struct AroundFile {
 pub trait BuildTenant: BuildImages + StepNetworks + BuildRules + BuildSurroundings {}
 
 impl<T: BuildImages + StepNetworks + BuildRules + BuildSurroundings> BuildTenant for T {}
+
+/// A build that a client asked for, when it has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The names of its result.
+    pub names: Vec<String>,
+    /// When it was asked for.
+    pub begun: Instant,
+    /// Why it failed.
+    pub failed: Option<ErrorKind>,
+    /// The rule of the tenant's policy that did not allow it. Of builds beside each other a step's refusal may be told of the other.
+    pub refused_by: Option<Key>,
+}
+
+/// Told of builds that clients asked for.
+pub type Told = Arc<dyn Fn(Asked) + Send + Sync>;
 
 /// How the names of images begin that were built without one; their digest follows.
 pub const DANGLING: &str = "moby-dangling@";

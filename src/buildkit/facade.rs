@@ -26,7 +26,7 @@ use super::{
     steps::Steps,
 };
 use crate::{
-    backend::builds::{BuildImages, BuildTenant, Wish},
+    backend::builds::{BuildImages, BuildTenant},
     model::{Result, error::Context},
 };
 
@@ -202,7 +202,7 @@ impl Facade {
         let (head, message) = hold(call).await?;
         let mut create: CreateContainerRequest = decode(message)?;
         let container = create.container.as_mut().ok_or_else(|| Status::new(Code::InvalidArgument, "no container"))?;
-        self.tenant.permit(Wish::Steps(&containers::wish(container)?))?;
+        self.results.permit(&containers::wish(container)?)?;
         let network = match containers::network(container)? {
             Wanted::None => Network::None,
             Wanted::Host => Network::Host(self.tenant.host().await?),
@@ -210,8 +210,7 @@ impl Facade {
         };
         containers::put_behind(&self.walls, container, &network, &self.tenant.around())?;
         let answer = upstream.call(with(head, &create.encode_to_vec())).await;
-        let is_made = answer.headers().get("grpc-status").is_none_or(|status| status == "0");
-        if let (Network::Step(step), true) = (network, is_made) {
+        if let (Network::Step(step), false) = (network, grpc::has_failed(&answer)) {
             step.keep();
         }
         Ok(answer)

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -17,12 +17,15 @@ use tokio::{
 };
 
 use super::{
-    grpc::{Body, Code, Status, boxed, framed, read_message},
+    grpc::{self, Body, Code, Status, boxed, framed, read_message},
     proxy::{self, Upstream},
     results::Results,
     solve,
 };
-use crate::{backend::builds::BuildTenant, model::Result};
+use crate::{
+    backend::builds::{Asked, BuildTenant, Told},
+    model::{ErrorKind, Result, policy::Key},
+};
 
 /// Calls of one connection at once. A build has a handful.
 const CALLS: u32 = 100;
@@ -54,15 +57,15 @@ pub(super) struct Known {
 }
 
 /// Serves a connection.
-pub(super) async fn serve<S>(stream: S, upstream: &Arc<Upstream>, known: &Arc<Known>)
+pub(super) async fn serve<S>(stream: S, upstream: &Arc<Upstream>, known: &Arc<Known>, told: Told)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let to = upstream.clone();
     let known = known.clone();
     proxy::serve(stream, upstream, CALLS, move |call| {
-        let (upstream, known) = (to.clone(), known.clone());
-        async move { known.answer(call, &upstream).await.unwrap_or_else(Into::into) }
+        let (upstream, known, told) = (to.clone(), known.clone(), told.clone());
+        async move { known.answer(call, &upstream, &told).await.unwrap_or_else(Into::into) }
     })
     .await;
 }
@@ -77,18 +80,17 @@ impl Known {
         }
     }
 
-    async fn answer(self: &Arc<Self>, call: Request<Incoming>, upstream: &Upstream) -> Result<Response<Body>, Status> {
+    async fn answer(
+        self: &Arc<Self>,
+        call: Request<Incoming>,
+        upstream: &Upstream,
+        told: &Told,
+    ) -> Result<Response<Body>, Status> {
         let (service, method) = split(call.uri().path());
         match (service, method) {
             ("moby.buildkit.v1.Control", "Solve") => {
                 let (head, message) = self.hold(call).await?;
-                let edited = solve::control(&message, self.rules.as_ref()).map_err(Status::from);
-                let edited = edited.inspect_err(|status| self.refuse(&message, status))?;
-                let _building = self.results.begin();
-                // It is answered when it has ended.
-                let answer = upstream.call(with(head, &edited)).await;
-                self.results.settle().await?;
-                Ok(answer)
+                self.build(head, &message, upstream, told).await
             }
             ("moby.buildkit.v1.frontend.LLBBridge", _) => {
                 self.check(call.headers())?;
@@ -103,6 +105,33 @@ impl Known {
             (service, _) if SERVICES.contains(&service) => Ok(upstream.call(call.map(boxed)).await),
             _ => Err(Status::new(Code::Unimplemented, format!("unknown service {service}"))),
         }
+    }
+
+    /// A build, which is answered when it has ended. It is told of then, also if its client has left.
+    async fn build(
+        &self,
+        head: http::request::Parts,
+        message: &[u8],
+        upstream: &Upstream,
+        told: &Told,
+    ) -> Result<Response<Body>, Status> {
+        let mut telling = Telling::of(solve::names(message)?, told);
+        let edited = solve::control(message, self.rules.as_ref()).map_err(|error| {
+            telling.failed(Some(error.kind()), error.refused_by());
+            let status = Status::from(error);
+            self.refuse(message, &status);
+            status
+        })?;
+        let _building = self.results.begin();
+        let answer = upstream.call(with(head, &edited)).await;
+        let settled = self.results.settle().await;
+        let refused_by = self.results.refused_by();
+        match settled.is_err() || grpc::has_failed(&answer) {
+            true => telling.failed(Some(ErrorKind::System), refused_by),
+            false => telling.failed(None, None),
+        }
+        settled?;
+        Ok(answer)
     }
 
     /// Reads the one message of a call.
@@ -131,6 +160,30 @@ impl Known {
         let refused = lock(&self.refused);
         let found = refused.iter().find(|(refused, _)| refused == build);
         found.map_or(Ok(()), |(_, status)| Err(status.clone()))
+    }
+}
+
+/// Tells of a build when it is dropped.
+struct Telling<'a> {
+    asked: Asked,
+    told: &'a Told,
+}
+
+impl<'a> Telling<'a> {
+    /// Of one whose client leaves, unless something else is said.
+    fn of(names: Vec<String>, told: &'a Told) -> Self {
+        let failed = Some(ErrorKind::Unavailable);
+        Self { asked: Asked { names, begun: Instant::now(), failed, refused_by: None }, told }
+    }
+
+    fn failed(&mut self, failed: Option<ErrorKind>, refused_by: Option<Key>) {
+        (self.asked.failed, self.asked.refused_by) = (failed, refused_by);
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        (self.told)(self.asked.clone());
     }
 }
 

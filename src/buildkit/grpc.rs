@@ -69,6 +69,11 @@ impl From<Error> for Status {
     }
 }
 
+/// Whether an answer says in its headers that its call has failed, as one without a message does.
+pub(super) fn has_failed(answer: &Response<Body>) -> bool {
+    answer.headers().get("grpc-status").is_some_and(|status| status != "0")
+}
+
 /// gRPC's short form of an error: headers alone.
 impl From<Status> for Response<Body> {
     fn from(status: Status) -> Self {

@@ -11,8 +11,8 @@ use indexmap::IndexMap;
 
 use super::{front::lock, names};
 use crate::{
-    backend::builds::BuildTenant,
-    model::{ErrorKind, Result},
+    backend::builds::{BuildTenant, Wish},
+    model::{ErrorKind, Result, container::HostConfig, policy::Key},
 };
 
 /// Those of one slot.
@@ -23,6 +23,8 @@ pub(super) struct Results {
     /// What was named last, until a build ends: a result gets its names one after the other. Of builds beside each other a `create` may be
     /// told once more or not at all.
     last: Mutex<Option<Target>>,
+    /// The rule that did not allow a step, until its build ends.
+    refused: Mutex<Option<Key>>,
     /// Builds that go on.
     building: AtomicUsize,
 }
@@ -42,7 +44,23 @@ impl Drop for Building {
 
 impl Results {
     pub(super) fn of(tenant: Arc<dyn BuildTenant>) -> Self {
-        Self { tenant, waiting: Mutex::default(), last: Mutex::default(), building: AtomicUsize::new(0) }
+        Self {
+            tenant,
+            waiting: Mutex::default(),
+            last: Mutex::default(),
+            refused: Mutex::default(),
+            building: AtomicUsize::new(0),
+        }
+    }
+
+    /// 403 if the tenant's policy does not allow the step of a build, which is noted for the one who tells of the build.
+    pub(super) fn permit(&self, step: &HostConfig) -> Result<()> {
+        self.tenant.permit(Wish::Steps(step)).inspect_err(|error| *lock(&self.refused) = error.refused_by())
+    }
+
+    /// The rule that did not allow a step of a build that has ended.
+    pub(super) fn refused_by(&self) -> Option<Key> {
+        lock(&self.refused).take()
     }
 
     /// A build begins.

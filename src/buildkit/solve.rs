@@ -66,6 +66,24 @@ pub(super) fn reference(message: &[u8]) -> Result<String> {
     wire::text_of(message, REF)
 }
 
+/// The names of a build's results, as its client says them.
+pub(super) fn names(message: &[u8]) -> Result<Vec<String>> {
+    let (mut names, mut old) = (Vec::new(), Vec::new());
+    for field in wire::fields(message) {
+        let field = field?;
+        let content = field.content.unwrap_or_default();
+        match field.number {
+            EXPORTERS => names.extend(attributes(content)?),
+            OLD_EXPORTER_ATTRIBUTES => old.push(wire::entry(content)?),
+            _ => {}
+        }
+    }
+    let said = if names.is_empty() { old } else { names };
+    let lists = said.iter().filter(|(key, _)| key == "name").flat_map(|(_, names)| names.split(','));
+    // What is no name may be anything, a password too.
+    Ok(lists.filter_map(|name| Reference::parse(name).ok()).map(|name| name.to_string()).collect())
+}
+
 /// A `Control/Solve` as buildkitd gets it, if its client may ask that.
 pub(super) fn control(message: &[u8], rules: &dyn BuildRules) -> Result<Vec<u8>> {
     // Exporters stand there twice, for older daemons; buildkitd reads the old place only if there is none in the new one.

@@ -17,7 +17,7 @@ use http::{Method, Request, Response, Uri};
 use serde::Serialize;
 
 use self::file::Lines;
-use super::{route::Answer, server::Api};
+use super::{route::Answer, server::Api, within::Within};
 use crate::{
     model::{
         caller::{Caller, PeerProcess},
@@ -76,13 +76,19 @@ struct Audited {
 }
 
 impl Api for Audited {
-    fn answer(&self, request: Request<Body>) -> Answer {
+    fn answer(&self, mut request: Request<Body>) -> Answer {
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return self.api.answer(request);
         }
         let (begun, audit, job) = (Instant::now(), self.audit.clone(), self.job.clone());
         let peer = request.extensions().get::<Caller>().map(Peer::of).unwrap_or_default();
         let named = name_in(request.uri());
+        let (within, of_job, asking) = (audit.clone(), job.clone(), peer.clone());
+        Within::watch(&mut request, move |response, begun| {
+            if let Some(entry) = entry(response, None, of_job.clone(), asking.clone(), begun.elapsed()) {
+                within.0.write(&entry);
+            }
+        });
         let answering = self.api.answer(request);
         Box::pin(async move {
             let response = answering.await;
@@ -109,7 +115,7 @@ struct Entry {
 }
 
 /// Who asked; a client over tcp has an address only.
-#[derive(Default, Serialize)]
+#[derive(Clone, Default, Serialize)]
 struct Peer {
     pid: Option<u32>,
     uid: Option<u32>,

@@ -23,6 +23,7 @@ use super::{
     audit::{Called, Refused},
     route::Answer,
     server::Api,
+    within::Within,
 };
 use crate::model::{Error, id::TenantId, policy::Key, time::Timestamp};
 
@@ -150,8 +151,10 @@ struct Measured {
 }
 
 impl Api for Measured {
-    fn answer(&self, request: Request<Body>) -> Answer {
+    fn answer(&self, mut request: Request<Body>) -> Answer {
         let (begun, door, job, measures) = (Instant::now(), self.door, self.job.clone(), self.measures.clone());
+        let (within, of_job) = (measures.clone(), job.clone());
+        Within::watch(&mut request, move |response, begun| within.note(door, of_job.clone(), response, begun));
         let answering = self.api.answer(request);
         Box::pin(async move {
             let response = answering.await;

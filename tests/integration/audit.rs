@@ -29,7 +29,7 @@ fn lines(daemon: &Daemon) -> Vec<Value> {
 }
 
 /// The first line of an operation that `fits`.
-async fn line(daemon: &Daemon, operation: &str, fits: impl Fn(&Value) -> bool) -> Value {
+pub async fn line(daemon: &Daemon, operation: &str, fits: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + LIMIT;
     loop {
         let lines = lines(daemon);

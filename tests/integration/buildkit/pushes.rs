@@ -14,6 +14,7 @@ use super::{
     said_of_builders, until,
     walls::{registry_at, registry_beside_at, registry_of},
 };
+use crate::audit;
 use crate::support::{
     images::{DebianRegistry, publish},
     place::ADDRESS,
@@ -62,6 +63,14 @@ async fn pushes_are_judged_by_the_jobs_policy_before_anything_is_built() {
     }
     assert_eq!(written(&registry), 0);
     job.must_build(&["--push", "-t", &good], DOCKERFILE);
+    let refused = audit::line(&builder.daemon, "Solve", |line| line["object"] == bad).await;
+    assert_eq!(
+        (&refused["verdict"], &refused["rule"], &refused["status"]),
+        (&"refused".into(), &"push".into(), &403.into())
+    );
+    let carried_out =
+        audit::line(&builder.daemon, "Solve", |line| line["object"] == good && line["status"] == 200).await;
+    assert!(carried_out["verdict"] == "allowed" && carried_out["peer"]["uid"] == 0, "{carried_out}");
     assert!(registry.page("/v2/allowed/x/manifests/1").is_some(), "{:?}", registry.log());
     // BuildKit fetches itself, and asks nobody from where: whose registries are narrow has none.
     let narrow = OfJob::new(&builder, &["--policy", "narrow"]).await;
