@@ -101,8 +101,8 @@ async fn serve_with(
     }
     tell_systemd(&[NotifyState::Ready]);
     while signals.next().await == News::Reread {
-        match (&forges, &supervisor, &mut pages) {
-            (Some(forges), Some(supervisor), Some(pages)) => reread(forges, supervisor, pages).await,
+        match (&forges, &supervisor) {
+            (Some(forges), Some(supervisor)) => reread(forges, supervisor, &mut pages).await,
             _ => info!("there is nothing that `ringer serve` reads again"),
         }
     }
@@ -147,7 +147,7 @@ async fn listen(
     tls: Option<&Tls>,
     state: ApiState,
     supervisor: Option<Supervisor>,
-) -> Result<(Arc<Server>, Vec<Listening>, Option<Pages>)> {
+) -> Result<(Arc<Server>, Vec<Listening>, Pages)> {
     if let Some(socket) = config.hosts.iter().find_map(ListenAddress::unix_path) {
         state.engine.tenant_listens_at(&TenantId::default_tenant(), socket.to_owned())?;
     }
@@ -162,13 +162,9 @@ async fn listen(
     let audit = Audit::open(&config.audit_log).context(format!("opening {}", config.audit_log.display()))?;
     let (registry, measures) = metrics::of(&engine, supervisor.as_ref());
     engine.serve_jobs(Arc::new(JobDoors::new(&server, router.clone(), audit.clone(), measures.clone()))).await;
-    let mut pages = supervisor.clone().map(|supervisor| {
-        let state = WebState::new(engine.clone(), supervisor, registry.clone(), measures.clone());
-        Pages::new(server.clone(), measures.of(web::api(state), Door::Http, None), &config.group)
-    });
-    if let Some(pages) = &mut pages {
-        pages.move_to(config.http.as_ref()).await?;
-    }
+    let of_web = web::api(WebState::new(engine.clone(), supervisor.clone(), registry.clone(), measures.clone()));
+    let mut pages = Pages::new(server.clone(), measures.of(of_web, Door::Http, None), &config.group);
+    pages.move_to(config.http.as_ref()).await?;
     let of_default = || {
         let api = audit.of(api::for_tenant(&router, TenantId::default_tenant()), None);
         measures.of(api, Door::Docker, None)

@@ -66,6 +66,10 @@ pub struct ServeOptions {
     /// Where the admin API of jobs is, for root alone: unix:///PATH [default: unix://EXEC_ROOT/admin.sock]
     #[arg(long, value_name = "HOST")]
     pub admin_host: Option<String>,
+    /// Where the page, the numbers for Prometheus and /healthz are for everybody to read: ADDRESS:PORT or unix:///PATH; `ringer run` has
+    /// [http] listen for it [default: nowhere]
+    #[arg(long, value_name = "HOST")]
+    pub http_host: Option<String>,
     /// Socket of a running containerd; without it, ringer runs one of its own
     #[arg(long, value_name = "ADDRESS")]
     pub containerd: Option<PathBuf>,
@@ -237,6 +241,20 @@ pub struct Http {
     pub public_url: Option<String>,
 }
 
+impl Http {
+    /// At an address that has its port: Docker's is no default of it.
+    fn at(listen: &str) -> Result<Self> {
+        let address: ListenAddress = listen.parse()?;
+        let has_port = listen.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        match address {
+            ListenAddress::Tcp(..) if !has_port => {
+                Err(Error::invalid(format!("{listen:?} has no port: expected ADDRESS:PORT")))
+            }
+            address => Ok(Self { address, public_url: None }),
+        }
+    }
+}
+
 /// What the daemon runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -321,6 +339,7 @@ impl ServeOptions {
             tlskey: self.tlskey.or(file.tlskey),
             allowed_host: list(self.allowed_host, file.allowed_host),
             admin_host: self.admin_host.or(file.admin_host),
+            http_host: self.http_host.or(file.http_host),
             containerd: self.containerd.or(file.containerd),
             buildkitd: self.buildkitd.or(file.buildkitd),
             buildkitd_idle: self.buildkitd_idle.or(file.buildkitd_idle),
@@ -386,7 +405,7 @@ impl ServeOptions {
                 None => address,
             });
         Ok(Config {
-            http: None,
+            http: self.http_host.as_deref().map(Http::at).transpose().map_err(|error| error.context("--http-host"))?,
             hosts,
             group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
             tls,

@@ -1,5 +1,5 @@
-//! Level 3: what anybody may see of `ringer run`, on a listener of its own (`[http] listen`), and the webhooks of forges. Nothing else can be
-//! done here: what administrators do is on the admin socket.
+//! Level 3: what anybody may see of `ringer run` and `ringer serve`, on a listener of its own (`[http] listen`, `--http-host`), and the webhooks
+//! of forges. Nothing else can be done here: what administrators do is on the admin socket.
 
 mod page;
 mod webhook;
@@ -26,8 +26,8 @@ use crate::{
 pub struct WebState {
     /// Who knows what jobs are called.
     pub engine: Engine,
-    /// Whose webhooks these are.
-    pub supervisor: Supervisor,
+    /// Whose webhooks these are; `ringer serve` has none.
+    pub supervisor: Option<Supervisor>,
     /// What is counted.
     pub registry: Arc<Registry>,
     /// Who remembers what was refused.
@@ -37,7 +37,12 @@ pub struct WebState {
 
 impl WebState {
     /// Over an engine, its supervisor and the numbers of all parts.
-    pub fn new(engine: Engine, supervisor: Supervisor, registry: Arc<Registry>, measures: Arc<Measures>) -> Self {
+    pub fn new(
+        engine: Engine,
+        supervisor: Option<Supervisor>,
+        registry: Arc<Registry>,
+        measures: Arc<Measures>,
+    ) -> Self {
         Self { engine, supervisor, registry, measures, bodies: Arc::new(Semaphore::new(webhook::AT_ONCE)) }
     }
 }

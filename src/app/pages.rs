@@ -1,4 +1,4 @@
-//! The listener of `[http]`: page, numbers and webhooks. It goes where the configuration says, also when that is read again.
+//! The listener of `[http]` and `--http-host`: page, numbers and webhooks. It goes where the configuration says, also when that is read again.
 
 use std::sync::Arc;
 

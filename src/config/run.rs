@@ -8,7 +8,6 @@ mod secrets;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use ringer::{
-    edge::server::ListenAddress,
     model::{Error, Result, error::Context, registry_auth::RegistryAuth},
     registry::registry_of,
     supervisor::{
@@ -102,7 +101,11 @@ pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Again)> {
     let mut warnings = flags.accepted.check()?;
     warnings.extend(file.images_of_no_use());
     let authorities = file.registry.authorities()?;
-    let mut config = Config { http: again.http.clone(), ..flags.over(file.daemon).filled(warnings)? };
+    let options = flags.over(file.daemon);
+    if options.http_host.is_some() {
+        return Err(Error::invalid("--http-host is `ringer serve`'s: here it is [http] listen"));
+    }
+    let mut config = Config { http: again.http.clone(), ..options.filled(warnings)? };
     config.engine.registry_authorities = authorities;
     Ok((config, again))
 }
@@ -210,14 +213,10 @@ impl HttpSection {
                 None => Ok(None),
             };
         };
-        let address = listen.parse().map_err(|error: Error| error.context("[http]: listen"))?;
-        // Docker's port is no default of ours.
-        if matches!(address, ListenAddress::Tcp(..)) && !has_port(listen) {
-            return Err(Error::invalid(format!("[http]: listen {listen:?} has no port: expected ADDRESS:PORT")));
-        }
+        let http = Http::at(listen).map_err(|error| error.context("[http]: listen"))?;
         let public_url = self.public_url.as_deref().map(|url| check_url("public_url", url)).transpose();
         let public_url = public_url.map_err(|error| error.context("[http]"))?;
-        Ok(Some(Http { address, public_url }))
+        Ok(Some(Http { public_url, ..http }))
     }
 }
 
@@ -243,10 +242,6 @@ fn make_webhooks(settings: &mut Settings, http: Option<&Http>) -> Result<()> {
 /// The text of a file that the configuration names.
 fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).context(format!("reading {}", path.display()))
-}
-
-fn has_port(listen: &str) -> bool {
-    listen.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 impl RunnerSection {

@@ -17,7 +17,7 @@ use super::WebState;
 use crate::{
     edge::measure::RefusedCall,
     model::time::{Timestamp, rough},
-    supervisor::{ForgeView, LaunchView, WaitingJob, record::Stage},
+    supervisor::{ForgeView, LaunchView, Supervisor, WaitingJob, record::Stage},
 };
 
 /// Between two times that a browser asks.
@@ -56,9 +56,11 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// `GET /`.
 pub(super) async fn show(State(state): State<WebState>) -> Response {
-    let (launches, forges) = (state.supervisor.launches(), state.supervisor.forges());
+    let supervisor = state.supervisor.as_ref();
+    let launches = supervisor.map(Supervisor::launches).unwrap_or_default();
+    let forges = supervisor.map(Supervisor::forges).unwrap_or_default();
     let refused = state.measures.last_refused().into_iter().map(|call| (state.name_of(&call), call)).collect();
-    let page = page(&Seen { launches, forges, refused, is_draining: state.supervisor.is_draining() });
+    let page = page(&Seen { launches, forges, refused, is_draining: supervisor.is_some_and(Supervisor::is_draining) });
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY.as_str()),

@@ -42,7 +42,10 @@ pub(super) async fn take(State(state): State<WebState>, Path(forge): Path, reque
             .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")),
         body: &body,
     };
-    match state.supervisor.hear(&forge, &delivery) {
+    let Some(supervisor) = &state.supervisor else {
+        return error::message(StatusCode::NOT_FOUND, "this daemon has no forge");
+    };
+    match supervisor.hear(&forge, &delivery) {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(error) => error.into_response(),
     }

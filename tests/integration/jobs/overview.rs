@@ -8,11 +8,14 @@ use std::{
 use serde_json::{Value, json};
 
 use super::Job;
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, http::Client};
 
 #[tokio::test]
 async fn containers_and_events_of_all_jobs_are_shown_with_the_job() {
-    let daemon = Daemon::with_box().await;
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("http.sock");
+    let daemon = Daemon::start_with(&["--http-host", &format!("unix://{}", pages.display())]).await;
+    daemon.import_box().await;
     let (first, second) =
         (Job::with_box(&daemon, &["--name", "first"]).await, Job::with_box(&daemon, &["--name", "second"]).await);
     let mut listening =
@@ -63,6 +66,14 @@ async fn containers_and_events_of_all_jobs_are_shown_with_the_job() {
     let output = daemon.ringer(&["ps", "--all-jobs", "-a"]).output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.lines().nth(1).unwrap().starts_with("second "), "{table}");
+
+    let pages = Client::new(pages);
+    assert_eq!(pages.get("/healthz").await.text(), "ok\n");
+    let made = "ringer_calls_total{api=\"job\",operation=\"ContainerCreate\",code=\"201\"} 2";
+    let numbers = pages.get("/metrics").await.text();
+    assert!(numbers.lines().any(|line| line == made), "{numbers}");
+    assert!(pages.get("/").await.text().contains("<html"));
+    assert_eq!((pages.get("/jobs").await.status, pages.post("/webhook/x", json!({})).await.status), (404, 404));
     first.remove(&daemon);
     second.remove(&daemon);
 }
