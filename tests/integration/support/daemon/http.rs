@@ -6,7 +6,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, upgrade::Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    client::legacy,
+    rt::{TokioExecutor, TokioIo},
+};
+use hyperlocal::UnixConnector;
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -135,6 +139,11 @@ impl Client {
     /// Sends a request and returns at the head of its answer.
     pub async fn open(&self, mut request: Request<Full<Bytes>>) -> Response<Incoming> {
         request.headers_mut().extend(self.headers.clone());
+        if let Server::Socket(path) = &self.server {
+            *request.uri_mut() = hyperlocal::Uri::new(path, &request.uri().to_string()).into();
+            let client = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(UnixConnector);
+            return client.request(request).await.expect("the daemon answers");
+        }
         let stream = self.server.connect().await.expect("the daemon listens");
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake without a byte");
