@@ -35,6 +35,7 @@ pub use archive::{PathStat, Target};
 pub use changes::Changes;
 pub use compress::gzip;
 pub use copyup::{copy_up, is_empty};
+pub use decompress::decompress;
 pub use entries::{Bounded, Tar, is_too_long};
 pub use extract::ExtractOptions;
 pub use holding::{SeenPath, hold_socket, is_same_file};

@@ -115,6 +115,18 @@ fn word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
+/// Who changes a container has its turn: nothing else stores what is known of one.
+#[test]
+fn records_of_containers_are_stored_by_who_has_the_turn() {
+    let of_engine = sources().into_iter().filter(|source| source.module == "engine");
+    let storing = of_engine.filter(|source| source.text.contains(".update_record("));
+    let storing: Vec<_> = storing.map(|source| source.path).collect();
+    assert!(
+        storing.iter().all(|path| path.ends_with("engine/container/turn.rs")) && storing.len() == 1,
+        "container records are stored by a Turn alone: {storing:?}"
+    );
+}
+
 #[test]
 fn every_module_has_a_level() {
     for source in sources() {
@@ -167,11 +179,14 @@ fn floor_of(path: &Path) -> Option<String> {
     (room != "testing" && !below.to_string_lossy().contains("tests")).then(|| room.to_owned())
 }
 
-/// What is used of the engine: by `crate::engine::x`, or by `engine::x` in a group of `crate::`.
-fn rooms_used(text: &str) -> Vec<String> {
-    let code = text.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+/// What a file uses of the engine: by `crate::engine::x`, by `engine::x` in a group of `crate::`, or, of a room's first file, by `super::x`.
+fn rooms_used(source: &Source) -> Vec<String> {
+    let code = source.text.split("#[cfg(test)]\nmod").next().unwrap_or_default();
     let mut names = names_after(code, "crate::engine::");
     names.extend(names_after(code, "engine::"));
+    if source.path.parent().is_some_and(|folder| folder.ends_with("src/engine")) {
+        names.extend(names_after(code, "super::"));
+    }
     names
 }
 
@@ -185,7 +200,7 @@ fn imports_inside_the_engine_point_down() {
             wrong.push(format!("{room} has no floor: add it to tests/levels.rs"));
             continue;
         };
-        for used in rooms_used(&source.text) {
+        for used in rooms_used(&source) {
             if used != room && floor(&used).is_some_and(|used| used >= own) {
                 wrong.push(format!("{}: {room} uses {used}", source.path.display()));
             }

@@ -41,17 +41,6 @@ impl Host {
             memory: memory(),
         }
     }
-
-    /// The machine as Go names it: `amd64`.
-    pub fn go_architecture(&self) -> &str {
-        match self.machine.as_str() {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "i386" | "i586" | "i686" => "386",
-            "armv6l" | "armv7l" | "armv8l" => "arm",
-            other => other,
-        }
-    }
 }
 
 /// What cannot be limited, in dockerd's words.

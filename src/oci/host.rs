@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use super::caps::CapabilitySet;
+use crate::model::image::Platform;
 
 /// Which cgroup tree the host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl HostFacts {
             bounding: CapabilitySet::from_mask(capability_mask(&status)),
             seccomp: status.lines().any(|line| line.starts_with("Seccomp:")),
             kernel,
-            arch: go_arch().to_owned(),
+            arch: Platform::host().architecture,
             apparmor: detect_apparmor(),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             oom_score_adj: read("/proc/self/oom_score_adj").trim().parse().unwrap_or(0),
@@ -173,17 +174,6 @@ fn kernel_version(release: &str) -> (u32, u32) {
 fn capability_mask(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
-}
-
-/// The name that Docker's profiles use for this machine.
-fn go_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-        other => other,
-    }
 }
 
 fn detect_apparmor() -> AppArmor {

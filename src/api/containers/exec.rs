@@ -110,17 +110,15 @@ pub async fn exec_start(
     // Without a terminal there is no size.
     let console_size = body.console_size.filter(|_| body.tty && version.reads_console_size());
     let exec = api.engine.exec_startable(&scope, &exec).await?;
-    let start = ExecStart { detach: body.detach, console_size: size(console_size) };
+    let start = ExecStart { detach: body.detach, tty: body.tty, console_size: size(console_size) };
     if start.detach {
         api.engine.exec_start(&exec, start).await?;
         return Ok(StatusCode::OK.into_response());
     }
     let gone = hijack.client_gone();
-    // The start says whether the stream has frames, not the exec.
     Ok(hijack.answer(body.tty, move |mut connection| async move {
         match api.engine.exec_start(&exec, start).await {
-            Ok(mut session) => {
-                session.framed = !body.tty;
+            Ok(session) => {
                 tokio::select! {
                     _end = serve(connection, session) => {}
                     () = gone.0.cancelled() => {}

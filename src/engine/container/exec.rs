@@ -71,6 +71,8 @@ pub struct Exec {
 pub struct ExecStart {
     /// Nobody listens.
     pub detach: bool,
+    /// The client reads the output as a terminal gives it, without frames; whether the exec has one was said when it was made.
+    pub tty: bool,
     /// Height and width of the terminal, in place of those that it was made with.
     pub console_size: Option<(u32, u32)>,
 }

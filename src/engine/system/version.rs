@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use crate::{
     engine::{Engine, host::Host, tenants::Scope},
     model::{
-        Result,
+        Result, image,
         system::{Component, GO_VERSION, PLATFORM_NAME, Platform, SERVER_VERSION, SystemVersion},
         time::Timestamp,
     },
@@ -36,7 +36,7 @@ impl Engine {
             git_commit: commit,
             go_version: GO_VERSION.to_owned(),
             os: "linux".to_owned(),
-            arch: host.go_architecture().to_owned(),
+            arch: image::Platform::host().architecture,
             kernel_version: host.kernel.clone(),
             build_time: build_time().to_owned(),
         })
@@ -44,14 +44,14 @@ impl Engine {
 
     /// In dockerd's order and under its names: clients look components up by them.
     fn components(&self, host: &Host, api: &ApiRange, commit: &str) -> Vec<Component> {
-        let info = self.backends.runtime.info();
+        let (info, built_for) = (self.backends.runtime.info(), image::Platform::host());
         let mut components = vec![
             Component {
                 name: "Engine".to_owned(),
                 version: SERVER_VERSION.to_owned(),
                 details: details(&[
                     ("ApiVersion", &api.newest),
-                    ("Arch", host.go_architecture()),
+                    ("Arch", &built_for.architecture),
                     ("BuildTime", build_time()),
                     ("Experimental", "false"),
                     ("GitCommit", commit),

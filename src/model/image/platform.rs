@@ -12,7 +12,8 @@ impl Platform {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
             "x86" => "386",
-            "powerpc64" => "ppc64le",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            "powerpc64" => "ppc64",
             other => other,
         };
         Self { os: "linux".to_owned(), architecture: architecture.to_owned(), ..Self::default() }

@@ -105,7 +105,7 @@ impl Engine {
         self.follow_exec(container, exec, stdout, stderr, to_client);
         Ok(Session {
             tty: request.tty,
-            framed: !request.tty,
+            framed: !start.tty,
             past: None,
             output,
             stdin: stdin.map(|port| SessionStdin::of_exec(self, exec, port)),

@@ -16,7 +16,7 @@ use crate::{
     backend::images::{ImageBackend, Lease},
     engine::images::{ImageStore, tree::DOCUMENT_LIMIT},
     model::{Error, Result, error::Context, image::Descriptor, limits, reference::Digest},
-    rootfs::{Bounded, Tar, is_too_long},
+    rootfs::{Bounded, Tar, decompress, is_too_long},
     work::{self, Disk, Stop, Worker},
 };
 
@@ -95,21 +95,8 @@ pub async fn read(images: &ImageStore, disk: Disk, lease: Lease, body: Body, sto
 
 /// The bytes of a body that may be packed with gzip, zstd, xz or bzip2.
 pub fn decompressed(body: impl Read + 'static) -> Result<Box<dyn Read>> {
-    let mut body = BufReader::with_capacity(CHUNK, body);
-    let mut head = Vec::with_capacity(6);
-    let sniffed = body.by_ref().take(6).read_to_end(&mut head);
-    sniffed.map_err(|error| Error::invalid(format!("reading the body: {error}")).with_source(error))?;
-    let packed = std::io::Cursor::new(head.clone()).chain(body);
-    Ok(match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let decoder = zstd::Decoder::new(packed);
-            Box::new(decoder.map_err(|error| Error::system("preparing zstd").with_source(error))?)
-        }
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(packed)),
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(packed)),
-        _ => Box::new(packed),
-    })
+    decompress(BufReader::with_capacity(CHUNK, body))
+        .map_err(|error| Error::invalid(format!("reading the body: {error}")).with_source(error))
 }
 
 struct Reader {
