@@ -1,6 +1,6 @@
 # The commands of the project. Each is a script in scripts/ that says what it does; all of them need root.
 
-.PHONY: demo self-build check test soak fuzz deny compat compat-of-jobs bench api-spec picture build install
+.PHONY: demo self-build check test quota soak fuzz deny compat compat-of-jobs bench api-spec picture build install
 
 ## a whole CI job on ringer, from nothing
 demo:
@@ -17,6 +17,10 @@ check:
 ## everything that is tested: unit, contract, integration, real clients and agents
 test:
 	@scripts/test
+
+## a job's disk where ext4 and XFS keep it, in a virtual machine; not in `make test`
+quota:
+	@scripts/quota
 
 ## 500 short jobs, eight at a time, whose owners are killed: what the daemon takes must not grow; a shorter one is in `make test`
 soak:

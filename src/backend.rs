@@ -5,4 +5,5 @@
 pub mod builds;
 pub mod images;
 pub mod network;
+pub mod projects;
 pub mod runtime;

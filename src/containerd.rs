@@ -111,13 +111,14 @@ impl Containerd {
         fs::create_dir_all(&options.exec_root).context(format_args!("making {}", options.exec_root.display()))?;
         let wanted = options.default_runtime.as_deref();
         let runtimes = Runtimes::detect(&options.exec_root, &options.namespace, wanted).await?;
-        let snapshotter = snapshotters::choose(&client, options.snapshotter.as_deref()).await?;
+        let (snapshotter, layers) = snapshotters::choose(&client, options.snapshotter.as_deref()).await?;
         let info = RuntimeInfo {
             containerd_version: version.version,
             containerd_commit: version.revision,
             default_runtime: runtimes.default_name().to_owned(),
             runtimes: runtimes.programs().to_vec(),
             init: runtimes.init().cloned(),
+            layers,
         };
         let oom = OomWatch::start(client.clone());
         let cgroups = Cgroups::detect();

@@ -18,6 +18,7 @@ mod locks;
 pub mod networks;
 pub(crate) mod policies;
 pub mod prune;
+mod quota;
 pub(crate) mod records;
 pub(crate) mod room;
 mod runs;
@@ -35,7 +36,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    backend::{builds::Builders, images::ImageBackend, network::NetworkHosts, runtime::Runtime},
+    backend::{builds::Builders, images::ImageBackend, network::NetworkHosts, projects::Projects, runtime::Runtime},
     engine::{
         config::EngineConfig,
         events::EventBus,
@@ -62,6 +63,8 @@ pub struct Backends {
     pub network: Arc<dyn NetworkHosts>,
     /// Who builds beside the engine.
     pub builders: Arc<dyn Builders>,
+    /// What file systems limit.
+    pub projects: Arc<dyn Projects>,
 }
 
 /// The engine; clones share everything.

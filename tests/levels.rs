@@ -21,7 +21,7 @@ const LEVELS: [&[&str]; 7] = [
 
 /// Rooms of the engine from bottom to top, by the same rule.
 const FLOORS: [&[&str]; 10] = [
-    &["scoped"],
+    &["quota", "scoped"],
     &["config", "events", "host", "layers", "locks", "prune", "records", "room", "tenants"],
     &["container", "ipam", "policies"],
     &["store"],

@@ -13,7 +13,7 @@ use crate::{
     model::{
         event::Event,
         id::TenantId,
-        job::{CacheVolume, EndReason, JobLimits, JobRequest},
+        job::{CacheVolume, DiskPlace, EndReason, JobLimits, JobRequest},
         policy::PolicyRef,
         time::Timestamp,
     },
@@ -48,7 +48,7 @@ pub struct JobBody {
     /// Processes and threads of all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
-    /// Bytes of the disk for all that they write; the job ends when it takes more.
+    /// Bytes of the disk for all that they write: more is refused where a file system can, and the job ends when it takes more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<u64>,
     /// What its clients may do: `trusted`, `ci`, `strict`, or a name of the daemon's folder; that of jobs if none.
@@ -127,6 +127,8 @@ pub struct JobAnswer {
     /// Limits of all its containers together.
     #[serde(flatten)]
     pub limits: JobLimits,
+    /// Where file systems refuse what would be more than its limit of the disk, which is watched in any case.
+    pub disk_quota: Vec<DiskPlace>,
     /// What its clients may do is called so.
     pub policy: Option<String>,
     /// Jobs with the same key have the same caches.
@@ -142,7 +144,7 @@ pub struct JobAnswer {
 }
 
 impl From<JobView> for JobAnswer {
-    fn from(JobView { record, socket, trouble }: JobView) -> Self {
+    fn from(JobView { record, socket, disk_quota, trouble }: JobView) -> Self {
         let socket = socket.display().to_string();
         Self {
             id: record.id.to_string(),
@@ -154,6 +156,7 @@ impl From<JobView> for JobAnswer {
             owner_pid: record.owner.as_ref().map(|owner| owner.pid),
             uid: record.uid,
             limits: record.limits,
+            disk_quota,
             policy: record.policy.as_ref().map(|policy| policy.name.clone()),
             cache_key: record.cache_key.clone(),
             cache_volumes: record.cache_volumes.clone(),

@@ -67,6 +67,7 @@ fn every_field_stands_in_the_document_and_no_other() {
         owner_pid: None,
         uid: 0,
         limits: JobLimits::default(),
+        disk_quota: Vec::new(),
         policy: None,
         cache_key: None,
         cache_volumes: Vec::new(),

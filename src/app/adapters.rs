@@ -9,6 +9,7 @@ use ringer::{
     engine::Backends,
     model::{Error, Result},
     network::LinuxHosts,
+    rootfs::LinuxProjects,
 };
 
 use crate::config::{Config, NAME as DEFAULT_INSTANCE};
@@ -87,6 +88,7 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Ar
         images: containerd,
         network: Arc::new(network),
         builders: buildkit.clone(),
+        projects: Arc::new(LinuxProjects),
     };
     Ok((backends, buildkit))
 }

@@ -65,6 +65,20 @@ pub struct RootfsMount {
     pub options: Vec<String>,
 }
 
+impl RootfsMount {
+    /// Where what a container writes is, if the snapshotter has it in a folder; and what the kernel needs beside that.
+    pub fn own_folders(rootfs: &[Self]) -> Option<(PathBuf, Option<PathBuf>)> {
+        let [mount] = rootfs else { return None };
+        let upper = mount.folder("upperdir=");
+        let files = upper.or_else(|| (mount.kind == "bind").then(|| PathBuf::from(&mount.source)));
+        files.filter(|folder| folder.is_absolute()).map(|folder| (folder, mount.folder("workdir=")))
+    }
+
+    fn folder(&self, option: &str) -> Option<PathBuf> {
+        self.options.iter().find_map(|given| given.strip_prefix(option)).map(PathBuf::from)
+    }
+}
+
 /// How a task or exec is wired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stdio {
@@ -125,6 +139,8 @@ pub struct RuntimeInfo {
     pub runtimes: Vec<RuntimeProgram>,
     /// Path of the `docker-init` or `tini` program for `HostConfig.Init`, if there is one.
     pub init: Option<RuntimeProgram>,
+    /// Folder of writable layers, if a new one has empty folders below it for what is written.
+    pub layers: Option<PathBuf>,
 }
 
 /// One program that containers run under.
@@ -275,4 +291,25 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Folder below which per-container files may be kept while it runs (hosts, resolv.conf, shm).
     fn state_dir(&self, id: &ContainerId) -> PathBuf;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(kind: &str, source: &str, options: &[&str]) -> RootfsMount {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        RootfsMount { kind: kind.to_owned(), source: source.to_owned(), options }
+    }
+
+    #[test]
+    fn own_files_are_in_the_upper_folder_or_in_all_that_is_bound() {
+        let own = |mounts: &[RootfsMount]| RootfsMount::own_folders(mounts);
+        let overlay = mount("overlay", "overlay", &["workdir=/s/2/work", "upperdir=/s/2/fs", "lowerdir=/s/1/fs"]);
+        assert_eq!(own(&[overlay]), Some(("/s/2/fs".into(), Some("/s/2/work".into()))));
+        assert_eq!(own(&[mount("bind", "/s/3/fs", &["rw", "rbind"])]), Some(("/s/3/fs".into(), None)));
+        assert_eq!(own(&[mount("ext4", "/dev/mapper/s-4", &[])]), None);
+        assert_eq!(own(&[mount("overlay", "overlay", &["upperdir={{ mount 0 }}/upper"])]), None);
+        assert_eq!(own(&[]), None);
+    }
 }

@@ -9,10 +9,12 @@ use std::{
 use clap::Args;
 use ringer::{
     admin::ForgeAnswer,
+    backend::projects::Projects,
     buildkit,
     model::{Error, time::rough},
     oci::HostFacts,
     registry::Registry,
+    rootfs::LinuxProjects,
     supervisor::{check, settings::Settings},
 };
 
@@ -53,7 +55,13 @@ impl Doctor {
             let mut findings = vec![kernel(&host), cgroups(&host), containerd(), runtime()];
             match config::run::resolve(&self.config, ServeOptions::default()) {
                 Ok((config, Again { settings, .. })) => {
-                    findings.extend([mtu(config.engine.mtu), disk(&config.engine.data_root), builder(&config)]);
+                    let data_root = there(&config.engine.data_root);
+                    findings.extend([
+                        mtu(config.engine.mtu),
+                        disk(data_root),
+                        limit_of_disk(data_root),
+                        builder(&config),
+                    ]);
                     findings.extend(registries(&config, &settings).await);
                     findings.extend(forges(&settings).await);
                 }
@@ -168,8 +176,22 @@ fn uplink() -> Option<(String, u32)> {
     Some((link, mtu))
 }
 
-fn disk(data_root: &Path) -> Finding {
-    let there = data_root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+/// A folder that may be made only at the first start, or the one above it.
+fn there(folder: &Path) -> &Path {
+    folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+/// What `--disk` of a job does; both are well.
+fn limit_of_disk(there: &Path) -> Finding {
+    let told = if LinuxProjects.are_limited(there) {
+        "what is more than a job's `disk` is refused, by project quota"
+    } else {
+        "a job's `disk` is watched: project quota (ext4 with prjquota, XFS with pquota) would refuse what is more"
+    };
+    Finding { what: "limit of the disk", found: Ok(format!("{told}, at {}", there.display())) }
+}
+
+fn disk(there: &Path) -> Finding {
     let found = match rustix::fs::statvfs(there) {
         Ok(stat) => {
             let (free, all) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);

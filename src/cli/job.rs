@@ -103,7 +103,8 @@ pub struct Limits {
     /// Processes and threads of all its containers together
     #[arg(long, value_name = "NUMBER")]
     pids: Option<u64>,
-    /// Room on the disk for all that its containers write, such as 20g: the job ends when it takes more
+    /// Room on the disk for all that its containers write, such as 20g: more is refused where the file system has project quotas, and the
+    /// job ends when it takes more
     #[arg(long, value_name = "BYTES")]
     disk: Option<Bytes>,
     /// What its clients may do: trusted, ci, strict, a name of the daemon's --policy-dir, or the path of a file (with a slash

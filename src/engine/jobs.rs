@@ -37,7 +37,7 @@ use crate::{
         Error, Result,
         error::Context,
         id::TenantId,
-        job::{self, EndReason, JobRecord, JobReport, JobRequest},
+        job::{self, DiskPlace, EndReason, JobRecord, JobReport, JobRequest},
         registry_auth::Logins,
         time::Timestamp,
     },
@@ -68,6 +68,8 @@ pub struct JobView {
     pub record: Arc<JobRecord>,
     /// Its socket.
     pub socket: PathBuf,
+    /// Where file systems keep its limit of the disk, which is watched in any case.
+    pub disk_quota: Vec<DiskPlace>,
     /// Why its removal has not come to its end yet.
     pub trouble: Option<String>,
 }
@@ -92,6 +94,7 @@ impl Engine {
         let policy = policy::with_binds(policy, self.check_binds(request.binds)?);
         let host = request.network_from.map(|other| self.host_for(&other, request.uid)).transpose()?;
         let (owner, expires) = (owner.transpose()?, request.ttl.map(job::expiry).transpose()?);
+        let project = self.choose_project(&request.limits).await;
         let changing = self.build_caches.changing.lock().await;
         let build_cache = self.choose_build_cache(request.cache_key.as_deref(), &request.cache_volumes)?;
         let record = JobRecord {
@@ -110,6 +113,7 @@ impl Engine {
             cache_volumes: request.cache_volumes,
             host,
             build_cache,
+            project,
             ending: None,
         };
         let job = self.jobs.add(record)?;
@@ -185,7 +189,8 @@ impl Engine {
     }
 
     fn view(&self, job: &Job) -> JobView {
-        JobView { record: job.record(), socket: self.job_socket(job), trouble: job.trouble() }
+        let disk_quota = self.disk_quota(job.id());
+        JobView { record: job.record(), socket: self.job_socket(job), disk_quota, trouble: job.trouble() }
     }
 
     /// Where a job's socket is: alone in a folder, which containers can be given whole.
@@ -245,8 +250,12 @@ impl Engine {
             self.backends.network.open_job_to(record.host(), record.openings.clone()).await?;
         }
         self.write_authorities(&record.surroundings)?;
-        self.tenants.add_within(&id.of_runner(), host.clone(), &record.surroundings);
+        let quota = self.set_quota(&record).await?;
+        let runner = self.tenants.add_within(&id.of_runner(), host.clone(), &record.surroundings);
         let tenant = self.tenants.add_within(id, host, &record.surroundings);
+        for tenant in [&runner, &tenant] {
+            quota.iter().for_each(|quota| tenant.has_quota(quota.clone()));
+        }
         tenant.obeys(Arc::new(policy));
         tenant.has_registries(record.registries.clone());
         Ok(tenant)

@@ -24,7 +24,7 @@ use tokio_util::{
 
 use crate::{
     backend::network::NetworkBackend,
-    engine::Engine,
+    engine::{Engine, quota::Quota},
     model::{
         Error, Result,
         caller::Caller,
@@ -95,6 +95,8 @@ pub struct Tenant {
     logins: OnceLock<Logins>,
     /// Registries that its operator has named.
     named: OnceLock<BTreeSet<String>>,
+    /// What keeps its limit of the disk, if something does.
+    quota: OnceLock<Arc<Quota>>,
     /// What asks registries in its name, once something has.
     registry: OnceCell<Arc<Registry>>,
     /// Layers that are fetched at once in its name: whoever pulls from a slow registry holds up nobody else.
@@ -119,7 +121,7 @@ impl Tenant {
         let (socket, policy, logins) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (named, registry, downloads) = (OnceLock::new(), OnceCell::new(), Arc::new(Semaphore::new(DOWNLOADS)));
         let (traffic, closed) = (Traffic::default(), CancellationToken::new());
-        let has_left = AtomicBool::new(false);
+        let (has_left, quota) = (AtomicBool::new(false), OnceLock::new());
         Self {
             id,
             host,
@@ -128,6 +130,7 @@ impl Tenant {
             policy,
             logins,
             named,
+            quota,
             registry,
             downloads,
             traffic,
@@ -195,6 +198,16 @@ impl Tenant {
     /// Registries that its operator has named.
     pub(crate) fn named_registries(&self) -> BTreeSet<String> {
         self.named.get().cloned().unwrap_or_default()
+    }
+
+    /// Says what keeps its limit of the disk; the first time counts.
+    pub(crate) fn has_quota(&self, quota: Arc<Quota>) {
+        let _first_one_counts = self.quota.set(quota);
+    }
+
+    /// What keeps its limit of the disk, if something does.
+    pub(crate) fn quota(&self) -> Option<Arc<Quota>> {
+        self.quota.get().cloned()
     }
 
     /// Where what asks registries in its name is kept.

@@ -15,6 +15,7 @@ use crate::{
         builds::NoBuilders,
         images::{fake::FakeImages, samples::tar},
         network::fake::{FakeHosts, FakeNetwork},
+        projects::fake::FakeProjects,
         runtime::fake::FakeRuntime,
     },
     model::{caller::Caller, id::TenantId},
@@ -33,6 +34,8 @@ pub struct Fakes {
     pub network: Arc<FakeNetwork>,
     /// What has those of jobs too.
     pub hosts: FakeHosts,
+    /// What its file system limits: nothing yet.
+    pub projects: Arc<FakeProjects>,
     /// The engine's `data` and `run`, and what the runtime writes.
     pub folder: TempDir,
 }
@@ -78,15 +81,16 @@ impl Fakes {
         let runtime = Arc::new(FakeRuntime::new(folder.path()));
         let images = FakeImages::default();
         let hosts = FakeHosts::default();
-        let network = hosts.of_machine();
+        let (network, projects) = (hosts.of_machine(), Arc::new(FakeProjects::default()));
         let backends = Backends {
             runtime: runtime.clone(),
             images: Arc::new(images.clone()),
             network: Arc::new(hosts.clone()),
             builders: Arc::new(NoBuilders),
+            projects: projects.clone(),
         };
         let engine = Engine::open_on(host, config, backends).await.expect("an engine on fakes opens");
-        Self { engine, runtime, images, network, hosts, folder }
+        Self { engine, runtime, images, network, hosts, projects, folder }
     }
 
     /// The same with the image `box`, in whose only layer is nothing.

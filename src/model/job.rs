@@ -63,6 +63,9 @@ pub struct JobRecord {
     /// The cache of its builds, if that outlives it.
     #[serde(default)]
     pub build_cache: Option<TenantId>,
+    /// By what file systems count what it takes, if one of them can when it is made and it has a limit of the disk.
+    #[serde(default)]
+    pub project: Option<ProjectId>,
     /// Since when and why it is being removed.
     pub ending: Option<Ending>,
 }
@@ -158,7 +161,7 @@ pub struct JobLimits {
     pub nano_cpus: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// Bytes of the disk; the job ends when it is seen to take more.
+    /// Bytes of the disk; what is more is not written where a file system can refuse it, and the job ends when it is seen to take more.
     pub disk: Option<u64>,
 }
 
@@ -167,6 +170,36 @@ impl JobLimits {
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// The number by which file systems count what a job takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProjectId(u32);
+
+impl ProjectId {
+    /// The least, and how many there are. People and other programs count from 0, kubelet from a million.
+    const FIRST: u32 = 1 << 30;
+
+    /// Any of them.
+    pub fn random() -> Self {
+        let any = getrandom::u32().expect("the kernel's random source is always there");
+        Self(Self::FIRST | any & (Self::FIRST - 1))
+    }
+
+    /// As the kernel knows it.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// Where jobs write to the disk: two folders, which may lie on two file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskPlace {
+    /// Writable layers of containers.
+    Layers,
+    /// Volumes.
+    Volumes,
 }
 
 /// A job on its way out.

@@ -12,6 +12,7 @@ mod noise;
 mod overview;
 mod page;
 mod policies;
+mod quota;
 pub mod remains;
 mod shared_network;
 mod soak;

@@ -100,13 +100,15 @@ impl FakeRuntime {
             commit: String::new(),
             recursive_read_only: true,
         };
+        let root = root.into();
         let info = RuntimeInfo {
             containerd_version: "0.0-fake".to_owned(),
             default_runtime: "runc".to_owned(),
             runtimes: vec![runc],
+            layers: Some(root.clone()),
             ..RuntimeInfo::default()
         };
-        Self { info, root: root.into(), state: Mutex::default(), ooms: broadcast::channel(16).0 }
+        Self { info, root, state: Mutex::default(), ooms: broadcast::channel(16).0 }
     }
 
     /// The next call of `step` fails so. Several calls of this queue up.

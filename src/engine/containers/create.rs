@@ -113,7 +113,7 @@ impl Engine {
         };
         let made = async {
             self.backends.runtime.create_container(&new).await?;
-            self.prepare_rootfs(&record).await?;
+            self.prepare_rootfs(scope, &record).await?;
             self.fill_volumes(&record).await
         };
         if let Err(error) = made.await {

@@ -3,14 +3,17 @@
 use tracing::warn;
 
 use crate::{
-    engine::{Engine, containers::seat::Seat, runs::seen_path, tenants::Scope, volumes::VolumeUse},
+    backend::runtime::RootfsMount,
+    engine::{Engine, containers::seat::Seat, quota::Quota, runs::seen_path, tenants::Scope, volumes::VolumeUse},
     model::{
         Error, Result,
         container::{
             ContainerCreateRequest, ContainerRecord, HostConfig, MountKind, MountPoint, SourceRoot,
             mount_spec::{VolumesFrom, WantedMount, wanted_mounts},
         },
+        error::Context,
         id::{ContainerId, TenantId},
+        job::DiskPlace,
         volume::VolumeRequest,
     },
     rootfs,
@@ -133,11 +136,17 @@ impl Engine {
         }
     }
 
-    /// Puts into a new container's root what Docker has there: `/.dockerenv`, `/etc/mtab`, the working folder.
-    pub(crate) async fn prepare_rootfs(&self, record: &ContainerRecord) -> Result<()> {
+    /// Puts into a new container's root what Docker has there: `/.dockerenv`, `/etc/mtab`, the working folder. It counts for its
+    /// tenant's quota, as all that the container will write.
+    pub(crate) async fn prepare_rootfs(&self, scope: &Scope, record: &ContainerRecord) -> Result<()> {
         let path = record.config.working_dir.clone();
         let rootfs = self.backends.runtime.rootfs(&record.id).await?;
-        blocking(move || rootfs::prepare(&rootfs, &path)).await
+        let quota = scope.as_tenant().quota();
+        let prepare = move || {
+            quota.map_or(Ok(()), |quota| count_layer(&quota, &rootfs))?;
+            rootfs::prepare(&rootfs, &path)
+        };
+        blocking(prepare).await
     }
 
     /// Fills empty volumes of a container that was just made from its image.
@@ -155,4 +164,13 @@ impl Engine {
             self.remove_anonymous_volumes(record).await;
         }
     }
+}
+
+/// The kernel writes into both folders, and moves files from one into the other.
+fn count_layer(quota: &Quota, rootfs: &[RootfsMount]) -> Result<()> {
+    let folders = RootfsMount::own_folders(rootfs).into_iter().flat_map(|(files, work)| [Some(files), work]).flatten();
+    for folder in folders {
+        quota.count(DiskPlace::Layers, &folder).context("counting what a container will write")?;
+    }
+    Ok(())
 }

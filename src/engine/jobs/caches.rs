@@ -213,7 +213,7 @@ impl Engine {
             let options = Some(LocalMount::options_of_bind(&folder, *is_read_only));
             let volume = Volume { name: name.clone(), labels, options, created: Timestamp::now() };
             let changing = self.volumes.change().await;
-            self.volumes.create(&changing, &job.id, volume).await?;
+            self.volumes.create(&changing, &job.id, volume, None).await?;
         }
         Ok(())
     }

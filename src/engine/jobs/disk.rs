@@ -1,9 +1,11 @@
-//! What a job takes of the disk, looked at now and then: the limit that no cgroup has.
+//! What a job takes of the disk: the limit that no cgroup has. Where a file system can, it refuses more; in any case it is looked at now
+//! and then.
 
 use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,12 +13,15 @@ use tracing::{debug, warn};
 
 use crate::{
     backend::runtime::RootfsMount,
-    engine::Engine,
+    engine::{
+        Engine,
+        quota::{self, Places, Quota},
+    },
     model::{
         ErrorKind, Result,
         error::Context,
         id::{ContainerId, TenantId},
-        job::JobRecord,
+        job::{DiskPlace, JobLimits, JobRecord, ProjectId},
     },
     rootfs,
     work::blocking,
@@ -28,14 +33,50 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_sec
 /// So many times as long as a look took nobody looks again, up to the longest pause: a job of many files costs a twentieth of a processor.
 const REST: u32 = 20;
 
+/// Of a job's limit, what it may be seen to take beyond it where the kernel refuses more: logs and names are counted here alone, and what
+/// was refused ends no job.
+const BEYOND_QUOTA: u64 = 10;
+
 /// What a look has found, by the folder of a volume or a log, or by the container's id.
 #[derive(Default)]
 struct Looked(HashMap<PathBuf, u64>);
 
 impl Engine {
+    /// A project for a new job that has such limits; `None` where no file system limits any, or none can be had.
+    pub(super) async fn choose_project(&self, limits: &JobLimits) -> Option<ProjectId> {
+        limits.disk?;
+        let (projects, places) = (self.backends.projects.clone(), self.places_on_disk());
+        let choose = move || quota::choose_project(&*projects, &places).context("choosing a project for a job");
+        blocking(choose).await.unwrap_or_else(|error| {
+            warn!("the disk of a job is watched alone: {}", error.chain());
+            None
+        })
+    }
+
+    /// Has file systems keep a job's limit, those that can now.
+    pub(super) async fn set_quota(&self, record: &JobRecord) -> Result<Option<Arc<Quota>>> {
+        let (Some(project), Some(most)) = (record.project, record.limits.disk) else { return Ok(None) };
+        let (projects, places) = (self.backends.projects.clone(), self.places_on_disk());
+        let set = move || Ok(Some(Arc::new(Quota::set(projects, project, most, &places))));
+        blocking(set).await
+    }
+
+    fn places_on_disk(&self) -> Places {
+        let layers = self.backends.runtime.info().layers.clone();
+        let layers = layers.map(|folder| (DiskPlace::Layers, folder));
+        layers.into_iter().chain([(DiskPlace::Volumes, self.config.data_root.clone())]).collect()
+    }
+
+    /// Where file systems keep the limit of a job.
+    pub(super) fn disk_quota(&self, job: &TenantId) -> Vec<DiskPlace> {
+        let quota = self.tenants.get(job).ok().and_then(|tenant| tenant.quota());
+        quota.map(|quota| quota.places().collect()).unwrap_or_default()
+    }
+
     /// Returns when a job is seen to take more of the disk than it may; never if it has no such limit.
     pub(super) async fn took_too_much_disk(&self, record: &JobRecord) {
-        let Some(most) = record.limits.disk else { return std::future::pending().await };
+        let Some(limit) = record.limits.disk else { return std::future::pending().await };
+        let most = most_seen(limit, !self.disk_quota(&record.id).is_empty());
         let mut last = Looked::default();
         loop {
             let begun = Instant::now();
@@ -43,7 +84,7 @@ impl Engine {
             let taken = last.taken();
             if taken > most {
                 let name = &record.name;
-                warn!(job.id = %record.id, bytes = taken, limit = most, "job {name} takes more of the disk than its {most} bytes");
+                warn!(job.id = %record.id, bytes = taken, limit, "job {name} takes more of the disk than its {limit} bytes");
                 return;
             }
             tokio::time::sleep(pause_after(begun.elapsed())).await;
@@ -71,8 +112,8 @@ impl Engine {
     /// What a container's own files take. containerd's walk goes by paths, and ends where the container removes a file or has one too deep.
     pub(super) async fn room_of_layer(&self, id: &ContainerId, most: u64) -> Result<u64> {
         let runtime = &self.backends.runtime;
-        match own_folder(&runtime.rootfs(id).await?) {
-            Some(folder) => room_of_folder(folder, most).await,
+        match RootfsMount::own_folders(&runtime.rootfs(id).await?) {
+            Some((folder, _)) => room_of_folder(folder, most).await,
             // What lies on a device only containerd can tell.
             None => runtime.usage(id).await,
         }
@@ -114,12 +155,8 @@ fn pause_after(look: Duration) -> Duration {
     look.saturating_mul(REST).clamp(PAUSES.0, PAUSES.1)
 }
 
-/// Where a container's own files are, if the snapshotter has them in a folder.
-fn own_folder(rootfs: &[RootfsMount]) -> Option<PathBuf> {
-    let [mount] = rootfs else { return None };
-    let upper = mount.options.iter().find_map(|option| option.strip_prefix("upperdir="));
-    let folder = upper.or_else(|| (mount.kind == "bind").then_some(mount.source.as_str()));
-    folder.map(PathBuf::from).filter(|folder| folder.is_absolute())
+fn most_seen(limit: u64, is_kept: bool) -> u64 {
+    if is_kept { limit.saturating_add(limit / BEYOND_QUOTA) } else { limit }
 }
 
 async fn room_of_folder(folder: PathBuf, most: u64) -> Result<u64> {
@@ -136,19 +173,10 @@ mod tests {
     use super::*;
     use crate::model::Error;
 
-    fn mount(kind: &str, source: &str, options: &[&str]) -> RootfsMount {
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        RootfsMount { kind: kind.to_owned(), source: source.to_owned(), options }
-    }
-
     #[test]
-    fn own_files_are_in_the_upper_folder_or_in_all_that_is_bound() {
-        let overlay = mount("overlay", "overlay", &["workdir=/s/2/work", "upperdir=/s/2/fs", "lowerdir=/s/1/fs"]);
-        assert_eq!(own_folder(&[overlay]), Some(PathBuf::from("/s/2/fs")));
-        assert_eq!(own_folder(&[mount("bind", "/s/3/fs", &["rw", "rbind"])]), Some(PathBuf::from("/s/3/fs")));
-        assert_eq!(own_folder(&[mount("ext4", "/dev/mapper/s-4", &[])]), None);
-        assert_eq!(own_folder(&[mount("overlay", "overlay", &["upperdir={{ mount 0 }}/upper"])]), None);
-        assert_eq!(own_folder(&[]), None);
+    fn what_the_kernel_refuses_ends_no_job_and_what_it_does_not_see_does() {
+        assert_eq!((most_seen(100, false), most_seen(100, true)), (100, 110));
+        assert_eq!(most_seen(u64::MAX, true), u64::MAX);
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn lost(tenant: &TenantId) -> JobRecord {
         cache_volumes: Vec::new(),
         host: None,
         build_cache: None,
+        project: None,
         ending: Some(Ending { reason: EndReason::Lost, since: now }),
     }
 }

@@ -10,7 +10,11 @@ use std::{
 
 use super::*;
 use crate::{
-    backend::images::{ImageBackend, samples::tar},
+    backend::{
+        images::{ImageBackend, samples::tar},
+        projects::Room,
+        runtime::{RootfsMount, Runtime},
+    },
     engine::{
         config::EngineConfig,
         containers::list::ListOptions,
@@ -23,6 +27,7 @@ use crate::{
         container::{Config, ContainerCreateRequest, HostConfig},
         filters::Filters,
         id::TenantId,
+        job::JobLimits,
         network::{NetworkCreateRequest, Opening, Protocol},
         volume::VolumeRequest,
     },
@@ -419,4 +424,37 @@ async fn a_cache_volume_whose_record_cannot_be_read_is_kept() {
     let left: Vec<_> = std::fs::read_dir(contents).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [id]);
     assert!(folder.join("file").exists());
+}
+
+#[tokio::test]
+async fn a_jobs_disk_is_limited_by_the_file_system_where_that_can() {
+    let bench = Bench::new().await;
+    let limits = JobLimits { disk: Some(1 << 30), ..JobLimits::default() };
+    let limited = async |name: &str, limits| {
+        let request = JobRequest { name: Some(name.to_owned()), limits, ..JobRequest::default() };
+        bench.engine().job_create(request).await.unwrap()
+    };
+    let watched = limited("watched", limits).await;
+    assert_eq!((watched.disk_quota.as_slice(), watched.record.project), ([].as_slice(), None));
+
+    let projects = &bench.fakes.projects;
+    projects.limit_from_now_on();
+    let boundless = limited("boundless", JobLimits::default()).await;
+    assert_eq!(boundless.record.project, None);
+    let kept = limited("kept", limits).await;
+    assert_eq!(kept.disk_quota, [DiskPlace::Layers, DiskPlace::Volumes]);
+    let project = kept.record.project.unwrap();
+    assert_eq!(projects.rooms(), [(project, Room { taken: 0, most: Some(1 << 30) })]);
+
+    for (job, project) in [(&watched, None), (&kept, Some(project))] {
+        bench.fill(job).await;
+        let container = bench.engine().containers.list(&job.record.id)[0].id().clone();
+        let rootfs = bench.fakes.runtime.rootfs(&container).await.unwrap();
+        let volume = bench.engine().volumes.mountpoint(&job.record.id, "cache");
+        for folder in [RootfsMount::own_folders(&rootfs).unwrap().0, volume] {
+            assert_eq!(projects.of(&folder), project, "{}", folder.display());
+        }
+    }
+    bench.engine().job_delete("kept").await.unwrap();
+    assert!(projects.rooms().is_empty(), "the number is nobody's again");
 }

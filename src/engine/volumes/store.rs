@@ -20,6 +20,7 @@ use super::{
 use crate::{
     engine::{
         locks::KeyedLocks,
+        quota::Quota,
         room::{Place, Rooms},
         scoped::Scoped,
     },
@@ -27,6 +28,7 @@ use crate::{
         Result,
         error::Context,
         id::{ContainerId, TenantId},
+        job::DiskPlace,
         record,
         volume::{self, Volume},
     },
@@ -170,13 +172,19 @@ impl VolumeStore {
         guards
     }
 
-    /// Makes a volume; its name must be free. Conflict if its tenant has no room for it.
-    pub async fn create(&self, _: &Change<'_>, tenant: &TenantId, volume: Volume) -> Result<Arc<Volume>> {
+    /// Makes a volume; its name must be free. Conflict if its tenant has no room for it. What is in it counts for the quota.
+    pub async fn create(
+        &self,
+        _: &Change<'_>,
+        tenant: &TenantId,
+        volume: Volume,
+        quota: Option<Arc<Quota>>,
+    ) -> Result<Arc<Volume>> {
         let folder = self.root(tenant).join(&volume.name);
         let json = record::write(&volume);
         let place = self.rooms.take(tenant, record::weigh(&json))?;
         let made = tokio::task::spawn_blocking(move || {
-            let made = write(&folder, &json);
+            let made = write(&folder, &json, quota.as_deref());
             // One whose record could not be read is left alone.
             if made.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::AlreadyExists) {
                 let _ = fs::remove_dir_all(&folder);
@@ -256,11 +264,13 @@ impl VolumeStore {
     }
 }
 
-fn write(folder: &Path, json: &[u8]) -> io::Result<()> {
+fn write(folder: &Path, json: &[u8], quota: Option<&Quota>) -> io::Result<()> {
     if folder.join("volume.json").try_exists()? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it has a record that cannot be read"));
     }
-    fs::create_dir_all(folder.join("_data"))?;
+    let content = folder.join("_data");
+    fs::create_dir_all(&content)?;
+    quota.map_or(Ok(()), |quota| quota.count(DiskPlace::Volumes, &content))?;
     let unfinished = folder.join("volume.json.new");
     fs::write(&unfinished, json)?;
     fs::rename(unfinished, folder.join("volume.json"))

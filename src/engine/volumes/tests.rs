@@ -22,7 +22,7 @@ async fn create(store: &VolumeStore, tenant: &TenantId, name: &str) {
     let labels = Some(IndexMap::from([("a".to_owned(), "b".to_owned())]));
     let volume = Volume { name: name.to_owned(), labels, options: None, created: Timestamp::now() };
     let changing = store.change().await;
-    store.create(&changing, tenant, volume).await.unwrap();
+    store.create(&changing, tenant, volume, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_volume_of_a_later_ringer_is_left_alone() {
     assert!(store.list(&tenant()).is_empty());
     let volume = Volume { name: "later".to_owned(), labels: None, options: None, created: Timestamp::now() };
     let changing = store.change().await;
-    store.create(&changing, &tenant(), volume).await.unwrap_err();
+    store.create(&changing, &tenant(), volume, None).await.unwrap_err();
     assert_eq!(std::fs::read_to_string(folder.join("volume.json")).unwrap(), json);
     assert!(folder.join("_data").exists());
 }

@@ -73,7 +73,8 @@ impl Engine {
             labels.get_or_insert_with(IndexMap::new).insert(ANONYMOUS_LABEL.to_owned(), String::new());
         }
         let volume = Volume { name: name.clone(), labels, options: request.driver_opts, created: Timestamp::now() };
-        let volume = self.volumes.create(&changing, scope.tenant(), volume).await.map_err(of_create)?;
+        let quota = scope.as_tenant().quota();
+        let volume = self.volumes.create(&changing, scope.tenant(), volume, quota).await.map_err(of_create)?;
         let mountpoint = self.volumes.mountpoint(scope.tenant(), &name);
         let used = VolumeUse::new(self, scope, VolumeInfo { volume, mountpoint });
         self.volume_event(scope.tenant(), &name, "create", &[]);

@@ -9,7 +9,10 @@ use std::{
 };
 
 use ringer::{
-    backend::{builds::NoBuilders, images::samples, network::fake::FakeHosts, runtime::fake::FakeRuntime},
+    backend::{
+        builds::NoBuilders, images::samples, network::fake::FakeHosts, projects::fake::FakeProjects,
+        runtime::fake::FakeRuntime,
+    },
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::{Backends, Engine, config::EngineConfig},
     model::id::TenantId,
@@ -54,6 +57,7 @@ impl Store {
                 images: Arc::new(self.containerd.clone()),
                 network: Arc::new(FakeHosts::default()),
                 builders: Arc::new(NoBuilders),
+                projects: Arc::new(FakeProjects::default()),
             };
             Engine::open(config, backends).await.expect("an engine opens")
         };
