@@ -66,7 +66,7 @@ pub struct ServeOptions {
     /// Where the admin API of jobs is, for root alone: unix:///PATH [default: unix://EXEC_ROOT/admin.sock]
     #[arg(long, value_name = "HOST")]
     pub admin_host: Option<String>,
-    /// Where the page, the numbers for Prometheus and /healthz are for everybody to read: ADDRESS:PORT or unix:///PATH; `ringer run` has
+    /// Where the page, the numbers for Prometheus and /healthz are, for whoever reaches it: ADDRESS:PORT or unix:///PATH; `ringer run` has
     /// [http] listen for it [default: nowhere]
     #[arg(long, value_name = "HOST")]
     pub http_host: Option<String>,

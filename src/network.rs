@@ -58,6 +58,9 @@ use crate::{
     },
 };
 
+/// Numbers that are tried for a port that is to be the same in a job and on the machine.
+const NUMBERS: u32 = 16;
+
 /// One host of one daemon instance, as the kernel has it.
 pub struct LinuxNetwork {
     namespace: Namespace,
@@ -183,19 +186,47 @@ impl LinuxNetwork {
         reserve(&self.namespace, &self.ports, ports.to_vec(), default).await
     }
 
-    /// Binds those of a job's ports that answer on the machine too. They have one number in both places, the first one that is free there.
-    async fn reserve_doors(&self, ports: &[PortRequest]) -> Result<(Vec<PortRequest>, Vec<Reservation>)> {
-        let Some(of_machine) = &self.machine_ports else { return Ok((ports.to_vec(), Vec::new())) };
-        let (mut wanted, mut doors) = (ports.to_vec(), Vec::new());
+    /// Binds the sockets of published ports, and those on the machine of a job's ports that answer there too: the second ones are such.
+    async fn reserve_all(
+        &self,
+        ports: &[PortRequest],
+        default: Option<IpAddr>,
+    ) -> Result<(Vec<Reservation>, Vec<Reservation>)> {
         // Nobody carries SCTP from one host to another.
-        for request in wanted.iter_mut().filter(|request| request.port.protocol != Protocol::Sctp) {
-            let Some(address) = request.machine else { continue };
-            let there = PortRequest { host_ip: Some(address), ..request.clone() };
-            let reserved = reserve(&Namespace::Machine, of_machine, vec![there], None).await?;
-            request.host_ports = reserved.first().map(|door| (door.published.host_port, door.published.host_port));
-            doors.extend(reserved);
+        let is_here = |request: &PortRequest| request.machine.is_none() || request.port.protocol == Protocol::Sctp;
+        let Some(of_machine) = &self.machine_ports else {
+            return Ok((self.reserve(ports, default).await?, Vec::new()));
+        };
+        let (here, too): (Vec<PortRequest>, Vec<PortRequest>) = ports.iter().cloned().partition(is_here);
+        let (mut reserved, mut on_machine) = (self.reserve(&here, default).await?, Vec::new());
+        for request in too {
+            let (of_job, there) = self.reserve_in_both(&request, default, of_machine).await?;
+            reserved.extend(of_job);
+            on_machine.extend(there);
         }
-        Ok((wanted, doors))
+        Ok((reserved, on_machine))
+    }
+
+    /// One that has the same number in both, the first one that is free on the machine. One that is taken in the job alone is left for the
+    /// next where the client asked for none.
+    async fn reserve_in_both(
+        &self,
+        request: &PortRequest,
+        default: Option<IpAddr>,
+        of_machine: &Arc<Ports>,
+    ) -> Result<(Vec<Reservation>, Vec<Reservation>)> {
+        let there = PortRequest { host_ip: request.machine, ..request.clone() };
+        let mut tries = if request.host_ports.is_some() { 1 } else { NUMBERS };
+        loop {
+            let there = reserve(&Namespace::Machine, of_machine, vec![there.clone()], None).await?;
+            let number = there.first().map(|port| (port.published.host_port, port.published.host_port));
+            let here = PortRequest { host_ports: number, ..request.clone() };
+            tries -= 1;
+            match self.reserve(&[here], default).await {
+                Err(_) if tries > 0 => {}
+                reserved => return Ok((reserved?, there)),
+            }
+        }
     }
 
     /// Deletes a link whose name is free already. The kernel takes its time, nobody waits.
@@ -354,9 +385,9 @@ impl NetworkBackend for LinuxNetwork {
     ) -> Result<Vec<PublishedPort>> {
         let sandbox = self.require_sandbox(container)?;
         self.unpublish(container, &network.id).await?;
-        let (wanted, doors) = self.reserve_doors(ports).await?;
-        let reservations = self.reserve(&wanted, network.default_host_ip).await?;
-        let publication = publication::Publication::new(reservations, doors, network.link.as_str().into(), endpoint);
+        let (reservations, on_machine) = self.reserve_all(ports, network.default_host_ip).await?;
+        let link = network.link.as_str().into();
+        let publication = publication::Publication::new(reservations, on_machine, link, endpoint);
         let mappings = publication.mappings().to_vec();
         self.with_firewall("publishing ports", move |firewall| firewall.add_mappings(&mappings)).await?;
         let mappings = publication.mappings().to_vec();

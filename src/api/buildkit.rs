@@ -26,8 +26,9 @@ use crate::{
     model::{Error, Result, id::TenantId},
 };
 
-/// What a build through `/grpc` is called; it is no call of Docker's own.
+/// What a build through `/grpc` is called, and a step of one; they are no calls of Docker's own.
 const SOLVE: &str = "Solve";
+const STEP: &str = "Step";
 
 /// What a session may send to nobody.
 const SESSION_BYTES: u64 = 1 << 20;
@@ -50,7 +51,8 @@ pub async fn grpc(State(api): State<ApiState>, scope: Scope, mut request: Reques
 /// A build as an answer of our own API would be: what audit and numbers have of it.
 fn answer(build: &Asked) -> Response {
     let mut answer = build.failed.map_or(StatusCode::OK, edge::error::status).into_response();
-    answer.extensions_mut().insert(Called { operation: SOLVE, object: build.names.join(",") });
+    let operation = if build.is_step { STEP } else { SOLVE };
+    answer.extensions_mut().insert(Called { operation, object: build.names.clone() });
     if let Some(rule) = build.refused_by {
         answer.extensions_mut().insert(Refused(rule));
     }

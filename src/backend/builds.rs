@@ -115,20 +115,22 @@ pub trait BuildTenant: BuildImages + StepNetworks + BuildRules + BuildSurroundin
 
 impl<T: BuildImages + StepNetworks + BuildRules + BuildSurroundings> BuildTenant for T {}
 
-/// A build that a client asked for, when it has ended.
+/// A build that a client asked for, when it has ended; or a step of one, when it was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The names of its result.
-    pub names: Vec<String>,
+    /// A step of a build.
+    pub is_step: bool,
+    /// The names of its result, as far as they are shown.
+    pub names: String,
     /// When it was asked for.
     pub begun: Instant,
     /// Why it failed.
     pub failed: Option<ErrorKind>,
-    /// The rule of the tenant's policy that did not allow it. Of builds beside each other a step's refusal may be told of the other.
+    /// The rule of the tenant's policy that did not allow it.
     pub refused_by: Option<Key>,
 }
 
-/// Told of builds that clients asked for.
+/// Told of what clients asked a builder for.
 pub type Told = Arc<dyn Fn(Asked) + Send + Sync>;
 
 /// How the names of images begin that were built without one; their digest follows.

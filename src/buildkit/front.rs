@@ -122,14 +122,11 @@ impl Known {
             self.refuse(message, &status);
             status
         })?;
-        let _building = self.results.begin();
+        let _building = self.results.begin(told);
         let answer = upstream.call(with(head, &edited)).await;
         let settled = self.results.settle().await;
-        let refused_by = self.results.refused_by();
-        match settled.is_err() || grpc::has_failed(&answer) {
-            true => telling.failed(Some(ErrorKind::System), refused_by),
-            false => telling.failed(None, None),
-        }
+        let has_failed = settled.is_err() || grpc::has_failed(&answer);
+        telling.failed(has_failed.then_some(ErrorKind::System), None);
         settled?;
         Ok(answer)
     }
@@ -171,9 +168,9 @@ struct Telling<'a> {
 
 impl<'a> Telling<'a> {
     /// Of one whose client leaves, unless something else is said.
-    fn of(names: Vec<String>, told: &'a Told) -> Self {
+    fn of(names: String, told: &'a Told) -> Self {
         let failed = Some(ErrorKind::Unavailable);
-        Self { asked: Asked { names, begun: Instant::now(), failed, refused_by: None }, told }
+        Self { asked: Asked { is_step: false, names, begun: Instant::now(), failed, refused_by: None }, told }
     }
 
     fn failed(&mut self, failed: Option<ErrorKind>, refused_by: Option<Key>) {

@@ -1,9 +1,12 @@
 //! Results of builds on their way to the engine. buildkitd names an image before it has fetched those of its layers that no step needed:
 //! such a name waits for the end of its build, of which no client hears before the image is there.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use containerd_client::{services::v1::Image, types::Descriptor as Target};
@@ -11,8 +14,8 @@ use indexmap::IndexMap;
 
 use super::{front::lock, names};
 use crate::{
-    backend::builds::{BuildTenant, Wish},
-    model::{ErrorKind, Result, container::HostConfig, policy::Key},
+    backend::builds::{Asked, BuildTenant, Told, Wish},
+    model::{ErrorKind, Result, container::HostConfig},
 };
 
 /// Those of one slot.
@@ -23,8 +26,8 @@ pub(super) struct Results {
     /// What was named last, until a build ends: a result gets its names one after the other. Of builds beside each other a `create` may be
     /// told once more or not at all.
     last: Mutex<Option<Target>>,
-    /// The rule that did not allow a step, until its build ends.
-    refused: Mutex<Option<Key>>,
+    /// Who is told of steps that are refused, while a build goes on: the client that asked for one last, since no step says whose it is.
+    told: Mutex<Option<Told>>,
     /// Builds that go on.
     building: AtomicUsize,
 }
@@ -38,6 +41,7 @@ impl Drop for Building {
         // What nobody waits for any more has failed.
         if self.0.building.fetch_sub(1, Ordering::AcqRel) == 1 {
             lock(&self.0.waiting).clear();
+            *lock(&self.0.told) = None;
         }
     }
 }
@@ -48,23 +52,24 @@ impl Results {
             tenant,
             waiting: Mutex::default(),
             last: Mutex::default(),
-            refused: Mutex::default(),
+            told: Mutex::default(),
             building: AtomicUsize::new(0),
         }
     }
 
-    /// 403 if the tenant's policy does not allow the step of a build, which is noted for the one who tells of the build.
+    /// 403 if the tenant's policy does not allow the step of a build.
     pub(super) fn permit(&self, step: &HostConfig) -> Result<()> {
-        self.tenant.permit(Wish::Steps(step)).inspect_err(|error| *lock(&self.refused) = error.refused_by())
+        self.tenant.permit(Wish::Steps(step)).inspect_err(|error| {
+            let told = lock(&self.told).clone();
+            let (failed, refused_by) = (Some(error.kind()), error.refused_by());
+            let asked = Asked { is_step: true, names: String::new(), begun: Instant::now(), failed, refused_by };
+            told.into_iter().for_each(|told| told(asked.clone()));
+        })
     }
 
-    /// The rule that did not allow a step of a build that has ended.
-    pub(super) fn refused_by(&self) -> Option<Key> {
-        lock(&self.refused).take()
-    }
-
-    /// A build begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Building {
+    /// A build begins, of whose steps `told` hears.
+    pub(super) fn begin(self: &Arc<Self>, told: &Told) -> Building {
+        *lock(&self.told) = Some(told.clone());
         if self.building.fetch_add(1, Ordering::AcqRel) == 0 {
             // Of a build whose client was gone before.
             *lock(&self.last) = None;
@@ -118,6 +123,10 @@ mod tests {
     use super::*;
     use crate::{buildkit::steps::tests::Tenant, model::reference::Digest};
 
+    fn nobody() -> Told {
+        Arc::new(|_| {})
+    }
+
     fn image(content: &str) -> Image {
         named("x", content)
     }
@@ -133,7 +142,7 @@ mod tests {
         let results = Arc::new(Results::of(tenant.clone()));
         tenant.has_no_content(true);
         assert_eq!(results.put(image("a")).await.unwrap_err().kind(), ErrorKind::NotFound, "nobody builds");
-        let building = results.begin();
+        let building = results.begin(&nobody());
         results.put(image("a")).await.unwrap();
         results.settle().await.unwrap();
         assert_eq!(tenant.named(), 0);
@@ -156,7 +165,7 @@ mod tests {
         let tenant = Arc::new(Tenant::default());
         let results = Arc::new(Results::of(tenant.clone()));
         for _ in 0..2 {
-            let _building = results.begin();
+            let _building = results.begin(&nobody());
             for (name, content) in [("x", "a"), ("y", "a"), ("z", "b")] {
                 results.put(named(name, content)).await.unwrap();
             }

@@ -61,27 +61,47 @@ const GRANTED: [&str; 1] = ["network.host"];
 /// The option of frontends by which a client chooses the cgroup of steps: where they are is ours to say.
 const CGROUP_PARENT: &str = "cgroup-parent";
 
+/// Bytes of names after which no more are shown.
+const SHOWN: usize = 300;
+
 /// What a build is called in all its calls.
 pub(super) fn reference(message: &[u8]) -> Result<String> {
     wire::text_of(message, REF)
 }
 
-/// The names of a build's results, as its client says them.
-pub(super) fn names(message: &[u8]) -> Result<Vec<String>> {
-    let (mut names, mut old) = (Vec::new(), Vec::new());
+/// The names of a build's images, as its client says them: the first ones, as far as they are shown.
+pub(super) fn names(message: &[u8]) -> Result<String> {
+    let (mut names, mut old) = (String::new(), String::new());
     for field in wire::fields(message) {
         let field = field?;
         let content = field.content.unwrap_or_default();
         match field.number {
-            EXPORTERS => names.extend(attributes(content)?),
-            OLD_EXPORTER_ATTRIBUTES => old.push(wire::entry(content)?),
+            EXPORTERS if [MOBY, IMAGE].contains(&wire::text_of(content, TYPE)?.as_str()) => {
+                for field in wire::fields(content) {
+                    let field = field?;
+                    if field.number == ATTRIBUTES {
+                        add_names(&mut names, field.content.unwrap_or_default())?;
+                    }
+                }
+            }
+            OLD_EXPORTER_ATTRIBUTES => add_names(&mut old, content)?,
             _ => {}
         }
     }
-    let said = if names.is_empty() { old } else { names };
-    let lists = said.iter().filter(|(key, _)| key == "name").flat_map(|(_, names)| names.split(','));
-    // What is no name may be anything, a password too.
-    Ok(lists.filter_map(|name| Reference::parse(name).ok()).map(|name| name.to_string()).collect())
+    Ok(if names.is_empty() { old } else { names })
+}
+
+/// Those of an attribute that is about names. What is no name may be anything, a password too.
+fn add_names(names: &mut String, attribute: &[u8]) -> Result<()> {
+    let (key, value) = wire::entry(attribute)?;
+    for name in value.split(',').filter(|_| key == "name").filter_map(|name| Reference::parse(name).ok()) {
+        if names.len() > SHOWN {
+            break;
+        }
+        let comma = if names.is_empty() { "" } else { "," };
+        names.push_str(&format!("{comma}{name}"));
+    }
+    Ok(())
 }
 
 /// A `Control/Solve` as buildkitd gets it, if its client may ask that.
@@ -293,6 +313,21 @@ mod tests {
         );
         wire::put(&mut message, 77, b"of a newer client");
         message
+    }
+
+    #[test]
+    fn a_build_is_called_by_its_images_and_by_nothing_that_is_no_name() {
+        assert_eq!(names(&request()).unwrap(), "y:1,reg.test/z");
+        let of = |kind: &str, name: &str| {
+            let mut message = Vec::new();
+            wire::put(&mut message, EXPORTERS, &typed(kind, [("name", name), ("dest", "/secret")]));
+            wire::put_entry(&mut message, OLD_EXPORTER_ATTRIBUTES, "name", "old:1");
+            names(&message).unwrap()
+        };
+        assert_eq!(of("image", "me:secret@reg.test/a,good"), "good");
+        assert_eq!(of("local", "decoy"), "old:1");
+        let many = of("image", &vec!["name"; 1000].join(","));
+        assert!(many.len() <= SHOWN + "name".len() + 1, "{}", many.len());
     }
 
     #[test]

@@ -418,7 +418,6 @@ pub struct PortRequest {
     /// First and last host port to try; `None` is any free one of the ephemeral range.
     pub host_ports: Option<(u16, u16)>,
     /// Of a job: the address of the machine at which the port answers too.
-    #[serde(default)]
     pub machine: Option<IpAddr>,
 }
 

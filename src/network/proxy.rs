@@ -24,7 +24,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const COPY_BUFFER: usize = 64 * 1024;
 const DATAGRAM: usize = 64 * 1024;
 
-/// Serves a bound socket of `host` into `tasks`, towards the container's address and port.
+/// Connections, or clients that are answered, of one port at once: a job's may be open to more than the machine itself.
+const MOST: usize = 1024;
+
+/// Serves a bound socket into `tasks`, from `host` towards the container's address and port.
 pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, host: Namespace, container: SocketAddr) -> io::Result<()> {
     match socket {
         Bound::Tcp(listener) => {
@@ -49,6 +52,9 @@ pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, host: Namespace, container:
 async fn serve_tcp(listener: TcpListener, host: Namespace, container: SocketAddr) {
     let mut connections = JoinSet::new();
     loop {
+        while connections.len() >= MOST {
+            connections.join_next().await;
+        }
         match listener.accept().await {
             Ok((client, _)) => drop(connections.spawn(carry_tcp(client, host.clone(), container))),
             Err(error) => {
@@ -86,10 +92,12 @@ async fn serve_udp(socket: Arc<UdpSocket>, host: Namespace, container: SocketAdd
     let mut buffer = vec![0u8; DATAGRAM];
     loop {
         let Ok((length, client, ours)) = datagram::receive(&socket, &mut buffer).await else { continue };
+        while tasks.try_join_next().is_some() {}
         let flow = (client, ours);
         let known = flows.lock().unwrap_or_else(PoisonError::into_inner).get(&flow).cloned();
         let server = match known {
             Some(server) => server,
+            None if tasks.len() >= MOST => continue,
             None => match host.connect_udp(container).await.map(Arc::new) {
                 Ok(server) => {
                     flows.lock().unwrap_or_else(PoisonError::into_inner).insert(flow, server.clone());
@@ -103,7 +111,6 @@ async fn serve_udp(socket: Arc<UdpSocket>, host: Namespace, container: SocketAdd
             },
         };
         let _ = server.send(&buffer[..length]).await;
-        while tasks.try_join_next().is_some() {}
     }
 }
 

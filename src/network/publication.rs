@@ -25,8 +25,14 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// Decides for every reserved port how it is carried to the endpoint. `doors` are a job's ports on the machine, which nobody is shown.
-    pub fn new(reservations: Vec<Reservation>, doors: Vec<Reservation>, bridge: LinkName, endpoint: &Endpoint) -> Self {
+    /// Decides for every reserved port how it is carried to the endpoint. `on_machine` are a job's that answer there
+    /// too, which nobody is shown.
+    pub fn new(
+        reservations: Vec<Reservation>,
+        on_machine: Vec<Reservation>,
+        bridge: LinkName,
+        endpoint: &Endpoint,
+    ) -> Self {
         let mut publication = Self {
             ports: reservations.iter().map(|reservation| reservation.published).collect(),
             mappings: Vec::new(),
@@ -40,9 +46,9 @@ impl Publication {
                 publication.waiting.push((reservation, container));
             }
         }
-        for door in doors {
-            if let Some(container) = target(&door.published, endpoint) {
-                publication.waiting.push((door, container));
+        for reservation in on_machine {
+            if let Some(container) = target(&reservation.published, endpoint) {
+                publication.waiting.push((reservation, container));
             }
         }
         publication
@@ -58,7 +64,7 @@ impl Publication {
         &self.ports
     }
 
-    /// Starts the proxies on the reserved sockets, which are `host`'s.
+    /// Starts the proxies on the reserved sockets; they connect from `host`.
     pub fn serve(mut self, host: &Namespace) -> io::Result<Self> {
         for (reservation, container) in std::mem::take(&mut self.waiting) {
             self.leases.push(reservation.lease);

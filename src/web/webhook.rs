@@ -28,6 +28,9 @@ pub(super) const AT_ONCE: usize = 32;
 
 /// `POST /webhook/{forge}`: 202 for one that is taken, also when it has come before or tells nothing of jobs.
 pub(super) async fn take(State(state): State<WebState>, Path(forge): Path, request: Request<Body>) -> Response {
+    let Some(supervisor) = &state.supervisor else {
+        return error::message(StatusCode::NOT_FOUND, "this daemon has no forge");
+    };
     let (parts, body) = request.into_parts();
     let body = match read(&state, &parts.headers, body).await {
         Ok(body) => body,
@@ -41,9 +44,6 @@ pub(super) async fn take(State(state): State<WebState>, Path(forge): Path, reque
         is_form: text(header::CONTENT_TYPE.as_str())
             .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")),
         body: &body,
-    };
-    let Some(supervisor) = &state.supervisor else {
-        return error::message(StatusCode::NOT_FOUND, "this daemon has no forge");
     };
     match supervisor.hear(&forge, &delivery) {
         Ok(()) => StatusCode::ACCEPTED.into_response(),

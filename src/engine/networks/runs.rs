@@ -244,11 +244,7 @@ impl Engine {
         networks: &[Arc<NetworkRecord>],
         endpoints: &[Endpoint],
     ) -> Result<Vec<PublishedPort>> {
-        let policy = self.tenants.get(&record.tenant)?.policy();
         let mut requests = ports::requests(record)?;
-        for request in &mut requests {
-            request.machine = policy::machine_address(&policy, request.host_ip, request.host_ports);
-        }
         let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.default_route) else { return Ok(Vec::new()) };
         let bridge = networks
             .iter()
@@ -256,6 +252,11 @@ impl Engine {
             .and_then(|network| network.bridge.as_ref())
             .filter(|_| !requests.is_empty());
         let Some(bridge) = bridge else { return Ok(Vec::new()) };
+        let policy = self.tenants.get(&record.tenant)?.policy();
+        for request in &mut requests {
+            let host_ip = request.host_ip.or(bridge.default_host_ip);
+            request.machine = policy::machine_address(&policy, host_ip, request.host_ports);
+        }
         self.network_of(&record.tenant)?.publish(&record.id, bridge, endpoint, &requests).await.map_err(|error| {
             let text = format!(
                 "driver failed programming external connectivity on endpoint {} ({})",
