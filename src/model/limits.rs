@@ -161,6 +161,9 @@ pub const SMALL_ANSWER: usize = 16 << 10;
 /// Bytes of a key of caches.
 pub const CACHE_KEY: usize = 512;
 
+/// Of keys `KEY#PART` of one KEY, those whose caches are kept that no job uses: branches of a repository are many, and few are come back to.
+pub const CACHE_PARTS: usize = 16;
+
 /// Cache volumes of one job.
 pub const CACHE_VOLUMES: usize = 64;
 

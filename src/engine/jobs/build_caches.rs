@@ -12,7 +12,11 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
-    engine::{Engine, jobs::caches::too_old_or_too_much, records::RecordFolder},
+    engine::{
+        Engine,
+        jobs::caches::{Unused, too_old_or_too_much},
+        records::RecordFolder,
+    },
     model::{
         Result,
         error::Context,
@@ -134,7 +138,11 @@ impl Engine {
         let (known, in_use) = (self.build_caches.known().clone(), self.build_caches_of_jobs());
         let unused = known.into_values().filter(|record| !in_use.contains(&record.id));
         let (over, unused): (Vec<_>, Vec<_>) = unused.partition(|record| record.is_over);
-        let outdated = too_old_or_too_much(unused, self.config.cache_limits(), |record| (record.used, record.bytes));
+        let outdated = too_old_or_too_much(unused, self.config.cache_limits(), |record| Unused {
+            key: Some(&record.key),
+            used: record.used,
+            bytes: record.bytes,
+        });
         for record in over.into_iter().chain(outdated) {
             if let Err(error) = self.remove_build_cache(&record).await {
                 warn!("removing a build cache of {}: {}", record.key, error.chain());

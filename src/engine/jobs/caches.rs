@@ -160,19 +160,38 @@ impl CacheStore {
     }
 }
 
+/// Of a cache that no job uses, what decides whether it stays.
+pub(super) struct Unused<'c> {
+    /// Whose it is.
+    pub key: Option<&'c str>,
+    /// When a job last began or ended to use it.
+    pub used: Timestamp,
+    /// What it takes of the disk.
+    pub bytes: u64,
+}
+
 /// Of caches that no job uses, those that go: what has not been used for `longest`, and of the rest the longest unused that have no `room`
-/// together. `of` tells of one when it was used, and its bytes.
+/// together. Of keys `KEY#PART` of one KEY (branches of a repository, say) the last used stay, so that they do not push those of all
+/// others out.
 pub(super) fn too_old_or_too_much<T>(
     mut unused: Vec<T>,
     (mut room, longest): (u64, Duration),
-    of: impl Fn(&T) -> (Timestamp, u64),
+    of: impl Fn(&T) -> Unused<'_>,
 ) -> Vec<T> {
-    unused.sort_by_key(|cache| Reverse(of(cache).0));
+    unused.sort_by_key(|cache| Reverse(of(cache).used));
+    let mut parts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     unused.retain(|cache| {
-        let (used, bytes) = of(cache);
-        let stays = used.elapsed() <= longest && bytes <= room;
+        let Unused { key, used, bytes } = of(cache);
+        let of_key = key.and_then(|key| key.split_once('#'));
+        let of_key = of_key.map(|(whole, part)| (parts.entry(whole.to_owned()).or_default(), part));
+        let is_among_the_last =
+            of_key.as_ref().is_none_or(|(parts, part)| parts.contains(*part) || parts.len() < limits::CACHE_PARTS);
+        let stays = used.elapsed() <= longest && bytes <= room && is_among_the_last;
         if stays {
             room -= bytes;
+            if let Some((parts, part)) = of_key {
+                parts.insert(part.to_owned());
+            }
         }
         !stays
     });
@@ -292,9 +311,13 @@ impl Engine {
     /// Removes what is too old or too much. What a job uses stays, and takes nobody's room.
     pub(super) async fn trim_cache_volumes(&self) {
         let (known, in_use) = (self.caches.known().clone(), self.caches_of_jobs());
-        let unused = known.into_iter().filter(|(id, _)| !in_use.contains(id)).collect();
-        let of = |(_, record): &(String, CacheVolumeRecord)| (record.used, record.bytes);
-        for (id, record) in too_old_or_too_much(unused, self.config.cache_limits(), of) {
+        let unused: Vec<_> = known.into_iter().filter(|(id, _)| !in_use.contains(id)).collect();
+        let outdated = too_old_or_too_much(unused, self.config.cache_limits(), |(_, record)| Unused {
+            key: record.key.as_deref(),
+            used: record.used,
+            bytes: record.bytes,
+        });
+        for (id, record) in outdated {
             if let Err(error) = self.remove_cache_volume(&id, &record).await {
                 warn!("removing cache volume {}: {}", record.name, error.chain());
             }
@@ -329,12 +352,34 @@ mod tests {
         let used = |day: u32| Timestamp::parse_rfc3339(&format!("2026-01-{day:02}T00:00:00Z")).unwrap();
         let caches = vec![("a", used(1), 5), ("b", used(3), 6), ("c", used(2), 4), ("d", used(4), 3)];
         let going = |room: u64, longest: Duration| {
-            let gone = too_old_or_too_much(caches.clone(), (room, longest), |(_, used, bytes)| (*used, *bytes));
+            let gone = too_old_or_too_much(caches.clone(), (room, longest), |(_, used, bytes)| Unused {
+                key: None,
+                used: *used,
+                bytes: *bytes,
+            });
             gone.into_iter().map(|(name, ..)| name).collect::<Vec<_>>()
         };
         assert_eq!(going(18, Duration::MAX), [""; 0]);
         assert_eq!(going(12, Duration::MAX), ["c", "a"]);
         assert_eq!(going(8, Duration::MAX), ["b", "a"], "a smaller one finds room that a larger one does not");
         assert_eq!(going(18, Duration::ZERO), ["d", "b", "c", "a"]);
+    }
+
+    #[test]
+    fn of_the_parts_of_one_key_the_last_used_stay_and_leave_others_theirs() {
+        let used = |minute: usize| Timestamp::from_unix(i64::try_from(minute * 60).unwrap(), 0);
+        let others = ["tool", "tool#main", "long#ago#main"].map(|key| (key.to_owned(), used(0)));
+        let branches = (1..=limits::CACHE_PARTS + 2).flat_map(|number| {
+            // As a job with two volumes has them.
+            [(format!("busy#{number}"), used(number)), (format!("busy#{number}"), used(number))]
+        });
+        let caches: Vec<_> = others.into_iter().chain(branches).collect();
+        let gone = too_old_or_too_much(caches, (u64::MAX, Duration::MAX), |(key, used)| Unused {
+            key: Some(key),
+            used: *used,
+            bytes: 1,
+        });
+        let gone: Vec<_> = gone.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(gone, ["busy#2", "busy#2", "busy#1", "busy#1"]);
     }
 }
