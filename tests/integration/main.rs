@@ -23,6 +23,7 @@ mod images;
 mod jobs;
 mod layers;
 mod network;
+mod packaging;
 mod races;
 mod reference_images;
 mod supervisor;

@@ -60,25 +60,29 @@ impl Daemon {
 
     /// Starts one that launches runners, by `ringer run` with this configuration, at such a place.
     pub async fn launching(place: &Place, config: &str) -> Self {
-        let folder = Self::folder_of_its_own();
-        let path = folder.path().join("config.toml");
-        fs::write(&path, config).expect("a file in our folder");
-        let config = format!("--config={}", path.display());
-        let mut daemon = Self::spawn(folder, &place.entry().each_ref().map(String::as_str), &["run", &config]);
-        daemon.wait_until_it_answers().await;
-        daemon
+        Self::launching_under(place, &[], config).await
+    }
+
+    /// The same by a program that takes a command: `env`, say.
+    pub async fn launching_under(place: &Place, program: &[&str], config: &str) -> Self {
+        Self::launching_in(Self::folder_of_its_own(), place, program, config).await
     }
 
     /// The same, which sees these lines as its `/etc/hosts`.
     pub async fn launching_with_hosts(place: &Place, hosts: &str, config: &str) -> Self {
         let folder = Self::folder_of_its_own();
-        let (path, names) = (folder.path().join("config.toml"), folder.path().join("hosts"));
-        fs::write(&path, config).expect("a file in our folder");
+        let names = folder.path().join("hosts");
         fs::write(&names, hosts).expect("a file in our folder");
         let mount = format!("mount --bind {} /etc/hosts && exec \"$@\"", names.display());
+        let program = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", &mount, "sh"];
+        Self::launching_in(folder, place, &program, config).await
+    }
+
+    async fn launching_in(folder: tempfile::TempDir, place: &Place, program: &[&str], config: &str) -> Self {
+        let path = folder.path().join("config.toml");
+        fs::write(&path, config).expect("a file in our folder");
         let entry = place.entry();
-        let mut under: Vec<&str> = entry.iter().map(String::as_str).collect();
-        under.extend(["unshare", "--mount", "--propagation", "slave", "sh", "-c", &mount, "sh"]);
+        let under: Vec<&str> = entry.iter().map(String::as_str).chain(program.iter().copied()).collect();
         let mut daemon = Self::spawn(folder, &under, &["run", &format!("--config={}", path.display())]);
         daemon.wait_until_it_answers().await;
         daemon
