@@ -135,6 +135,10 @@ pub struct LaunchView {
     pub pulled: u64,
     /// Bytes of layers that were here already.
     pub shared: u64,
+    /// Time on the processors that its job has taken.
+    pub cpu: Duration,
+    /// Bytes of memory that its job has now, while it is there.
+    pub memory: Option<u64>,
 }
 
 /// What can be said of a forge.
@@ -380,13 +384,9 @@ impl Supervisor {
     }
 
     /// All launches that are remembered, oldest first.
-    pub fn launches(&self) -> Vec<LaunchView> {
-        let launches = self.0.shared.launches();
-        let view = |launch: &Arc<Launch>| {
-            let (pulled, shared) = launch.traffic(&self.0.shared);
-            LaunchView { record: launch.record(), pulled, shared }
-        };
-        let mut views: Vec<LaunchView> = launches.iter().map(view).collect();
+    pub async fn launches(&self) -> Vec<LaunchView> {
+        let (shared, launches) = (&self.0.shared, self.0.shared.launches());
+        let mut views = join_all(launches.iter().map(|launch| launch.view(shared))).await;
         views.sort_by_key(|view| view.record.times.begun);
         views
     }

@@ -260,6 +260,10 @@ pub struct LaunchAnswer {
     pub pulled: u64,
     /// Bytes of layers that it needed and that were here already.
     pub shared: u64,
+    /// Milliseconds on the processors that its job has taken.
+    pub cpu_ms: u64,
+    /// Bytes of memory that its job has now, while it is there.
+    pub memory: Option<u64>,
     /// `preparing`, `waiting`, `running`, `ending` or `ended`.
     pub state: String,
     /// How it ended.
@@ -275,7 +279,7 @@ pub struct LaunchAnswer {
 }
 
 impl From<LaunchView> for LaunchAnswer {
-    fn from(LaunchView { record, pulled, shared }: LaunchView) -> Self {
+    fn from(LaunchView { record, pulled, shared, cpu, memory }: LaunchView) -> Self {
         let (state, outcome) = match &record.stage {
             Stage::Preparing => ("preparing", None),
             Stage::Waiting => ("waiting", None),
@@ -294,6 +298,8 @@ impl From<LaunchView> for LaunchAnswer {
             image: record.job_image.clone(),
             pulled,
             shared,
+            cpu_ms: u64::try_from(cpu.as_millis()).unwrap_or(u64::MAX),
+            memory,
             state: state.to_owned(),
             outcome,
             begun: record.times.begun,

@@ -38,7 +38,7 @@ impl AdminState {
 
 /// `GET /launches`.
 pub(super) async fn list(State(state): State<AdminState>) -> Result<Json<Vec<LaunchAnswer>>> {
-    Ok(Json(state.supervisor()?.launches().into_iter().map(LaunchAnswer::from).collect()))
+    Ok(Json(state.supervisor()?.launches().await.into_iter().map(LaunchAnswer::from).collect()))
 }
 
 /// `GET /forges`.

@@ -85,6 +85,8 @@ fn every_field_stands_in_the_document_and_no_other() {
         image: None,
         pulled: 0,
         shared: 0,
+        cpu_ms: 0,
+        memory: None,
         state: "ended".to_owned(),
         outcome: None,
         begun: Timestamp::zero(),

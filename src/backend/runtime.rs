@@ -277,6 +277,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Takes the cgroup of a tenant away, and what its containers left in it; success if it is gone already, `Unavailable` while a process is in it.
     async fn remove_parent(&self, tenant: &TenantId) -> Result<()>;
 
+    /// What all that is in the cgroup of a tenant has used together, since that was made. `NotFound` where it has none of its own.
+    async fn parent_stats(&self, tenant: &TenantId) -> Result<ResourceUsage>;
+
     /// Cgroup path that specs must use for a container of a tenant. `parent` is the `CgroupParent` that the client wants: where
     /// the tenant has a cgroup of its own it is below that, else it counts from the root of the hierarchy or, without a slash
     /// before it, from the instance's own parent.

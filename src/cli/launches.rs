@@ -1,6 +1,6 @@
 //! `ringer jobs`, `ringer logs`, `ringer drain`, `ringer uncordon` and `ringer purge`: what the supervisor does, from the command line.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Args;
 use ringer::{
@@ -126,11 +126,11 @@ impl Purge {
 }
 
 fn list(launches: &[LaunchAnswer]) -> String {
-    let head = ["NAME", "FORGE", "REPOSITORY", "JOB", "IMAGE", "PULLED", "SHARED", "AGE", "STATE"];
+    let head = ["NAME", "FORGE", "REPOSITORY", "JOB", "IMAGE", "PULLED", "SHARED", "CPU", "MEMORY", "AGE", "STATE"];
     table(head, launches.iter().map(row))
 }
 
-fn row(launch: &LaunchAnswer) -> [String; 9] {
+fn row(launch: &LaunchAnswer) -> [String; 11] {
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let state = match &launch.outcome {
         Some(outcome) => format!("{}: {outcome}", launch.state),
@@ -144,6 +144,8 @@ fn row(launch: &LaunchAnswer) -> [String; 9] {
         or_none(&launch.image),
         in_units(launch.pulled),
         in_units(launch.shared),
+        rough(Duration::from_millis(launch.cpu_ms)),
+        launch.memory.map_or_else(|| "-".to_owned(), in_units),
         rough(launch.begun.elapsed()),
         state,
     ]

@@ -98,6 +98,11 @@ impl Parents {
         cgroups.limit(&cgroup, limits)
     }
 
+    /// The cgroup of a tenant that has one of its own.
+    pub(super) fn made_for(&self, tenant: &TenantId) -> Option<String> {
+        Some(self.of_tenant(tenant)).filter(|cgroup| lock(&self.tenants).contains(cgroup))
+    }
+
     /// Removes the cgroup of a tenant, with the empty ones in it.
     pub(super) async fn remove(&self, cgroups: &Cgroups, tenant: &TenantId) -> Result<()> {
         let cgroup = self.of_tenant(tenant);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tokio::sync::broadcast;
 
-use super::{Containerd, containers, io, snapshots, tasks};
+use super::{Containerd, containers, io, snapshots, tasks, usage};
 use crate::{
     backend::runtime::{
         Exit, FoundTask, NewContainer, RootfsMount, Runtime, RuntimeInfo, Stdio, StoredContainer, TaskIo,
@@ -158,6 +158,12 @@ impl Runtime for Containerd {
 
     async fn make_parent(&self, tenant: &TenantId, limits: &JobLimits) -> Result<()> {
         self.cgroup_parents().make(self.cgroups(), tenant, limits).context(format!("making the cgroup of {tenant}"))
+    }
+
+    async fn parent_stats(&self, tenant: &TenantId) -> Result<ResourceUsage> {
+        let missing = || Error::not_found(format!("{tenant} has no cgroup of its own"));
+        let cgroup = self.cgroup_parents().made_for(tenant).ok_or_else(missing)?;
+        usage::find(self.cgroups(), cgroup).await?.ok_or_else(missing)
     }
 
     async fn remove_parent(&self, tenant: &TenantId) -> Result<()> {

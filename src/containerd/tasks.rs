@@ -350,11 +350,7 @@ pub(super) async fn stats(containerd: &Containerd, id: &ContainerId) -> Result<R
     // The cgroup goes with the task.
     let missing = || Error::not_found(format!("container {id} has no task: not found"));
     let cgroup = containers::stored_cgroup(containerd, id).await?.ok_or_else(missing)?;
-    if !containerd.cgroups().exists(&cgroup) {
-        return Err(missing());
-    }
-    let cgroups = containerd.cgroups().clone();
-    tokio::task::spawn_blocking(move || usage::read(&cgroups, &cgroup)).await.context("reading the cgroup")
+    usage::find(containerd.cgroups(), cgroup).await?.ok_or_else(missing)
 }
 
 /// Changes limits.

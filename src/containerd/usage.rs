@@ -4,7 +4,11 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, str::FromStr};
 
 use super::cgroups::Cgroups;
-use crate::model::stats::{BlockCounter, BlockUsage, CpuUsage, MemoryUsage, PidsUsage, ResourceUsage};
+use crate::model::{
+    Result,
+    error::Context,
+    stats::{BlockCounter, BlockUsage, CpuUsage, MemoryUsage, PidsUsage, ResourceUsage},
+};
 
 /// The kernel counts `cpuacct.stat` in these.
 const NANOSECONDS_A_TICK: u64 = 10_000_000;
@@ -80,8 +84,17 @@ const SEPARATE_DETAILS: [&str; 32] = [
     "total_unevictable",
 ];
 
-/// Reads everything. What the kernel does not tell stays zero.
-pub(super) fn read(cgroups: &Cgroups, cgroup: &str) -> ResourceUsage {
+/// Reads everything, beside the runtime's own threads: the kernel may have to add a lot up. `None` without the cgroup.
+pub(super) async fn find(cgroups: &Cgroups, cgroup: String) -> Result<Option<ResourceUsage>> {
+    if !cgroups.exists(&cgroup) {
+        return Ok(None);
+    }
+    let cgroups = cgroups.clone();
+    tokio::task::spawn_blocking(move || Some(read(&cgroups, &cgroup))).await.context("reading the cgroup")
+}
+
+/// What the kernel does not tell stays zero.
+fn read(cgroups: &Cgroups, cgroup: &str) -> ResourceUsage {
     let files = |controller: &str| Files(cgroups.place(controller, cgroup));
     if cgroups.is_unified() { unified(&files("")) } else { separate(files) }
 }

@@ -1,11 +1,12 @@
 //! Jobs: verbs. A job is a tenant with a socket of its own and an end; everything made through the socket goes with it.
 //!
-//! `caches` and `build_caches` keep what outlives them, `store` keeps the records, `lease` waits for what ends a job, `disk` for its taking too much of it, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have, `overview` shows it.
+//! `caches` and `build_caches` keep what outlives them, `store` keeps the records, `lease` waits for what ends a job, `disk` for its taking too much of it, `end` removes it, `restore` takes jobs up at start, `objects` counts what they have, `overview` shows it, `kept` what they have left.
 
 mod build_caches;
 mod caches;
 mod disk;
 mod end;
+mod kept;
 mod lease;
 mod objects;
 mod overview;
@@ -26,7 +27,12 @@ use tracing::info;
 
 pub(crate) use self::store::Job;
 pub use self::{
-    build_caches::BuildCacheStore, caches::CacheStore, objects::JobObjects, overview::Owner, store::JobStore,
+    build_caches::BuildCacheStore,
+    caches::CacheStore,
+    kept::KeptCache,
+    objects::{JobObjects, JobUsage},
+    overview::Owner,
+    store::JobStore,
 };
 use crate::{
     engine::{

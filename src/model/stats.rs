@@ -38,6 +38,14 @@ pub struct MemoryUsage {
     pub details: BTreeMap<String, u64>,
 }
 
+impl MemoryUsage {
+    /// As the docker CLI tells it: without files that only lie in memory and go when somebody needs the room.
+    pub fn without_idle_files(&self) -> u64 {
+        let idle = self.details.get("total_inactive_file").or_else(|| self.details.get("inactive_file"));
+        self.usage.saturating_sub(idle.copied().unwrap_or_default())
+    }
+}
+
 /// Processes and threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PidsUsage {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Shared,
+    LaunchView, Shared,
     artifacts::JobHook,
     choice,
     forge::{Minted, Order, Quit, Steps},
@@ -26,7 +26,10 @@ use super::{
     settings::Mode,
 };
 use crate::{
-    engine::{jobs::JobView, records::RecordFolder},
+    engine::{
+        jobs::{JobUsage, JobView},
+        records::RecordFolder,
+    },
     model::{
         Error, ErrorKind, Result,
         error::Context,
@@ -115,6 +118,25 @@ impl Launch {
         let record = self.record();
         let now = record.tenant.as_ref().and_then(|job| shared.engine.job_traffic(job));
         now.unwrap_or((record.pulled, record.shared))
+    }
+
+    /// What its job uses, while that is there.
+    async fn usage(&self, shared: &Shared) -> Option<JobUsage> {
+        let record = self.record();
+        let job = record.tenant.as_ref().filter(|_| record.is_live())?;
+        shared.engine.job_usage(job).await
+    }
+
+    /// What can be said of it.
+    pub async fn view(&self, shared: &Shared) -> LaunchView {
+        let (usage, record, traffic) = (self.usage(shared).await, self.record(), self.traffic(shared));
+        LaunchView {
+            pulled: traffic.0,
+            shared: traffic.1,
+            cpu: Duration::from_nanos(usage.map_or(record.cpu, |usage| usage.cpu)),
+            memory: usage.map(|usage| usage.memory),
+            record,
+        }
     }
 
     /// Waits until nothing is left of it.
@@ -414,10 +436,11 @@ impl Launch {
 
     /// Takes everything away, on the machine and at the forge. Tried until it is done.
     async fn clean_up(&self, pool: &Pool, why: String) {
-        let traffic = self.traffic(&pool.shared);
+        let (traffic, usage) = (self.traffic(&pool.shared), self.usage(&pool.shared).await);
         self.change(|record| {
             record.stage = Stage::Ending(why.clone());
             (record.pulled, record.shared) = traffic;
+            record.cpu = usage.map_or(record.cpu, |usage| usage.cpu);
         });
         let name = self.record().name.clone();
         self.say_farewell(pool).await;

@@ -39,6 +39,9 @@ pub struct LaunchRecord {
     /// Bytes of layers that were here already.
     #[serde(default)]
     pub shared: u64,
+    /// Nanoseconds on the processors, as of the time when it is being removed.
+    #[serde(default)]
+    pub cpu: u64,
     /// How far it is.
     pub stage: Stage,
     /// When which stage was reached, as far as it came.
@@ -143,6 +146,7 @@ impl LaunchRecord {
             work: None,
             pulled: 0,
             shared: 0,
+            cpu: 0,
             stage: Stage::Preparing,
             times,
         }

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::WebState;
 use crate::{
     edge::measure::RefusedCall,
+    engine::jobs::KeptCache,
     model::time::{Timestamp, rough},
     supervisor::{ForgeView, LaunchView, Supervisor, WaitingJob, record::Stage},
 };
@@ -28,6 +29,9 @@ const ENDED: usize = 20;
 
 /// Jobs that wait, of which the first ones are shown.
 const WAITING: usize = 200;
+
+/// Caches, of which the last used ones are shown.
+const CACHES: usize = 50;
 
 const STYLE: &str = "
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 80rem; padding: 0 1rem; color: #1c2128; background: #fff }
@@ -57,10 +61,14 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 /// `GET /`.
 pub(super) async fn show(State(state): State<WebState>) -> Response {
     let supervisor = state.supervisor.as_ref();
-    let launches = supervisor.map(Supervisor::launches).unwrap_or_default();
+    let launches = match supervisor {
+        Some(supervisor) => supervisor.launches().await,
+        None => Vec::new(),
+    };
     let forges = supervisor.map(Supervisor::forges).unwrap_or_default();
     let refused = state.measures.last_refused().into_iter().map(|call| (state.name_of(&call), call)).collect();
-    let page = page(&Seen { launches, forges, refused, is_draining: supervisor.is_some_and(Supervisor::is_draining) });
+    let (caches, is_draining) = (state.engine.kept_caches(), supervisor.is_some_and(Supervisor::is_draining));
+    let page = page(&Seen { launches, forges, refused, caches, is_draining });
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, POLICY.as_str()),
@@ -84,6 +92,7 @@ struct Seen {
     launches: Vec<LaunchView>,
     forges: Vec<ForgeView>,
     refused: Vec<(String, RefusedCall)>,
+    caches: Vec<KeptCache>,
     is_draining: bool,
 }
 
@@ -111,6 +120,7 @@ fn page(seen: &Seen) -> Markup {
                 h2 { "Waiting" } (queue(&waiting))
                 h2 { "Ended" } (jobs(&ended, "No runner has ended yet."))
                 h2 { "Refused by policies" } (refusals(&seen.refused))
+                h2 { "Caches that jobs left" } (caches(&seen.caches))
             }
         }
     }
@@ -163,12 +173,13 @@ fn jobs(launches: &[&LaunchView], if_none: &str) -> Markup {
             td { @match work { Some(job) => (link(&job.url, &job.name)), None => "-" } }
             td { (record.job_image.as_deref().unwrap_or("-")) }
             td.short { (launch.pulled >> 20) " MiB, " (launch.shared >> 20) " shared" }
+            td.short { (rough(launch.cpu)) @if let Some(memory) = launch.memory { ", " (memory >> 20) " MiB" } }
             td { (state(&record.stage)) }
             td.short { @match record.times.ended { Some(at) => (rough(at.since(begun))), None => (age(begun)) } }
         }
     };
     let rows: Vec<_> = launches.iter().map(row).collect();
-    table(&["Name", "Repository", "Job", "Image", "Pulled", "State", "Age"], &rows, if_none)
+    table(&["Name", "Repository", "Job", "Image", "Pulled", "Used", "State", "Age"], &rows, if_none)
 }
 
 fn state(stage: &Stage) -> Markup {
@@ -216,6 +227,24 @@ fn refusals(refused: &[(String, RefusedCall)]) -> Markup {
     table(&["When", "Job", "Call", "Rule"], &rows, "No call was refused.")
 }
 
+fn caches(all: &[KeptCache]) -> Markup {
+    let row = |cache: &KeptCache| {
+        html! {
+            td { (cache.key.as_deref().unwrap_or("-")) }
+            td { @match &cache.volume { Some(name) => { "volume " (name) }, None => "BuildKit" } }
+            td.short { (cache.bytes >> 20) " MiB" }
+            td.short { @if cache.is_in_use { span.busy { "in use" } } @else { (age(cache.used)) " ago" } }
+        }
+    };
+    let rows: Vec<_> = all.iter().take(CACHES).map(row).collect();
+    html! {
+        @if !all.is_empty() {
+            p { (all.len()) ", " (all.iter().map(|cache| cache.bytes).sum::<u64>() >> 20) " MiB as of their last jobs' ends" }
+        }
+        (table(&["Of", "What", "Size", "Used"], &rows, "No job has left one."))
+    }
+}
+
 /// A link where it is an address of the web, and else the bare text: what a forge says is no script of ours.
 fn link(url: &str, text: &str) -> Markup {
     let text = if text.is_empty() { "-" } else { text };
@@ -235,6 +264,8 @@ fn clock(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         model::{job::JobLimits, policy::Key},
@@ -259,6 +290,10 @@ mod tests {
         }
     }
 
+    fn launched(record: LaunchRecord) -> LaunchView {
+        LaunchView { record: record.into(), pulled: 3 << 20, shared: 0, cpu: Duration::from_secs(7), memory: None }
+    }
+
     fn seen() -> Seen {
         let mut record =
             LaunchRecord::new("gitea-1".to_owned(), "gitea".to_owned(), Class::default(), JobLimits::default());
@@ -273,10 +308,7 @@ mod tests {
         };
         let call = RefusedCall { time: Timestamp::now(), job: None, operation: "ContainerCreate", rule: Key::ALL[0] };
         Seen {
-            launches: vec![
-                LaunchView { record: record.into(), pulled: 3 << 20, shared: 0 },
-                LaunchView { record: ended.into(), pulled: 0, shared: 0 },
-            ],
+            launches: vec![LaunchView { memory: Some(5 << 20), ..launched(record) }, launched(ended)],
             forges: vec![ForgeView {
                 name: "gitea".to_owned(),
                 url: "https://forge".to_owned(),
@@ -290,6 +322,13 @@ mod tests {
                 runner_images: Vec::new(),
             }],
             refused: vec![(EVIL.to_owned(), call)],
+            caches: vec![KeptCache {
+                key: Some(EVIL.to_owned()),
+                volume: Some(EVIL.to_owned()),
+                used: Timestamp::now(),
+                bytes: 9 << 20,
+                is_in_use: false,
+            }],
             is_draining: true,
         }
     }
@@ -298,15 +337,27 @@ mod tests {
     fn what_forges_and_jobs_say_is_text() {
         let text = page(&seen()).into_string();
         assert!(!text.contains("<script") && !text.contains("javascript:"), "{text}");
-        assert_eq!(text.matches("&lt;script&gt;").count(), 13, "and it is shown: {text}");
+        assert_eq!(text.matches("&lt;script&gt;").count(), 15, "and it is shown: {text}");
         assert!(text.contains("href=\"https://forge/a?b=1&amp;c=&quot;2&quot;\""), "{text}");
     }
 
     #[test]
     fn an_empty_page_says_so() {
-        let nothing = Seen { launches: Vec::new(), forges: Vec::new(), refused: Vec::new(), is_draining: false };
+        let nothing = Seen {
+            launches: Vec::new(),
+            forges: Vec::new(),
+            refused: Vec::new(),
+            caches: Vec::new(),
+            is_draining: false,
+        };
         let text = page(&nothing).into_string();
-        for words in ["No runner is there.", "No job waits.", "No call was refused.", "No forge is configured."] {
+        for words in [
+            "No runner is there.",
+            "No job waits.",
+            "No call was refused.",
+            "No forge is configured.",
+            "No job has left one.",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
     }

@@ -161,11 +161,15 @@ async fn the_configuration_is_in_no_argument_list() {
 async fn a_cancel_ends_the_job_within_a_minute() {
     let Some(lab) = Lab::start("").await else { return };
     let job = lab.run_long_job().await;
+    let used = |launch: &Value, what: &str| launch[what].as_u64().is_some_and(|used| used > 0);
+    let running = launches::all(&lab.daemon);
+    assert!(used(&running[0], "cpu_ms") && used(&running[0], "memory"), "{running:#?}");
     lab.github.model().cancel(job);
     let cancelled = Instant::now();
     let ended = launches::until_all_ended(&lab.daemon, 1).await;
     assert!(cancelled.elapsed() < Duration::from_secs(60));
     assert_eq!(ended[0]["outcome"], "cancelled");
+    assert!(used(&ended[0], "cpu_ms") && ended[0]["memory"].is_null(), "what it took in all is remembered: {ended:#?}");
     lab.is_clean();
 }
 

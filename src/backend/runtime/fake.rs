@@ -331,12 +331,7 @@ impl Runtime for FakeRuntime {
         let task = state.task(id)?;
         let running = 1 + task.execs.values().filter(|process| process.is_running()).count() as u64;
         let limit = task.pids_limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0);
-        Ok(ResourceUsage {
-            cpu: CpuUsage { total, user: total, ..CpuUsage::default() },
-            memory: MemoryUsage { usage: 4096, limit: u64::MAX, ..MemoryUsage::default() },
-            pids: PidsUsage { current: running, limit },
-            ..ResourceUsage::default()
-        })
+        Ok(ResourceUsage { pids: PidsUsage { current: running, limit }, ..usage(total) })
     }
 
     async fn update_resources(&self, id: &ContainerId, resources: &LinuxResources) -> Result<()> {
@@ -408,6 +403,15 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn parent_stats(&self, tenant: &TenantId) -> Result<ResourceUsage> {
+        let mut state = self.lock();
+        if !state.parents.contains_key(tenant) {
+            return Err(Error::not_found(format!("{tenant} has no cgroup of its own")));
+        }
+        state.readings += 1;
+        Ok(usage(1_000_000 * state.readings))
+    }
+
     async fn remove_parent(&self, tenant: &TenantId) -> Result<()> {
         self.lock().parents.remove(tenant);
         Ok(())
@@ -431,6 +435,15 @@ impl Runtime for FakeRuntime {
 
     fn state_dir(&self, id: &ContainerId) -> PathBuf {
         self.folder(id, "state")
+    }
+}
+
+/// So many nanoseconds, and a page of memory.
+fn usage(total: u64) -> ResourceUsage {
+    ResourceUsage {
+        cpu: CpuUsage { total, user: total, ..CpuUsage::default() },
+        memory: MemoryUsage { usage: 4096, limit: u64::MAX, ..MemoryUsage::default() },
+        ..ResourceUsage::default()
     }
 }
 

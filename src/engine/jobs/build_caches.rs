@@ -14,7 +14,10 @@ use tracing::{info, warn};
 use crate::{
     engine::{
         Engine,
-        jobs::caches::{Unused, too_old_or_too_much},
+        jobs::{
+            KeptCache,
+            caches::{Unused, too_old_or_too_much},
+        },
         records::RecordFolder,
     },
     model::{
@@ -107,6 +110,19 @@ impl Engine {
         let leaves_something = volumes.is_empty() || volumes.iter().any(|volume| !volume.is_read_only);
         let key = key.filter(|_| leaves_something && self.backends.builders.is_here());
         key.map(|key| self.build_caches.choose(key, &self.build_caches_of_jobs())).transpose()
+    }
+
+    /// What there is, for people.
+    pub(super) fn kept_build_caches(&self) -> Vec<KeptCache> {
+        let (known, in_use) = (self.build_caches.known().clone(), self.build_caches_of_jobs());
+        let shown = |record: BuildCacheRecord| KeptCache {
+            is_in_use: in_use.contains(&record.id),
+            key: Some(record.key),
+            volume: None,
+            used: record.used,
+            bytes: record.bytes,
+        };
+        known.into_values().filter(|record| !record.is_over).map(shown).collect()
     }
 
     fn build_caches_of_jobs(&self) -> BTreeSet<TenantId> {

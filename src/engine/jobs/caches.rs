@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
-    engine::{Engine, records::RecordFolder, volumes::LocalMount},
+    engine::{Engine, jobs::KeptCache, records::RecordFolder, volumes::LocalMount},
     model::{
         Error, Result,
         error::Context,
@@ -322,6 +322,19 @@ impl Engine {
                 warn!("removing cache volume {}: {}", record.name, error.chain());
             }
         }
+    }
+
+    /// What there is, for people.
+    pub(super) fn kept_volumes(&self) -> Vec<KeptCache> {
+        let (known, in_use) = (self.caches.known().clone(), self.caches_of_jobs());
+        let shown = |(id, record): (String, CacheVolumeRecord)| KeptCache {
+            key: record.key,
+            volume: Some(record.name),
+            used: record.used,
+            bytes: record.bytes,
+            is_in_use: in_use.contains(&id),
+        };
+        known.into_iter().map(shown).collect()
     }
 
     /// The ids of those that jobs use.

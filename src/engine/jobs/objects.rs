@@ -27,7 +27,22 @@ pub struct JobObjects {
     pub shared: u64,
 }
 
+/// What the processes of a job use: of its containers, its runner and its builder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobUsage {
+    /// Time on the processors since the job was made, in nanoseconds.
+    pub cpu: u64,
+    /// Bytes of memory now.
+    pub memory: u64,
+}
+
 impl Engine {
+    /// None of one that is gone.
+    pub async fn job_usage(&self, job: &TenantId) -> Option<JobUsage> {
+        let usage = self.backends.runtime.parent_stats(job).await.ok()?;
+        Some(JobUsage { cpu: usage.cpu.total, memory: usage.memory.without_idle_files() })
+    }
+
     /// The same of all jobs, oldest first.
     pub fn job_objects(&self) -> Vec<JobObjects> {
         self.jobs.list().iter().map(|job| self.objects_of(job.record())).collect()

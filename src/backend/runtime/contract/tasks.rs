@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{Bench, read_all, within};
 use crate::{
     backend::runtime::{FoundTask, Stdio},
-    model::ErrorKind,
+    model::{ErrorKind, id::TenantId, job::JobLimits},
 };
 
 const INPUT: Stdio = Stdio { terminal: false, stdin: true };
@@ -185,11 +185,20 @@ pub async fn a_paused_task_goes_on_after_resume(bench: &Bench) {
     bench.remove(&id).await;
 }
 
-/// Until it is deleted.
+/// Until it is deleted, and so does the cgroup of its tenant, if that has one of its own.
 pub async fn a_task_tells_what_it_has_used(bench: &Bench) {
-    let (id, _streams) = bench.run_new(&["sleep", "1000"], Stdio::default()).await;
-    let usage = bench.runtime().stats(&id).await.unwrap();
-    assert!(usage.cpu.total > 0 && usage.memory.usage > 0 && usage.memory.limit > 0, "{usage:?}");
+    let (tenant, runtime) = (TenantId::of_build_cache(), bench.runtime());
+    assert_eq!(runtime.parent_stats(&tenant).await.unwrap_err().kind(), ErrorKind::NotFound);
+    runtime.make_parent(&tenant, &JobLimits::default()).await.unwrap();
+    let id = bench.container().await;
+    let mut spec = bench.spec(&id, &["sleep", "1000"], Stdio::default());
+    let cgroup = runtime.cgroup_path(&tenant, &id, "");
+    spec.linux_mut().as_mut().expect("it has namespaces").set_cgroups_path(Some(cgroup.into()));
+    let (_, _streams) = runtime.create_task(&id, &spec, Stdio::default()).await.unwrap();
+    runtime.start_task(&id).await.unwrap();
+    for usage in [runtime.stats(&id).await.unwrap(), runtime.parent_stats(&tenant).await.unwrap()] {
+        assert!(usage.cpu.total > 0 && usage.memory.usage > 0 && usage.memory.limit > 0, "{usage:?}");
+    }
     // A moment after its start, the threads of the runtime's own init are still counted.
     let alone = async {
         while bench.runtime().stats(&id).await.unwrap().pids.current != 1 {
@@ -199,7 +208,10 @@ pub async fn a_task_tells_what_it_has_used(bench: &Bench) {
     within(alone).await;
     bench.runtime().delete_task(&id).await.unwrap();
     assert_eq!(bench.runtime().stats(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(runtime.parent_stats(&tenant).await.unwrap().cpu.total > 0, "it is the tenant's still");
     bench.remove(&id).await;
+    runtime.remove_parent(&tenant).await.unwrap();
+    assert_eq!(runtime.parent_stats(&tenant).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 /// While it runs; the rest stays.
