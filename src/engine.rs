@@ -16,7 +16,7 @@ pub mod jobs;
 mod layers;
 mod locks;
 pub mod networks;
-pub(crate) mod policies;
+pub mod policies;
 pub mod prune;
 mod quota;
 pub(crate) mod records;

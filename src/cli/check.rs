@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use futures_util::future::join_all;
 use ringer::{
     admin::ReachAnswer,
+    engine::policies,
     model::{Error, ErrorKind, Result},
     registry::Registry,
     supervisor::{
@@ -49,8 +50,11 @@ impl ConfigCommand {
                 let registry = Registry::new(config.engine.registry())?;
                 let registries = check::check_registries(&settings.registries, &registry).await;
                 let checked = check::check(&settings).await.into_iter();
-                let found = checked
-                    .map(async |checked| Found { from_job: FromJob::ask(&admin, checked.settings).await, checked });
+                let found = checked.map(async |checked| Found {
+                    from_job: FromJob::ask(&admin, checked.settings).await,
+                    policy: policies::of_jobs(&config.engine, checked.settings.policy.as_deref()),
+                    checked,
+                });
                 Ok(print(&registries, &join_all(found).await, config.http.as_ref()))
             }),
             Err(error) => {
@@ -97,13 +101,15 @@ impl FromJob {
 /// What was found of one forge, from here and from inside a job.
 struct Found<'a> {
     checked: Checked<'a>,
+    /// The name of what its jobs may do.
+    policy: Result<String>,
     from_job: FromJob,
 }
 
 impl Found<'_> {
     fn is_well(&self) -> bool {
         let Checked { greeting, own_url, webhook, .. } = &self.checked;
-        let is_answered = greeting.is_ok() && !matches!(webhook, Some(Err(_)));
+        let is_answered = greeting.is_ok() && self.policy.is_ok() && !matches!(webhook, Some(Err(_)));
         is_answered && self.from_job.is_well() && !matches!(own_url, Some(OwnUrl::Loopback(_)))
     }
 }
@@ -115,8 +121,8 @@ fn print(registries: &[(&str, Result<()>)], forges: &[Found<'_>], http: Option<&
             Err(error) => println!("{host}: FAILS: {}", error.chain()),
         }
     }
-    for Found { checked, from_job } in forges {
-        print!("{}{}", told(checked, http), told_from_job(from_job));
+    for Found { checked, policy, from_job } in forges {
+        print!("{}{}{}", told(checked, http), told_policy(policy), told_from_job(from_job));
     }
     let is_well = registries.iter().all(|(_, login)| login.is_ok()) && forges.iter().all(Found::is_well);
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -140,9 +146,6 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
         warm(settings),
         limits(settings)
     ));
-    if let Some(policy) = &settings.policy {
-        line(format!("policy: {policy}"));
-    }
     if settings.branch_caches {
         line("caches: each branch its own".to_owned());
     }
@@ -185,6 +188,13 @@ fn told(checked: &Checked<'_>, http: Option<&Http>) -> String {
         line(format!("{whose} that name no image: {image} ({})", source(*rung, of_forge)));
     }
     text
+}
+
+fn told_policy(policy: &Result<String>) -> String {
+    match policy {
+        Ok(name) => format!("  policy of jobs: {name}\n"),
+        Err(error) => format!("  policy of jobs: FAILS: {}\n", error.chain()),
+    }
 }
 
 fn told_from_job(from_job: &FromJob) -> String {

@@ -58,6 +58,13 @@ impl Engine {
     }
 }
 
+/// The name of the policy that jobs have which are given this one, or none. Fails where there is no such policy, or it cannot be read.
+pub fn of_jobs(config: &EngineConfig, given: Option<&str>) -> Result<String> {
+    let default = if config.job_policy.is_empty() { "ci" } else { &config.job_policy };
+    let name = given.unwrap_or(default);
+    named(config, name).map(|_| name.to_owned())
+}
+
 /// The policy of jobs that are given none.
 pub(crate) fn default_policy(config: &EngineConfig) -> Result<Policy> {
     match config.job_policy.as_str() {

@@ -274,7 +274,7 @@ async fn what_is_wrong_is_said_in_words_and_hurts_no_other_job() {
     assert_eq!(code, Some(1), "one of four fails: {text}");
     assert!(text.contains("bad: FAILS: ") && text.contains("good: http://10.99.0.1:3000 is Gitea 1.26"), "{text}");
     assert!(text.contains(&format!("jobs that name no image: {} (job_image)", lab.images.job())), "{text}");
-    assert!(text.contains("ROOT_URL: as instance_url"), "{text}");
+    assert!(text.contains("ROOT_URL: as instance_url") && text.contains("policy of jobs: ci"), "{text}");
     assert!(text.contains("from inside a job: http://10.99.0.1:3000 answers"), "{text}");
     assert!(!text.contains(lab.gitea.token()), "{text}");
 }
