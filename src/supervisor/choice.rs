@@ -1,6 +1,9 @@
 //! Which images a launch takes, decided by looking into them.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use tracing::info;
 
@@ -8,15 +11,22 @@ use super::{
     forge::{Forge, Shape},
     images::{Images, Rung},
     pool::Pool,
+    programs::interpreter_of,
     runner::{Given, Making, Runner},
     settings::Mode,
 };
-use crate::model::{Error, Result, error::Context};
+use crate::{
+    model::{Error, Result, error::Context},
+    work::blocking,
+};
 
 /// Where the runner's program is put in an image that has none, and where its folder is.
 const GIVEN: &str = "/opt/ringer-program";
 const GIVEN_FOLDER: &str = "/actions-runner";
 const STARTED: &str = "/actions-runner/run.sh";
+
+/// What of that folder is started.
+const STARTS: [&str; 2] = ["run.sh", "bin/Runner.Listener"];
 
 /// What is taken.
 pub struct Chosen {
@@ -86,9 +96,26 @@ async fn choose_one(pool: &Pool, runner: &Runner, repository: Option<&str>) -> R
     let (from, _) = images.of_runner(forge.runner_image());
     let program = look_into(pool, runner, &from).await?.ok_or_else(|| no_runner(pool, &from))?;
     let folder = program.rsplit_once('/').map_or("/", |(folder, _)| folder);
-    let taken = Taken::Folder(pool.shared.programs.take_folder(runner, &from, folder).await?);
+    let folder = pool.shared.programs.take_folder(runner, &from, folder).await?;
+    check_starts(pool, runner, &image, &folder).await?;
     info!(forge = pool.settings.name, "image {image} holds no runner: it is given that of {from}");
-    Ok(Chosen { runner: from, program: STARTED, taken: Some(taken), job: image })
+    Ok(Chosen { runner: from, program: STARTED, taken: Some(Taken::Folder(folder)), job: image })
+}
+
+/// Of an image in which the runner would not start nothing is registered.
+async fn check_starts(pool: &Pool, runner: &Runner, image: &str, folder: &Path) -> Result<()> {
+    let files = STARTS.map(|file| folder.join(file));
+    let needed = blocking(move || {
+        let all = files.iter().filter_map(|file| interpreter_of(file).transpose());
+        all.collect::<io::Result<Vec<String>>>().context("reading the runner")
+    });
+    match pool.shared.programs.missing(runner, image, &needed.await?).await? {
+        None => Ok(()),
+        Some(path) => Err(Error::invalid(format!(
+            "image {image} holds no runner, and has no {path}, by which the one that it would be given is started: that needs bash and glibc \
+             (such as of Debian, Ubuntu, Fedora; not Alpine)"
+        ))),
+    }
 }
 
 fn no_runner(pool: &Pool, image: &str) -> Error {

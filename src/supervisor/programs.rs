@@ -1,5 +1,7 @@
 //! The programs of upstream runners: found by looking into images, and taken out of them for jobs whose own image has none.
 
+mod interpreter;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,8 +15,10 @@ use futures_util::TryStreamExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use tracing::info;
 
+pub use self::interpreter::interpreter_of;
 use super::runner::Runner;
 use crate::{
+    engine::{Engine, tenants::Scope},
     model::{ErrorKind, Result, error::Context},
     work::blocking,
 };
@@ -33,13 +37,16 @@ struct Inner {
     folder: PathBuf,
     /// Where which image has its program, by the image's id.
     known: Mutex<BTreeMap<String, Option<&'static str>>>,
+    /// What an image has not, by its id and what was looked for.
+    missing: Mutex<BTreeMap<String, Option<String>>>,
     taking: tokio::sync::Mutex<()>,
 }
 
 impl Programs {
     /// What is taken out is kept in `folder`.
     pub fn new(folder: PathBuf) -> Self {
-        Self(Arc::new(Inner { folder, known: Mutex::default(), taking: tokio::sync::Mutex::default() }))
+        let (known, missing, taking) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
+        Self(Arc::new(Inner { folder, known, missing, taking }))
     }
 
     /// The first of these programs that is in an image that was pulled.
@@ -57,10 +64,8 @@ impl Programs {
         let found = runner
             .with_probe(image, async |engine, scope, probe| {
                 for program in candidates {
-                    match engine.container_archive_info(scope, probe, program).await {
-                        Ok(_) => return Ok(Some(*program)),
-                        Err(error) if error.kind() == ErrorKind::NotFound => {}
-                        Err(error) => return Err(error),
+                    if is_there(engine, scope, probe, program).await? {
+                        return Ok(Some(*program));
                     }
                 }
                 Ok(None)
@@ -76,6 +81,27 @@ impl Programs {
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Option<&'static str>>> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first of these paths that is not in an image that was pulled.
+    pub async fn missing(&self, runner: &Runner, image: &str, paths: &[String]) -> Result<Option<String>> {
+        let key = format!("{} {}", runner.image_id(image).await?, paths.join(" "));
+        let lock = || self.0.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(&key).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let look = async |engine: &Engine, scope: &Scope, probe: &str| {
+            for path in paths {
+                if !is_there(engine, scope, probe, path).await? {
+                    return Ok(Some(path.clone()));
+                }
+            }
+            Ok(None)
+        };
+        let missing = runner.with_probe(image, look).await?;
+        lock().insert(key, missing.clone());
+        Ok(missing)
     }
 
     /// A program of an image as a file of the machine, taken out once per image.
@@ -120,7 +146,7 @@ impl Programs {
         }
         let doing = || format!("taking {program} out of {image}");
         let taken = path.clone();
-        let take = async |engine: &crate::engine::Engine, scope: &crate::engine::tenants::Scope, probe: &str| {
+        let take = async |engine: &Engine, scope: &Scope, probe: &str| {
             let (_, archive) = engine.container_archive(scope, probe, program).await?;
             let reader = StreamReader::new(archive.map_err(io::Error::other));
             // The bridge has to know the runtime before it is in a thread without one.
@@ -129,6 +155,14 @@ impl Programs {
         };
         runner.with_probe(image, take).await.map_err(|error| error.context(doing()))?;
         Ok(path)
+    }
+}
+
+async fn is_there(engine: &Engine, scope: &Scope, probe: &str, path: &str) -> Result<bool> {
+    match engine.container_archive_info(scope, probe, path).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use ringer::{
     backend::images::samples::{Packing, image, index, tar},
-    model::image::ImageConfig,
+    model::image::{ImageConfig, Platform},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -142,6 +142,24 @@ async fn an_image_of_windows_alone_is_refused_before_anything_is_registered() {
     assert!(words.contains("windows/servercore") && words.contains("no matching manifest for linux/"), "{words}");
     assert_eq!(lab.github.model().ever, Vec::<String>::new(), "nothing is registered in vain");
     assert_eq!(registry.count("GET /v2/windows/servercore/blobs/"), 0, "nor fetched");
+}
+
+/// As an image of Alpine is to the real one, which has no bash.
+#[tokio::test]
+async fn an_image_in_which_the_runner_would_not_start_is_named_and_nothing_is_registered() {
+    let github = GitHub::start();
+    let Some(images) = Images::with_actions_runner(github.place()).await else { return };
+    let bare = image(&Platform::host().to_string(), ImageConfig::default(), &[(tar(&[("a", b"a")]), Packing::Gzip)]);
+    let bare = images.push(github.place(), "acme/bare", &bare);
+    let text = config(&github, &images, &format!("token = '{TOKEN}'\nrunner_image = '{}'", images.actions_runner()));
+    let text = text.replace(&format!("job_image = '{}'", images.actions_runner()), &format!("job_image = '{bare}'"));
+    let daemon = Daemon::launching(github.place(), &text).await;
+    let lab = Lab { daemon, images, github };
+    lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
+    let ended = launches::until_all_ended(&lab.daemon, 1).await;
+    let words = ended[0]["outcome"].as_str().expect("words");
+    assert!(words.contains("acme/bare holds no runner, and has no /bin/sh") && words.contains("glibc"), "{words}");
+    assert_eq!(lab.github.model().ever, Vec::<String>::new(), "nothing is registered in vain");
 }
 
 #[tokio::test]
