@@ -295,7 +295,7 @@ impl Supervisor {
         let mut old: Vec<_> = pools.current.iter().chain(&pools.retired).cloned().collect();
         old.retain(|old| !next.iter().any(|pool| Arc::ptr_eq(pool, old)));
         for old in &old {
-            old.retire(settings.forges.iter().any(|forge| forge.name == old.settings.name));
+            old.retire(next.iter().find(|pool| pool.settings.name == old.settings.name));
         }
         old.retain(|old| !old.is_over());
         *pools = Pools { current: next, retired: old };

@@ -435,7 +435,7 @@ impl Launch {
     }
 
     /// Takes everything away, on the machine and at the forge. Tried until it is done.
-    async fn clean_up(&self, pool: &Pool, why: String) {
+    async fn clean_up(&self, pool: &Arc<Pool>, why: String) {
         let (traffic, usage) = (self.traffic(&pool.shared), self.usage(&pool.shared).await);
         self.change(|record| {
             record.stage = Stage::Ending(why.clone());
@@ -452,14 +452,19 @@ impl Launch {
         }
         drop(self.minting.lock().await);
         // It may have been given a job in the moment in which it was told to end.
-        self.note_work(pool).await;
-        let words = self.conclude(pool, why).await;
+        self.note_work(&pool.latest()).await;
+        let mut concluded = self.conclude(&pool.latest(), &why).await;
         let mut pauses = pauses_between_tries();
-        while let Err(error) = self.deregister(pool).await {
+        while let Err(error) = self.deregister(&pool.latest()).await {
             if !self.may_try_again(pool, &mut pauses, "deregistering its runner", &error).await {
                 return;
             }
         }
+        if concluded.is_err() {
+            concluded = self.conclude(&pool.latest(), &why).await;
+        }
+        let words = concluded
+            .unwrap_or_else(|error| format!("{why}; the forge does not say how the job ended: {}", error.chain()));
         info!(launch = name, "{name} has ended: {words}");
         self.has_ended(words);
     }
@@ -527,23 +532,19 @@ impl Launch {
 
     /// The forge's word of how the job has ended, if there is one: exit codes of runners say nothing. A job of which its runner has not
     /// said it has failed: the forge would wait for minutes.
-    async fn conclude(&self, pool: &Pool, why: String) -> String {
+    async fn conclude(&self, pool: &Pool, why: &str) -> Result<String> {
         let record = self.record();
-        let Some(job) = &record.work else { return why };
+        let Some(job) = &record.work else { return Ok(why.to_owned()) };
         let mut conclusion = pool.forge.conclusion(job).await;
         if let (Ok(None), Some(credential)) = (&conclusion, &record.credential) {
-            match pool.forge.give_up(job, credential, &why).await {
+            match pool.forge.give_up(job, credential, why).await {
                 Ok(()) => conclusion = pool.forge.conclusion(job).await,
                 Err(error) => {
                     warn!(launch = record.name, "telling the forge that {} has failed: {}", job.name, error.chain());
                 }
             }
         }
-        match conclusion {
-            Ok(Some(conclusion)) => conclusion,
-            Ok(None) => format!("{why}; the forge says of the job that it still runs"),
-            Err(error) => format!("{why}; the forge does not say how the job ended: {}", error.chain()),
-        }
+        Ok(conclusion?.unwrap_or_else(|| format!("{why}; the forge says of the job that it still runs")))
     }
 }
 

@@ -12,7 +12,7 @@ mod webhook;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -62,6 +62,8 @@ pub struct Pool {
     queue: Mutex<Queue>,
     origins: Mutex<Origins>,
     standing: Mutex<Standing>,
+    /// What has taken its place.
+    successor: OnceLock<Arc<Self>>,
     /// Images with runners, and when they were made.
     runner_images: Mutex<BTreeMap<String, Timestamp>>,
     /// What deliveries of its webhook are signed with, and what hears them.
@@ -116,6 +118,7 @@ impl Pool {
             queue: Mutex::default(),
             origins: Mutex::default(),
             standing: Mutex::default(),
+            successor: OnceLock::new(),
             runner_images: Mutex::default(),
             secret,
             ear,

@@ -37,7 +37,7 @@ jobs:
   look:
     runs-on: lab
     steps:
-      - run: test -x /opt/ringer-program && echo "beside the runner"; test -S /var/run/docker.sock || echo "no docker"
+      - run: test -x /opt/ringer-program && echo "beside the runner"; if test -S /var/run/docker.sock; then echo docker; else echo "no docker"; fi
 "#;
 
 /// Two jobs, of which the second finds what the first has left in the repository's volume.
@@ -72,6 +72,15 @@ impl Lab {
         let mut jobs = self.gitea.until_jobs("long", &commit, 1, "in_progress").await;
         self.until("running", |launches| launches[0]["state"] == "running").await;
         (commit, jobs.remove(0))
+    }
+
+    /// Pushes a job that ends when the forge has the repository `go`, and waits until it runs; the commit.
+    async fn run_job_until_told(&self) -> String {
+        let told = "until wget -q -O /dev/null $GITHUB_SERVER_URL/ci/go; do sleep 0.2; done";
+        let commit = self.gitea.repository("long", &[(WORKFLOW, &LONG.replace("sleep 1000", told))]).await;
+        self.gitea.until_jobs("long", &commit, 1, "in_progress").await;
+        self.until("running", |launches| launches[0]["state"] == "running").await;
+        commit
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&[Value]) -> bool) -> Vec<Value> {
@@ -177,14 +186,72 @@ async fn two_daemons_live_side_by_side_on_one_forge() {
     lab.gitea.until_jobs("long", &commit, 1, "in_progress").await;
 }
 
+/// What runs goes on, and what the forge is told meanwhile reaches it afterwards.
+#[tokio::test]
+async fn a_job_outlives_a_restart_of_the_forge() {
+    let Some(mut lab) = Lab::start("").await else { return };
+    let commit = lab.run_job_until_told().await;
+    let daemon = &lab.daemon;
+    lab.gitea.restart(launches::until_logged(daemon, "gitea: GET http")).await;
+    launches::until_logged(&lab.daemon, "gitea answers again").await;
+    let running = launches::all(&lab.daemon);
+    assert_eq!((running.len(), &running[0]["state"]), (1, &json!("running")), "{running:#?}");
+    lab.gitea.empty_repository("go").await;
+    lab.gitea.until_jobs("long", &commit, 1, "success").await;
+    let ended = lab.until_all_ended(1).await;
+    assert_eq!(ended[0]["outcome"], "success");
+    lab.is_clean().await;
+}
+
+/// Its runner has a credential of its own. What is left of it is taken back with the next token.
+#[tokio::test]
+async fn a_token_that_is_revoked_in_mid_job_is_told_and_the_job_ends_well() {
+    const SCOPES: &str = "write:admin,write:repository,read:user";
+    let Some(gitea) = Gitea::start().await else { return };
+    let Some(images) = Images::start(gitea.place()).await else { return };
+    let first = config(&gitea, &gitea.new_token(SCOPES), &images, "");
+    let daemon = Daemon::launching(gitea.place(), &first).await;
+    let lab = Lab { daemon, images, gitea };
+    let commit = lab.run_job_until_told().await;
+    lab.gitea.revoke_token(SCOPES).await;
+    launches::until_logged(&lab.daemon, "does not take the token").await;
+    lab.gitea.empty_repository("go").await;
+    lab.gitea.until_jobs("long", &commit, 1, "success").await;
+    let ending = lab.until("ending", |launches| launches[0]["state"] == "ending").await;
+    assert_eq!(ending.len(), 1, "nothing else is launched");
+    let told = lab.daemon.ringer(&["jobs"]).output().expect("ringer runs").stdout;
+    assert!(String::from_utf8_lossy(&told).contains("does not take the token"), "{told:?}");
+    assert_eq!(lab.daemon.log().matches("does not take the token").count(), 1, "said once: {}", lab.daemon.log());
+
+    let second = config(&lab.gitea, lab.gitea.token(), &lab.images, "");
+    std::fs::write(lab.daemon.folder().join("config.toml"), second).expect("a file in our folder");
+    lab.daemon.hang_up();
+    let ended = lab.until_all_ended(1).await;
+    assert_eq!(ended[0]["outcome"], "success", "{ended:#?}");
+    lab.is_clean().await;
+}
+
+/// The same job image with a Docker socket for the steps, where the configuration says so.
 #[tokio::test]
 async fn steps_run_beside_the_runner_in_an_image_that_has_none() {
-    let Some(lab) = Lab::start("mode = 'single'").await else { return };
-    let commit = lab.gitea.repository("look", &[(WORKFLOW, LOOK)]).await;
-    let jobs = lab.gitea.until_jobs("look", &commit, 1, "success").await;
-    let log = lab.gitea.job_log("look", &jobs[0]).await;
-    assert!(log.contains("Z beside the runner") && log.contains("Z no docker"), "{log}");
-    lab.until_all_ended(1).await;
+    let Some(gitea) = Gitea::start().await else { return };
+    let Some(images) = Images::start(gitea.place()).await else { return };
+    let section = |name: &str, more: &str| {
+        let text = config(&gitea, gitea.token(), &images, &format!("mode = 'single'\n{more}"));
+        let named = text.replacen("[gitea]\n", &format!("[[gitea]]\nname = '{name}'\n"), 1);
+        named.replace("'lab'", &format!("'{name}'"))
+    };
+    let text = section("lab", "") + &section("docker", "docker = true");
+    let daemon = Daemon::launching(gitea.place(), &text).await;
+    let lab = Lab { daemon, images, gitea };
+    for (label, said) in [("lab", "Z no docker"), ("docker", "Z docker")] {
+        let workflow = LOOK.replace("runs-on: lab", &format!("runs-on: {label}"));
+        let commit = lab.gitea.repository(label, &[(WORKFLOW, &workflow)]).await;
+        let jobs = lab.gitea.until_jobs(label, &commit, 1, "success").await;
+        let log = lab.gitea.job_log(label, &jobs[0]).await;
+        assert!(log.contains("Z beside the runner") && log.contains(said), "{log}");
+    }
+    lab.until_all_ended(2).await;
     lab.is_clean().await;
 }
 

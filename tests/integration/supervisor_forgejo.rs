@@ -155,6 +155,47 @@ async fn a_forge_that_is_away_is_picked_up_again() {
 }
 
 #[tokio::test]
+async fn a_job_that_takes_longer_than_it_may_fails() {
+    let Some(lab) = Lab::start("timeout = '3s'").await else { return };
+    let begun = Instant::now();
+    let job = lab.forgejo.push("long", "long", &["lab"], LONG);
+    lab.forgejo.until(job, "failure").await;
+    assert!(begun.elapsed() >= Duration::from_secs(3));
+    let ended = launches::until_all_ended(&lab.daemon, 1).await;
+    assert_eq!(ended[0]["outcome"], "failure");
+    lab.is_clean();
+}
+
+/// The one of a runner costs a registration nothing; the one of jobs is told in the job's own log. Neither hurts another job.
+#[tokio::test]
+async fn images_that_are_not_there_are_named() {
+    let forgejo = Forgejo::start();
+    let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };
+    let section = |name: &str, there: &str| {
+        let text = config(&forgejo, TOKEN, &images, "").replace("['lab', 'big']", &format!("['{name}']"));
+        let text = text.replacen("[forgejo]\n", &format!("[[forgejo]]\nname = '{name}'\n"), 1);
+        text.replace(&format!("'{there}'"), &format!("'{}/acme/none'", images.address()))
+    };
+    let text =
+        [section("runner", &images.forgejo_runner()), section("job", &images.job()), section("good", "")].concat();
+    let daemon = Daemon::launching(forgejo.place(), &text).await;
+    let lab = Lab { daemon, images, forgejo };
+    let [unlaunched, failed, good] =
+        ["runner", "job", "good"].map(|label| lab.forgejo.push("images", label, &[label], "true"));
+    lab.forgejo.until(good, "success").await;
+    let log = lab.forgejo.until(failed, "failure").await;
+    assert!(log.contains("acme/none"), "{log}");
+    let is_failed = |launch: &Value| launch["forge"] == "runner" && launches::is_ended(launch);
+    let all = launches::until(&lab.daemon, "not launched", |all| all.iter().any(is_failed)).await;
+    let failed = all.iter().find(|launch| is_failed(launch)).expect("it is there");
+    let words = failed["outcome"].as_str().unwrap_or_default();
+    assert!(words.contains("pulling") && words.contains("acme/none"), "{words}");
+    lab.forgejo.until(unlaunched, "waiting").await;
+    let runners = lab.forgejo.count_of("POST /api/v1/admin/actions/runners");
+    assert_eq!(runners, 2, "none is registered for an image that is not there");
+}
+
+#[tokio::test]
 async fn a_token_that_may_not_is_told_with_the_scope_it_needs() {
     let forgejo = Forgejo::start();
     let Some(images) = Images::with_forgejo_runner(forgejo.place()).await else { return };

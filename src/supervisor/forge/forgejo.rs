@@ -128,7 +128,7 @@ impl Forgejo {
                 self.server.url
             ))
             .with_source(Error::from(refusal)),
-            _ => refusal.into(),
+            _ => self.server.token_refused(refusal),
         }
     }
 

@@ -57,7 +57,7 @@ impl Gitea {
                 self.server.url
             ))
             .with_source(Error::from(refusal)),
-            _ => refusal.into(),
+            _ => self.server.token_refused(refusal),
         }
     }
 

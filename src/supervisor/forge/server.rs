@@ -257,7 +257,8 @@ impl Server {
         Ok(self.api.get::<Tasks>(&path).await?.workflow_runs.unwrap_or_default())
     }
 
-    fn token_refused(&self, refusal: Refusal) -> Error {
+    /// An error that tells what the token has to be, if that is what is wrong.
+    pub fn token_refused(&self, refusal: Refusal) -> Error {
         match refusal.status {
             Some(StatusCode::UNAUTHORIZED) => Error::forbidden(format!(
                 "{} does not take the token: it has to be an access token with the scopes read:user, write:admin (or \

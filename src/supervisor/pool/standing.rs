@@ -1,5 +1,7 @@
 //! Whether a pool launches, and for how long it is there.
 
+use std::sync::Arc;
+
 use super::{Pool, lock};
 
 /// What becomes of launches that are there when a pool begins.
@@ -45,9 +47,21 @@ impl Pool {
         self.stands(Standing::Launches);
     }
 
-    /// Launches nothing any more, since it is not configured so any more.
-    pub fn retire(&self, is_replaced: bool) {
-        self.stands(if is_replaced { Standing::Replaced } else { Standing::Retired });
+    /// Launches nothing any more, since it is not configured so any more; another pool may take its place.
+    pub fn retire(&self, successor: Option<&Arc<Self>>) {
+        if let Some(successor) = successor {
+            let _the_first_stays = self.successor.set(successor.clone());
+        }
+        self.stands(if successor.is_some() { Standing::Replaced } else { Standing::Retired });
+    }
+
+    /// That which has taken its place, at last, or itself: what it knows the forge by may be good no more.
+    pub fn latest(self: &Arc<Self>) -> Arc<Self> {
+        let mut latest = self.clone();
+        while let Some(successor) = latest.successor.get().cloned() {
+            latest = successor;
+        }
+        latest
     }
 
     fn stands(&self, now: Standing) {

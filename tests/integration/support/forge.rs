@@ -187,6 +187,19 @@ impl Gitea {
         new_token(&self.place, self.folder.path(), scopes)
     }
 
+    /// Takes such a token back, which only somebody with a password may.
+    pub async fn revoke_token(&self, scopes: &str) {
+        let login = BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        let request = Request::builder()
+            .method(Method::DELETE)
+            .uri(format!("/api/v1/users/{USER}/tokens/test-{scopes}"))
+            .header(header::AUTHORIZATION, format!("Basic {login}"))
+            .body(String::new().into())
+            .expect("a test's request");
+        let answer = Client::over_tcp(self.place.path(), address()).whole(request).await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
     async fn new_repository(&self, path: &str, name: &str) {
         self.post(path, json!({"name": name, "default_branch": "main", "auto_init": true})).await;
     }
