@@ -8,7 +8,7 @@ use ringer::{
     model::{error::Context, time::rough},
 };
 
-use super::{admin::AdminHost, in_runtime, job::json, table, values::in_units};
+use super::{admin::AdminHost, in_runtime, job::json, printable, table, values::in_units};
 
 /// `ringer jobs`.
 #[derive(Args, Debug)]
@@ -166,5 +166,5 @@ fn left_alone(forges: &[ForgeAnswer]) -> String {
 
 fn troubles(forges: &[ForgeAnswer]) -> String {
     let told = forges.iter().filter_map(|forge| Some((forge, forge.trouble.as_ref()?)));
-    told.map(|(forge, trouble)| format!("{}: {trouble}\n", forge.name)).collect()
+    told.map(|(forge, trouble)| format!("{}: {}\n", forge.name, printable(trouble))).collect()
 }

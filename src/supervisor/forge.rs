@@ -7,6 +7,8 @@ mod gitea;
 mod github;
 mod gitlab;
 pub(super) mod http;
+#[cfg(test)]
+mod refusals;
 mod server;
 #[cfg(test)]
 pub(super) mod tests;

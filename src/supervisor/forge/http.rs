@@ -290,7 +290,8 @@ fn said(bytes: &[u8]) -> String {
     let message = of_json.as_ref().and_then(|json| json.get("message")?.as_str());
     let text = message.map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), ToOwned::to_owned);
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(QUOTED).collect()
+    // It goes to logs and terminals.
+    line.chars().filter(|c| !c.is_control()).take(QUOTED).collect()
 }
 
 /// A name, or several with slashes between them, as a part of a path.

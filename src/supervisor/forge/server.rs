@@ -89,12 +89,21 @@ impl<'de> Deserialize<'de> for Runners {
         #[serde(untagged)]
         enum Either {
             Bare(Option<Vec<Runner>>),
-            Named { runners: Option<Vec<Runner>> },
+            Named {
+                #[serde(deserialize_with = "null_is_empty")]
+                runners: Vec<Runner>,
+            },
         }
         Ok(match Either::deserialize(deserializer)? {
-            Either::Bare(runners) | Either::Named { runners } => Self(runners.unwrap_or_default()),
+            Either::Bare(runners) => Self(runners.unwrap_or_default()),
+            Either::Named { runners } => Self(runners),
         })
     }
+}
+
+/// For lists that Go writes so when they are empty. One that is not there is no list: what says something else is no answer.
+pub fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// `…/actions/runners/registration-token`.
@@ -281,5 +290,10 @@ mod tests {
         assert_eq!(count(r#"[{"id": 1, "name": "a"}]"#), 1);
         assert_eq!(count(r#"{"total_count": 1, "runners": [{"id": 1}]}"#), 1);
         assert_eq!(count("null"), 0);
+        assert_eq!(count(r#"{"total_count": 0, "runners": null}"#), 0);
+        assert!(
+            serde_json::from_str::<Runners>(r#"{"message": "back in an hour"}"#).is_err(),
+            "no runner has gone by that"
+        );
     }
 }

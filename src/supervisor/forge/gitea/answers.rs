@@ -1,8 +1,11 @@
 //! Gitea's answers, as far as they are read (`modules/structs/repo_actions.go`; `runner.v1` of actions-proto).
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::{model::time::Timestamp, supervisor::record::ForgeJob};
+use crate::{
+    model::time::Timestamp,
+    supervisor::{forge::server::null_is_empty, record::ForgeJob},
+};
 
 /// `GET /version`.
 #[derive(Deserialize)]
@@ -13,7 +16,7 @@ pub struct Version {
 /// `GET …/actions/jobs`.
 #[derive(Deserialize)]
 pub struct Jobs {
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(deserialize_with = "null_is_empty")]
     pub jobs: Vec<Job>,
     #[serde(default)]
     pub total_count: usize,
@@ -64,10 +67,6 @@ impl Job {
 pub struct Identity {
     pub uuid: String,
     pub token: String,
-}
-
-fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]
