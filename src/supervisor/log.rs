@@ -1,6 +1,6 @@
-//! The logs of runners, which outlive them.
+//! The logs of runners, which outlive them. Of a very long one the beginning and the end are kept.
 
-use std::{io::SeekFrom, path::PathBuf};
+use std::{collections::VecDeque, io::SeekFrom, path::PathBuf};
 
 use futures_util::StreamExt;
 use tokio::{
@@ -14,8 +14,9 @@ use crate::{
     model::{Result, error::Context},
 };
 
-/// Of one runner, the most that is kept.
-const LONGEST: usize = 64 << 20;
+/// Of one runner's log, the most that is kept of its beginning, and of its end where there is more: that tells how it ended.
+const BEGINNING: usize = 64 << 20;
+const END: usize = 256 << 10;
 
 /// What its end is.
 const TAIL: u64 = 16 << 10;
@@ -25,7 +26,7 @@ const LINE: usize = 4096;
 
 /// Writes a log into a file until it ends, and has its lines read along. What is in the way is replaced.
 pub async fn keep(path: PathBuf, log: LogStream, reads: impl Fn(&str)) {
-    if let Err(error) = write(&path, log, Lines { begun: Vec::new(), reads }).await {
+    if let Err(error) = write(&path, log, Lines { begun: Vec::new(), reads }, BEGINNING).await {
         warn!("keeping the log {}: {}", path.display(), error.chain());
     }
 }
@@ -60,22 +61,51 @@ impl<R: Fn(&str)> Lines<R> {
     }
 }
 
-async fn write(path: &PathBuf, mut log: LogStream, mut lines: Lines<impl Fn(&str)>) -> Result<()> {
+/// The end of what comes.
+#[derive(Default)]
+struct End {
+    bytes: VecDeque<u8>,
+    left_out: usize,
+}
+
+impl End {
+    fn take(&mut self, piece: &[u8]) {
+        self.bytes.extend(piece);
+        let too_many = self.bytes.len().saturating_sub(END);
+        self.bytes.drain(..too_many);
+        self.left_out += too_many;
+    }
+
+    /// From the beginning of a line, behind a word on what is missing.
+    fn into_text(mut self) -> Vec<u8> {
+        if self.left_out > 0 {
+            let line = self.bytes.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+            self.bytes.drain(..line);
+            self.left_out += line;
+        }
+        let missing =
+            if self.left_out > 0 { format!("\n({} bytes are not kept)\n", self.left_out) } else { String::new() };
+        missing.into_bytes().into_iter().chain(self.bytes).collect()
+    }
+}
+
+async fn write(path: &PathBuf, mut log: LogStream, mut lines: Lines<impl Fn(&str)>, beginning: usize) -> Result<()> {
     let doing = || format!("writing {}", path.display());
     let mut file = BufWriter::new(File::create(path).await.context(doing())?);
-    let mut written = 0;
+    let (mut room, mut end) = (beginning, End::default());
     while let Some(piece) = log.next().await {
         let piece = piece?;
         lines.take(&piece);
-        if written > LONGEST {
-            continue;
+        let (first, rest) = piece.split_at(piece.len().min(room));
+        room -= first.len();
+        end.take(rest);
+        if !first.is_empty() {
+            file.write_all(first).await.context(doing())?;
+            // Somebody may be reading along.
+            file.flush().await.context(doing())?;
         }
-        written += piece.len();
-        let kept = if written > LONGEST { &b"\n(the rest is not kept)\n"[..] } else { &piece };
-        file.write_all(kept).await.context(doing())?;
-        // Somebody may be reading along.
-        file.flush().await.context(doing())?;
     }
+    file.write_all(&end.into_text()).await.context(doing())?;
     file.flush().await.context(doing())
 }
 
@@ -83,7 +113,29 @@ async fn write(path: &PathBuf, mut log: LogStream, mut lines: Lines<impl Fn(&str
 mod tests {
     use std::cell::RefCell;
 
+    use bytes::Bytes;
+
     use super::*;
+
+    #[tokio::test]
+    async fn of_a_long_log_the_beginning_and_the_end_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let kept = async |count: usize| {
+            let pieces = (0..count).map(|number| Ok(Bytes::from(format!("line {number:05}\n"))));
+            let lines = Lines { begun: Vec::new(), reads: |_: &str| {} };
+            write(&path, Box::pin(futures_util::stream::iter(pieces)), lines, 20).await.unwrap();
+            std::fs::read_to_string(&path).unwrap()
+        };
+        assert_eq!(kept(3).await, "line 00000\nline 00001\nline 00002\n");
+        let many = END / "line 00000\n".len() + 10;
+        let text = kept(many).await;
+        assert!(text.starts_with("line 00000\nline 0000\n("), "{}", &text[..60]);
+        let (missing, end) = text.split_once(" bytes are not kept)\n").unwrap();
+        assert!(end.starts_with("line ") && end.ends_with(&format!("line {:05}\n", many - 1)), "{}", &end[..60]);
+        let missing: usize = missing.rsplit('(').next().unwrap().parse().unwrap();
+        assert_eq!(20 + missing + end.len(), many * "line 00000\n".len());
+    }
 
     #[test]
     fn lines_are_put_together_and_bounded() {
