@@ -30,13 +30,7 @@ use crate::{
         jobs::{JobUsage, JobView},
         records::RecordFolder,
     },
-    model::{
-        Error, ErrorKind, Result,
-        error::Context,
-        job::{JobRequest, Surroundings},
-        reference::Digest,
-        time::Timestamp,
-    },
+    model::{Error, ErrorKind, Result, error::Context, job::JobRequest, reference::Digest, time::Timestamp},
 };
 
 /// How long a runner may go on whose registration is gone: one that has ended its job ends by itself.
@@ -328,17 +322,15 @@ impl Launch {
         let cache_key = self.cache_key(pool).await;
         let all = pool.shared.settings();
         let named = all.named_registries.iter().cloned();
-        let as_all =
-            pool.job_request(self.record().name.clone(), pool.forge.patience() + settings.job_timeout + MARGIN).await?;
+        let ttl = pool.forge.patience() + settings.job_timeout + MARGIN;
         let request = JobRequest {
             limits: settings.limits,
-            surroundings: Surroundings { network_linger: pool.forge.network_linger(), ..as_all.surroundings },
             registries: settings.images.registries().into_iter().chain(named).collect(),
             logins: all.registries.clone(),
             // Without a repository there are none: they are what makes a launch depend on it.
             cache_volumes: cache_key.as_ref().map(|_| settings.cache_volumes.clone()).unwrap_or_default(),
             cache_key,
-            ..as_all
+            ..pool.job_request(self.record().name.clone(), ttl).await?
         };
         let job = pool.shared.engine.job_create(request).await?;
         self.change(|record| {

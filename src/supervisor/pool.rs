@@ -1,9 +1,9 @@
 //! The runners of one forge: looks at its queue, launches what is missing, and follows what is there.
 //!
-//! `queue` sorts what waits, `origins` by whence it comes, `standing` says whether it launches, `told` what can be said of it and what its webhook says,
-//! `webhook` makes that.
+//! `queue` sorts what waits, `origins` by whence it comes, `standing` says whether it launches, `job` what each of its jobs has, `told` what can be
+//! said of it and what its webhook says, `webhook` makes that.
 
-mod openings;
+mod job;
 mod origins;
 mod queue;
 mod standing;

@@ -7,7 +7,7 @@ use crate::{
     model::{
         Result,
         error::Context,
-        job::JobRequest,
+        job::{JobRequest, Surroundings},
         network::{Opening, Protocol},
         policy::PolicyRef,
     },
@@ -21,13 +21,14 @@ impl Pool {
             name: Some(name),
             ttl: Some(ttl.as_secs()),
             openings: self.openings().await?,
-            surroundings: self.settings.surroundings(),
+            surroundings: Surroundings { network_linger: self.forge.network_linger(), ..self.settings.surroundings() },
             policy: self.settings.policy.clone().map(PolicyRef::Named),
             ..JobRequest::default()
         })
     }
 
-    /// The forge's own addresses, that which its agents connect to if it has such a one, and those of its proxies: a job reaches them although they may be this machine's.
+    /// The forge's own addresses, that which its agents connect to if it has such a one, and those of its proxies: a job reaches them although
+    /// they may be this machine's.
     async fn openings(&self) -> Result<BTreeSet<Opening>> {
         let proxies = [&self.settings.proxies.http, &self.settings.proxies.https];
         let mut openings = self.addresses_of(&self.settings.url).await?;
