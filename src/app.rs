@@ -18,7 +18,7 @@ use ringer::{
     },
     engine::Engine,
     model::{Error, Result, error::Context, id::TenantId},
-    supervisor::{Supervisor, settings::Settings},
+    supervisor::Supervisor,
     web::{self, WebState},
 };
 use sd_notify::NotifyState;
@@ -33,17 +33,15 @@ use self::{
 };
 use crate::config::{
     Config,
-    run::{Again, Fixed},
+    run::{Fixed, RunSettings},
 };
 
 /// What launches runners, and where that is read again.
 pub struct Forges {
-    /// What is configured.
-    pub settings: Settings,
-    /// What of that is taken up at the start alone.
-    pub fixed: Fixed,
+    /// What is configured at the start.
+    pub first: RunSettings,
     /// Reads it again, at a HUP.
-    pub again: Box<dyn Fn() -> Result<Again> + Send + Sync>,
+    pub reread: Box<dyn Fn() -> Result<RunSettings> + Send + Sync>,
 }
 
 /// Runs the daemon until TERM or INT. What was set up is undone in reverse, also when a later step fails.
@@ -80,7 +78,7 @@ async fn serve_with(
     let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
     let state = ApiState::new(engine.clone()).building_with(adapters.buildkit());
     let begun = async {
-        let settings = forges.as_ref().map(|forges| forges.settings.clone());
+        let settings = forges.as_ref().map(|forges| forges.first.settings.clone());
         let supervisor = settings.map(|settings| Supervisor::open(settings, engine.clone(), &config.engine.data_root));
         let supervisor = supervisor.transpose()?;
         let (server, listening, pages) = listen(config, tls, state.clone(), supervisor.clone()).await?;
@@ -93,7 +91,7 @@ async fn serve_with(
             return Err(error);
         }
     };
-    let logins = forges.as_ref().map(|forges| forges.settings.registries.clone()).unwrap_or_default();
+    let logins = forges.as_ref().map(|forges| forges.first.settings.registries.clone()).unwrap_or_default();
     engine.preload(&logins);
     info!("API listens on {}", config.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     if let Some(supervisor) = &supervisor {
@@ -124,7 +122,7 @@ async fn reread(forges: &Forges, supervisor: &Supervisor, pages: &mut Pages) {
         Err(error) => return error!("the configuration stays as it is: {}", error.chain()),
     };
     info!("the configuration is read again");
-    let changed: Vec<&str> = forges.fixed.changed(&fixed).into_iter().collect();
+    let changed = forges.first.fixed.changed(&fixed);
     if !changed.is_empty() {
         warn!("changed, and taken up at the next start alone: {}", changed.join(", "));
     }
@@ -132,7 +130,7 @@ async fn reread(forges: &Forges, supervisor: &Supervisor, pages: &mut Pages) {
 
 /// The listener first: webhooks are made for where it is.
 async fn take_up(forges: &Forges, supervisor: &Supervisor, pages: &mut Pages) -> Result<Fixed> {
-    let (again, before) = ((forges.again)()?, pages.http());
+    let (again, before) = ((forges.reread)()?, pages.http());
     pages.move_to(again.http.as_ref()).await.map_err(|error| error.context("[http] listen"))?;
     if let Err(error) = supervisor.reload(again.settings) {
         pages.move_to(before.as_ref()).await?;

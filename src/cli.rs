@@ -89,8 +89,7 @@ pub fn main() -> ExitCode {
             let RunOptions { config: path, serve } = *options;
             let resolved = config::run::resolve(&path, serve);
             daemon(resolved.map(|(config, first)| {
-                let again = Box::new(move || config::run::reread(&path));
-                (config, Some(Forges { settings: first.settings, fixed: first.fixed, again }))
+                (config, Some(Forges { first, reread: Box::new(move || config::run::reread(&path)) }))
             }))
         }
         Command::Config(command) => command.run(),

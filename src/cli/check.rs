@@ -18,7 +18,7 @@ use ringer::{
 };
 
 use super::admin::AdminHost;
-use crate::config::{self, Http, ServeOptions, run::Again};
+use crate::config::{self, Http, ServeOptions, run::RunSettings};
 
 /// The configuration of `ringer run`
 #[derive(Args, Debug)]
@@ -46,7 +46,7 @@ impl ConfigCommand {
         let Verb::Check { config } = self.verb;
         let admin = self.admin;
         match config::run::resolve(&config, ServeOptions::default()) {
-            Ok((config, Again { settings, .. })) => super::in_runtime(async move {
+            Ok((config, RunSettings { settings, .. })) => super::in_runtime(async move {
                 let registry = Registry::new(config.engine.registry())?;
                 let registries = check::check_registries(&settings.registries, &registry).await;
                 let checked = check::check(&settings).await.into_iter();

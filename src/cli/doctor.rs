@@ -19,7 +19,7 @@ use ringer::{
 };
 
 use super::admin::AdminHost;
-use crate::config::{self, Config, ServeOptions, run::Again};
+use crate::config::{self, Config, ServeOptions, run::RunSettings};
 
 /// The oldest kernel: files are found by openat2, processes by their pidfd.
 const KERNEL: (u32, u32) = (5, 10);
@@ -54,7 +54,7 @@ impl Doctor {
             let host = HostFacts::detect();
             let mut findings = vec![kernel(&host), cgroups(&host), containerd(), runtime()];
             match config::run::resolve(&self.config, ServeOptions::default()) {
-                Ok((config, Again { settings, .. })) => {
+                Ok((config, RunSettings { settings, .. })) => {
                     let data_root = there(&config.engine.data_root);
                     findings.extend([
                         mtu(config.engine.mtu),

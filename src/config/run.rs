@@ -85,8 +85,8 @@ struct RegistrySection {
     ca_file: Option<std::path::PathBuf>,
 }
 
-/// What is taken up while the daemon runs, and what is not.
-pub struct Again {
+/// What the file says beside `[daemon]`, at the start and when it is read again.
+pub struct RunSettings {
     /// Runners, registries and forges.
     pub settings: Settings,
     /// The listener that only tells.
@@ -96,7 +96,7 @@ pub struct Again {
 }
 
 /// Reads the file; flags of `serve` win over its `[daemon]`.
-pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Again)> {
+pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, RunSettings)> {
     let (file, again) = read(path)?;
     let mut warnings = flags.accepted.check()?;
     warnings.extend(file.images_of_no_use());
@@ -111,11 +111,11 @@ pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, Again)> {
 }
 
 /// Reads the file again for what is taken up while the daemon runs.
-pub fn reread(path: &Path) -> Result<Again> {
+pub fn reread(path: &Path) -> Result<RunSettings> {
     read(path).map(|(_, again)| again)
 }
 
-fn read(path: &Path) -> Result<(RunFile, Again)> {
+fn read(path: &Path) -> Result<(RunFile, RunSettings)> {
     let text = read_text(path)?;
     let all = || {
         let file = parse(&text)?;
@@ -124,7 +124,7 @@ fn read(path: &Path) -> Result<(RunFile, Again)> {
         make_webhooks(&mut settings, http.as_ref())?;
         // The start says what is wrong with them; a HUP does not take them up.
         let fixed = Fixed::of(&text, file.registry.authorities().unwrap_or_default())?;
-        Ok((file, Again { settings, http, fixed }))
+        Ok((file, RunSettings { settings, http, fixed }))
     };
     all().map_err(|error: Error| error.context(path.display()))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringer::model::{Error, Result};
 
-/// By words for people, what is written: it is compared and never shown.
+/// What is written, by what people call it. It is compared, and never shown: the keys may hold secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fixed(BTreeMap<String, String>);
 
@@ -19,9 +19,9 @@ impl Fixed {
     }
 
     /// The words for what is another there.
-    pub fn changed<'f>(&'f self, now: &'f Self) -> BTreeSet<&'f str> {
-        let all = self.0.keys().chain(now.0.keys());
-        all.filter(|key| self.0.get(*key) != now.0.get(*key)).map(String::as_str).collect()
+    pub fn changed(&self, now: &Self) -> Vec<String> {
+        let all: BTreeSet<&String> = self.0.keys().chain(now.0.keys()).collect();
+        all.into_iter().filter(|key| self.0.get(*key) != now.0.get(*key)).cloned().collect()
     }
 }
 
@@ -35,9 +35,8 @@ mod tests {
         let before = of("[daemon]\nmtu = 1400\ngroup = 'a'\n[gitea]\ntoken = 't'\n", "one");
         assert!(before.changed(&of("[gitea]\ntoken = 'u'\n[daemon]\ngroup = 'a'\nmtu = 1400\n", "one")).is_empty());
         let now = of("[daemon]\nmtu = 1500\nlog-level = 'debug'\n", "two");
-        let changed: Vec<&str> = before.changed(&now).into_iter().collect();
         assert_eq!(
-            changed,
+            before.changed(&now),
             ["[daemon] group", "[daemon] log-level", "[daemon] mtu", "ca_file of the registry docker.io"]
         );
     }
