@@ -1,13 +1,17 @@
 //! Debian's registry, with the images that the supervisor's runners and jobs are made of.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Instant,
 };
 
-use ringer::backend::images::samples::Sample;
+use ringer::{
+    backend::images::samples::{Packing, Sample, image, tar},
+    model::image::{ImageConfig, Platform},
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{LIMIT, Place, part};
@@ -18,7 +22,17 @@ pub struct Images {
     folder: tempfile::TempDir,
     server: Child,
     address: String,
+    /// The image of an upstream runner's program, by the name of that.
+    real: BTreeMap<&'static str, String>,
 }
+
+/// Where upstream runners have their programs in their images, and as whom these run.
+const REAL: [(&str, &str, &str); 4] = [
+    ("gitea-runner", "usr/local/bin/gitea-runner", ""),
+    ("forgejo-runner", "bin/forgejo-runner", "1000:1000"),
+    ("gitlab-runner", "usr/bin/gitlab-runner", ""),
+    ("woodpecker-agent", "bin/woodpecker-agent", ""),
+];
 
 impl Images {
     /// Starts one with the image of Gitea's runner and a small one for jobs; `None` where the runner is absent, which CI does not let pass.
@@ -74,7 +88,7 @@ impl Images {
             .stderr(log)
             .spawn()
             .expect("nsenter is there");
-        let mut images = Self { folder, server, address: String::new() };
+        let mut images = Self { folder, server, address: String::new(), real: BTreeMap::new() };
         let deadline = Instant::now() + LIMIT;
         while images.address.is_empty() {
             let ended = images.server.try_wait().expect("a child can be waited for");
@@ -84,7 +98,28 @@ impl Images {
             let address = fs::read_to_string(images.folder.path().join("address")).unwrap_or_default();
             address.trim().clone_into(&mut images.address);
         }
+        images.push_real(place);
         images
+    }
+
+    /// Upstream's own programs in the place of their stand-ins, of a folder that somebody has them in: each alone in an image, which is all
+    /// that it is started from.
+    fn push_real(&mut self, place: &Place) {
+        let Some(folder) = std::env::var_os("RINGER_TEST_REAL").map(PathBuf::from) else { return };
+        for (name, path, user) in REAL {
+            let Ok(program) = fs::read(folder.join(name)) else { continue };
+            let config = ImageConfig { user: user.to_owned(), ..ImageConfig::default() };
+            let layer = (tar(&[(path, &program)]), Packing::Gzip);
+            let image = image(&Platform::host().to_string(), config, &[layer]);
+            let reference = self.push(place, &format!("real/{name}"), &image);
+            self.real.insert(name, reference);
+        }
+    }
+
+    /// The image of a runner: upstream's, if it is there, or the stand-in's.
+    fn runner_of(&self, name: &str) -> String {
+        let stand_in = || format!("{}/ringer/{name}", self.address);
+        self.real.get(name).cloned().unwrap_or_else(stand_in)
     }
 
     /// A second registry at port 80 of the place, with some of the images under other names, `(THERE, NAME, TAG)`: as public registries have
@@ -132,12 +167,12 @@ impl Images {
 
     /// The image of GitLab's runner.
     pub fn gitlab_runner(&self) -> String {
-        format!("{}/ringer/gitlab-runner", self.address)
+        self.runner_of("gitlab-runner")
     }
 
     /// The image of Woodpecker's agent.
     pub fn woodpecker_agent(&self) -> String {
-        format!("{}/ringer/woodpecker-agent", self.address)
+        self.runner_of("woodpecker-agent")
     }
 
     /// The image of GitHub's runner.
@@ -147,12 +182,12 @@ impl Images {
 
     /// The image of Gitea's runner.
     pub fn runner(&self) -> String {
-        format!("{}/ringer/gitea-runner", self.address)
+        self.runner_of("gitea-runner")
     }
 
     /// The image of Forgejo's runner.
     pub fn forgejo_runner(&self) -> String {
-        format!("{}/ringer/forgejo-runner", self.address)
+        self.runner_of("forgejo-runner")
     }
 
     /// One whose program ends as soon as it is started.
