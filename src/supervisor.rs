@@ -3,7 +3,7 @@
 //! It knows forges, and of the machine what the engine's verbs of jobs say; no containerd. `forge` has a file per forge behind one
 //! trait, `pool` the loop that looks at a forge's queue and launches what `balance` finds missing, `launch` the life of one
 //! launch, `record` what is stored of it before anything is made, `runner` the container of a runner, `hooks` what forges send by
-//! themselves, `hook_places` where that was asked for, `identities` registrations that outlive their runners, `origin` whence jobs come,
+//! themselves, `hook_places` where that was asked for, `identities` registrations that outlive their runners, `kept_sets` scale sets, `origin` whence jobs come,
 //! `tally` what is counted.
 
 mod artifacts;
@@ -15,6 +15,7 @@ mod hook_places;
 pub mod hooks;
 mod identities;
 pub mod images;
+mod kept_sets;
 mod launch;
 mod log;
 pub mod origin;
@@ -46,10 +47,11 @@ use tracing::{info, warn};
 
 pub use self::reach::Reached;
 use self::{
-    forge::QueuedJob,
+    forge::{Kept, QueuedJob},
     hook_places::{HookPlace, HookPlaces},
     hooks::Delivery,
     identities::{Identities, Identity},
+    kept_sets::KeptSets,
     launch::Launch,
     pool::{Earlier, Pool},
     programs::Programs,
@@ -105,8 +107,8 @@ struct Shared {
     pub engine: Engine,
     /// Launches on disk.
     pub records: Arc<RecordFolder>,
-    /// Registrations that outlive their runners, on disk.
-    pub identities: Arc<Identities>,
+    /// What forges keep, on disk.
+    pub kept: Kept,
     /// Where webhooks of ours were made, on disk.
     pub hook_places: HookPlaces,
     /// The programs of runners, as images have them.
@@ -205,7 +207,10 @@ impl Supervisor {
         let shared = Arc::new(Shared {
             engine,
             records,
-            identities: Arc::new(Identities::open(data_root)?),
+            kept: Kept {
+                identities: Arc::new(Identities::open(data_root)?),
+                sets: Arc::new(KeptSets::open(data_root)?),
+            },
             hook_places: HookPlaces::open(data_root)?,
             programs: Programs::new(programs),
             hooks,
@@ -250,6 +255,9 @@ impl Supervisor {
         self.0.shared.tasks.close();
         self.0.shared.stop.cancel();
         self.0.shared.tasks.wait().await;
+        let pools = self.all_pools();
+        let held = pools.iter().filter(|pool| !pool.is_left());
+        join_all(held.map(|pool| pool.forge.leave(pool.is_retired()))).await;
     }
 
     /// Launches nothing any more; runners that wait for a job end, those that have one go on.
@@ -259,6 +267,7 @@ impl Supervisor {
         for pool in self.pools() {
             pool.end_idle("the daemon is draining");
         }
+        self.0.shared.wake_pools();
     }
 
     /// Launches again after [`Self::drain`] or [`Self::purge`].
@@ -293,11 +302,10 @@ impl Supervisor {
             }
         }
         let mut old: Vec<_> = pools.current.iter().chain(&pools.retired).cloned().collect();
-        old.retain(|old| !next.iter().any(|pool| Arc::ptr_eq(pool, old)));
+        old.retain(|old| !old.is_left() && !next.iter().any(|pool| Arc::ptr_eq(pool, old)));
         for old in &old {
             old.retire(next.iter().find(|pool| pool.settings.name == old.settings.name));
         }
-        old.retain(|old| !old.is_over());
         *pools = Pools { current: next, retired: old };
         drop(pools);
         *shared.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
@@ -362,11 +370,12 @@ impl Supervisor {
         if forge.is_none() {
             let settings = shared.settings();
             let is_configured = |identity: &Identity| settings.forges.iter().any(|forge| forge.name == identity.forge);
-            let forgotten = shared.identities.forget_all(|identity| !is_configured(identity));
+            let forgotten = shared.kept.identities.forget_all(|identity| !is_configured(identity));
             let is_out_of_reach = |place: &HookPlace| !place.is_within_reach(&settings.forges);
+            let sets = shared.kept.sets.forget_others(&settings.forges);
             let hooks = shared.hook_places.forget_all(&shared.mark(), is_out_of_reach);
             let cleared = shared.programs.clear().await;
-            failures.extend([forgotten, hooks, cleared].into_iter().filter_map(|done| Some(done.err()?.chain())));
+            failures.extend([forgotten, sets, hooks, cleared].into_iter().filter_map(|done| Some(done.err()?.chain())));
         }
         if failures.is_empty() { Ok(purged) } else { Err(Error::unavailable(failures.join("; "))) }
     }
@@ -416,6 +425,11 @@ impl Supervisor {
 
     fn pools(&self) -> Vec<Arc<Pool>> {
         self.lock().current.clone()
+    }
+
+    fn all_pools(&self) -> Vec<Arc<Pool>> {
+        let pools = self.lock();
+        pools.current.iter().chain(&pools.retired).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Pools> {
@@ -535,10 +549,19 @@ impl Shared {
 
     /// Whether one more launch of a forge fits beside those of all.
     fn has_room(&self, forge: &ForgeSettings, waits: bool) -> bool {
+        self.with_places(|settings, there| settings.has_room(there, forge, waits))
+    }
+
+    /// Of how many jobs of a forge there may be runners.
+    fn room_of(&self, forge: &ForgeSettings) -> usize {
+        self.with_places(|settings, there| settings.room_of(there, forge))
+    }
+
+    fn with_places<T>(&self, of: impl FnOnce(&Settings, &[Place<'_>]) -> T) -> T {
         let records: Vec<_> = self.live().iter().map(|launch| launch.record()).collect();
         let there: Vec<_> =
             records.iter().map(|record| Place { forge: &record.forge, memory: record.limits.memory }).collect();
-        self.settings().has_room(&there, forge, waits)
+        of(&self.settings(), &there)
     }
 
     /// Forgets the oldest launches that have ended, with their logs.

@@ -199,7 +199,7 @@ async fn run(
     // A `StatusRequest` has the same in the same place.
     let mut asked = Vec::new();
     wire::put(&mut asked, solve::REF, build.as_bytes());
-    let _building = results.begin();
+    let _building = results.begin(None);
     let solving = async {
         let solved = grpc::unary(upstream.call(request("Solve", &solve)).await).await?;
         results.settle().await?;

@@ -122,7 +122,7 @@ impl Known {
             self.refuse(message, &status);
             status
         })?;
-        let _building = self.results.begin(told);
+        let _building = self.results.begin(Some(told));
         let answer = upstream.call(with(head, &edited)).await;
         let settled = self.results.settle().await;
         let has_failed = settled.is_err() || grpc::has_failed(&answer);

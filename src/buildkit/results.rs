@@ -68,8 +68,10 @@ impl Results {
     }
 
     /// A build begins, of whose steps `told` hears.
-    pub(super) fn begin(self: &Arc<Self>, told: &Told) -> Building {
-        *lock(&self.told) = Some(told.clone());
+    pub(super) fn begin(self: &Arc<Self>, told: Option<&Told>) -> Building {
+        if let Some(told) = told {
+            *lock(&self.told) = Some(told.clone());
+        }
         if self.building.fetch_add(1, Ordering::AcqRel) == 0 {
             // Of a build whose client was gone before.
             *lock(&self.last) = None;
@@ -123,10 +125,6 @@ mod tests {
     use super::*;
     use crate::{buildkit::steps::tests::Tenant, model::reference::Digest};
 
-    fn nobody() -> Told {
-        Arc::new(|_| {})
-    }
-
     fn image(content: &str) -> Image {
         named("x", content)
     }
@@ -142,7 +140,7 @@ mod tests {
         let results = Arc::new(Results::of(tenant.clone()));
         tenant.has_no_content(true);
         assert_eq!(results.put(image("a")).await.unwrap_err().kind(), ErrorKind::NotFound, "nobody builds");
-        let building = results.begin(&nobody());
+        let building = results.begin(None);
         results.put(image("a")).await.unwrap();
         results.settle().await.unwrap();
         assert_eq!(tenant.named(), 0);
@@ -165,7 +163,7 @@ mod tests {
         let tenant = Arc::new(Tenant::default());
         let results = Arc::new(Results::of(tenant.clone()));
         for _ in 0..2 {
-            let _building = results.begin(&nobody());
+            let _building = results.begin(None);
             for (name, content) in [("x", "a"), ("y", "a"), ("z", "b")] {
                 results.put(named(name, content)).await.unwrap();
             }

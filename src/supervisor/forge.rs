@@ -25,6 +25,7 @@ use super::{
     balance::Class,
     hooks::HookedJob,
     identities::Identities,
+    kept_sets::KeptSets,
     origin::Origin,
     record::{ForgeJob, Registration},
     secret::Secret,
@@ -151,6 +152,8 @@ pub enum Quit {
     Signalled(&'static str),
     /// The forge is told to give it none ([`Forge::keep_idle`]), and it ends by itself.
     Told,
+    /// Its registration is taken back ([`Forge::take_back`]), and it is ended where that was in time.
+    TakenBack,
 }
 
 /// A forge. Every call is bounded in time and in what it reads.
@@ -194,6 +197,24 @@ pub trait Forge: Any + Send + Sync {
 
     /// A webhook tells of a job that is one of ours, before the next look.
     fn hear(&self, _: &HookedJob) {}
+
+    /// Said before each look: of how many jobs there may be runners, those that are there among them; `None` while none is launched.
+    /// What has to be made at the forge for the pool as a whole gets the name.
+    fn takes(&self, _jobs: Option<usize>, _name: &str) {}
+
+    /// Returns when the forge has told of something since the last look, where it does so on a connection of ours.
+    async fn news(&self) {
+        std::future::pending().await
+    }
+
+    /// Another one takes this one's place: what it does not hold itself goes with [`Forge::leave`].
+    fn is_followed_by(&self, _successor: &dyn Forge) {}
+
+    /// Ends what is held at the forge for looks, which there are no more; `for_good` if the forge is not configured any more. `false` if
+    /// something of it is still needed, or could not be ended.
+    async fn leave(&self, _for_good: bool) -> bool {
+        true
+    }
 
     /// How many runners are to be there whether a job waits or not, where so many are configured. Asked before any of them is launched;
     /// what has to be registered for that gets the name.
@@ -241,6 +262,11 @@ pub trait Forge: Any + Send + Sync {
         Ok(())
     }
 
+    /// Takes the registration of a runner that waits back, where that is how it quits; `false` if the runner has a job, or has had one.
+    async fn take_back(&self, _: &Registration) -> Result<bool> {
+        Ok(true)
+    }
+
     /// How long the removal of a job's network takes at least, for a runner that does its last work meanwhile.
     fn network_linger(&self) -> Duration {
         Duration::ZERO
@@ -276,17 +302,30 @@ pub trait Forge: Any + Send + Sync {
     fn job_image(&self) -> &'static str;
 }
 
-/// The forge that is configured, which may have been configured otherwise before. Nothing is asked of it yet. Without `identities` it is
-/// only to be asked.
+/// What forges keep on disk.
+#[derive(Clone)]
+pub struct Kept {
+    /// Registrations that outlive their runners.
+    pub identities: Arc<Identities>,
+    /// Scale sets.
+    pub sets: Arc<KeptSets>,
+}
+
+/// The forge that is configured, which may have been configured otherwise before. Nothing is asked of it yet. Without what is
+/// kept it is only to be asked.
 pub fn connect(
     settings: &ForgeSettings,
     earlier: Option<&Arc<dyn Forge>>,
-    identities: Option<Arc<Identities>>,
+    kept: Option<Kept>,
 ) -> Result<Arc<dyn Forge>> {
+    let (identities, sets) = kept.map(|kept| (kept.identities, kept.sets)).unzip();
     Ok(match &settings.kind {
         Kind::Forgejo => Arc::new(act::Act::new(settings, act::Family::Forgejo, identities)?),
         Kind::Gitea => Arc::new(act::Act::new(settings, act::Family::Gitea, identities)?),
-        Kind::Github(github) => Arc::new(github::GitHub::new(settings, github)?),
+        Kind::Github(github) => {
+            let earlier = earlier.and_then(|earlier| (&**earlier as &dyn Any).downcast_ref());
+            github::connect(settings, github, earlier, sets)?
+        }
         Kind::Gitlab(gitlab) => {
             let earlier = earlier.and_then(|earlier| (&**earlier as &dyn Any).downcast_ref());
             Arc::new(gitlab::GitLab::new(settings, gitlab, earlier)?)

@@ -163,12 +163,28 @@ impl Launch {
                 Quit::Ended => self.tell_to_end(why.clone()),
                 Quit::Signalled(signal) => Runner::of(&pool.shared, job)?.signal(signal).await?,
                 Quit::Told => pool.forge.keep_idle(registration).await?,
+                Quit::TakenBack => self.take_back(pool, registration, &why).await,
             }
             Ok::<_, Error>(())
         };
         if let Err(error) = told.await {
             warn!(launch = record.name, "telling {} to take no job any more: {}", record.name, error.chain());
             self.tell_to_end(why);
+        }
+    }
+
+    /// Ends its runner if the forge says that it has no job, and asks until it says something.
+    async fn take_back(&self, pool: &Pool, registration: &Registration, why: &str) {
+        let mut pauses = pauses_between_tries();
+        while self.record().is_to_come() {
+            match pool.forge.take_back(registration).await {
+                Ok(true) => return self.tell_to_end(why.to_owned()),
+                Ok(false) => return,
+                Err(error) if !self.may_try_again(pool, &mut pauses, "taking its registration back", &error).await => {
+                    return;
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -271,7 +287,8 @@ impl Launch {
         runner.start().await.context("starting its runner")?;
         let log = runner.log()?;
         self.change(|record| {
-            record.stage = Stage::Waiting;
+            // It may have been heard of its job already.
+            record.stage = if record.work.is_some() { Stage::Running } else { Stage::Waiting };
             record.times.started = Some(Timestamp::now());
         });
         pool.shared.tally.started(&pool.settings.name, &self.record().times);

@@ -104,7 +104,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Pool {
     /// That of a forge that is configured, in the place of an earlier one.
     pub fn new(shared: Arc<Shared>, settings: ForgeSettings, earlier: Option<&Self>) -> Result<Arc<Self>> {
-        let forge = forge::connect(&settings, earlier.map(|earlier| &earlier.forge), Some(shared.identities.clone()))?;
+        let forge = forge::connect(&settings, earlier.map(|earlier| &earlier.forge), Some(shared.kept.clone()))?;
         let made = settings.public_url.as_ref().map(|_| Secret::random());
         let secret = settings.webhook_secret.clone().or(made);
         let ear = secret.as_ref().map(Ear::new);
@@ -172,20 +172,37 @@ impl Pool {
             self.tell(looked.err());
             tokio::select! {
                 goes_on = self.shared.pause(next) => if !goes_on { return },
-                () = self.woken(&mut news), if looked_well => {
+                () = self.woken(&mut news, looked_well) => {
                     if !self.shared.pause(PAUSE.saturating_sub(begun.elapsed())).await {
                         return;
                     }
                 }
             }
         }
+        self.leave(&mut news).await;
     }
 
-    async fn woken(&self, news: &mut watch::Receiver<()>) {
+    /// Ends what is held at the forge, when its own runners need it no more: who is in its place does not hear of them.
+    async fn leave(&self, news: &mut watch::Receiver<()>) {
+        while !self.forge.leave(self.is_retired()).await {
+            let goes_on = tokio::select! {
+                goes_on = self.shared.pause(RETRIES.1) => goes_on,
+                () = self.woken(news, true) => self.shared.pause(PAUSE).await,
+            };
+            if !goes_on {
+                return;
+            }
+        }
+        self.has_left();
+    }
+
+    /// One that does not answer is not asked again for what others tell.
+    async fn woken(&self, news: &mut watch::Receiver<()>, answers: bool) {
         tokio::select! {
-            () = self.wake.notified() => {}
+            () = self.wake.notified(), if answers => {}
+            () = self.forge.news() => {}
             // The sender is ours: it is there for as long as we are.
-            _always = news.changed() => {}
+            _always = news.changed(), if answers => {}
         }
     }
 
@@ -198,6 +215,8 @@ impl Pool {
     }
 
     async fn look(self: &Arc<Self>, is_greeted: &mut bool) -> Result<()> {
+        let room = self.launches().then(|| self.shared.room_of(&self.settings));
+        self.forge.takes(room, &self.runner_name(&self.settings.name));
         if !*is_greeted {
             let greeting = self.forge.greet().await?;
             info!(forge = self.settings.name, "{}: {greeting}", self.settings.name);

@@ -68,7 +68,8 @@ pub struct Registration {
 pub struct ForgeJob {
     /// The forge's number of it.
     pub id: i64,
-    /// Forgejo's number of the workflow's run that it is part of, Woodpecker's of the pipeline.
+    /// Forgejo's and GitHub's number of the workflow's run that it is part of, Woodpecker's of the pipeline. None where a scale set of GitHub
+    /// told of it, whose number of the job is no other call's.
     #[serde(default)]
     pub run: Option<i64>,
     /// Forgejo's number of what a runner does for it, Woodpecker's of the repository.

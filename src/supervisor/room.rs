@@ -23,6 +23,17 @@ impl Settings {
         self.fits(there.iter().map(|place| place.memory).chain([forge.limits.memory]).chain(kept))
     }
 
+    /// Of how many jobs of a forge there may be runners, those that are there among them.
+    pub fn room_of(&self, there: &[Place<'_>], forge: &ForgeSettings) -> usize {
+        let mut jobs = there.iter().filter(|place| place.forge == forge.name).count();
+        let mut all = there.to_vec();
+        while jobs < forge.concurrency && self.has_room(&all, forge, false) {
+            all.push(Place { forge: &forge.name, memory: forge.limits.memory });
+            jobs += 1;
+        }
+        jobs.min(forge.concurrency)
+    }
+
     fn fits(&self, memories: impl Iterator<Item = Option<u64>>) -> bool {
         let sum =
             |(jobs, bytes): (usize, u64), memory: Option<u64>| (jobs + 1, bytes.saturating_add(memory.unwrap_or(0)));
@@ -59,6 +70,17 @@ mod tests {
             assert!(!settings.has_room(&places(&["a", "a", "a"]), &forge("b"), false));
         }
         assert!(of(None, None).has_room(&places(&["a"; 9]), &forge("a"), false));
+    }
+
+    #[test]
+    fn a_forge_has_the_room_that_others_leave_it() {
+        let four = ForgeSettings { concurrency: 4, ..forge("a") };
+        for settings in [of(Some(3), None), of(None, Some(12))] {
+            assert_eq!(settings.room_of(&[], &four), 3);
+            assert_eq!(settings.room_of(&places(&["a", "b"]), &four), 2);
+            assert_eq!(settings.room_of(&places(&["b", "b", "b"]), &four), 0);
+        }
+        assert_eq!(of(None, None).room_of(&places(&["b"; 9]), &four), 4);
     }
 
     #[test]

@@ -63,6 +63,15 @@ pub struct Github {
     pub group: Option<String>,
     /// How jobs are found.
     pub discovery: Discovery,
+    /// Scale sets are given the jobs, where nothing is asked for them.
+    pub scale_sets: Option<GithubSets>,
+}
+
+/// Scale sets of GitHub: they are listened to on connections of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GithubSets {
+    /// What they are called, if not by the instance and the forge.
+    pub name: Option<String>,
 }
 
 /// How jobs of GitHub are found.

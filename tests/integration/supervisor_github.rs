@@ -5,6 +5,7 @@ mod artifacts;
 mod containers;
 mod images;
 mod rights;
+mod scale_sets;
 
 use std::{
     collections::BTreeSet,

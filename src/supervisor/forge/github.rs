@@ -8,12 +8,16 @@ mod answers;
 mod app;
 mod hub;
 mod limits;
+mod scale_set;
 mod seen;
 mod webhooks;
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +28,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 use tracing::{debug, info};
 
+pub use self::scale_set::ScaleSets;
 use self::{
     answers::{Content, Groups, JitConfig, Job, Jobs, Repository, Runners, Runs},
     hub::{Failure, Hub},
@@ -36,6 +41,7 @@ use crate::{
         artifacts::BegunJob,
         balance::Class,
         hooks::HookedJob,
+        kept_sets::KeptSets,
         origin::Origin,
         record::{ForgeJob, Registration},
         secret::Secret,
@@ -60,6 +66,19 @@ const FOLLOWED: Duration = Duration::from_secs(60);
 
 /// How long the runner may take to cancel its job and to say so: it gives steps 10 s.
 const FAREWELL: Duration = Duration::from_secs(20);
+
+/// The way that is configured.
+pub fn connect(
+    settings: &ForgeSettings,
+    github: &Github,
+    earlier: Option<&ScaleSets>,
+    kept: Option<Arc<KeptSets>>,
+) -> Result<Arc<dyn Forge>> {
+    if github.scale_sets.is_some() {
+        return Ok(Arc::new(ScaleSets::new(settings, github, earlier, kept)?));
+    }
+    Ok(Arc::new(GitHub::new(settings, github)?))
+}
 
 /// A server.
 pub struct GitHub {
@@ -433,8 +452,11 @@ impl Forge for GitHub {
         Ok(())
     }
 
-    /// `actions/get-job-for-workflow-run`.
+    /// `actions/get-job-for-workflow-run`. Where a scale set told of a job, its number is not known here.
     async fn conclusion(&self, job: &ForgeJob) -> Result<Option<String>> {
+        if job.run.is_none() {
+            return Ok(None);
+        }
         let found = self.job(&job.repository, job.id).await.map_err(|failure| self.refused(failure))?;
         Ok(found.conclusion.filter(|conclusion| !conclusion.is_empty()))
     }

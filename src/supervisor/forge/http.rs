@@ -35,6 +35,8 @@ pub struct Api {
     url: String,
     /// Sent with each call as `Authorization`, unless the call says who speaks.
     authorization: Option<Secret>,
+    /// How long one call may take.
+    limit: Duration,
 }
 
 /// An answer, whatever its status.
@@ -108,7 +110,6 @@ impl Api {
         let mut builder = builder
             .user_agent(concat!("ringer/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_LIMIT)
-            .timeout(LIMIT)
             .redirect(reqwest::redirect::Policy::none());
         for (name, address) in &settings.hosts {
             // The port is the URL's.
@@ -122,12 +123,22 @@ impl Api {
             builder = builder.proxy(proxy.no_proxy(none.clone()));
         }
         let client = builder.build().context("preparing TLS")?;
-        Ok(Self { client, url, authorization })
+        Ok(Self { client, url, authorization, limit: LIMIT })
     }
 
     /// The same server, of which nobody in particular asks.
     pub fn anonymous(&self) -> Self {
-        Self { client: self.client.clone(), url: self.url.clone(), authorization: None }
+        self.elsewhere(self.url.clone())
+    }
+
+    /// Another address that is reached in the same way, for calls that say themselves who speaks.
+    pub fn elsewhere(&self, url: String) -> Self {
+        Self { client: self.client.clone(), url, authorization: None, limit: self.limit }
+    }
+
+    /// With another limit of time for each call, for answers that a server holds back.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// A call below the server's URL whose answer is `T`.
@@ -219,7 +230,7 @@ impl Api {
         headers: &[(&str, &str)],
         longest: usize,
     ) -> Result<Answer, Refusal> {
-        let mut request = self.client.request(method.clone(), format!("{}/{path}", self.url));
+        let mut request = self.client.request(method.clone(), format!("{}/{path}", self.url)).timeout(self.limit);
         let mut all = HeaderMap::new();
         all.insert(header::ACCEPT, header::HeaderValue::from_static("application/json"));
         let ours = self.authorization.iter().map(|value| ("authorization", value.reveal()));
@@ -233,7 +244,7 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let failed = |error: reqwest::Error| self.refused(method, path, None, &cause(&error));
+        let failed = |error: reqwest::Error| self.refused(method, path, None, &self.cause(&error));
         let mut answer = request.send().await.map_err(failed)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let mut bytes = Vec::new();
@@ -245,6 +256,15 @@ impl Api {
             bytes.extend_from_slice(&piece);
         }
         Ok(Answer { status, headers, body: bytes.into() })
+    }
+
+    /// reqwest says little itself; the last cause is the one that tells.
+    fn cause(&self, error: &reqwest::Error) -> String {
+        if error.is_timeout() {
+            return format!("no answer within {} s", self.limit.as_secs());
+        }
+        let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+        causes.last().map_or_else(|| error.to_string(), ToString::to_string)
     }
 
     /// An answer that is an error.
@@ -273,15 +293,6 @@ fn proxies_of(proxies: &Proxies) -> Result<Vec<Proxy>> {
     let http = proxies.http.as_ref().map(|url| Proxy::http(url.reveal()).map_err(wrong));
     let https = proxies.https.as_ref().map(|url| Proxy::https(url.reveal()).map_err(wrong));
     [http, https].into_iter().flatten().collect()
-}
-
-/// reqwest says little itself; the last cause is the one that tells.
-fn cause(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {} s", LIMIT.as_secs());
-    }
-    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// What the server says of an error.

@@ -72,7 +72,12 @@ fn all(url: &str) -> [Of; 5] {
             scope: "admin",
         },
         Of {
-            kind: Kind::Github(Github { api: url.to_owned(), group: None, discovery: Discovery::Poll }),
+            kind: Kind::Github(Github {
+                api: url.to_owned(),
+                group: None,
+                discovery: Discovery::Poll,
+                scale_sets: None,
+            }),
             needs: &[],
             credential: "of-a-runner",
             scope: "orgs/acme",

@@ -24,6 +24,8 @@ pub(super) enum Standing {
     Retired,
     /// Another one has taken its place, and what it has launched.
     Replaced,
+    /// It holds nothing at the forge any more.
+    Left,
 }
 
 impl Standing {
@@ -31,7 +33,8 @@ impl Standing {
     fn told(self, now: Self) -> Self {
         match (self, now) {
             (Self::Launches | Self::Cordoned, _) | (Self::Retired, Self::Replaced) => now,
-            (Self::Retired | Self::Replaced, _) => self,
+            (Self::Retired | Self::Replaced, Self::Left) => now,
+            (Self::Retired | Self::Replaced | Self::Left, _) => self,
         }
     }
 }
@@ -50,6 +53,7 @@ impl Pool {
     /// Launches nothing any more, since it is not configured so any more; another pool may take its place.
     pub fn retire(&self, successor: Option<&Arc<Self>>) {
         if let Some(successor) = successor {
+            self.forge.is_followed_by(&*successor.forge);
             let _the_first_stays = self.successor.set(successor.clone());
         }
         self.stands(if successor.is_some() { Standing::Replaced } else { Standing::Retired });
@@ -75,16 +79,34 @@ impl Pool {
         *lock(&self.standing) == Standing::Cordoned
     }
 
+    /// Whether it is not configured any more, and nothing is in its place.
+    pub fn is_retired(&self) -> bool {
+        *lock(&self.standing) == Standing::Retired
+    }
+
     /// Whether there is nothing left to do, ever.
     pub fn is_over(&self) -> bool {
-        let standing = *lock(&self.standing);
-        standing == Standing::Replaced || (standing == Standing::Retired && self.live().is_empty())
+        match *lock(&self.standing) {
+            Standing::Launches | Standing::Cordoned => false,
+            Standing::Retired => self.live().is_empty(),
+            Standing::Replaced | Standing::Left => true,
+        }
+    }
+
+    /// Nothing is held at the forge any more.
+    pub(super) fn has_left(&self) {
+        self.stands(Standing::Left);
+    }
+
+    /// Whether that is so.
+    pub fn is_left(&self) -> bool {
+        *lock(&self.standing) == Standing::Left
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Standing::{Cordoned, Launches, Replaced, Retired};
+    use super::Standing::{Cordoned, Launches, Left, Replaced, Retired};
 
     #[test]
     fn nothing_brings_back_what_is_not_configured_any_more() {
@@ -97,5 +119,11 @@ mod tests {
             assert_eq!(Retired.told(now), Retired);
         }
         assert_eq!(Retired.told(Replaced), Replaced, "its name is configured again");
+        for before in [Retired, Replaced] {
+            assert_eq!(before.told(Left), Left);
+        }
+        for now in [Launches, Cordoned, Retired, Replaced] {
+            assert_eq!(Left.told(now), Left);
+        }
     }
 }

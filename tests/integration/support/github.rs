@@ -8,6 +8,7 @@
 mod described;
 mod model;
 mod rest;
+mod scale_sets;
 mod service;
 mod webhooks;
 
@@ -177,8 +178,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     if let Some(Fault::Answer(answer)) = fault {
         return Ok(answer.into_response());
     }
+    let is_of_sets = ["/_tenant/", "/_queue/"].iter().any(|below| asked.path.starts_with(below));
     let reply = match asked.path.strip_prefix("/api/v3/") {
         Some(path) => rest::answer(&shared, &asked, path),
+        None if is_of_sets => scale_sets::answer(&shared, &asked).await,
         None => service::answer(&shared, &asked).await,
     };
     shared.changed.notify_waiters();

@@ -1,9 +1,12 @@
-//! `[github]`: a token or an App, an organisation or repositories.
+//! `[github]`: a token or an App, an organisation or repositories; `scale_sets` is what holds of those.
+
+mod scale_sets;
 
 use std::{collections::BTreeSet, env::consts::ARCH, time::Duration};
 
 use ringer::supervisor::settings::{App, Discovery, Github};
 
+use self::scale_sets::SET_INTERVAL;
 use super::{
     Access, BTreeMap, Bytes, CacheVolume, Common, Cpus, Deserialize, Error, ForgeSettings, Images, IpAddr, JobLimits,
     Kind, LeftOut, Own, OwnedTold, PathBuf, Proxies, Result, Seconds, Secret, Told, Word, check_url,
@@ -37,6 +40,7 @@ section! {
         public_repositories: Option<bool>,
         runner_group: Option<String>,
         discovery: Way,
+        scale_set: Option<String>,
         container_as_runner: bool,
         cache_volumes: Vec<CacheVolume>,
         build_cache: bool,
@@ -52,7 +56,7 @@ enum AppId {
 }
 
 /// How jobs are found.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Way {
     #[default]
@@ -64,7 +68,11 @@ enum Way {
 impl GithubSection {
     /// What the supervisor is told. `number` is which of its kind it is.
     pub fn settings(&self, number: usize, images: &Images) -> Result<ForgeSettings> {
-        self.common().settings("github", number, images, |name| self.own(name)).map(in_small_letters)
+        let settings = self.common().settings("github", number, images, |name| self.own(name))?;
+        if self.discovery == Way::ScaleSet {
+            self.check_sets(&settings).map_err(|error| error.context(format!("[{}]", settings.name)))?;
+        }
+        Ok(in_small_letters(settings, self.scale_set.as_deref()))
     }
 
     fn own(&self, name: &str) -> Result<Own> {
@@ -84,7 +92,7 @@ impl GithubSection {
         let (discovery, poll_interval) = match self.discovery {
             Way::Poll => (Discovery::Poll, POLL_INTERVAL),
             Way::Webhook => (Discovery::Webhook, ROUND_INTERVAL),
-            Way::ScaleSet => return Err(Error::invalid("discovery: \"scale-set\" is not there yet")),
+            Way::ScaleSet => (Discovery::Poll, SET_INTERVAL),
         };
         let url = check_url("instance_url", self.instance_url.as_deref().unwrap_or(INSTANCE))?;
         let api = match &self.api_url {
@@ -99,7 +107,12 @@ impl GithubSection {
             left_out: LeftOut { public_repositories: self.public_repositories == Some(false), ..LeftOut::default() },
             cache_volumes: self.cache_volumes.clone(),
             build_cache: self.build_cache,
-            kind: Kind::Github(Github { api, group: self.runner_group.clone(), discovery }),
+            kind: Kind::Github(Github {
+                api,
+                group: self.runner_group.clone(),
+                discovery,
+                scale_sets: self.scale_sets()?,
+            }),
             poll_interval,
             url,
         })
@@ -144,9 +157,10 @@ impl GithubSection {
     }
 }
 
-/// Labels are the same whatever their letters' case.
-fn in_small_letters(mut settings: ForgeSettings) -> ForgeSettings {
-    settings.labels = settings.labels.iter().map(|label| label.to_lowercase()).collect();
+/// Labels are the same whatever their letters' case. The name of a scale set is one of them.
+fn in_small_letters(mut settings: ForgeSettings, scale_set: Option<&str>) -> ForgeSettings {
+    let labels = settings.labels.iter().map(String::as_str).chain(scale_set);
+    settings.labels = labels.map(str::to_lowercase).collect();
     settings
 }
 
@@ -171,7 +185,7 @@ fn api_of(url: &str) -> String {
 mod tests {
     use super::*;
 
-    fn settings(text: &str) -> Result<ForgeSettings> {
+    pub fn settings(text: &str) -> Result<ForgeSettings> {
         let section: GithubSection = toml::from_str(text).map_err(|error| Error::invalid(error.to_string()))?;
         section.settings(0, &Images::default())
     }

@@ -116,6 +116,11 @@ impl Hub {
         Ok(Self { api, who, limits: Limits::default(), kept: Mutex::default(), counted: AtomicU64::new(0) })
     }
 
+    /// The server, for calls that say themselves who speaks.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// Calls that counted until now.
     pub fn counted(&self) -> u64 {
         self.counted.load(Ordering::Relaxed)
@@ -160,7 +165,21 @@ impl Hub {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T, Failure> {
-        let answer = self.exchange(bucket, &Method::POST, path, Some(body), None).await?;
+        self.post_if(bucket, path, Some(body)).await
+    }
+
+    /// The same without a body.
+    pub async fn post_empty<T: DeserializeOwned>(&self, bucket: &str, path: &str) -> Result<T, Failure> {
+        self.post_if(bucket, path, None::<&()>).await
+    }
+
+    async fn post_if<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, Failure> {
+        let answer = self.exchange(bucket, &Method::POST, path, body, None).await?;
         if !answer.status.is_success() {
             return Err(self.api.refusal(&Method::POST, path, &answer).into());
         }

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ORG, TOKEN, webhooks::Webhook};
+use super::{ORG, TOKEN, scale_sets::Service, webhooks::Webhook};
 
 /// Where its workflows are.
 pub const WORKFLOW: &str = ".github/workflows/ci.yml";
@@ -173,6 +173,8 @@ pub struct Job {
     pub log: String,
     pub renewed: Option<Instant>,
     pub cancelled: Option<Instant>,
+    /// The scale set that it is assigned to.
+    pub set: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -186,6 +188,8 @@ pub struct Runner {
     pub session: Option<String>,
     pub job: Option<i64>,
     pub messages: VecDeque<Value>,
+    /// The scale set that it is one of: it takes that set's jobs, and no others.
+    pub set: Option<i64>,
     /// It is gone when it has had no job for this time.
     pub made: Instant,
 }
@@ -240,6 +244,10 @@ pub struct Model {
     pub webhooks: Vec<Webhook>,
     /// Repositories that everybody sees.
     pub public: BTreeSet<String>,
+    /// Scale sets.
+    pub service: Service,
+    /// Whether runners that have been given a job are not told yet.
+    pub holds_back: bool,
     faults: Vec<(String, Fault)>,
     next: i64,
 }
@@ -272,6 +280,8 @@ impl Model {
             ever: Vec::new(),
             webhooks: Vec::new(),
             public: BTreeSet::new(),
+            service: Service::new(),
+            holds_back: false,
             faults: Vec::new(),
             next: 1000,
         }
@@ -319,6 +329,7 @@ impl Model {
                     log: String::new(),
                     renewed: None,
                     cancelled: None,
+                    set: None,
                 };
                 self.jobs.insert(id, job);
                 id
@@ -329,6 +340,8 @@ impl Model {
     /// `actions/cancel-workflow-run`: what waits is over at once, and runners are told of what runs.
     pub fn cancel(&mut self, run_of: i64) {
         let run = self.jobs[&run_of].run;
+        let is_over = |job: &Job| job.run == run && job.status == "queued";
+        let over: Vec<i64> = self.jobs.iter().filter(|(_, job)| is_over(job)).map(|(id, _)| *id).collect();
         for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.run == run) {
             match job.status {
                 "queued" => (job.status, job.conclusion) = ("completed", Some("cancelled")),
@@ -341,6 +354,9 @@ impl Model {
                 }
                 _ => {}
             }
+        }
+        for id in over {
+            self.tell_of(id, "JobCompleted", Some("canceled"));
         }
     }
 
@@ -371,6 +387,7 @@ impl Model {
             session: None,
             job: None,
             messages: VecDeque::new(),
+            set: None,
             made: Instant::now(),
         };
         self.runners.insert(id, made);
@@ -395,6 +412,10 @@ impl Model {
                 self.unused_after.is_some_and(|after| runner.job.is_none() && runner.made.elapsed() > after);
             !is_unused && !runner.job.is_some_and(|job| over.contains(&job))
         });
+        for id in over {
+            let result = if self.jobs[&id].cancelled.is_some() { "canceled" } else { "failed" };
+            self.tell_of(id, "JobCompleted", Some(result));
+        }
     }
 
     /// Gives a runner that waits the first job that it covers, whoever was meant to have it.
@@ -404,7 +425,11 @@ impl Model {
             let has = |label: &String| runner.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
             let owner = job.repository.split('/').next().unwrap_or_default();
             let is_at = runner.scope == format!("repos/{}", job.repository) || runner.scope == format!("orgs/{owner}");
-            is_at && job.labels.iter().all(has)
+            match runner.set {
+                // [src: a set's runners have no labels of their own]
+                Some(set) => job.set == Some(set),
+                None => job.set.is_none() && is_at && job.labels.iter().all(has),
+            }
         };
         let found = self.jobs.iter_mut().find(|(_, job)| job.status == "queued" && covers(job));
         let Some((number, job)) = found else { return };
@@ -417,6 +442,8 @@ impl Model {
         runner
             .messages
             .push_back(json!({"messageId": number, "messageType": "RunnerJobRequest", "body": body.to_string()}));
+        let number = *number;
+        self.tell_of(number, "JobStarted", None);
     }
 
     /// A job has ended, and the registration of its runner with it.
@@ -424,6 +451,12 @@ impl Model {
         if let Some(job) = self.jobs.get_mut(&id).filter(|job| job.status == "in_progress") {
             (job.status, job.conclusion) = ("completed", Some(conclusion));
             log.clone_into(&mut job.log);
+            let result = match conclusion {
+                "success" => "succeeded",
+                "cancelled" => "canceled",
+                _ => "failed",
+            };
+            self.tell_of(id, "JobCompleted", Some(result));
         }
         self.runners.retain(|_, runner| runner.job != Some(id));
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Asked, Model, Shared, described,
     model::{Reply, Runner, WORKFLOW, now},
-    webhooks,
+    scale_sets, webhooks,
 };
 
 /// Who asks.
@@ -30,10 +30,18 @@ pub fn answer(shared: &Shared, asked: &Asked, path: &str) -> Reply {
         // [doc: "All API requests must include a valid User-Agent header"]
         return Reply::error(403, "Request forbidden by administrative rules.");
     }
+    // Not described: it is for runners and scale sets.
+    if (asked.method.as_str(), path) == ("POST", "actions/runner-registration") {
+        return scale_sets::register(&mut model, asked);
+    }
     let Some(who) = who(&model, asked) else {
         return Reply::error(401, "Bad credentials");
     };
-    let bucket = if path.ends_with("/generate-jitconfig") { "actions_runner_registration" } else { "core" };
+    let bucket = if path.ends_with("/generate-jitconfig") || path.ends_with("/registration-token") {
+        "actions_runner_registration"
+    } else {
+        "core"
+    };
     if let Some(refused) = refuse_for_limit(&mut model, bucket) {
         return refused;
     }
@@ -165,6 +173,9 @@ fn route(model: &mut Model, asked: &Asked, who: &Who, path: &str) -> Reply {
         }
         (_, [scope @ .., "actions", "runners"]) if asked.method == "GET" => runners(model, asked, &scope.join("/")),
         ("POST", [scope @ .., "actions", "runners", "generate-jitconfig"]) => jitconfig(model, asked, &scope.join("/")),
+        ("POST", [scope @ .., "actions", "runners", "registration-token"]) => {
+            scale_sets::registration_token(model, &scope.join("/"))
+        }
         ("DELETE", [scope @ .., "actions", "runners", id]) => delete(model, &scope.join("/"), id),
         _ => not_found(),
     }

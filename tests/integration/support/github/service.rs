@@ -105,6 +105,9 @@ fn next_message(shared: &Shared, asked: &Asked, id: i64) -> Option<Value> {
     if asked.query.get("status").is_some_and(|status| status == "Online") {
         model.assign(id);
     }
+    if model.holds_back {
+        return None;
+    }
     model.runners.get_mut(&id)?.messages.pop_front()
 }
 
