@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
-/// `NAME=unix://PATH[,netns=PID][,admin=PATH][,reference][,job=POLICY]`: one daemon to run the cases on.
+/// `NAME=unix://PATH[,netns=PID][,admin=PATH][,buildctl=PROGRAM][,reference][,job=POLICY]`: one daemon to run the cases on.
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// What the table calls it.
@@ -16,6 +16,8 @@ pub struct Socket {
     pub netns: Option<u32>,
     /// The socket through which jobs are made on it.
     pub admin: Option<PathBuf>,
+    /// The client by which it is asked, if it is a BuildKit alone.
+    pub buildctl: Option<PathBuf>,
     /// Whether its answers are what the others are held against.
     pub reference: bool,
     /// The policy of the job of ringer's whose it is.
@@ -33,11 +35,12 @@ impl FromStr for Socket {
             .and_then(|host| host.strip_prefix("unix://"))
             .context("expected a host of the form unix://PATH")?;
         let (name, path) = (name.to_owned(), PathBuf::from(path));
-        let mut socket = Self { name, path, netns: None, admin: None, reference: false, job: None };
+        let mut socket = Self { name, path, netns: None, admin: None, buildctl: None, reference: false, job: None };
         for part in parts {
             match part.split_once('=') {
                 Some(("netns", pid)) => socket.netns = Some(pid.parse().context("netns takes a process id")?),
                 Some(("admin", path)) => socket.admin = Some(path.into()),
+                Some(("buildctl", program)) => socket.buildctl = Some(program.into()),
                 None if part == "reference" => socket.reference = true,
                 Some(("job", policy)) => socket.job = Some(policy.to_owned()),
                 _ => bail!("unknown setting of a socket: {part}"),

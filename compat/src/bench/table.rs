@@ -12,7 +12,8 @@ use crate::socket::Socket;
 pub fn markdown(sockets: &[Socket], times: &Times, rounds: usize) -> String {
     let mut text = String::new();
     for socket in sockets {
-        let _ = writeln!(text, "- {}: {}", socket.name, version(socket));
+        let version = socket.buildctl.as_deref().map_or_else(|| version(socket), super::buildkit::version);
+        let _ = writeln!(text, "- {}: {version}", socket.name);
     }
     let _ = writeln!(text, "- {}, {rounds} rounds, interleaved\n", machine());
 
@@ -29,15 +30,16 @@ pub fn markdown(sockets: &[Socket], times: &Times, rounds: usize) -> String {
     text
 }
 
-fn line(name: &str, times: &[Vec<Duration>]) -> Vec<String> {
-    let first = median(&times[0]);
-    let min = times[0].iter().min().copied().unwrap_or_default();
+fn line(name: &str, times: &[Option<Vec<Duration>>]) -> Vec<String> {
+    let taken = times[0].as_deref().unwrap_or_default();
+    let (first, min) = (median(taken), taken.iter().min().copied().unwrap_or_default());
     let mut cells =
-        vec![name.to_owned(), times[0].len().to_string(), format!("{} ({})", milliseconds(first), milliseconds(min))];
-    cells.extend(times[1..].iter().map(|times| match (times.is_empty(), first.is_zero()) {
-        (true, _) => "failed".to_owned(),
-        (_, true) => "-".to_owned(),
-        _ => format!("{:.2}", median(times).as_secs_f64() / first.as_secs_f64()),
+        vec![name.to_owned(), taken.len().to_string(), format!("{} ({})", milliseconds(first), milliseconds(min))];
+    cells.extend(times[1..].iter().map(|times| match times {
+        None => String::new(),
+        Some(times) if times.is_empty() => "failed".to_owned(),
+        Some(_) if first.is_zero() => "-".to_owned(),
+        Some(times) => format!("{:.2}", median(times).as_secs_f64() / first.as_secs_f64()),
     }));
     cells
 }
@@ -85,12 +87,13 @@ mod tests {
 
     #[test]
     fn a_ratio_is_of_medians() {
-        let of = |times: &[u64]| times.iter().map(|time| Duration::from_millis(*time)).collect::<Vec<_>>();
+        let of = |times: &[u64]| Some(times.iter().map(|time| Duration::from_millis(*time)).collect::<Vec<_>>());
         assert_eq!(line("x", &[of(&[30, 10, 20]), of(&[5, 100, 10])]), ["x", "3", "20 (10)", "0.50"]);
     }
 
     #[test]
-    fn a_daemon_that_failed_has_no_ratio() {
-        assert_eq!(line("x", &[vec![Duration::from_millis(1)], vec![]])[3], "failed");
+    fn a_daemon_that_failed_has_no_ratio_and_one_that_was_not_asked_has_nothing() {
+        let cells = line("x", &[Some(vec![Duration::from_millis(1)]), Some(vec![]), None]);
+        assert_eq!(cells[3..], ["failed", ""]);
     }
 }

@@ -1,6 +1,6 @@
 //! What is timed: each workload is a function that does it once and gives its times.
 
-mod builds;
+pub mod builds;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+use self::builds::Build;
 use super::jobs::Jobs;
 use crate::http::{Body, Client};
 use crate::socket::Socket;
@@ -21,31 +22,43 @@ pub struct Workload {
     pub name: &'static str,
     /// How often it is done in a daemon's turn of one round.
     pub repeats: usize,
-    /// Does it once.
-    pub run: fn(&mut Bench) -> Measured,
+    /// What is done.
+    pub work: Work,
+}
+
+/// What is done once.
+pub enum Work {
+    /// Calls of Docker's API.
+    Calls(fn(&mut Bench) -> Measured),
+    /// A build, which a BuildKit does alone as well.
+    Build(Build),
 }
 
 /// In the order of the table.
-pub const WORKLOADS: &[Workload] = &[
-    Workload { name: "ping, kept-alive connection", repeats: 20, run: ping },
-    Workload { name: "inspect", repeats: 20, run: inspect },
-    Workload { name: "run without network", repeats: 4, run: |bench| bench.run_once("none") },
-    Workload { name: "run on the default bridge", repeats: 4, run: |bench| bench.run_once("default") },
-    Workload { name: "a run, on ringer in a new job", repeats: 4, run: run_in_a_new_job },
-    Workload { name: "8 runs at once on the bridge", repeats: 1, run: eight_at_once },
-    Workload { name: "exec `true`", repeats: 8, run: exec_true },
-    Workload { name: "log, 64 MiB in lines of 100 bytes", repeats: 1, run: log_64_mib },
-    Workload { name: "archive PUT of 3 small files", repeats: 6, run: |bench| bench.put("/put", 3) },
-    Workload { name: "archive GET of 3 small files", repeats: 6, run: |bench| bench.get("/small") },
-    Workload { name: "archive PUT of 1000 small files", repeats: 1, run: |bench| bench.put("/put-many", 1000) },
-    Workload { name: "archive GET of 1000 small files", repeats: 1, run: |bench| bench.get("/many") },
-    Workload { name: "network cycle", repeats: 2, run: network_cycle },
-    Workload { name: "a job like act's", repeats: 1, run: job },
-    Workload { name: "BuildKit: 5 steps", repeats: 2, run: builds::five_steps },
-    Workload { name: "BuildKit: the same, cached", repeats: 4, run: builds::five_kept_steps },
-    Workload { name: "BuildKit: 10 empty steps", repeats: 2, run: builds::ten_empty_steps },
-    Workload { name: "BuildKit: COPY of 150 MB", repeats: 1, run: builds::large_copy },
-    Workload { name: "BuildKit: context of 5000 files", repeats: 1, run: builds::many_files },
+pub static WORKLOADS: &[Workload] = &[
+    Workload { name: "ping, kept-alive connection", repeats: 20, work: Work::Calls(ping) },
+    Workload { name: "inspect", repeats: 20, work: Work::Calls(inspect) },
+    Workload { name: "run without network", repeats: 4, work: Work::Calls(|bench| bench.run_once("none")) },
+    Workload { name: "run on the default bridge", repeats: 4, work: Work::Calls(|bench| bench.run_once("default")) },
+    Workload { name: "a run, on ringer in a new job", repeats: 4, work: Work::Calls(run_in_a_new_job) },
+    Workload { name: "8 runs at once on the bridge", repeats: 1, work: Work::Calls(eight_at_once) },
+    Workload { name: "exec `true`", repeats: 8, work: Work::Calls(exec_true) },
+    Workload { name: "log, 64 MiB in lines of 100 bytes", repeats: 1, work: Work::Calls(log_64_mib) },
+    Workload { name: "archive PUT of 3 small files", repeats: 6, work: Work::Calls(|bench| bench.put("/put", 3)) },
+    Workload { name: "archive GET of 3 small files", repeats: 6, work: Work::Calls(|bench| bench.get("/small")) },
+    Workload {
+        name: "archive PUT of 1000 small files",
+        repeats: 1,
+        work: Work::Calls(|bench| bench.put("/put-many", 1000)),
+    },
+    Workload { name: "archive GET of 1000 small files", repeats: 1, work: Work::Calls(|bench| bench.get("/many")) },
+    Workload { name: "network cycle", repeats: 2, work: Work::Calls(network_cycle) },
+    Workload { name: "a job like act's", repeats: 1, work: Work::Calls(job) },
+    Workload { name: "BuildKit: 5 steps", repeats: 2, work: Work::Build(Build::anew(&builds::FIVE)) },
+    Workload { name: "BuildKit: the same, cached", repeats: 4, work: Work::Build(Build::again(&builds::FIVE)) },
+    Workload { name: "BuildKit: 10 empty steps", repeats: 2, work: Work::Build(Build::anew(&builds::EMPTY)) },
+    Workload { name: "BuildKit: COPY of 150 MB", repeats: 1, work: Work::Build(Build::anew(&builds::LARGE)) },
+    Workload { name: "BuildKit: context of 5000 files", repeats: 1, work: Work::Build(Build::anew(&builds::MANY)) },
 ];
 
 /// One daemon under the clock, with a container to work in.
