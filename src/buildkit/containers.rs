@@ -16,7 +16,7 @@ use crate::{
     backend::builds::{Around, BuildPlace},
     model::{
         Error, Result,
-        container::{HostConfig, Ulimit},
+        container::{HostConfig, NetworkMode, Ulimit},
         error::Context,
         id::ContainerId,
     },
@@ -92,8 +92,8 @@ pub(super) fn network(container: &Container) -> Result<Wanted> {
     })
 }
 
-/// What a container asks of its tenant's policy: limits of processes, beyond what buildkitd sets for all.
-pub(super) fn wish(container: &Container) -> Result<HostConfig> {
+/// What a container asks of its tenant's policy: the host's network, and limits of processes beyond what buildkitd sets for all.
+pub(super) fn wish(container: &Container, network: Wanted) -> Result<HostConfig> {
     let spec = parsed(container)?;
     let limits = spec["process"]["rlimits"].as_array().into_iter().flatten();
     let limits = limits.map(|limit| {
@@ -102,7 +102,9 @@ pub(super) fn wish(container: &Container) -> Result<HostConfig> {
         Ulimit { name, hard: value("hard"), soft: value("soft") }
     });
     let wanted: Vec<_> = limits.filter(|limit| limit.name != "nofile" || !(0..=NOFILE).contains(&limit.hard)).collect();
-    Ok(HostConfig { ulimits: Some(wanted).filter(|wanted| !wanted.is_empty()), ..HostConfig::default() })
+    let network_mode = if network == Wanted::Host { NetworkMode::Host } else { NetworkMode::default() };
+    let ulimits = Some(wanted).filter(|wanted| !wanted.is_empty());
+    Ok(HostConfig { network_mode, ulimits, ..HostConfig::default() })
 }
 
 /// Puts a container there before it is made.
@@ -152,6 +154,7 @@ pub(super) fn name_of(id: &str) -> ContainerId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ErrorKind;
 
     fn walls() -> Walls {
         let place = BuildPlace {
@@ -224,12 +227,20 @@ mod tests {
 
     #[test]
     fn limits_beyond_what_all_have_are_asked_for() {
-        let asked = |limits: Value| wish(&step(&json!({"process": {"rlimits": limits}}))).unwrap().ulimits;
+        let asked =
+            |limits: Value| wish(&step(&json!({"process": {"rlimits": limits}})), Wanted::None).unwrap().ulimits;
         assert_eq!(asked(json!([{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}])), None);
         assert_eq!(asked(Value::Null), None);
         let limits = json!([{"type": "RLIMIT_NOFILE", "hard": 4096, "soft": 1}, {"type": "RLIMIT_CORE", "hard": u64::MAX, "soft": 0}]);
         let limit = |name: &str, hard, soft| Ulimit { name: name.to_owned(), hard, soft };
         assert_eq!(asked(limits), Some(vec![limit("nofile", 4096, 1), limit("core", -1, 0)]));
+    }
+
+    #[test]
+    fn a_step_that_is_more_than_a_plain_one_is_not_put_there() {
+        let mut container = step(&json!({"process": {"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}}}));
+        let refused = put_behind(&walls(), &mut container, &Network::None, &Around::default()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Forbidden);
     }
 
     #[test]

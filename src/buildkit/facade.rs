@@ -202,8 +202,9 @@ impl Facade {
         let (head, message) = hold(call).await?;
         let mut create: CreateContainerRequest = decode(message)?;
         let container = create.container.as_mut().ok_or_else(|| Status::new(Code::InvalidArgument, "no container"))?;
-        self.results.permit(&containers::wish(container)?)?;
-        let network = match containers::network(container)? {
+        let wanted = containers::network(container)?;
+        self.results.permit(&containers::wish(container, wanted)?)?;
+        let network = match wanted {
             Wanted::None => Network::None,
             Wanted::Host => Network::Host(self.tenant.host().await?),
             Wanted::Tenants => Network::Step(self.steps.connect(&container.id).await?),

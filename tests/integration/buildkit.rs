@@ -1,6 +1,7 @@
 //! BuildKit: what its clients are told where there is none, and with the real buildkitd what they get. A client that is not let in
 //! makes itself a builder.
 
+mod behind;
 mod cache;
 mod container_driver;
 mod crowds;
