@@ -78,7 +78,7 @@ pub struct Options {
     pub place: BuildPlace,
     /// Registries without TLS or with certificates that nobody signed.
     pub insecure: Vec<String>,
-    /// Bytes that a cache may take which outlives its tenant.
+    /// Bytes that caches may take together which outlive their tenants; none has more.
     pub most_kept: u64,
     /// How long one runs that nobody uses.
     pub idle: Duration,

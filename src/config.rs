@@ -121,7 +121,7 @@ pub struct ServeOptions {
     /// File of who changed what, rotated there [default: DATA_ROOT/audit.log]
     #[arg(long, value_name = "PATH")]
     pub audit_log: Option<PathBuf>,
-    /// Room for images that are kept for jobs to come, and the same for cache volumes, such as 20g [default: 20g]
+    /// Room for images that are kept for jobs to come, the same for cache volumes, and for each build cache, such as 20g [default: 20g]
     #[arg(long, value_name = "BYTES")]
     pub cache_max_bytes: Option<Bytes>,
     /// How long they are kept when no job uses them, such as 72h [default: 336h]

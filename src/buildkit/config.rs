@@ -37,14 +37,14 @@ struct Config {
 }
 
 /// How many bytes a cache may take.
-pub(super) fn most(options: &Options, remains: &Remains) -> u64 {
-    if remains.is_lent() { (MOST * MB).min(options.most_kept).max(MB) } else { MOST * MB }
+pub(super) fn most(options: &Options) -> u64 {
+    (MOST * MB).min(options.most_kept).max(MB)
 }
 
 /// The whole file.
 pub(super) fn text(options: &Options, remains: &Remains, namespace: &str, around: &Around) -> String {
     let folders = &remains.folders;
-    let most = most(options, remains) / MB;
+    let most = most(options) / MB;
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let config = Config {
         root: path(&folders.root),
@@ -144,10 +144,10 @@ mod tests {
             let around = Around { mirrors: mirrors.to_vec(), host_gateway, ..Around::default() };
             text(&options, &remains, &remains.namespace(), &around).parse().unwrap()
         };
-        let kept = written(&TenantId::of_build_cache());
-        assert_eq!(kept["worker"]["containerd"]["maxUsedSpace"].as_str(), Some("5000MB"));
         let table = written(&default);
-        assert_eq!(table["worker"]["containerd"]["maxUsedSpace"].as_str(), Some("20000MB"));
+        for cache in [&table, &written(&TenantId::of_build_cache())] {
+            assert_eq!(cache["worker"]["containerd"]["maxUsedSpace"].as_str(), Some("5000MB"));
+        }
         assert_eq!(table["root"].as_str(), Some("/data/buildkit/default"));
         let worker = &table["worker"]["containerd"];
         assert_eq!(worker["address"].as_str(), Some("/run/\"x\"/buildkit/default/containerd.sock"));

@@ -163,7 +163,7 @@ impl Remains {
     /// How many bytes the cache takes: as many as it may at most, if its last builder could not say.
     fn size(&self) -> u64 {
         let noted = fs::read_to_string(self.folders.root.join(SIZE)).ok();
-        noted.and_then(|noted| noted.parse().ok()).unwrap_or_else(|| super::config::most(&self.options, self))
+        noted.and_then(|noted| noted.parse().ok()).unwrap_or_else(|| super::config::most(&self.options))
     }
 
     /// Whether the cache is another one than the tenant's own.
