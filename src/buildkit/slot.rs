@@ -184,7 +184,7 @@ impl Slot {
         let duration_ms = began.elapsed().as_millis() as u64;
         info!(tenant = %self.remains.tenant, duration_ms, "BuildKit serves {}", self.remains.tenant);
         let idling = AbortOnDropHandle::new(tokio::spawn(stop_when_idle(Arc::downgrade(self), self.options.idle)));
-        let watching = AbortOnDropHandle::new(tokio::spawn(stop_when_lost(Arc::downgrade(self), lost)));
+        let watching = AbortOnDropHandle::new(tokio::spawn(stop_when_lost(Arc::downgrade(self), lost, child.ended())));
         Ok(Running { child, serving, idling, watching })
     }
 
@@ -241,13 +241,14 @@ impl Slot {
         let _not_there = fs::remove_dir_all(&self.remains.folders.run);
     }
 
-    /// Ends it, since containerd was gone meanwhile: it would wait for the ends of its steps for ever.
-    async fn stop_lost(&self) {
+    /// Ends it, since containerd was gone meanwhile, and it would wait for the ends of its steps for ever, or takes away what it left
+    /// that has ended without us.
+    async fn stop_lost(&self, why: &str) {
         let mut running = self.running.lock().await;
         let Some(Running { child, watching, .. }) = running.take() else { return };
         // It is that task which does this.
         drop(watching.detach());
-        warn!("BuildKit of {} has lost containerd and is ended with its builds", self.remains.tenant);
+        warn!("BuildKit of {} {why}", self.remains.tenant);
         child.kill().await;
         let deadline = Instant::now() + START_LIMIT;
         while let Err(error) = self.tidy().await {
@@ -296,10 +297,13 @@ impl Slot {
     }
 }
 
-async fn stop_when_lost(slot: Weak<Slot>, lost: CancellationToken) {
-    lost.cancelled().await;
+async fn stop_when_lost(slot: Weak<Slot>, lost: CancellationToken, ended: CancellationToken) {
+    let why = tokio::select! {
+        () = lost.cancelled() => "has lost containerd and is ended with its builds",
+        () = ended.cancelled() => "has ended by itself, and its builds with it",
+    };
     if let Some(slot) = slot.upgrade() {
-        slot.stop_lost().await;
+        slot.stop_lost(why).await;
     }
 }
 

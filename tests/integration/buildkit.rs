@@ -40,6 +40,19 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Waits until nothing is left of something.
+async fn until_none(of: &str, left: impl Fn() -> Vec<String>) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left of {of} after {} s: {left:#?}", LIMIT.as_secs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Who builds, as a ping says it to CLI up to 22, and whether `/info` warns that there is no BuildKit.
 async fn said_of_builders(client: &Client) -> ([String; 2], bool) {
     let ping = async |method| client.send(method, "/_ping", None).await.headers["builder-version"].clone();

@@ -1,10 +1,10 @@
 //! Bad moments: whoever goes, the next build works and nothing stays.
 
-use std::process::Stdio;
+use std::{fs, process::Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Builder, until};
+use super::{Builder, steps::sandboxes, until, until_none};
 use crate::support::builder::processes_with;
 
 /// A step that does not end, with something by which its process is known.
@@ -37,6 +37,25 @@ pub fn runs(mark: &str) -> bool {
     !processes_with(&format!("sleep 4242{mark}")).is_empty()
 }
 
+/// The namespace of the default tenant's builder.
+pub const NAMESPACE: &str = "ringer-build-default";
+
+/// What is there for builds that go on, of the default tenant: containers, tasks, networks, mounts.
+pub fn of_steps(builder: &Builder) -> Vec<String> {
+    let listed = |what: &str| builder.daemon.ctr(NAMESPACE, &[what, "ls", "-q"]);
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", builder.daemon.pid())).unwrap();
+    let folders = ["data", "run"].map(|root| builder.daemon.folder().join(root).join("buildkit").display().to_string());
+    let mounts = mounts.lines().filter(|mount| folders.iter().any(|folder| mount.contains(folder)));
+    // Each buildkitd keeps a namespace for a step to come.
+    let mounts = mounts.filter(|mount| !mount.contains("/net/cni/"));
+    let mut all: Vec<_> = mounts.map(str::to_owned).collect();
+    all.extend(
+        ["containers", "tasks"].iter().flat_map(|what| listed(what).lines().map(str::to_owned).collect::<Vec<_>>()),
+    );
+    all.extend((0..sandboxes(builder)).map(|_| "a network".to_owned()));
+    all
+}
+
 pub fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL).expect("it runs");
 }
@@ -65,10 +84,12 @@ async fn buildkitd_killed_in_a_step_leaves_nothing_and_the_next_build_works() {
     let mut build = begun(&builder, "02").await;
     let found = buildkitd(&builder);
     assert_eq!(found.len(), 1, "{found:?}");
+    assert!(!of_steps(&builder).is_empty());
     kill(found[0]);
     assert!(!build.wait().unwrap().success());
-    builds(&builder);
     until("the step is gone", async || !runs("02")).await;
+    until_none("the step", || of_steps(&builder)).await;
+    builds(&builder);
     let mut builder = builder;
     builder.daemon.end();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+use chrono::{DateTime, TimeDelta, Utc};
 use ringer::{
     backend::images::samples::{self, Packing},
     model::image::ImageConfig,
@@ -14,25 +15,36 @@ use ringer::{
 
 use super::{
     Builder,
-    deaths::{buildkitd, builds, kill_client},
-    until,
+    deaths::{NAMESPACE, buildkitd, builds, kill_client, of_steps},
+    until, until_none,
     walls::registry_beside,
 };
 use crate::support::{images::publish, memory_of};
-
-/// The namespace of the default tenant's builder.
-const NAMESPACE: &str = "ringer-build-default";
 
 /// What has come of a large context when its client is killed, and what none of it may be in, in KiB.
 const COME: u64 = 128 << 10;
 const IN_MEMORY: u64 = 192 << 10;
 
-/// Builds that go on, and what is being written. A lease of BuildKit's may stay for five minutes, and then ends by itself.
+/// Builds that go on with what they have, and what is being written. A lease of BuildKit's may stay for five minutes, and then ends by itself.
 fn going_on(builder: &Builder) -> Vec<String> {
     let builds = builder.must(&["buildx", "history", "ls", "--format={{.Status}}"]);
     let writes = builder.daemon.ctr(NAMESPACE, &["content", "active"]);
     let running = builds.lines().filter(|status| *status == "Running");
-    running.chain(writes.lines().skip(1)).map(str::to_owned).collect()
+    running.chain(writes.lines().skip(1)).map(str::to_owned).chain(of_steps(builder)).collect()
+}
+
+/// What no build holds any more, once its cache is pruned: layers, and leases that do not end by themselves within five minutes. What it was
+/// lent of images is ours.
+fn held(builder: &Builder) -> Vec<String> {
+    let listed = |what: &str| builder.daemon.ctr(NAMESPACE, &[what, "ls"]);
+    let soon = Utc::now() + TimeDelta::minutes(5);
+    let ends = |lease: &str| {
+        let end = lease.split("containerd.io/gc.expire=").nth(1).and_then(|rest| rest.split([',', ' ']).next());
+        end.and_then(|end| DateTime::parse_from_rfc3339(end).ok()).is_some_and(|end| end <= soon)
+    };
+    let (layers, leases) = (listed("snapshots"), listed("leases"));
+    let leases = leases.lines().skip(1).filter(|lease| !lease.starts_with("ringer-") && !ends(lease));
+    layers.lines().skip(1).chain(leases).map(str::to_owned).collect()
 }
 
 /// How much the daemon has on its disk, in KiB.
@@ -64,7 +76,7 @@ async fn killed(
     })
     .await;
     kill_client(client);
-    until(&format!("nothing is left of {phase}"), async || going_on(builder).is_empty()).await;
+    until_none(phase, || going_on(builder)).await;
 }
 
 /// A context of one file, which needs no place before it is read.
@@ -115,8 +127,10 @@ async fn a_client_that_is_killed_in_any_phase_leaves_nothing_behind() {
     killed(&builder, &["--push", "-t", &name], &context, "pushing it", async |_| registry.count(&asked) > 0).await;
 
     assert_eq!(builder.must(&["ps", "-aq"]), "");
+    builder.must(&["builder", "prune", "-af"]);
     builder.must(&["image", "prune", "-f"]);
     builder.docker(&["rmi", &name]);
+    until_none("all phases", || held(&builder)).await;
     assert_eq!(builder.must(&["images", "-aq"]), images);
     builds(&builder);
 }

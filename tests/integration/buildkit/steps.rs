@@ -1,14 +1,17 @@
 //! Where the steps of builds are: in the caller's network and cgroup, whatever their build says.
 
+use std::{fs, os::unix::fs::PermissionsExt};
+
 use super::{
     Builder,
-    deaths::{begun, kill_client, runs},
+    deaths::{NAMESPACE, begun, kill_client, runs},
     until,
 };
 use crate::support::builder::processes_with;
 
-fn sandboxes(builder: &Builder) -> usize {
-    std::fs::read_dir(builder.daemon.folder().join("run/netns")).map_or(0, Iterator::count)
+/// Networks that steps have.
+pub fn sandboxes(builder: &Builder) -> usize {
+    fs::read_dir(builder.daemon.folder().join("run/netns")).map_or(0, Iterator::count)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,11 +40,17 @@ async fn steps_have_the_network_of_a_container() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn steps_are_in_a_cgroup_of_the_daemon_and_their_network_goes_with_them() {
-    let Some(builder) = Builder::start().await else { return };
+async fn steps_are_under_the_daemons_runtime_in_its_cgroup_and_their_network_goes_with_them() {
+    // Nobody but ringer takes a runtime of that name.
+    let programs = tempfile::tempdir().unwrap();
+    let (crun, calls) = (programs.path().join("crun"), programs.path().join("calls"));
+    fs::write(&crun, format!("#!/bin/sh\necho \"$@\" >> {}\nexec runc \"$@\"\n", calls.display())).unwrap();
+    fs::set_permissions(&crun, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:{}", programs.path().display(), std::env::var("PATH").unwrap());
+    let Some(builder) = Builder::start_under(&["env", &path]).await else { return };
     let build = begun(&builder, "05").await;
     let pid = processes_with("sleep 424205")[0];
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let of_step = |line: &str| {
         let path = line.rsplit(':').next().unwrap_or_default();
         let mut parts = path.rsplit('/');
@@ -49,6 +58,9 @@ async fn steps_are_in_a_cgroup_of_the_daemon_and_their_network_goes_with_them() 
             && parts.next().is_some_and(|parent| parent.starts_with("ringer"))
     };
     assert!(cgroups.lines().any(of_step) && !cgroups.contains("buildkit"), "{cgroups}");
+    let calls = fs::read_to_string(calls).unwrap();
+    let made = |call: &str| call.contains(&format!("/{NAMESPACE} ")) && call.contains(" create ");
+    assert!(calls.lines().any(made), "{calls}");
     assert_eq!(sandboxes(&builder), 1);
     kill_client(build);
     until("the step is gone", async || !runs("05")).await;

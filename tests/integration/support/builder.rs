@@ -103,6 +103,14 @@ impl Builder {
         Some(Self { daemon, cli })
     }
 
+    /// The same by a program that takes a command.
+    pub async fn start_under(program: &[&str]) -> Option<Self> {
+        let (cli, flag) = (Buildx::new()?, flag()?);
+        let daemon = Daemon::start_under(program, &[&flag]).await;
+        daemon.import_box().await;
+        Some(Self { daemon, cli })
+    }
+
     /// The CLI on its socket.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.cli.docker(&self.daemon.host(), arguments)
