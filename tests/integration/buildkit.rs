@@ -149,20 +149,21 @@ async fn results_go_where_they_are_wanted() {
     let Some(builder) = Builder::start().await else { return };
     let folder = builder.cli.context("out", &[]);
     let out = |name: &str| folder.with_file_name(name).to_str().unwrap().to_owned();
-    let dockerfile = "FROM scratch\nCOPY file /\n";
+    let dockerfile = "FROM scratch\nCOPY --parents file a/b /\n";
+    let files = [("file", "content"), ("a/b", "deep")];
     for output in [format!("type=local,dest={}", out("local")), format!("type=tar,dest={}", out("tar"))] {
-        let build = builder.build(&["-o", &output], dockerfile, &[("file", "content")]);
+        let build = builder.build(&["-o", &output], dockerfile, &files);
         assert!(build.succeeded, "{}", build.text);
     }
     assert_eq!(std::fs::read_to_string(format!("{}/file", out("local"))).unwrap(), "content");
+    assert_eq!(std::fs::read_to_string(format!("{}/a/b", out("local"))).unwrap(), "deep");
     for kind in ["oci", "docker"] {
-        let build =
-            builder.build(&["-o", &format!("type={kind},dest={}", out(kind))], dockerfile, &[("file", "content")]);
+        let build = builder.build(&["-o", &format!("type={kind},dest={}", out(kind))], dockerfile, &files);
         assert!(build.succeeded, "{}", build.text);
     }
     // Without a name it is there all the same, and told by its id.
     let (id, told) = (out("id"), out("told"));
-    let build = builder.build(&["--iidfile", &id, "--metadata-file", &told], dockerfile, &[("file", "content")]);
+    let build = builder.build(&["--iidfile", &id, "--metadata-file", &told], dockerfile, &files);
     assert!(build.succeeded, "{}", build.text);
     let id = std::fs::read_to_string(id).unwrap();
     assert_eq!(builder.must(&["image", "inspect", "--format={{.Id}}", &id]).trim(), id);

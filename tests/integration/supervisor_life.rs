@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -187,17 +188,30 @@ async fn the_doctor_says_what_is_well_and_what_to_do() {
     let Some(lab) = Lab::start().await else { return };
     let jobs = lab.github.push("one", vec![NewJob::of("quick", &["true"])]);
     lab.github.until_jobs(&jobs, "success").await;
-    let mut doctor = lab.github.place().command(env!("CARGO_BIN_EXE_ringer"));
-    doctor.args(["doctor", "--config"]).arg(lab.daemon.folder().join("config.toml"));
-    doctor.env("RINGER_ADMIN_HOST", lab.daemon.admin_host());
-    let output = doctor.output().expect("nsenter is there");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let doctor = |config: &Path| {
+        let mut doctor = lab.github.place().command(env!("CARGO_BIN_EXE_ringer"));
+        doctor.args(["doctor", "--config"]).arg(config);
+        doctor.env("RINGER_ADMIN_HOST", lab.daemon.admin_host()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let output = doctor.output().expect("nsenter is there");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output)
+    };
+    let config = lab.daemon.folder().join("config.toml");
+    let (told, output) = doctor(&config);
     for well in ["kernel", "cgroups", "containerd", "runtime", "forge: github: http"] {
         assert!(told.contains(&format!("ok   {well}")), "{well}: {told}");
     }
     assert!(told.contains("disk: "), "how full it is, is the machine's: {told}");
+    assert!(told.contains("FIX  buildkitd: it is not in PATH"), "{told}");
     assert!(told.contains("FIX  MTU: there is no default route"), "this place has none: {told}");
     assert!(told.contains("runner image: ") && told.contains(&lab.images.actions_runner()), "{told}");
     assert_eq!(output.status.code(), Some(1), "something is to be done: {told}");
     assert!(!told.contains(TOKEN), "{told}");
+    let (program, with) = (lab.daemon.folder().join("buildkitd"), lab.daemon.folder().join("with.toml"));
+    let named = format!("[daemon]\nbuildkitd = '{}'\n{}", program.display(), fs::read_to_string(&config).unwrap());
+    fs::write(&with, named).unwrap();
+    let told = doctor(&with).0;
+    assert!(told.contains("FIX  buildkitd: --buildkitd names no file"), "{told}");
+    fs::write(&program, "").unwrap();
+    let told = doctor(&with).0;
+    assert!(told.contains(&format!("ok   buildkitd: {}", program.display())), "{told}");
 }

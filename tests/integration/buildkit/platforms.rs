@@ -61,6 +61,43 @@ async fn two_platforms_are_pushed_as_one_index() {
     }
 }
 
+/// With what BuildKit says of each of them, it is one image by one digest, wherever it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_of_two_platforms_is_kept_whole() {
+    let Some(builder) = Builder::start().await else { return };
+    let registry = registry_beside(&builder);
+    let name = format!("{}/two:1", registry.host());
+    let dockerfile = "FROM --platform=$BUILDPLATFORM box AS make\nARG TARGETARCH\nRUN echo for $TARGETARCH > /made\n\
+                      FROM scratch\nCOPY --from=make / /\nCMD [\"cat\", \"/made\"]\n";
+    let flags = ["--platform=linux/amd64,linux/arm64", "--provenance=mode=max", "-t", &name];
+    let build = builder.build(&flags, dockerfile, &[]);
+    assert!(build.succeeded, "{}", build.text);
+    let told = async || -> Value { builder.daemon.get(&format!("/images/{name}/json?manifests=1")).await.json() };
+    let built = told().await;
+    let is_whole = async |whence: &str| {
+        let told = told().await;
+        assert_eq!(told["Id"], built["Id"], "{whence}: {told}");
+        let manifests = told["Manifests"].as_array().unwrap();
+        let of = |kind: &str| manifests.iter().filter(|manifest| manifest["Kind"] == kind).cloned().collect::<Vec<_>>();
+        let (images, attestations) = (of("image"), of("attestation"));
+        let platforms: Vec<_> = images.iter().map(|image| &image["ImageData"]["Platform"]["architecture"]).collect();
+        assert_eq!(platforms, ["amd64", "arm64"], "{whence}: {told}");
+        let said_of: Vec<_> = attestations.iter().map(|said| &said["AttestationData"]["For"]).collect();
+        assert_eq!(said_of, [&images[0]["ID"], &images[1]["ID"]], "{whence}: {told}");
+        assert!(manifests.iter().all(|manifest| manifest["Available"] == true), "{whence}: {told}");
+        assert_eq!(builder.must(&["run", "--rm", "--network=none", "--pull=never", &name]), "for amd64\n", "{whence}");
+        assert_eq!(builder.must(&["images", "-q", "--no-trunc", &name]).trim(), told["Id"], "{whence}");
+    };
+    is_whole("built").await;
+    let archive = builder.cli.context("saved", &[]).with_extension("tar");
+    let archive = archive.to_str().unwrap();
+    builder.must(&["save", "-o", archive, &name]);
+    builder.must(&["rmi", &name]);
+    builder.must(&["load", "-i", archive]);
+    is_whole("loaded").await;
+    assert!(builder.must(&["push", &name]).contains(built["Id"].as_str().unwrap()), "by the same digest");
+}
+
 /// What is told is BuildKit's own error, which has the kernel's words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_for_another_processor_fails_where_nothing_emulates_it() {

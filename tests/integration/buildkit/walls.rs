@@ -16,7 +16,10 @@ use ringer::{
 use serde_json::Value;
 
 use super::{Builder, jobs::OfJob};
-use crate::support::{place::listen, registry::Registry};
+use crate::{
+    jobs::remains::within,
+    support::{place::listen, registry::Registry},
+};
 
 /// A digest is no secret: logs, manifests and cache keys tell it.
 #[tokio::test(flavor = "multi_thread")]
@@ -134,6 +137,39 @@ async fn entitlements_are_judged_by_the_jobs_policy() {
     assert!(host.contains("172.17.0.1/"), "its job's host, not the machine: {host}");
 }
 
+/// An address of the machine that is not loopback, and that where clouds tell a machine its secrets.
+const OUTSIDE: [&str; 2] = ["10.98.7.1", "169.254.169.254"];
+
+/// What BuildKit fetches in a job's name goes by the job's host; with the default socket all of it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_buildkit_fetches_for_a_job_meets_its_walls() {
+    let Some(builder) = Builder::start().await else { return };
+    for address in OUTSIDE {
+        within(&builder.daemon, &["ip", "address", "add", &format!("{address}/32"), "dev", "lo"]);
+    }
+    let server = registry_beside_at(&builder, "0.0.0.0:8000");
+    server.put_page("/file", "text/plain", b"secret");
+    let job = OfJob::new(&builder, &[]).await;
+    let is_walled = |text: &str| {
+        let words = ["refused", "unreachable", "timeout", "timed out", "no route to host", "couldn't connect"];
+        words.iter().any(|words| text.to_lowercase().contains(words))
+    };
+    for address in OUTSIDE {
+        let at = format!("{address}:8000");
+        for (way, is_all) in [
+            (format!("FROM scratch\nADD http://{at}/file /file\n"), true),
+            (format!("FROM scratch\nADD http://{at}/x.git /x\n"), false),
+            (format!("FROM {at}/x\n"), false),
+        ] {
+            // The server has no repository and no image, which it says.
+            let reached = builder.build(&["--no-cache"], &way, &[]);
+            assert!(reached.succeeded == is_all && !is_walled(&reached.text), "{way}: {}", reached.text);
+            let walled = job.build(&["--no-cache"], &way);
+            assert!(!walled.succeeded && is_walled(&walled.text), "{way}: {}", walled.text);
+        }
+    }
+}
+
 /// A registry on the loopback of a job's host.
 pub fn registry_of(job: &OfJob<'_>) -> Registry {
     registry_at(job, "127.0.0.1:0")
@@ -154,7 +190,8 @@ pub fn registry_beside_at(builder: &Builder, address: &str) -> Registry {
     serving(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())), address)
 }
 
-fn serving(namespace: &Path, address: &str) -> Registry {
+/// The same in a network namespace.
+pub fn serving(namespace: &Path, address: &str) -> Registry {
     let listener = listen(namespace, address.parse().unwrap()).expect("a free port");
     listener.set_nonblocking(true).unwrap();
     Registry::serve_at(tokio::net::TcpListener::from_std(listener).unwrap())
