@@ -2,14 +2,24 @@
 
 use std::path::PathBuf;
 
+use ringer::{
+    backend::images::samples::{self, Packing},
+    model::image::ImageConfig,
+};
+
 use super::{
     Builder,
     deaths::{buildkitd, kill},
     until,
+    walls::serving,
 };
 use crate::{
     jobs::Job,
-    support::builder::{Said, said},
+    support::{
+        builder::{Said, said},
+        images::publish,
+        registry::Guard,
+    },
 };
 
 /// What a step makes is another each time that it runs.
@@ -96,6 +106,35 @@ async fn the_next_job_of_a_key_finds_the_steps_of_the_last_and_nobody_else_does(
     let third = jobs.job(&flags);
     assert_eq!(jobs.made(&third, &[]), made);
     third.remove(&jobs.builder.daemon);
+}
+
+/// What the first one's client said to a registry is forgotten with it, whatever of the cache stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_of_a_job_do_not_serve_the_next_one_of_its_key() {
+    let Some(jobs) = Jobs::start(&[]).await else { return };
+    let daemon = &jobs.builder.daemon;
+    let layer = (samples::busybox_tar().unwrap(), Packing::Gzip);
+    let base = samples::image("linux/amd64", ImageConfig::default(), &[layer]);
+    let guarded = |job: &Job| {
+        let registry = serving(&job.namespace(daemon), "127.0.0.1:5055");
+        publish(&registry, "base", &base);
+        // user:geheim
+        registry.guard(Guard::Basic("dXNlcjpnZWhlaW0=".to_owned()));
+        registry
+    };
+    let dockerfile = "FROM 127.0.0.1:5055/base\nRUN true\nCMD echo built\n";
+    let first = jobs.job(&["--cache-key", "org/a"]);
+    let registry = guarded(&first);
+    jobs.builder.cli.configure(r#"{"auths": {"127.0.0.1:5055": {"auth": "dXNlcjpnZWhlaW0="}}}"#);
+    assert_eq!(jobs.built(&first, dockerfile, &[]), "built\n");
+    drop(registry);
+    first.remove(daemon);
+    jobs.builder.cli.configure("{}");
+    let second = jobs.job(&["--cache-key", "org/a"]);
+    let _registry = guarded(&second);
+    let context = jobs.builder.context(dockerfile, &[]);
+    let stranger = jobs.docker(&second, &["build", context.to_str().unwrap()]);
+    assert!(!stranger.succeeded && stranger.text.contains("401"), "{}", stranger.text);
 }
 
 /// What a step finds in a cache mount, which takes 12 MB.
