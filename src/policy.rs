@@ -21,7 +21,7 @@ use crate::model::{
     container::{Effective, HostConfig},
     network::{EndpointSettings, NetworkCreateRequest},
     path::clean_absolute,
-    policy::{BuiltIn, Key, Policy, Rule},
+    policy::{BuiltIn, Entry, Key, Policy, Rule},
     reference::Reference,
 };
 
@@ -189,8 +189,21 @@ pub fn check(policy: &Policy, asked: Asked<'_>) -> Result<()> {
 /// All reasons why a policy does not allow what is asked.
 pub fn refusals(policy: &Policy, asked: Asked<'_>) -> Vec<Error> {
     let denied = |demand: &Demand| !allows(policy, demand);
-    let refusal = |demand: Demand| Error::refused_by_policy(&policy.name, demand.key, &demand.value.to_string());
-    demands::of(asked).into_iter().filter(denied).map(refusal).collect()
+    demands::of(asked).iter().filter(|demand| denied(demand)).map(|demand| refusal(policy, demand)).collect()
+}
+
+fn refusal(policy: &Policy, demand: &Demand) -> Error {
+    let (key, value) = (demand.key, demand.value.to_string());
+    let taken_away = match policy.rules.get(&key) {
+        Some(Rule::Only(entries)) => entries::taking_away(key, entries, &demand.value),
+        _ => None,
+    };
+    let allowed_by = match (taken_away, key.entry()) {
+        (Some(entry), _) => format!("{key} without the entry {entry:?}"),
+        (None, Entry::None) => format!("{key} = true"),
+        (None, _) => format!("{key} with the entry {value:?}"),
+    };
+    Error::refused_by_policy(&policy.name, key, &value, &allowed_by)
 }
 
 /// Whether a rule allows everything.

@@ -4,10 +4,7 @@
 
 use std::{error::Error as StdError, fmt};
 
-use super::{
-    limits,
-    policy::{Entry, Key},
-};
+use super::{limits, policy::Key};
 
 /// Shorthand for results of engine and backend calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -462,12 +459,8 @@ impl Error {
         error.context(format!("Cannot update container {id}"))
     }
 
-    /// 403: a policy's rule does not allow what is asked. `value` is the entry that would; what has none is `true`.
-    pub fn refused_by_policy(policy: &str, rule: Key, value: &str) -> Self {
-        let allowed_by = match rule.entry() {
-            Entry::None => format!("{rule} = true"),
-            _ => format!("{rule} with the entry {value:?}"),
-        };
+    /// 403: a policy's rule does not allow what is asked. `allowed_by` is what would have to stand in the policy.
+    pub fn refused_by_policy(policy: &str, rule: Key, value: &str, allowed_by: &str) -> Self {
         let text = format!("refused by the policy {policy}, rule {rule}: {value}; {allowed_by} would allow it");
         Self { refused_by: Some(rule), ..Self::forbidden(text) }
     }

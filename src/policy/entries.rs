@@ -13,9 +13,14 @@ use crate::model::{
 
 /// Whether any of the entries allows a value, and none takes it away again.
 pub(super) fn allow(key: Key, entries: &[String], value: &Value) -> bool {
-    let matching = |entry: &str| matches(key, entry, value);
-    let is_denied = entries.iter().filter_map(|entry| entry.strip_prefix('!')).any(matching);
-    !is_denied && entries.iter().filter(|entry| !entry.starts_with('!')).any(|entry| matches(key, entry, value))
+    let mut allowing = entries.iter().filter(|entry| !entry.starts_with('!'));
+    taking_away(key, entries, value).is_none() && allowing.any(|entry| matches(key, entry, value))
+}
+
+/// The entry that takes a value away, whatever the others say.
+pub(super) fn taking_away<'e>(key: Key, entries: &'e [String], value: &Value) -> Option<&'e str> {
+    let takes = |entry: &&str| entry.strip_prefix('!').is_some_and(|entry| matches(key, entry, value));
+    entries.iter().map(String::as_str).find(takes)
 }
 
 /// Why an entry cannot be one of a rule.

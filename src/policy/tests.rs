@@ -57,6 +57,76 @@ fn a_file_has_the_rules_of_its_base_but_for_its_own() {
     assert!(!allows(&alone, &word(Key::Capabilities, "CHOWN")));
 }
 
+/// Whoever writes what a refusal names into the policy is not refused that any more; for every rule there is.
+#[test]
+fn a_refusal_names_rule_and_value_and_what_would_allow_it() {
+    let word = |word: &str| Value::Word(word.to_owned());
+    let path = |path: &str, read_only| Value::Path { path: path.to_owned(), read_only };
+    let limit = |highest| Value::Limit { name: "nofile".to_owned(), highest };
+    let table = [
+        (Key::Privileged, Value::Flag, "true"),
+        (Key::ExecPrivileged, Value::Flag, "true"),
+        (Key::Capabilities, word("SYS_ADMIN"), "SYS_ADMIN"),
+        (Key::Devices, path("/dev/fuse", false), "/dev/fuse"),
+        (Key::Devices, path("/dev/sr0", true), "/dev/sr0:ro"),
+        (Key::DeviceRules, word("c 10:229 rwm"), "c 10:229 rwm"),
+        (Key::DeviceRequests, word("gpu,compute"), "gpu,compute"),
+        (Key::Namespaces, word("pid"), "pid"),
+        (Key::HostNetwork, Value::Flag, "true"),
+        (Key::BuildHostNetwork, Value::Flag, "true"),
+        (Key::SecurityOpt, word("seccomp=unconfined"), "seccomp=unconfined"),
+        (Key::SystemPaths, path("/proc/kcore", false), "/proc/kcore"),
+        (Key::Binds, path("/", false), "/"),
+        (Key::Binds, path("/etc", true), "/etc:ro"),
+        (Key::Propagation, word("rshared"), "rshared"),
+        (Key::VolumeMounts, word("bind"), "bind"),
+        (Key::Sysctls, word("kernel.domainname"), "kernel.domainname"),
+        (Key::Runtimes, word("kata"), "kata"),
+        (Key::Annotations, word("run.oci.handler"), "run.oci.handler"),
+        (Key::Ulimits, limit(Some(1025)), "nofile=1025"),
+        (Key::Ulimits, limit(None), "nofile"),
+        (Key::OomScoreAdj, Value::Number(-500), "-500"),
+        (Key::OomKillDisable, Value::Flag, "true"),
+        (Key::CgroupParent, word("/other"), "/other"),
+        (Key::Update, word("memory"), "memory"),
+        (Key::Publish, Value::Ports { address: None, ports: None }, "*:*"),
+        (Key::Publish, Value::Ports { address: "::1".parse().ok(), ports: Some((80, 80)) }, "::1:80"),
+        (Key::Publish, Value::Ports { address: "127.0.0.1".parse().ok(), ports: Some((1, 9)) }, "127.0.0.1:1-9"),
+        (Key::LogDrivers, word("local"), "local"),
+        (Key::NetworkOptions, word("com.docker.network.bridge.name"), "com.docker.network.bridge.name"),
+        (Key::Registries, word("ghcr.io"), "ghcr.io"),
+        (Key::Pull, word("docker.io/library/alpine:3"), "docker.io/library/alpine:3"),
+        (Key::Push, word("ghcr.io/me/x:1"), "ghcr.io/me/x:1"),
+        (Key::Load, Value::Flag, "true"),
+        (Key::Calls, word("ImagePrune"), "ImagePrune"),
+    ];
+    // These two say where something is, and refuse nothing.
+    for key in Key::ALL.iter().filter(|key| !matches!(key, Key::Mirrors | Key::MachinePorts)) {
+        assert!(table.iter().any(|(told, ..)| told == key), "how {key} is refused is not in the table");
+    }
+    let said = |text: &str, demand: &Demand| {
+        let policy = parse("x", text).unwrap();
+        assert!(!allows(&policy, demand), "{text}: {demand:?}");
+        refusal(&policy, demand).message().to_owned()
+    };
+    for (key, value, shown) in table {
+        let demand = Demand { key, value };
+        let (allowed_by, allowing) = match key.entry() {
+            Entry::None => (format!("{key} = true"), format!("{key} = true")),
+            _ => (format!("{key} with the entry \"{shown}\""), format!("{key} = [\"{shown}\"]")),
+        };
+        let refused =
+            |allowed_by: &str| format!("refused by the policy x, rule {key}: {shown}; {allowed_by} would allow it");
+        assert_eq!(said(&format!("{key} = false"), &demand), refused(&allowed_by));
+        assert!(allows(&parse("x", &allowing).unwrap(), &demand), "{allowing}");
+        if key.entry() != Entry::None {
+            // An entry more would not help against one that takes away.
+            let list = format!("base = \"trusted\"\n{key} = [\"{shown}\", \"!{shown}\"]");
+            assert_eq!(said(&list, &demand), refused(&format!("{key} without the entry \"!{shown}\"")));
+        }
+    }
+}
+
 #[test]
 fn devices_of_drivers_are_judged_by_their_driver_or_what_they_can() {
     let policy = parse("x", "device-requests = [\"nvidia\", \"gpu,*\"]").unwrap();
