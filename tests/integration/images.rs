@@ -1,7 +1,13 @@
 //! Images for real: our store on containerd, our registry client against Debian's docker-registry, on loopback.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use ringer::{
     backend::images::{
@@ -12,13 +18,17 @@ use ringer::{
     model::{
         Result,
         image::{ImageConfig, Platform},
+        reference::Digest,
     },
 };
 
-use crate::support::{
-    daemon::Daemon,
-    images::{DebianRegistry, Store, docker_archive, publish, tenant, wait_until},
-    registry::Registry,
+use crate::{
+    jobs::Job,
+    support::{
+        daemon::Daemon,
+        images::{DebianRegistry, Store, docker_archive, publish, registry_in, tenant, wait_until},
+        registry::Registry,
+    },
 };
 
 #[tokio::test]
@@ -211,16 +221,90 @@ async fn the_second_job_pulls_no_layer_and_sees_nothing_that_it_did_not_pull() {
         &format!("docker pull {name}; docker tag {name} mine:1; docker run --rm --network=none {name}"),
     );
     assert!(first.contains("Pull complete") && first.ends_with("hello\n"), "{first}");
+    let numbers = format!(
+        "curl --silent --unix-socket {} http://admin/metrics",
+        daemon.folder().join("run/admin.sock").display()
+    );
     let second = in_a_job(
         &daemon,
         &format!(
-            "docker images -q; ! docker image inspect mine:1 {name} 2>/dev/null >&2; docker pull {name}; docker run --rm --network=none {name}"
+            "docker images -q; ! docker image inspect mine:1 {name} 2>/dev/null >&2; docker pull {name}; {numbers} | grep bytes; \
+             docker run --rm --network=none {name}"
         ),
     );
     assert!(!second.contains("Pull complete") && second.ends_with("hello\n"), "{second}");
     assert!(second.starts_with("1: Pulling from lib/x\n"), "no image is there before: {second}");
+    let number = |name: &str, labels: &str| -> u64 {
+        let mut lines = second.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+        lines
+            .next()
+            .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("{name}: {second}"))
+    };
+    let layer = number("ringer_pulled_bytes_total", "");
+    assert!(layer > 100_000, "busybox is more: {second}");
+    let of_second = |from: &str| number("ringer_job_layer_bytes{job=\"job-", &format!("from=\"{from}\""));
+    assert_eq!((of_second("registry"), of_second("here")), (0, layer), "{second}");
+    assert_eq!(number("ringer_shared_bytes_total", ""), layer, "{second}");
     let (listed, text) = docker(&daemon, &["images", "-qa"]);
     assert_eq!((listed, text.as_str()), (true, ""), "nor is one there for the default socket");
+}
+
+/// The cache has room for one of two images. What goes from it while a job pulls what is made on it is not taken from under the pull, though
+/// containerd collects all that nothing refers to; when the job has gone it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_from_the_cache_stays_for_a_pull_that_needs_it() {
+    let daemon = Daemon::start_with(&["--cache-max-bytes=6m", "--insecure-registry=127.0.0.1:5000"]).await;
+    let registry = registry_in(format!("/proc/{}/ns/net", daemon.pid()).as_ref(), "127.0.0.1:5000");
+    let program = (busybox_tar().expect("package busybox-static is installed"), Packing::Plain);
+    let of = |layers: &[(Bytes, Packing)]| image("linux/amd64", ImageConfig::default(), layers);
+    let (base, top) = (of(std::slice::from_ref(&program)), of(&[program, (tar(&[("top", b"top\n")]), Packing::Plain)]));
+    let large = |name: &str| of(&[(tar(&[(name, &vec![1; 2 << 20])]), Packing::Plain)]);
+    for (name, sample) in [("base", &base), ("top", &top), ("other", &large("other")), ("last", &large("last"))] {
+        publish(&registry, name, sample);
+    }
+    let name = |rest: &str| format!("{}/{rest}:latest", registry.host());
+    let layers = top.manifest().layers;
+    let (shared, own) = (&layers[0].digest, &layers[1].digest);
+    let has = |digest: &Digest| daemon.ctr("ringer", &["content", "ls", "--quiet"]).contains(digest.as_str());
+    // The end of a lease can wait for containerd's collector.
+    let collect = || {
+        daemon.ctr("ringer", &["leases", "create", "--id", "collect"]);
+        daemon.ctr("ringer", &["leases", "delete", "--sync", "collect"]);
+    };
+    let goes = async |sample: &Sample| {
+        let said = format!("image {} goes from the cache", sample.target.digest);
+        wait_until(async || daemon.log().contains(&said)).await;
+        collect();
+    };
+
+    in_a_job(&daemon, &format!("docker pull {}", name("base")));
+    collect();
+    assert!(has(shared) && has(&base.target.digest), "it is kept for other jobs");
+    let gate = registry.hold_blob("top", own.as_str());
+    let job = Job::create(&daemon, &[]);
+    let docker = |arguments: &[&str]| {
+        let mut docker = Command::new("docker");
+        docker.args(arguments).env("DOCKER_HOST", job.host()).stdin(Stdio::null());
+        docker
+    };
+    let mut pulling = docker(&["pull", &name("top")]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(pulling.stdout.take().unwrap()).lines().map_while(std::result::Result::ok);
+    assert!(lines.any(|line| line.ends_with("Already exists")), "{}", daemon.log());
+    in_a_job(&daemon, &format!("docker pull {}", name("other")));
+    goes(&base).await;
+    assert!(!has(&base.target.digest) && has(shared), "the pull has nothing but what it needs");
+    gate.add_permits(9);
+    lines.for_each(drop);
+    assert!(pulling.wait().unwrap().success(), "{}", daemon.log());
+    let run = docker(&["run", "--rm", "--network=none", &name("top"), "/bin/busybox", "cat", "/top"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "top\n", "{}", String::from_utf8_lossy(&run.stderr));
+    assert_eq!(registry.count(&format!("GET /v2/top/blobs/{shared}")), 0);
+
+    job.remove(&daemon);
+    in_a_job(&daemon, &format!("docker pull {}", name("last")));
+    goes(&top).await;
+    assert!(!has(shared) && !has(own), "nobody needs it any more");
 }
 
 #[tokio::test]

@@ -58,6 +58,13 @@ impl FakeImages {
         self.state().fail_unpack = Some(text.to_owned());
     }
 
+    /// Makes a name older, as if it had been pointed there so long before.
+    pub fn backdate(&self, tenant: &TenantId, name: &str, by: std::time::Duration) {
+        let mut state = self.state();
+        let image = state.images.get_mut(&(tenant.clone(), name.to_owned())).expect("the name is there");
+        image.updated = Timestamp::from(std::time::SystemTime::now() - by);
+    }
+
     /// Makes the next name in spite of an error.
     pub fn lose_next_answer(&self) {
         self.state().lose_answer = true;

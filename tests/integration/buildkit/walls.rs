@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{Builder, jobs::OfJob};
 use crate::{
     jobs::remains::within,
-    support::{place::listen, registry::Registry},
+    support::{images::registry_in, registry::Registry},
 };
 
 /// A digest is no secret: logs, manifests and cache keys tell it.
@@ -177,7 +177,7 @@ pub fn registry_of(job: &OfJob<'_>) -> Registry {
 
 /// The same at a place that is said.
 pub fn registry_at(job: &OfJob<'_>, address: &str) -> Registry {
-    serving(&job.namespace(), address)
+    registry_in(&job.namespace(), address)
 }
 
 /// The same on the loopback of the daemon itself.
@@ -187,14 +187,7 @@ pub fn registry_beside(builder: &Builder) -> Registry {
 
 /// The same at a place that is said.
 pub fn registry_beside_at(builder: &Builder, address: &str) -> Registry {
-    serving(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())), address)
-}
-
-/// The same in a network namespace.
-pub fn serving(namespace: &Path, address: &str) -> Registry {
-    let listener = listen(namespace, address.parse().unwrap()).expect("a free port");
-    listener.set_nonblocking(true).unwrap();
-    Registry::serve_at(tokio::net::TcpListener::from_std(listener).unwrap())
+    registry_in(Path::new(&format!("/proc/{}/ns/net", builder.daemon.pid())), address)
 }
 
 /// The status of a call about a blob.

@@ -20,7 +20,7 @@ use ringer::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::OnceCell;
 
-use super::registry::Registry;
+use super::{place, registry::Registry};
 
 /// A containerd that ends with the test, also with one that fails.
 pub struct Store {
@@ -125,6 +125,13 @@ pub fn publish(registry: &Registry, repository: &str, sample: &samples::Sample) 
             registry.put_blob(repository, digest, bytes);
         }
     }
+}
+
+/// A registry of ours at an address of a network namespace: on the loopback of a job's host, say.
+pub fn registry_in(namespace: &Path, address: &str) -> Registry {
+    let listener = place::listen(namespace, address.parse().expect("an address and a port")).expect("a free port");
+    listener.set_nonblocking(true).expect("a listener of ours");
+    Registry::serve_at(tokio::net::TcpListener::from_std(listener).expect("a listener of ours"))
 }
 
 /// Debian's docker-registry in a daemon's network namespace, so that ports of tests do not meet; at all addresses there.

@@ -1,5 +1,7 @@
 //! Pulls.
 
+use std::time::Duration;
+
 use super::{World, lines, tenant};
 use crate::{
     backend::images::{
@@ -10,7 +12,7 @@ use crate::{
         config::EngineConfig,
         images::{PullRequest, look_up::short},
     },
-    model::{ErrorKind, Result, image::ImageConfig, reference::Digest, registry_auth::RegistryAuth},
+    model::{ErrorKind, Result, id::TenantId, image::ImageConfig, reference::Digest, registry_auth::RegistryAuth},
     policy,
     registry::tests::{
         fake::{self, Guard},
@@ -319,8 +321,36 @@ async fn the_next_job_fetches_no_layer_again_and_is_asked_for_its_own_credential
     assert_eq!(world.registry.count(&layer), 1);
     let told = pull_of_job(&world, "job-2", "lib/x:latest", auth()).await.unwrap();
     assert_eq!(world.registry.count(&layer), 1, "{told:?}");
-    let refused = pull_of_job(&world, "job-3", "lib/x:latest", RegistryAuth::default()).await;
-    assert!(refused.is_err(), "nobody sees it without a yes of the registry: {refused:?}");
+    // Whoever says what the registry does not know, or nothing, sees nothing.
+    let named = |username: &str, password: &str, serveraddress: &str| RegistryAuth {
+        username: username.to_owned(),
+        password: password.to_owned(),
+        serveraddress: serveraddress.to_owned(),
+        ..RegistryAuth::default()
+    };
+    let forged = [
+        RegistryAuth::default(),
+        named("u", "other", ""),
+        named("other", "pw", ""),
+        named("u", "other", "https://index.docker.io/v1/"),
+        RegistryAuth { auth: "dTpvdGhlcg==".to_owned(), ..RegistryAuth::default() },
+        RegistryAuth { identitytoken: "forged".to_owned(), ..RegistryAuth::default() },
+        RegistryAuth { registrytoken: "forged".to_owned(), ..RegistryAuth::default() },
+    ];
+    let tokens = Guard::Bearer { pair: "dTpw".to_owned(), refresh: "good-one".to_owned() };
+    for guard in [Guard::Basic("dTpw".to_owned()), tokens] {
+        world.registry.guard(guard);
+        for auth in &forged {
+            let refused = pull_of_job(&world, "job-3", "lib/x:latest", auth.clone()).await.unwrap_err();
+            let said = refused.message();
+            assert!(
+                ["unauthorized", "denied", "no basic auth"].iter().any(|word| said.contains(word)),
+                "{auth:?}: {said}"
+            );
+        }
+        pull_of_job(&world, "job-4", "lib/x:latest", auth()).await.unwrap();
+    }
+    assert_eq!(world.registry.count(&layer), 1);
 }
 
 #[tokio::test]
@@ -332,4 +362,34 @@ async fn what_is_kept_for_other_jobs_stays_within_its_room() {
     pull_of_job(&world, "job-1", "lib/x:latest", RegistryAuth::default()).await.unwrap();
     world.engine.trim_cache().await.unwrap();
     world.wait_for_counts((0, 0)).await;
+}
+
+/// Two of three images of one size have room.
+#[tokio::test]
+async fn what_is_kept_for_other_jobs_goes_by_its_last_use_and_by_its_age() {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let config =
+        EngineConfig { cache_max_bytes: Some(500_000), cache_max_age: Some(LONGEST), ..EngineConfig::default() };
+    let world = World::with(config).await;
+    let images = ["x", "y", "z"].map(|name| {
+        let layer = (tar(&[(name, &[1; 100_000])]), Packing::Plain);
+        (name, image("linux/amd64", ImageConfig::default(), &[layer]))
+    });
+    for (name, sample) in &images {
+        world.publish(name, sample);
+    }
+    let kept = async || {
+        let records = world.store.list_images(&TenantId::of_cache()).await.unwrap();
+        let is_kept = |sample: &Sample| records.iter().any(|record| record.target.digest == sample.target.digest);
+        images.iter().filter(|(_, sample)| is_kept(sample)).map(|(name, _)| *name).collect::<Vec<_>>()
+    };
+    // The last pull of each counts, not the first.
+    for name in ["x", "y", "x", "z"] {
+        pull_of_job(&world, "job-1", &format!("{name}:latest"), RegistryAuth::default()).await.unwrap();
+    }
+    world.engine.trim_cache().await.unwrap();
+    assert_eq!(kept().await, ["x", "z"]);
+    world.store.backdate(&TenantId::of_cache(), images[0].1.target.digest.as_str(), LONGEST);
+    world.engine.trim_cache().await.unwrap();
+    assert_eq!(kept().await, ["z"]);
 }
