@@ -1,7 +1,7 @@
 //! What the daemon fetches in the name of a job: it leaves from the job's host, finds what the job has there, and meets its walls.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -9,16 +9,17 @@ use std::{
 use http::Request;
 use http_body_util::Full;
 use ringer::{
-    backend::images::samples::{Packing, image, tar},
+    backend::images::samples::{Packing, Sample, image, tar},
     model::image::ImageConfig,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Job;
 use crate::support::{
     daemon::{Daemon, http::Client},
-    images::{DebianRegistry, docker_archive},
+    images::{DebianRegistry, docker_archive, publish, registry_in, wait_until},
+    registry::Guard,
 };
 
 /// For a server that starts.
@@ -29,6 +30,8 @@ const MACHINE: &str = "10.98.7.1";
 
 /// Where clouds tell a machine its secrets.
 const METADATA: &str = "169.254.169.254";
+
+const ADDRESSES: [&str; 3] = ["127.0.0.1", MACHINE, METADATA];
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
@@ -100,6 +103,11 @@ async fn registries_of_the_operator_are_asked_from_the_machine() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
+/// An image that nobody has yet.
+fn sample(of: &str) -> Sample {
+    image("linux/amd64", ImageConfig::default(), &[(tar(&[("of", of.as_bytes())]), Packing::Gzip)])
+}
+
 /// A web server in the daemon's network namespace, on all its addresses, with a secret and what looks like a repository.
 struct Web(Child);
 
@@ -109,6 +117,11 @@ impl Web {
         std::fs::create_dir_all(folder.join("repository.git/info")).unwrap();
         std::fs::write(folder.join("secret"), "of the machine\n").unwrap();
         std::fs::write(folder.join("Dockerfile"), "FROM scratch\nLABEL a=b\n").unwrap();
+        std::fs::write(folder.join("token"), r#"{"token":"good","access_token":"good"}"#).unwrap();
+        for address in ADDRESSES {
+            let moved = sample(&format!("moved to {address}"));
+            std::fs::write(folder.join(address), moved.bytes(&moved.manifest().layers[0].digest)).unwrap();
+        }
         std::fs::write(folder.join("repository.git/info/refs"), "").unwrap();
         std::fs::write(folder.join("repository.git/HEAD"), "ref: refs/heads/master\n").unwrap();
         let script = format!(
@@ -136,8 +149,9 @@ impl Drop for Web {
     }
 }
 
-/// What a client is told of builds in whose name the daemon fetches something from an address.
-async fn builds(client: &Client, address: &str) -> Vec<(&'static str, String)> {
+/// What a client is told where the daemon fetches something in its name from an address, because of a request or of what a registry beside
+/// the client says.
+async fn fetches(daemon: &Daemon, client: &Client, namespace: &Path, address: &str) -> Vec<(&'static str, String)> {
     let at = format!("http://{address}:8000");
     let dockerfile = format!("FROM scratch\nADD {at}/secret /\n");
     let context = Request::post("/build").header("content-type", "application/x-tar");
@@ -146,28 +160,70 @@ async fn builds(client: &Client, address: &str) -> Vec<(&'static str, String)> {
     for (way, path) in [("a Dockerfile", "Dockerfile"), ("a repository", "repository.git")] {
         told.push((way, client.post(&format!("/build?remote={at}/{path}"), Value::Null).await.text()));
     }
+    let (by_token, by_redirect) = (registry_in(namespace, "127.0.0.1:0"), registry_in(namespace, "127.0.0.1:0"));
+    let (guarded, moved) = (sample(&format!("token of {address}")), sample(&format!("moved to {address}")));
+    by_token.guard(Guard::Elsewhere(format!("{at}/token")));
+    by_redirect.move_blob("x", moved.manifest().layers[0].digest.as_str(), &format!("{at}/{address}"));
+    for (way, registry, image) in [("a realm", by_token, guarded), ("a redirect", by_redirect, moved)] {
+        publish(&registry, "x", &image);
+        let pull = format!("/images/create?fromImage={}/x&tag=latest", registry.host());
+        // A layer that does not come is asked for five times; the first is enough.
+        let broken = || {
+            daemon
+                .log()
+                .lines()
+                .find(|line| line.contains("broke at 0: ") && line.contains(&registry.host()))
+                .map(str::to_owned)
+        };
+        told.push((
+            way,
+            tokio::select! {
+                answer = client.post(&pull, Value::Null) => answer.text(),
+                () = wait_until(async || broken().is_some()) => broken().unwrap_or_default(),
+            },
+        ));
+    }
     told
+}
+
+/// What a container of a client's gets from an address.
+async fn asks(client: &Client, network: &str, address: &str) -> String {
+    let script = format!("printf 'GET /secret HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} 8000 2>&1");
+    let (_, said) = client.run("asks", &script, json!({"HostConfig": {"NetworkMode": network}})).await;
+    client.remove("asks").await;
+    said
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_fetched_for_a_job_meets_its_walls() {
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::with_box().await;
     let _web = Web::start(&daemon).await;
     let job = Job::create(&daemon, &["--policy", "trusted"]);
-    for address in ["127.0.0.1", MACHINE, METADATA] {
-        for (way, said) in builds(&job.client, address).await {
+    let walled = Job::with_box(&daemon, &[]).await;
+    for address in ADDRESSES {
+        for (way, said) in fetches(&daemon, &job.client, &job.namespace(&daemon), address).await {
             let words = ["refused", "unreachable", "timeout", "timed out", "no route", "couldn't connect"];
             let is_refused = words.iter().any(|word| said.to_lowercase().contains(word));
             assert!(is_refused, "{way} of {address}: {said}");
         }
-    }
-    // Without walls all of them are there: who asks through the default socket reaches them.
-    for address in ["127.0.0.1", MACHINE, METADATA] {
-        for (way, said) in builds(daemon.client(), address).await {
-            let is_reached = said.contains("sha256:") || said.contains("remote ref");
-            assert!(is_reached, "{way} of {address}: {said}");
+        for network in ["bridge", "host"] {
+            let said = asks(&walled.client, network, address).await;
+            assert!(said.starts_with("nc: can't connect to remote host"), "{network}, {address}: {said}");
         }
     }
-    job.remove(&daemon);
-    super::remains::gone_of(&daemon, job.id()).await;
+    // Without walls all of them are there: who asks through the default socket reaches them.
+    let machine = PathBuf::from(format!("/proc/{}/ns/net", daemon.pid()));
+    for address in ADDRESSES {
+        for (way, said) in fetches(&daemon, daemon.client(), &machine, address).await {
+            let is_reached = said.contains("sha256:") && !said.contains("error") || said.contains("remote ref");
+            assert!(is_reached, "{way} of {address}: {said}");
+        }
+        let network = if address == "127.0.0.1" { "host" } else { "bridge" };
+        let said = asks(daemon.client(), network, address).await;
+        assert!(said.ends_with("of the machine\n"), "{network}, {address}: {said}");
+    }
+    for job in [&job, &walled] {
+        job.remove(&daemon);
+        super::remains::gone_of(&daemon, job.id()).await;
+    }
 }

@@ -1,5 +1,7 @@
 //! Hosts of jobs with real packets: the way out, and the walls around it.
 
+mod ipv6;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -20,7 +22,14 @@ use ringer::{
 use super::world::{HOST, OUTSIDE, Place, eventually, in_a_fresh_world, inside, ip, wire_uplink};
 
 /// Where clouds tell a machine its secrets.
-const METADATA: &str = "169.254.169.254";
+const METADATA: [&str; 6] = [
+    "169.254.169.254/32",
+    "100.100.100.200/32",
+    "168.63.129.16/32",
+    "192.0.0.192/32",
+    "fd00:ec2::254/128",
+    "fd20:ce::254/128",
+];
 
 /// A machine with an uplink and a daemon that has jobs.
 struct Machine {
@@ -64,8 +73,12 @@ impl Machine {
 
     /// A job with network number 1 and the container 10.200.1.2 on it.
     async fn job(&self, name: &str) -> Job {
+        self.job_on(name, contract::network(1)).await
+    }
+
+    /// The same with a network of the test's own.
+    async fn job_on(&self, name: &str, network: BridgeNetwork) -> Job {
         let host = self.hosts.open(&tenant(name)).await.unwrap();
-        let network = contract::network(1);
         host.create_network(&network).await.unwrap();
         let container = ContainerId::random();
         let sandbox = host.create_sandbox(&container, None).await.unwrap();
@@ -263,13 +276,22 @@ fn what_is_opened_to_one_job_answers_no_other() {
 fn metadata_of_clouds_answers_the_machine_and_no_job() {
     in_a_fresh_world(|| async {
         let machine = Machine::new().await;
-        inside(&machine.outside, || ip(&format!("addr add {METADATA}/32 dev eth0")));
-        ip(&format!("route add {METADATA} via {OUTSIDE}"));
+        ip("-6 route add default via fd00:2::1");
+        for net in METADATA {
+            let at_once = if net.contains(':') { "nodad" } else { "" };
+            inside(&machine.outside, || ip(&format!("addr add {net} dev eth0 {at_once}")));
+        }
+        ip(&format!("route add 169.254.169.254 via {OUTSIDE}"));
         machine.outside().serve_tcp(80);
-        assert!(machine.here().reach_tcp(&format!("{METADATA}:80")).await.is_some());
         let job = machine.job("one").await;
-        for place in [job.container(), job.in_host()] {
-            assert!(place.fails_to_reach(&format!("{METADATA}:80")).await);
+        assert!(job.in_host().reach_tcp("[fd00:2::1]:80").await.is_some(), "it has IPv6");
+        for net in METADATA {
+            let address: SocketAddr = (net.parse::<ipnet::IpNet>().unwrap().addr(), 80).into();
+            let address = address.to_string();
+            assert!(machine.here().reach_tcp(&address).await.is_some(), "{address}");
+            for place in [job.container(), job.in_host()] {
+                assert!(place.fails_to_reach(&address).await, "{address}");
+            }
         }
     });
 }

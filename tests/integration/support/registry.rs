@@ -39,6 +39,8 @@ pub enum Guard {
         /// Also gets one.
         refresh: String,
     },
+    /// Tokens that somebody else gives, at this address.
+    Elsewhere(String),
 }
 
 #[derive(Default)]
@@ -49,6 +51,8 @@ struct State {
     /// Status and body instead of the page, so many times.
     failures: HashMap<String, Vec<(u16, String)>>,
     gates: HashMap<String, Arc<Semaphore>>,
+    /// Where a path is to be asked for instead.
+    moved: HashMap<String, String>,
     guard: Guard,
     ranges: bool,
     log: Vec<String>,
@@ -127,6 +131,11 @@ impl Registry {
         let gate = Arc::new(Semaphore::new(0));
         self.state().gates.insert(blob_path(repository, digest), gate.clone());
         gate
+    }
+
+    /// Sends whoever asks for a blob to another address.
+    pub fn move_blob(&self, repository: &str, digest: &str, address: &str) {
+        self.state().moved.insert(blob_path(repository, digest), address.to_owned());
     }
 
     /// What was put under a path.
@@ -272,6 +281,9 @@ fn answer(request: &Request, path: &str, address: SocketAddr, state: &mut State)
     if path == "/v2/" {
         return Answer::json(200, "{}");
     }
+    if let Some(address) = state.moved.get(path) {
+        return Answer { status: 307, headers: vec![("Location", address.clone())], ..Answer::default() };
+    }
     if let Some(answer) = write(request, path, state) {
         return answer;
     }
@@ -351,10 +363,14 @@ fn challenge(request: &Request, address: SocketAddr, guard: &Guard) -> Option<St
         Guard::Basic(pair) => {
             (said != Some(format!("Basic {pair}").as_str())).then(|| r#"Basic realm="fake""#.to_owned())
         }
-        Guard::Bearer { .. } => (said != Some("Bearer good")).then(|| {
-            format!(r#"Bearer realm="http://{address}/token",service="fake service",scope="repository:x:pull""#)
-        }),
+        Guard::Bearer { .. } => bearer(said, &format!("http://{address}/token")),
+        Guard::Elsewhere(realm) => bearer(said, realm),
     }
+}
+
+fn bearer(said: Option<&str>, realm: &str) -> Option<String> {
+    let challenge = || format!(r#"Bearer realm="{realm}",service="fake service",scope="repository:x:pull""#);
+    (said != Some("Bearer good")).then(challenge)
 }
 
 fn token(request: &Request, state: &State) -> Answer {
