@@ -2,14 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{boxes::IMAGE, daemon::Daemon};
+use crate::support::{
+    boxes::IMAGE,
+    daemon::{Daemon, http::Client},
+};
 
 /// Where the socket is in it.
 pub const SOCKET: &str = "/sock/docker.sock";
 
 /// A container in which a client runs.
 pub struct Caller<'d> {
-    daemon: &'d Daemon,
+    /// The socket's own tenant, from outside.
+    client: &'d Client,
     /// Its id.
     pub id: String,
     socket: String,
@@ -28,28 +32,31 @@ impl Answer {
     }
 }
 
-/// The binds that the client itself needs.
-fn own_binds(daemon: &Daemon) -> Vec<String> {
-    let socket = daemon.folder().join("docker.sock");
-    // `/lib` and `/lib64` lie in there on every machine with one tree of programs.
-    let folders = ["/usr/lib:/usr/lib:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro", "/usr/bin:/usr/bin:ro"];
-    folders.map(str::to_owned).into_iter().chain([format!("{}:{SOCKET}", socket.display())]).collect()
-}
+/// What the client itself needs of the machine. `/lib` and `/lib64` lie in there on every machine with one tree of programs.
+pub const PROGRAMS: [&str; 4] =
+    ["/usr/lib:/usr/lib:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro", "/usr/bin:/usr/bin:ro"];
 
 impl<'d> Caller<'d> {
     /// One that the test starts from outside, with further `binds`, and with `extra` in its `HostConfig`.
     pub async fn start(daemon: &'d Daemon, name: &str, binds: &[&str], extra: Value) -> Self {
-        let binds: Vec<String> = own_binds(daemon).into_iter().chain(binds.iter().map(ToString::to_string)).collect();
+        let socket = daemon.folder().join("docker.sock").display().to_string();
+        Self::start_by(daemon.client(), &socket, name, binds, extra).await
+    }
+
+    /// The same by a client of any socket, which calls it `socket`.
+    pub async fn start_by(client: &'d Client, socket: &str, name: &str, binds: &[&str], extra: Value) -> Self {
+        let own = format!("{socket}:{SOCKET}");
+        let binds: Vec<&str> = PROGRAMS.into_iter().chain([own.as_str()]).chain(binds.iter().copied()).collect();
         let mut host_config = extra;
         host_config["Binds"] = json!(binds);
-        let id = daemon.create(name, "mkdir -p /work; sleep 1000", json!({"HostConfig": host_config})).await;
-        daemon.launch(&id).await;
-        Self { daemon, id, socket: SOCKET.to_owned() }
+        let id = client.create(name, "mkdir -p /work; sleep 1000", json!({"HostConfig": host_config})).await;
+        client.launch(&id).await;
+        Self { client, id, socket: SOCKET.to_owned() }
     }
 
     /// Runs a script in it, which must succeed.
     pub async fn shell(&self, script: &str) -> String {
-        let (code, output) = self.daemon.exec(&self.id, &["sh", "-c", script]).await;
+        let (code, output) = self.client.exec(&self.id, &["sh", "-c", script]).await;
         assert_eq!(code, 0, "{script}: {output}");
         output
     }
@@ -64,7 +71,7 @@ impl<'d> Caller<'d> {
             command.extend(["--data", &body]);
         }
         command.push(&url);
-        let (code, output) = self.daemon.exec(&self.id, &command).await;
+        let (code, output) = self.client.exec(&self.id, &command).await;
         assert_eq!(code, 0, "{output}");
         let (text, status) = output.rsplit_once('\n').expect("curl writes the status last");
         let body = serde_json::from_str(text).unwrap_or(Value::String(text.to_owned()));
@@ -84,26 +91,26 @@ impl<'d> Caller<'d> {
         assert_eq!(made.status, 201, "{made:?}");
         let started = self.ask("POST", &format!("/containers/{name}/start"), Value::Null).await;
         assert_eq!(started.status, 204, "{started:?}");
-        (self.daemon.exit_code(name).await, self.daemon.output(name).await)
+        (self.client.exit_code(name).await, self.client.output(name).await)
     }
 
     /// The same with binds only; returns what it wrote and takes it away.
     pub async fn see(&self, bind: &str, script: &str) -> String {
         let (code, output) = self.run("see", script, json!({"Binds": [bind]})).await;
-        self.daemon.remove("see").await;
+        self.client.remove("see").await;
         assert_eq!(code, 0, "{bind}: {output}");
         output
     }
 
-    /// Starts a caller as a client in this one: its binds are paths in this one.
+    /// Starts a caller as a client in this one: its binds are paths in this one, its socket is named as everybody does.
     pub async fn start_caller(&self, name: &str, binds: &[&str]) -> Caller<'d> {
         let own = ["/usr/lib:/usr/lib:ro", "/lib:/lib:ro", "/lib64:/lib64:ro", "/usr/bin:/usr/bin:ro"];
-        let socket = format!("{}:/other/place.sock", self.socket);
-        let binds: Vec<&str> = own.into_iter().chain([socket.as_str()]).chain(binds.iter().copied()).collect();
+        let socket = "/var/run/docker.sock:/other/place.sock";
+        let binds: Vec<&str> = own.into_iter().chain([socket]).chain(binds.iter().copied()).collect();
         let made = self.create(name, "mkdir -p /work; sleep 1000", json!({"Binds": binds})).await;
         assert_eq!(made.status, 201, "{made:?}");
         let id = made.body["Id"].as_str().expect("an id").to_owned();
-        self.daemon.launch(&id).await;
-        Caller { daemon: self.daemon, id, socket: "/other/place.sock".to_owned() }
+        self.client.launch(&id).await;
+        Caller { client: self.client, id, socket: "/other/place.sock".to_owned() }
     }
 }

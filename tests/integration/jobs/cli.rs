@@ -1,7 +1,8 @@
 //! `ringer job`.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::PermissionsExt,
     process::{Output, Stdio},
 };
 
@@ -13,6 +14,18 @@ use crate::support::daemon::Daemon;
 
 pub(super) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a command with a job says to this input.
+fn answers(daemon: &Daemon, input: &str, command: &[&str]) -> String {
+    let mut child = daemon
+        .ringer(&[&["job", "run", "--quiet", "--"], command].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ringer runs");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("the command reads");
+    String::from_utf8(child.wait_with_output().expect("it ends").stdout).expect("text")
 }
 
 /// Runs `script` in a shell with a job of its own.
@@ -29,6 +42,7 @@ async fn a_command_gets_a_socket_streams_and_its_exit_code_back() {
     let script = format!(
         "set -e; docker import {} box >/dev/null; docker network create n >/dev/null; \
          docker run -d --name web --network n -v data:/data box sleep 1000 >/dev/null; \
+         docker exec web sh -c 'dd if=/dev/zero of=/big bs=1000 count=400; dd if=/dev/zero of=/data/big bs=1000 count=200' 2>/dev/null; \
          docker exec web echo from the exec; docker ps -q | wc -l; echo problem >&2; exit 7",
         rootfs.display()
     );
@@ -41,6 +55,13 @@ async fn a_command_gets_a_socket_streams_and_its_exit_code_back() {
         "{told}"
     );
     assert_eq!(told.lines().count(), 2, "{told}");
+    let bytes: f64 =
+        told.rsplit(", ").next().and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).expect(&told);
+    assert!((600.0..700.0).contains(&bytes), "what its containers and volumes took: {told}");
+    assert_eq!(
+        answers(&daemon, "from outside\n", &["sh", "-c", "read line; echo got $line; cat"]),
+        "got from outside\n"
+    );
     assert_eq!(daemon.ringer(&["job", "ls", "--json"]).output().unwrap().stdout, b"[]\n");
     remains::gone_of(&daemon, "job-").await;
 }
@@ -107,20 +128,56 @@ async fn a_job_binds_the_folder_that_it_was_run_in_and_no_other() {
 #[tokio::test]
 async fn signals_reach_the_command_and_the_job_goes() {
     let daemon = Daemon::start().await;
-    let script = "trap 'echo caught; exit 3' TERM; echo $RINGER_JOB; while :; do sleep 0.05; done";
+    let passed_on = [
+        ("HUP", Signal::HUP),
+        ("INT", Signal::INT),
+        ("QUIT", Signal::QUIT),
+        ("USR1", Signal::USR1),
+        ("USR2", Signal::USR2),
+    ];
+    let traps: String = passed_on.iter().map(|(name, _)| format!("trap 'echo {name}' {name}; ")).collect();
+    let script = format!("{traps} trap 'echo caught; exit 3' TERM; echo $RINGER_JOB; while :; do sleep 0.05; done");
     let mut child = daemon
-        .ringer(&["job", "run", "--", "sh", "-c", script])
+        .ringer(&["job", "run", "--", "sh", "-c", &script])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let job = lines.next().unwrap().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let job = lines.next().unwrap();
+    for (name, signal) in passed_on {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(lines.next().as_deref(), Some(name));
+    }
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), "caught");
+    assert_eq!(lines.next().as_deref(), Some("caught"));
     assert_eq!(child.wait().unwrap().code(), Some(3));
     remains::gone_of(&daemon, &job).await;
+    // Ctrl-C at a terminal comes from there to all that read from it: the command gets it once.
+    let script =
+        "trap 'echo caught' INT; echo ready; n=0; while [ $n -lt 20 ]; do sleep 0.05; n=$((n+1)); done; echo ended";
+    let mut terminal = at_a_terminal(&daemon, script);
+    let mut lines = BufReader::new(terminal.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.trim() == "ready"));
+    terminal.stdin.as_ref().unwrap().write_all(b"\x03").unwrap();
+    let said: Vec<String> = lines.collect();
+    terminal.wait().unwrap();
+    assert_eq!(said.iter().filter(|line| line.contains("caught")).count(), 1, "{said:?}");
+    assert!(said.iter().any(|line| line.trim() == "ended"), "{said:?}");
+}
+
+/// `ringer job run` in a terminal of its own, whose keys are our writes.
+fn at_a_terminal(daemon: &Daemon, script: &str) -> std::process::Child {
+    let command = format!("{} job run --quiet -- sh -c \"$SCRIPT\"", env!("CARGO_BIN_EXE_ringer"));
+    std::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("SCRIPT", script)
+        .env("RINGER_ADMIN_HOST", daemon.admin_host())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is there, with util-linux")
 }
 
 #[tokio::test]
@@ -144,8 +201,10 @@ async fn a_command_that_cannot_run_is_said_and_leaves_no_job() {
 async fn jobs_are_made_listed_extended_and_removed() {
     let daemon = Daemon::start().await;
     let job = Job::create(&daemon, &["--name", "mine", "--ttl", "1h", "--owner", "1000"]);
-    let listed = String::from_utf8(daemon.ringer(&["job", "ls"]).output().unwrap().stdout).unwrap();
-    assert!(listed.lines().nth(1).unwrap().contains("mine"), "{listed}");
+    let admin = std::fs::metadata(daemon.folder().join("run/admin.sock")).unwrap();
+    assert_eq!(admin.permissions().mode() & 0o777, 0o600, "root's alone");
+    let listed = || String::from_utf8(daemon.ringer(&["job", "ls"]).output().unwrap().stdout).unwrap();
+    assert!(listed().lines().nth(1).unwrap().contains("mine"), "{}", listed());
     let again = daemon.ringer(&["job", "create", "--name", "mine"]).output().unwrap();
     assert!(stderr(&again).contains("the name mine is in use by job job-"), "{}", stderr(&again));
     let extended = daemon.ringer(&["job", "extend", "mine", "--ttl", "2h"]).output().unwrap();
@@ -163,14 +222,26 @@ async fn jobs_are_made_listed_extended_and_removed() {
         let output = daemon.ringer(&[&["job", "create"], bad].concat()).output().unwrap();
         assert!(!output.status.success() && !output.stderr.is_empty(), "{bad:?}");
     }
-    assert!(job.remove(&daemon).contains("removed 0 containers"));
+    // What is in the way is told, and holds up nobody else.
+    let held = folder.join("held");
+    std::fs::create_dir(&held).unwrap();
+    rustix::mount::mount("none", &held, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+    let mut removal = daemon.ringer(&["job", "rm", "mine"]).stdout(Stdio::piped()).spawn().unwrap();
+    let told = "ending (removed): removing the folder of a job's socket: Device or resource busy";
+    crate::support::images::wait_until(async || listed().contains(told)).await;
+    let other = daemon.ringer(&["job", "run", "--", "true"]).output().unwrap();
+    assert!(other.status.success(), "{}", stderr(&other));
+    rustix::mount::unmount(&held, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(removal.wait().unwrap().success());
+    let mut said = String::new();
+    removal.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("removed 0 containers"), "{said}");
     let gone = daemon.ringer(&["job", "inspect", "mine"]).output().unwrap();
     assert_eq!(stderr(&gone), "ringer: no such job: mine\n");
 }
 
 /// Whether a user can connect. The test's own folder is root's; it is opened for the way to the job's.
 fn reaches(folder: &std::path::Path, socket: &str, uid: u32) -> bool {
-    use std::os::unix::fs::PermissionsExt;
     let above = folder.ancestors().skip(1).take(3);
     for folder in above {
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).unwrap();

@@ -69,9 +69,14 @@ async fn containers_and_events_of_all_jobs_are_shown_with_the_job() {
 
     let pages = Client::new(pages);
     assert_eq!(pages.get("/healthz").await.text(), "ok\n");
-    let made = "ringer_calls_total{api=\"job\",operation=\"ContainerCreate\",code=\"201\"} 2";
-    let numbers = pages.get("/metrics").await.text();
-    assert!(numbers.lines().any(|line| line == made), "{numbers}");
+    for numbers in [pages.clone(), Client::new(daemon.folder().join("run/admin.sock"))] {
+        let numbers = numbers.get("/metrics").await.text();
+        let says = |line: &str| assert!(numbers.lines().any(|one| one == line), "no {line} in {numbers}");
+        says("ringer_calls_total{api=\"job\",operation=\"ContainerCreate\",code=\"201\"} 2");
+        for (job, kind, count) in [("first", "container", 1), ("first", "volume", number), ("second", "volume", 0)] {
+            says(&format!("ringer_job_objects{{job=\"{job}\",kind=\"{kind}\"}} {count}"));
+        }
+    }
     assert!(pages.get("/").await.text().contains("<html"));
     assert_eq!((pages.get("/jobs").await.status, pages.post("/webhook/x", json!({})).await.status), (404, 404));
     first.remove(&daemon);

@@ -22,7 +22,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What the page's command runs in a container; the image has no Rust in it.
 const CARGO: &str = "FROM box\nRUN mkdir -p /usr/local/cargo/registry && printf '#!/bin/sh\\necho fetched > /usr/local/cargo/registry/crate\\n' > /bin/cargo && busybox chmod 755 /bin/cargo\n";
 
-const COMPOSE: &str =
+/// A project that binds the folder that it lies in.
+pub const COMPOSE: &str =
     "services:\n  tests:\n    image: box\n    command: cat /app/compose.yaml\n    volumes: ['.:/app']\n";
 
 /// A page's scripts for a shell, in their order.

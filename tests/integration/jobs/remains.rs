@@ -41,7 +41,16 @@ pub fn of(daemon: &Daemon, job: &str) -> Vec<String> {
     }
     let links = within(daemon, &["ip", "-details", "link"]);
     left.extend(links.lines().filter(|line| line.contains(job)).map(str::to_owned));
+    left.extend(elements_of_nothing(daemon, &links));
     left
+}
+
+/// Elements of nft sets do not name a job, but its link: those of links that are not there.
+fn elements_of_nothing(daemon: &Daemon, links: &str) -> Vec<String> {
+    let rules = within(daemon, &["nft", "list", "ruleset"]);
+    let named = rules.split('"').skip(1).step_by(2).filter(|name| name.starts_with("rng"));
+    let is_there = |name: &&str| links.contains(&format!(": {name}@")) || links.contains(&format!(": {name}:"));
+    named.filter(|name| !is_there(name)).map(|name| format!("an element of {name}, which is no link")).collect()
 }
 
 /// What a program prints in the daemon's network namespace.

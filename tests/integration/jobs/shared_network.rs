@@ -21,9 +21,15 @@ async fn serve(job: &Job, name: &str) {
 
 /// What a container of `--network host` gets from the port 5432 of its localhost within some seconds.
 async fn at_localhost(job: &Job) -> String {
-    let script =
-        "i=0; until nc 127.0.0.1 5432 </dev/null | grep .; do i=$((i+1)); [ $i -lt 100 ] || exit 1; sleep 0.1; done";
-    let (_, output) = job.client.run("probe", script, json!({"HostConfig": {"NetworkMode": "host"}})).await;
+    at(job, "127.0.0.1", json!({"NetworkMode": "host"})).await
+}
+
+/// The same of an address, as a shell writes it, in such a container.
+async fn at(job: &Job, address: &str, host_config: Value) -> String {
+    let script = format!(
+        "i=0; until nc {address} 5432 </dev/null | grep .; do i=$((i+1)); [ $i -lt 100 ] || exit 1; sleep 0.1; done"
+    );
+    let (_, output) = job.client.run("probe", &script, json!({ "HostConfig": host_config })).await;
     job.client.remove("probe").await;
     output.trim().to_owned()
 }
@@ -40,6 +46,13 @@ async fn a_job_in_the_network_of_another_one_meets_its_ports_and_keeps_them_apar
 
     serve(&first, "web").await;
     assert_eq!(at_localhost(&second).await, "web", "{}", daemon.log());
+    // By the name that Docker Desktop has for it, and where testcontainers looks: the gateway, which is third in the route.
+    let named = json!({"NetworkMode": "bridge", "ExtraHosts": ["host.docker.internal:host-gateway"]});
+    assert_eq!(at(&first, "host.docker.internal", named).await, "web");
+    assert_eq!(
+        at(&first, "$(set -- $(ip route show default); echo $3)", json!({"NetworkMode": "bridge"})).await,
+        "web"
+    );
 
     // Names stay each one's own; what is the host's is there once: a port, a subnet.
     let id = second.client.create("web", "sleep 1000", published()).await;
