@@ -25,6 +25,7 @@ pub mod signal;
 pub mod stats;
 pub mod system;
 pub mod time;
+pub mod url;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::{
-    model::{Error, ErrorKind, reference::Reference},
+    model::{Error, ErrorKind, reference::Reference, url::without_credentials},
     registry::{challenge::Challenge, insecure},
 };
 
@@ -15,11 +15,11 @@ use crate::{
 pub struct RequestLine(String);
 
 impl RequestLine {
-    /// Of a method and a URL.
+    /// Of a method and a URL, whose password nobody is told.
     pub fn new(method: &Method, url: &str) -> Self {
         let mut name = method.as_str().to_lowercase();
         name[..1].make_ascii_uppercase();
-        Self(format!("{name} \"{url}\""))
+        Self(format!("{name} \"{}\"", without_credentials(url)))
     }
 }
 

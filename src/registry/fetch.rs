@@ -3,7 +3,7 @@
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::Registry;
-use crate::model::{Error, Result};
+use crate::model::{Error, Result, url::without_credentials};
 
 /// A server's explanation is not read further than this.
 const EXPLANATION: usize = 4096;
@@ -11,8 +11,9 @@ const EXPLANATION: usize = 4096;
 impl Registry {
     /// `GET`; an answer of 400 and more is an error.
     pub async fn fetch(&self, text: &str) -> Result<Response> {
+        let shown = without_credentials(text);
         let url: Url =
-            text.parse().map_err(|error| Error::invalid(format!("parse {text:?}: {error}")).with_source(error))?;
+            text.parse().map_err(|error| Error::invalid(format!("parse {shown:?}: {error}")).with_source(error))?;
         let client = self.plain_client()?;
         let sent = client.send(client.request(Method::GET, url.clone()), &Method::GET, &url).await;
         let response = sent.map_err(|failure| Error::system(failure.text()).as_news())?;
@@ -22,7 +23,7 @@ impl Registry {
         }
         let explanation = beginning(response).await;
         let explanation = String::from_utf8_lossy(&explanation);
-        let words = format!("failed to GET {text} with status {status}: {}", explanation.trim());
+        let words = format!("failed to GET {shown} with status {status}: {}", explanation.trim());
         Err(match status {
             StatusCode::NOT_FOUND => Error::not_found(words),
             StatusCode::BAD_REQUEST => Error::invalid(words),

@@ -13,6 +13,7 @@ use ringer::model::limits::{AUDIT_FILE, AUDIT_FILES};
 use serde_json::{Value, json};
 
 use crate::{
+    callers::client::Caller,
     jobs::Job,
     support::daemon::{Daemon, http::Client},
 };
@@ -45,13 +46,13 @@ pub async fn line(daemon: &Daemon, operation: &str, fits: impl Fn(&Value) -> boo
 async fn plant(client: &Client) {
     use base64::{Engine, engine::general_purpose::URL_SAFE};
     let auth = URL_SAFE.encode(format!(r#"{{"username":"me","password":"{SECRET}","serveraddress":"127.0.0.1:1"}}"#));
+    let args = format!("&buildargs=%7B%22TOKEN%22%3A%22{SECRET}%22%7D");
     let paths = [
-        format!("/images/create?fromImage=127.0.0.1%3A1%2Fme%2Fbox&tag={SECRET}"),
+        "/images/create?fromImage=127.0.0.1%3A1%2Fme%2Fbox&tag=some".to_owned(),
         format!("/images/create?fromImage=me%3A{SECRET}%40127.0.0.1%3A1%2Fbox"),
         "/images/127.0.0.1:1/box/push".to_owned(),
-        format!(
-            "/build?remote=http%3A%2F%2Fme%3A{SECRET}%40127.0.0.1%3A1%2Fx&buildargs=%7B%22TOKEN%22%3A%22{SECRET}%22%7D"
-        ),
+        format!("/build?remote=http%3A%2F%2Fme%3A{SECRET}%40127.0.0.1%3A1%2Fx{args}"),
+        format!("/build?remote=http%3A%2F%2Fme%3A{SECRET}%40127.0.0.1%3A1%2Fx.git{args}"),
     ];
     for path in paths {
         let request = Request::post(&path).header("X-Registry-Auth", &auth).header("X-Registry-Config", &auth);
@@ -75,6 +76,12 @@ async fn changes_are_written_down_without_secrets() {
     job.client.remove("web").await;
     job.remove(&daemon);
 
+    daemon.import_box().await;
+    let caller = Caller::start(&daemon, "caller", &[], json!({})).await;
+    assert_eq!(caller.ask("POST", "/volumes/create", json!({"Name": "from-inside"})).await.status, 201);
+    let made = line(&daemon, "VolumeCreate", |line| line["object"] == "from-inside").await;
+    assert_eq!(made["peer"]["container"], caller.id, "who asks from a container is known by it");
+
     let of_job = |line: &Value| line["job"] == job.id();
     let made = line(&daemon, "JobCreate", |_| true).await;
     assert_eq!((&made["job"], &made["object"], &made["status"]), (&Value::Null, &json!(job.id()), &json!(201)));
@@ -91,6 +98,7 @@ async fn changes_are_written_down_without_secrets() {
     assert!(all.iter().all(|line| line["operation"] != "ContainerList"), "reading changes nothing");
     let text = fs::read_to_string(daemon.folder().join("data/audit.log")).unwrap();
     assert!(!text.contains(SECRET), "{text}");
+    assert!(!daemon.log().contains(SECRET), "{}", daemon.log());
     assert!(text.contains("127.0.0.1:1/me/box") && all.iter().any(|line| line["operation"] == "ImageBuild"), "{text}");
 }
 

@@ -121,13 +121,15 @@ async fn steps_are_kept_mounts_are_shared_and_secrets_are_not_in_the_result() {
     let dockerfile = "FROM box\n\
                       ARG ROUND\n\
                       RUN --mount=type=cache,target=/cache echo round $ROUND >> /cache/log && cat /cache/log > /log\n\
-                      RUN --mount=type=secret,id=s [ \"$(cat /run/secrets/s)\" = geheim ]\n\
+                      ARG TOKEN\n\
+                      RUN --mount=type=secret,id=s [ \"$(cat /run/secrets/s)\" = \"$TOKEN\" ]\n\
                       RUN --mount=type=bind,source=file,target=/bound cat /bound > /copied\n";
-    let secret = builder.cli.context("secret", &[("s", "geheim")]).join("s");
-    let secret = format!("id=s,src={}", secret.display());
+    const SECRET: &str = "hunter2-planted";
+    let secret = builder.cli.context("secret", &[("s", SECRET)]).join("s");
+    let (secret, token) = (format!("id=s,src={}", secret.display()), format!("TOKEN={SECRET}"));
     let build = |flags: &[&str]| {
-        let build =
-            builder.build(&[&["--secret", &secret, "-t", "x"], flags].concat(), dockerfile, &[("file", "bound")]);
+        let own = ["--secret", &secret, "--build-arg", &token, "-t", "x"];
+        let build = builder.build(&[&own, flags].concat(), dockerfile, &[("file", "bound")]);
         assert!(build.succeeded, "{}", build.text);
         build.text
     };
@@ -136,6 +138,10 @@ async fn steps_are_kept_mounts_are_shared_and_secrets_are_not_in_the_result() {
     build(&["--build-arg=ROUND=2"]);
     let run = |command: &str| builder.must(&["run", "--rm", "--network=none", "x", "sh", "-c", command]);
     assert_eq!(run("cat /log /copied; ls /run"), "round\nround 2\nbound");
+    let audit = std::fs::read_to_string(builder.daemon.folder().join("data/audit.log")).unwrap();
+    for written in [audit, builder.daemon.log()] {
+        assert!(!written.contains(SECRET), "{written}");
+    }
     let used = builder.must(&["buildx", "du"]);
     assert!(used.contains("Total:"), "{used}");
     builder.must(&["builder", "prune", "-a", "-f"]);

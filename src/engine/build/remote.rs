@@ -20,7 +20,7 @@ use crate::{
         images::{Body, progress::Message},
         tenants::Scope,
     },
-    model::{Error, Result, error::Context as _, limits},
+    model::{Error, Result, error::Context as _, limits, url::without_credentials},
     processes::{self, environment},
     rootfs::RootView,
 };
@@ -50,19 +50,20 @@ impl Engine {
             return self.clone_repository(scope, remote).await.map(Fetched::Checkout);
         }
         if !is_url(remote) {
-            return Err(Error::system(format!("remoteURL ({remote}) could not be recognized as URL")));
+            let shown = without_credentials(remote);
+            return Err(Error::system(format!("remoteURL ({shown}) could not be recognized as URL")));
         }
         self.download_context(scope, remote, output).await
     }
 
     async fn download_context(&self, scope: &Scope, url: &str, output: &Output) -> Result<Fetched> {
-        let response = self.registry_for(scope).await?.fetch(url).await;
+        let (response, url) = (self.registry_for(scope).await?.fetch(url).await, without_credentials(url));
         let response = response.map_err(|error| error.context(format!("error downloading remote context {url}")))?;
         let length = response.content_length().unwrap_or_default();
         let kind = response.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default().to_owned();
         // dockerd has the two the wrong way round, and knows no total.
-        let progress = Message::layer_progress("Downloading context", url, length, 0);
+        let progress = Message::layer_progress("Downloading context", &url, length, 0);
         let detecting = |text: String| Error::system(format!("error detecting content type for remote {url}: {text}"));
         let is_text = kind.starts_with("text/plain");
         let is_unsure = kind.is_empty() || kind.starts_with("application/octet-stream");
@@ -100,11 +101,12 @@ impl Engine {
         let temporary = TempFolder::make(&self.config.data_root)?;
         let place = temporary.path().to_owned();
         let network = self.open_host(scope).await?;
+        let shown = without_credentials(&url);
         let git = async |arguments: &[&str]| git(network.as_deref(), &place, arguments).await;
-        git(&["init"]).await.map_err(|text| Error::system(format!("failed to init repo at {url}: {text}")))?;
+        git(&["init"]).await.map_err(|text| Error::system(format!("failed to init repo at {shown}: {text}")))?;
         git(&["remote", "add", "origin", &url])
             .await
-            .map_err(|text| Error::system(format!("failed add origin repo at {url}: {text}")))?;
+            .map_err(|text| Error::system(format!("failed add origin repo at {shown}: {text}")))?;
         // A server that knows no shallow fetches gives all.
         let fetched = match git(&["fetch", "--depth", "1", "origin", "--", &reference]).await {
             Ok(()) => Ok(()),

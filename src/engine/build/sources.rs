@@ -11,7 +11,7 @@ use crate::{
     backend::runtime::RootfsMount,
     dockerfile::ignore::glob,
     engine::images::progress::Message,
-    model::{Error, Result, error::Context as _},
+    model::{Error, Result, error::Context as _, url::without_credentials},
     rootfs::{ContentHash, RootView},
     work::Disk,
 };
@@ -52,7 +52,8 @@ pub(super) struct Found {
 impl Builder<'_> {
     /// A file from a URL, which is not unpacked.
     pub(super) async fn download(&self, url: &str, destination: &str, made: &mut Made) -> Result<Found> {
-        let response = self.engine.registry_for(self.scope).await?.fetch(url).await?;
+        let (response, shown) =
+            (self.engine.registry_for(self.scope).await?.fetch(url).await?, without_credentials(url));
         let path = url.split(['?', '#']).next().unwrap_or_default();
         let path = path.split_once("://").map_or("", |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
         let mut name = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -64,7 +65,7 @@ impl Builder<'_> {
         }
         if name.is_empty() {
             if destination.ends_with('/') {
-                return Err(Error::invalid(format!("cannot determine filename for source {url}")));
+                return Err(Error::invalid(format!("cannot determine filename for source {shown}")));
             }
             UNNAMED.clone_into(&mut name);
         }
@@ -72,7 +73,7 @@ impl Builder<'_> {
         let modified =
             modified.and_then(|text| chrono::DateTime::parse_from_rfc2822(text).ok()).map_or(0, |at| at.timestamp());
         let folder = TempFolder::make(&self.engine.config.data_root)?;
-        let downloading = || format!("downloading {url}");
+        let downloading = || format!("downloading {shown}");
         let mut file = tokio::fs::File::create(folder.path().join(&name)).await.context(downloading())?;
         let mut disk = Disk::of(folder.path());
         let (mut size, mut body) = (0, response.bytes_stream());
