@@ -11,13 +11,12 @@ use super::{
     Builder,
     deaths::{buildkitd, kill},
     until,
-    walls::serving,
 };
 use crate::{
     jobs::Job,
     support::{
         builder::{Said, said},
-        images::publish,
+        images::{publish, registry_in},
         registry::Guard,
     },
 };
@@ -116,7 +115,7 @@ async fn credentials_of_a_job_do_not_serve_the_next_one_of_its_key() {
     let layer = (samples::busybox_tar().unwrap(), Packing::Gzip);
     let base = samples::image("linux/amd64", ImageConfig::default(), &[layer]);
     let guarded = |job: &Job| {
-        let registry = serving(&job.namespace(daemon), "127.0.0.1:5055");
+        let registry = registry_in(&job.namespace(daemon), "127.0.0.1:5055");
         publish(&registry, "base", &base);
         // user:geheim
         registry.guard(Guard::Basic("dXNlcjpnZWhlaW0=".to_owned()));
