@@ -152,14 +152,19 @@ impl Launch {
         if record.work.is_some() || self.has_begun.load(Ordering::Relaxed) {
             return;
         }
-        let (Stage::Waiting, Some(job), Some(registration)) = (&record.stage, &record.tenant, &record.registration)
-        else {
+        let (Some(job), Some(registration)) = (&record.tenant, &record.registration) else {
             self.tell_to_end(why);
             return;
         };
+        let quit = pool.forge.quit();
+        // One that is being started may have a job before we know that it runs; of the others only one that runs can be told.
+        if record.stage != Stage::Waiting && quit != Quit::TakenBack {
+            self.tell_to_end(why);
+            return;
+        }
         let _the_first_stays = self.quits.set(why.clone());
         let told = async {
-            match pool.forge.quit() {
+            match quit {
                 Quit::Ended => self.tell_to_end(why.clone()),
                 Quit::Signalled(signal) => Runner::of(&pool.shared, job)?.signal(signal).await?,
                 Quit::Told => pool.forge.keep_idle(registration).await?,
