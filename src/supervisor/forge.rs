@@ -210,6 +210,11 @@ pub trait Forge: Any + Send + Sync {
     /// Another one takes this one's place: what it does not hold itself goes with [`Forge::leave`].
     fn is_followed_by(&self, _successor: &dyn Forge) {}
 
+    /// Whether it alone hears of a runner of its own, whatever is in its place.
+    fn holds(&self, _runner: &Registration) -> bool {
+        false
+    }
+
     /// Ends what is held at the forge for looks, which there are no more; `for_good` if the forge is not configured any more. `false` if
     /// something of it is still needed, or could not be ended.
     async fn leave(&self, _for_good: bool) -> bool {

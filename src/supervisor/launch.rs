@@ -466,21 +466,26 @@ impl Launch {
         }
         drop(self.minting.lock().await);
         // It may have been given a job in the moment in which it was told to end.
-        self.note_work(&pool.latest()).await;
-        let mut concluded = self.conclude(&pool.latest(), &why).await;
+        self.note_work(&self.latest(pool)).await;
+        let mut concluded = self.conclude(&self.latest(pool), &why).await;
         let mut pauses = pauses_between_tries();
-        while let Err(error) = self.deregister(&pool.latest()).await {
+        while let Err(error) = self.deregister(&self.latest(pool)).await {
             if !self.may_try_again(pool, &mut pauses, "deregistering its runner", &error).await {
                 return;
             }
         }
         if concluded.is_err() {
-            concluded = self.conclude(&pool.latest(), &why).await;
+            concluded = self.conclude(&self.latest(pool), &why).await;
         }
         let words = concluded
             .unwrap_or_else(|error| format!("{why}; the forge does not say how the job ended: {}", error.chain()));
         info!(launch = name, "{name} has ended: {words}");
         self.has_ended(words);
+    }
+
+    /// Which pool speaks for it now.
+    fn latest(&self, pool: &Arc<Pool>) -> Arc<Pool> {
+        pool.latest(self.record().registration.as_ref())
     }
 
     /// Waits before the next try; `false` if the supervisor stops before.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Pool, lock};
+use super::{Pool, Registration, lock};
 
 /// What becomes of launches that are there when a pool begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +59,14 @@ impl Pool {
         self.stands(if successor.is_some() { Standing::Replaced } else { Standing::Retired });
     }
 
-    /// That which has taken its place, at last, or itself: what it knows the forge by may be good no more.
-    pub fn latest(self: &Arc<Self>) -> Arc<Self> {
+    /// That which has taken its place, at last, or itself: what it knows the forge by may be good no more. One whose forge alone hears of
+    /// the runner is in nobody's place.
+    pub fn latest(self: &Arc<Self>, runner: Option<&Registration>) -> Arc<Self> {
         let mut latest = self.clone();
         while let Some(successor) = latest.successor.get().cloned() {
+            if runner.is_some_and(|runner| latest.forge.holds(runner)) {
+                break;
+            }
             latest = successor;
         }
         latest

@@ -92,6 +92,11 @@ impl Forge for ScaleSets {
         }
     }
 
+    fn holds(&self, runner: &Registration) -> bool {
+        let goes = self.sets.iter().any(|set| set.goes() && set.scope == runner.scope);
+        goes && self.common.heard.has_runner(&runner.scope, &runner.name)
+    }
+
     async fn look(&self, registrations: &[Registration]) -> Result<Look> {
         lock(&self.seen).borrow_and_update();
         self.listen();

@@ -111,6 +111,11 @@ impl Heard {
         pause
     }
 
+    /// Whether a runner of the set at `scope` is there.
+    pub fn has_runner(&self, scope: &str, runner: &str) -> bool {
+        self.lock().set(scope).runners.contains_key(runner)
+    }
+
     /// Whether the set at `scope` has runners.
     pub fn has_runners(&self, scope: &str) -> bool {
         !self.lock().set(scope).runners.is_empty()
