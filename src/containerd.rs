@@ -158,6 +158,7 @@ impl Containerd {
             snapshotter: self.snapshotter_name().to_owned(),
             shim: shim.name,
             shim_options: shim.options.map(|options| (options.type_url, options.value)),
+            oom_score_adj: 0,
         })
     }
 

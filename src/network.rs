@@ -58,8 +58,8 @@ use crate::{
     },
 };
 
-/// Numbers that are tried for a port that is to be the same in a job and on the machine.
-const NUMBERS: u32 = 16;
+/// How many numbers are tried for a port that is to be the same in a job and on the machine, and that may be any.
+const NUMBERS: usize = 16;
 
 /// One host of one daemon instance, as the kernel has it.
 pub struct LinuxNetwork {
@@ -207,26 +207,32 @@ impl LinuxNetwork {
         Ok((reserved, on_machine))
     }
 
-    /// One that has the same number in both, the first one that is free on the machine. One that is taken in the job alone is left for the
-    /// next where the client asked for none.
+    /// One that has the same number in both: the first one that is free in both, of those that the client asked for.
     async fn reserve_in_both(
         &self,
         request: &PortRequest,
         default: Option<IpAddr>,
         of_machine: &Arc<Ports>,
     ) -> Result<(Vec<Reservation>, Vec<Reservation>)> {
-        let there = PortRequest { host_ip: request.machine, ..request.clone() };
-        let mut tries = if request.host_ports.is_some() { 1 } else { NUMBERS };
-        loop {
-            let there = reserve(&Namespace::Machine, of_machine, vec![there.clone()], None).await?;
-            let number = there.first().map(|port| (port.published.host_port, port.published.host_port));
-            let here = PortRequest { host_ports: number, ..request.clone() };
-            tries -= 1;
-            match self.reserve(&[here], default).await {
-                Err(_) if tries > 0 => {}
-                reserved => return Ok((reserved?, there)),
+        let numbers: Vec<Option<(u16, u16)>> = match request.host_ports {
+            Some((first, last)) => (first..=last).map(|number| Some((number, number))).collect(),
+            None => vec![None; NUMBERS],
+        };
+        let mut refusal = Error::system("all ports are allocated");
+        for host_ports in numbers {
+            let there = PortRequest { host_ip: request.machine, host_ports, ..request.clone() };
+            let tried = async {
+                let there = reserve(&Namespace::Machine, of_machine, vec![there], None).await?;
+                let number = there.first().map(|port| (port.published.host_port, port.published.host_port));
+                let here = PortRequest { host_ports: number, ..request.clone() };
+                Ok((self.reserve(&[here], default).await?, there))
+            };
+            match tried.await {
+                Ok(reserved) => return Ok(reserved),
+                Err(refused) => refusal = refused,
             }
         }
+        Err(refusal)
     }
 
     /// Deletes a link whose name is free already. The kernel takes its time, nobody waits.

@@ -9,6 +9,7 @@ use ringer::{
     engine::Backends,
     model::{Error, Result},
     network::LinuxHosts,
+    oci::HostFacts,
     rootfs::LinuxProjects,
 };
 
@@ -100,6 +101,7 @@ fn builder(config: &Config, containerd: &Arc<Containerd>, child: Option<&Child>)
         tracing::info!("builds with {}", program.display());
     }
     let mut place = containerd.build_place()?;
+    place.oom_score_adj = HostFacts::detect().least_oom_score_adj(0);
     place.folders.extend(child.into_iter().flat_map(Child::task_folders).cloned());
     let options = buildkit::Options {
         program,

@@ -280,4 +280,6 @@ pub struct BuildPlace {
     pub shim: String,
     /// Its options: a type's name and a message of it.
     pub shim_options: Option<(String, Vec<u8>)>,
+    /// How much sooner than others a step is killed for want of memory, as of a container that does not say it.
+    pub oom_score_adj: i32,
 }

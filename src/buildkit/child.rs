@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Signal, getppid, pidfd_send_signal, set_parent_process_death_signal},
+};
 use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -117,6 +120,13 @@ fn run(start: Start, told: oneshot::Sender<Result<Watched>>) {
     }
 }
 
+/// Where the daemon is spared when memory is short, its builders are not: what clients have them do takes their memory.
+fn is_spared_no_more() {
+    let score = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    // Who was not spared may be forbidden to be more than now.
+    let _ = score.map(|score| rustix::io::write(score, b"0"));
+}
+
 fn command(start: Start) -> io::Result<Command> {
     let log = log_file(&start.log)?;
     let mut command = Command::new(&start.program);
@@ -132,6 +142,7 @@ fn command(start: Start) -> io::Result<Command> {
     let parent = rustix::process::getpid();
     let (cgroup, sight) = (start.cgroup, start.sight);
     let with_us = move || {
+        is_spared_no_more();
         set_parent_process_death_signal(Some(Signal::KILL))?;
         for file in &cgroup {
             rustix::io::write(file, b"0")?;

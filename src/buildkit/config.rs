@@ -124,6 +124,7 @@ mod tests {
             snapshotter: "native".to_owned(),
             shim: String::new(),
             shim_options: None,
+            oom_score_adj: 0,
         };
         let options = Options {
             program: Some("/bin/buildkitd".into()),

@@ -36,6 +36,7 @@ pub(super) struct Walls {
     cgroup: Box<dyn Fn(&ContainerId) -> String + Send + Sync>,
     /// Folders of the builder itself, of which its containers may have something: its cache, and where it runs.
     folders: [PathBuf; 2],
+    oom_score_adj: i32,
 }
 
 impl Walls {
@@ -46,7 +47,12 @@ impl Walls {
         cgroup: impl Fn(&ContainerId) -> String + Send + Sync + 'static,
     ) -> Self {
         let options = place.shim_options.clone().map(|(type_url, value)| Any { type_url, value });
-        Self { runtime: Runtime { name: place.shim.clone(), options }, cgroup: Box::new(cgroup), folders }
+        Self {
+            runtime: Runtime { name: place.shim.clone(), options },
+            cgroup: Box::new(cgroup),
+            folders,
+            oom_score_adj: place.oom_score_adj,
+        }
     }
 
     /// Where a container finds the names that its tenant knows.
@@ -116,6 +122,10 @@ pub(super) fn put_behind(walls: &Walls, container: &mut Container, network: &Net
     container.runtime = Some(walls.runtime.clone());
     let mut spec = parsed(container)?;
     check::check(&spec, &walls.folders)?;
+    // Else it would be that of the daemon, which may be spared.
+    if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut) {
+        process.insert("oomScoreAdj".to_owned(), json!(walls.oom_score_adj));
+    }
     let linux = spec.get_mut("linux").and_then(Value::as_object_mut);
     let linux = linux.ok_or_else(|| Error::invalid("a container of another system than Linux"))?;
     linux.insert("cgroupsPath".to_owned(), json!((walls.cgroup)(&name_of(&container.id))));
@@ -164,6 +174,7 @@ mod tests {
             snapshotter: "overlayfs".to_owned(),
             shim: "io.containerd.runc.v2".to_owned(),
             shim_options: Some(("options".to_owned(), b"ours".to_vec())),
+            oom_score_adj: 0,
         };
         Walls::new(&place, ["/root", "/run"].map(PathBuf::from), |id| format!("/ringer/job/{id}"))
     }
@@ -198,6 +209,7 @@ mod tests {
         let cgroup = spec["linux"]["cgroupsPath"].as_str().unwrap();
         assert_eq!(cgroup.strip_prefix("/ringer/job/").map(str::len), Some(64));
         assert_eq!((&spec["linux"]["x"], &spec["process"]["args"]), (&json!(1), &json!(["true"])));
+        assert_eq!(spec["process"]["oomScoreAdj"], 0, "the daemon may be spared, steps are not");
     }
 
     #[tokio::test]

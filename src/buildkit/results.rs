@@ -26,7 +26,7 @@ pub(super) struct Results {
     /// What was named last, until a build ends: a result gets its names one after the other. Of builds beside each other a `create` may be
     /// told once more or not at all.
     last: Mutex<Option<Target>>,
-    /// Who is told of steps that are refused, while a build goes on: the client that asked for one last, since no step says whose it is.
+    /// Who is told of steps that are refused: the client that asked for a build last, since no step says whose it is.
     told: Mutex<Option<Told>>,
     /// Builds that go on.
     building: AtomicUsize,
@@ -41,7 +41,6 @@ impl Drop for Building {
         // What nobody waits for any more has failed.
         if self.0.building.fetch_sub(1, Ordering::AcqRel) == 1 {
             lock(&self.0.waiting).clear();
-            *lock(&self.0.told) = None;
         }
     }
 }
@@ -67,7 +66,7 @@ impl Results {
         })
     }
 
-    /// A build begins, of whose steps `told` hears.
+    /// A build begins, of whose steps `told` hears if it is there.
     pub(super) fn begin(self: &Arc<Self>, told: Option<&Told>) -> Building {
         if let Some(told) = told {
             *lock(&self.told) = Some(told.clone());

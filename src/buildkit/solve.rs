@@ -99,7 +99,7 @@ fn add_names(names: &mut String, attribute: &[u8]) -> Result<()> {
             break;
         }
         let comma = if names.is_empty() { "" } else { "," };
-        names.push_str(&format!("{comma}{name}"));
+        names.push_str(&format!("{comma}{}", name.familiar()));
     }
     Ok(())
 }

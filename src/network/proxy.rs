@@ -24,20 +24,24 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const COPY_BUFFER: usize = 64 * 1024;
 const DATAGRAM: usize = 64 * 1024;
 
-/// Connections, or clients that are answered, of one port at once: a job's may be open to more than the machine itself.
-const MOST: usize = 1024;
-
-/// Serves a bound socket into `tasks`, from `host` towards the container's address and port.
-pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, host: Namespace, container: SocketAddr) -> io::Result<()> {
+/// Serves a bound socket into `tasks`, from `host` towards the container's address and port; `most` connections, or clients
+/// that are answered, at once.
+pub fn serve(
+    tasks: &mut JoinSet<()>,
+    socket: Bound,
+    host: Namespace,
+    container: SocketAddr,
+    most: usize,
+) -> io::Result<()> {
     match socket {
         Bound::Tcp(listener) => {
             let listener = TcpListener::from_std(listener)?;
-            tasks.spawn(serve_tcp(listener, host, container));
+            tasks.spawn(serve_tcp(listener, host, container, most));
         }
         Bound::Udp(socket) => {
             let socket = Arc::new(UdpSocket::from_std(socket)?);
             datagram::report_destination(&socket)?;
-            tasks.spawn(serve_udp(socket, host, container));
+            tasks.spawn(serve_udp(socket, host, container, most));
         }
         Bound::Sctp(socket) => {
             tasks.spawn(async move {
@@ -49,10 +53,11 @@ pub fn serve(tasks: &mut JoinSet<()>, socket: Bound, host: Namespace, container:
     Ok(())
 }
 
-async fn serve_tcp(listener: TcpListener, host: Namespace, container: SocketAddr) {
+async fn serve_tcp(listener: TcpListener, host: Namespace, container: SocketAddr, most: usize) {
     let mut connections = JoinSet::new();
     loop {
-        while connections.len() >= MOST {
+        while connections.len() >= most {
+            debug!("{most} connections to {container}: the next waits");
             connections.join_next().await;
         }
         match listener.accept().await {
@@ -86,7 +91,7 @@ type Flow = (SocketAddr, Option<IpAddr>);
 /// The sockets that speak to the container for the clients.
 type Flows = Arc<Mutex<HashMap<Flow, Arc<UdpSocket>>>>;
 
-async fn serve_udp(socket: Arc<UdpSocket>, host: Namespace, container: SocketAddr) {
+async fn serve_udp(socket: Arc<UdpSocket>, host: Namespace, container: SocketAddr, most: usize) {
     let flows = Flows::default();
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0u8; DATAGRAM];
@@ -97,7 +102,10 @@ async fn serve_udp(socket: Arc<UdpSocket>, host: Namespace, container: SocketAdd
         let known = flows.lock().unwrap_or_else(PoisonError::into_inner).get(&flow).cloned();
         let server = match known {
             Some(server) => server,
-            None if tasks.len() >= MOST => continue,
+            None if tasks.len() >= most => {
+                debug!("{most} clients of {container}: one more is not answered");
+                continue;
+            }
             None => match host.connect_udp(container).await.map(Arc::new) {
                 Ok(server) => {
                     flows.lock().unwrap_or_else(PoisonError::into_inner).insert(flow, server.clone());

@@ -15,11 +15,14 @@ use super::{
 };
 use crate::model::network::{Endpoint, PublishedPort};
 
+/// Connections, or clients that are answered, of a job's port on the machine at once: it may be open to more than the machine itself.
+const ON_MACHINE: usize = 1024;
+
 /// Reserved ports; they are given back when this is dropped.
 pub struct Publication {
     ports: Vec<PublishedPort>,
     mappings: Vec<Mapping>,
-    waiting: Vec<(Reservation, SocketAddr)>,
+    waiting: Vec<(Reservation, SocketAddr, usize)>,
     leases: Vec<Lease>,
     proxies: JoinSet<()>,
 }
@@ -43,12 +46,12 @@ impl Publication {
         for reservation in reservations {
             if let Some(container) = target(&reservation.published, endpoint) {
                 publication.mappings.extend(mapping(&reservation.published, bridge, container));
-                publication.waiting.push((reservation, container));
+                publication.waiting.push((reservation, container, usize::MAX));
             }
         }
         for reservation in on_machine {
             if let Some(container) = target(&reservation.published, endpoint) {
-                publication.waiting.push((reservation, container));
+                publication.waiting.push((reservation, container, ON_MACHINE));
             }
         }
         publication
@@ -66,10 +69,10 @@ impl Publication {
 
     /// Starts the proxies on the reserved sockets; they connect from `host`.
     pub fn serve(mut self, host: &Namespace) -> io::Result<Self> {
-        for (reservation, container) in std::mem::take(&mut self.waiting) {
+        for (reservation, container, most) in std::mem::take(&mut self.waiting) {
             self.leases.push(reservation.lease);
             if let Some(socket) = reservation.socket {
-                proxy::serve(&mut self.proxies, socket, host.clone(), container)?;
+                proxy::serve(&mut self.proxies, socket, host.clone(), container, most)?;
             }
         }
         Ok(self)

@@ -99,6 +99,12 @@ pub enum AppArmor {
 }
 
 impl HostFacts {
+    /// The score of a process for which `wanted` was asked: who may not lower the daemon's own keeps it.
+    pub fn least_oom_score_adj(&self, wanted: i64) -> i32 {
+        let reachable = if self.bounding.contains("SYS_RESOURCE") { wanted } else { wanted.max(self.oom_score_adj) };
+        i32::try_from(reachable).unwrap_or_default()
+    }
+
     /// Asks the kernel. Costs some file reads: once at start. What cannot be read counts as not there.
     pub fn detect() -> Self {
         let cgroup =

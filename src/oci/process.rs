@@ -155,9 +155,7 @@ fn name_of(entry: &str) -> &str {
 
 /// Without CAP_SYS_RESOURCE nobody can go below the daemon's own score, so such a wish is met as far as it can be.
 fn oom_score_adj(host_config: &HostConfig, host: &HostFacts) -> i32 {
-    let wanted = host_config.oom_score_adj;
-    let reachable = if host.bounding.contains("SYS_RESOURCE") { wanted } else { wanted.max(host.oom_score_adj) };
-    i32::try_from(reachable).unwrap_or_default()
+    host.least_oom_score_adj(host_config.oom_score_adj)
 }
 
 fn apparmor_profile(host_config: &HostConfig, security: &SecurityOptions, host: &HostFacts) -> Option<String> {
