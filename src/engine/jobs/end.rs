@@ -61,7 +61,11 @@ impl Engine {
         self.remove_things_of(&tenant, report).await?;
         self.backends.runtime.remove_parent(tenant.id()).await?;
         if let Some(quota) = tenant.quota() {
-            blocking(move || quota.clear().context("taking away the limit of a job's project")).await?;
+            blocking(move || {
+                quota.clear();
+                Ok(())
+            })
+            .await?;
         }
         let socket = self.job_folder(job);
         blocking(move || rootfs::remove_folder(&socket).context("removing the folder of a job's socket")).await?;
