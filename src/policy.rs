@@ -194,14 +194,15 @@ pub fn refusals(policy: &Policy, asked: Asked<'_>) -> Vec<Error> {
 
 fn refusal(policy: &Policy, demand: &Demand) -> Error {
     let (key, value) = (demand.key, demand.value.to_string());
-    let taken_away = match policy.rules.get(&key) {
-        Some(Rule::Only(entries)) => entries::taking_away(key, entries, &demand.value),
-        _ => None,
+    let entries = match policy.rules.get(&key) {
+        Some(Rule::Only(entries)) => entries.as_slice(),
+        _ => &[],
     };
-    let allowed_by = match (taken_away, key.entry()) {
-        (Some(entry), _) => format!("{key} without the entry {entry:?}"),
-        (None, Entry::None) => format!("{key} = true"),
-        (None, _) => format!("{key} with the entry {value:?}"),
+    let with = (!entries::is_listed(key, entries, &demand.value)).then(|| format!("with the entry {value:?}"));
+    let without = entries::taking_away(key, entries, &demand.value).map(|entry| format!("without the entry {entry:?}"));
+    let allowed_by = match key.entry() {
+        Entry::None => format!("{key} = true"),
+        _ => format!("{key} {}", with.into_iter().chain(without).collect::<Vec<_>>().join(" and ")),
     };
     Error::refused_by_policy(&policy.name, key, &value, &allowed_by)
 }

@@ -13,14 +13,18 @@ use crate::model::{
 
 /// Whether any of the entries allows a value, and none takes it away again.
 pub(super) fn allow(key: Key, entries: &[String], value: &Value) -> bool {
-    let mut allowing = entries.iter().filter(|entry| !entry.starts_with('!'));
-    taking_away(key, entries, value).is_none() && allowing.any(|entry| matches(key, entry, value))
+    taking_away(key, entries, value).next().is_none() && is_listed(key, entries, value)
 }
 
-/// The entry that takes a value away, whatever the others say.
-pub(super) fn taking_away<'e>(key: Key, entries: &'e [String], value: &Value) -> Option<&'e str> {
-    let takes = |entry: &&str| entry.strip_prefix('!').is_some_and(|entry| matches(key, entry, value));
-    entries.iter().map(String::as_str).find(takes)
+/// Whether any of the entries allows a value, whatever takes it away again.
+pub(super) fn is_listed(key: Key, entries: &[String], value: &Value) -> bool {
+    entries.iter().filter(|entry| !entry.starts_with('!')).any(|entry| matches(key, entry, value))
+}
+
+/// The entries that take a value away, whatever the others say.
+pub(super) fn taking_away<'e>(key: Key, entries: &'e [String], value: &'e Value) -> impl Iterator<Item = &'e str> {
+    let takes = move |entry: &&str| entry.strip_prefix('!').is_some_and(|entry| matches(key, entry, value));
+    entries.iter().map(String::as_str).filter(takes)
 }
 
 /// Why an entry cannot be one of a rule.

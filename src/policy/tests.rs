@@ -121,9 +121,34 @@ fn a_refusal_names_rule_and_value_and_what_would_allow_it() {
         assert!(allows(&parse("x", &allowing).unwrap(), &demand), "{allowing}");
         if key.entry() != Entry::None {
             // An entry more would not help against one that takes away.
-            let list = format!("base = \"trusted\"\n{key} = [\"{shown}\", \"!{shown}\"]");
-            assert_eq!(said(&list, &demand), refused(&format!("{key} without the entry \"!{shown}\"")));
+            let list = [shown.to_owned(), format!("!{shown}")];
+            let text = format!("{key} = {list:?}");
+            assert_eq!(said(&text, &demand), refused(&format!("{key} without the entry \"!{shown}\"")));
         }
+    }
+}
+
+/// Whoever changes a list as a refusal says is not refused that any more.
+#[test]
+fn a_refusal_names_all_entries_that_are_to_come_and_to_go() {
+    let demand = Demand { key: Key::Pull, value: Value::Word("evil/x".to_owned()) };
+    for (list, change) in [
+        (&["*", "!evil/*"][..], r#"without the entry "!evil/*""#),
+        (&["docker.io/library/*", "!evil/*"], r#"with the entry "evil/x" and without the entry "!evil/*""#),
+        (&["*", "!evil/*", "!no/*", "!*x"], r#"without the entry "!evil/*" and without the entry "!*x""#),
+        (&["!evil/*"], r#"with the entry "evil/x" and without the entry "!evil/*""#),
+        (&[], r#"with the entry "evil/x""#),
+    ] {
+        let policy = |list: &[&str]| parse("x", &format!("pull = {list:?}")).unwrap();
+        let told = refusal(&policy(list), &demand).message().to_owned();
+        assert_eq!(told, format!("refused by the policy x, rule pull: evil/x; pull {change} would allow it"));
+        let mut changed = list.to_vec();
+        for step in change.split(" and ") {
+            let (word, entry) = step.split_once(" the entry ").unwrap();
+            let entry = entry.trim_matches('"');
+            if word == "with" { changed.push(entry) } else { changed.retain(|other| *other != entry) }
+        }
+        assert!(!allows(&policy(list), &demand) && allows(&policy(&changed), &demand), "{list:?}: {changed:?}");
     }
 }
 
