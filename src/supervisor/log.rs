@@ -93,8 +93,15 @@ async fn write(path: &PathBuf, mut log: LogStream, mut lines: Lines<impl Fn(&str
     let doing = || format!("writing {}", path.display());
     let mut file = BufWriter::new(File::create(path).await.context(doing())?);
     let (mut room, mut end) = (beginning, End::default());
+    let mut came = Ok(());
     while let Some(piece) = log.next().await {
-        let piece = piece?;
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                came = Err(error);
+                break;
+            }
+        };
         lines.take(&piece);
         let (first, rest) = piece.split_at(piece.len().min(room));
         room -= first.len();
@@ -106,7 +113,8 @@ async fn write(path: &PathBuf, mut log: LogStream, mut lines: Lines<impl Fn(&str
         }
     }
     file.write_all(&end.into_text()).await.context(doing())?;
-    file.flush().await.context(doing())
+    file.flush().await.context(doing())?;
+    came
 }
 
 #[cfg(test)]
@@ -116,6 +124,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::model::Error;
 
     #[tokio::test]
     async fn of_a_long_log_the_beginning_and_the_end_are_kept() {
@@ -135,6 +144,18 @@ mod tests {
         assert!(end.starts_with("line ") && end.ends_with(&format!("line {:05}\n", many - 1)), "{}", &end[..60]);
         let missing: usize = missing.rsplit('(').next().unwrap().parse().unwrap();
         assert_eq!(20 + missing + end.len(), many * "line 00000\n".len());
+    }
+
+    #[tokio::test]
+    async fn of_a_log_that_breaks_off_the_end_is_kept_and_the_error_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let pieces = [Ok("beginning\n"), Ok("last\n"), Err(Error::system("it broke off")), Ok("never\n")];
+        let pieces = pieces.into_iter().map(|piece| piece.map(Bytes::from));
+        let lines = Lines { begun: Vec::new(), reads: |_: &str| {} };
+        let came = write(&path, Box::pin(futures_util::stream::iter(pieces)), lines, "beginning\n".len()).await;
+        assert_eq!(came.unwrap_err().message(), "it broke off");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "beginning\nlast\n");
     }
 
     #[test]
