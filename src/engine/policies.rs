@@ -60,16 +60,19 @@ impl Engine {
 
 /// The name of the policy that jobs have which are given this one, or none. Fails where there is no such policy, or it cannot be read.
 pub fn of_jobs(config: &EngineConfig, given: Option<&str>) -> Result<String> {
-    let default = if config.job_policy.is_empty() { "ci" } else { &config.job_policy };
-    let name = given.unwrap_or(default);
+    let name = given.unwrap_or_else(|| default_name(config));
     named(config, name).map(|_| name.to_owned())
 }
 
 /// The policy of jobs that are given none.
 pub(crate) fn default_policy(config: &EngineConfig) -> Result<Policy> {
+    named(config, default_name(config))
+}
+
+fn default_name(config: &EngineConfig) -> &str {
     match config.job_policy.as_str() {
-        "" => Ok(policy::built_in(BuiltIn::Ci)),
-        name => named(config, name),
+        "" => BuiltIn::Ci.as_str(),
+        name => name,
     }
 }
 
