@@ -40,9 +40,16 @@ const REFUSALS: [Answer; 12] = [
     (302, "to the page on which one logs in"),
 ];
 
-/// What is no answer, although it says so.
-const GARBAGE: [Answer; 5] =
-    [(200, "<html>log in</html>"), (200, ""), (200, "{"), (200, r#""text""#), (206, r#"{"message": [1]}"#)];
+/// What is no answer, although it says so. `[]` and `null` are not here: so servers written in Go say that there is none.
+const GARBAGE: [Answer; 7] = [
+    (200, r#"{"message": "it is not as you think"}"#),
+    (200, "{}"),
+    (200, "<html>log in</html>"),
+    (200, ""),
+    (200, "{"),
+    (200, r#""text""#),
+    (206, r#"{"message": [1]}"#),
+];
 
 /// A kind of forge, what it needs before its calls, and a runner's credential there.
 struct Of {
@@ -52,22 +59,24 @@ struct Of {
     scope: &'static str,
 }
 
+/// Who the token belongs to, at Gitea and Forgejo.
+const USER: (&str, &str) = ("/api/v1/user", r#"{"id": 1, "login": "ci", "is_admin": true}"#);
+
 fn all(url: &str) -> [Of; 5] {
-    let user = ("/api/v1/user", r#"{"id": 1, "login": "ci", "is_admin": true}"#);
     [
         Of {
             kind: Kind::Gitea,
-            needs: Box::leak(Box::new([user, ("/api/v1/version", r#"{"version": "1.26.4"}"#)])),
+            needs: &[USER, ("/api/v1/version", r#"{"version": "1.26.4"}"#)],
             credential: r#"{"uuid": "u", "token": "of-a-runner"}"#,
             scope: "admin",
         },
         Of {
             kind: Kind::Forgejo,
-            needs: Box::leak(Box::new([
-                user,
+            needs: &[
+                USER,
                 ("/api/v1/version", r#"{"version": "15.0.0+gitea-1.22.0"}"#),
                 ("/api/forgejo/v1/version", r#"{"version": "15.0.0"}"#),
-            ])),
+            ],
             credential: "u\nof-a-runner",
             scope: "admin",
         },
