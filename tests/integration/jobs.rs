@@ -29,8 +29,8 @@ use crate::support::daemon::{Daemon, http::Client};
 /// For what a daemon does behind the back of its clients.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// For the removal of a job with ten containers.
-const REMOVAL: Duration = Duration::from_secs(5);
+/// What a single wait for a process that does not hear TERM would take: a job with ten containers is removed before.
+const REMOVAL: Duration = Duration::from_secs(10);
 
 /// A job of a test's daemon.
 pub struct Job {
@@ -152,7 +152,7 @@ async fn two_jobs_with_the_same_names_live_side_by_side() {
     assert_eq!(second.client.inspect("web").await["State"]["Running"], true);
     assert!(second.client.get("/images/box/json").await.status == 200);
     remains::gone_of(&daemon, first.id()).await;
-    // A job of ten that run goes within five seconds, though no first process of a container hears TERM that does not listen for it.
+    // Nothing waits for a job of ten that run to end, though no first process of a container hears TERM that does not listen for it.
     for number in 2..=10 {
         let id = second.client.create(&format!("more{number}"), "exec sleep 1000", serde_json::json!({})).await;
         second.client.launch(&id).await;

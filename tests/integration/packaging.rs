@@ -50,6 +50,8 @@ async fn the_unit_starts_reloads_and_stops_the_daemon_as_it_says() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let systemd = UnixDatagram::bind(folder.path().join("notify")).expect("a socket in our folder");
     assert_eq!(said("Type"), "notify");
+    // ringer ends what is its own, in its order; what is there after a kill the next one ends, by the shims that systemd has let live (`deaths`).
+    assert_eq!(said("KillMode"), "process");
     assert_eq!(said("ExecStart"), "/usr/local/bin/ringer run --config /etc/ringer/config.toml");
     let socket = format!("NOTIFY_SOCKET={}", folder.path().join("notify").display());
     let mut daemon = Daemon::launching_under(&place, &["env", &socket], &config()).await;

@@ -154,9 +154,10 @@ async fn signals_reach_the_command_and_the_job_goes() {
     assert_eq!(lines.next().as_deref(), Some("caught"));
     assert_eq!(child.wait().unwrap().code(), Some(3));
     remains::gone_of(&daemon, &job).await;
-    // Ctrl-C at a terminal comes from there to all that read from it: the command gets it once.
-    let script =
-        "trap 'echo caught' INT; echo ready; n=0; while [ $n -lt 20 ]; do sleep 0.05; n=$((n+1)); done; echo ended";
+    // Ctrl-C at a terminal comes from there to all that read from it: the command gets it once. ringer is stopped until it has it, so that a second
+    // one would not be taken for the same.
+    let script = "trap 'echo caught; caught=1' INT; kill -STOP $PPID; echo ready; while [ -z $caught ]; do sleep 0.05; done; \
+                  kill -CONT $PPID; n=0; while [ $n -lt 10 ]; do sleep 0.05; n=$((n+1)); done; echo ended";
     let mut terminal = at_a_terminal(&daemon, script);
     let mut lines = BufReader::new(terminal.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.trim() == "ready"));
@@ -169,7 +170,8 @@ async fn signals_reach_the_command_and_the_job_goes() {
 
 /// `ringer job run` in a terminal of its own, whose keys are our writes.
 fn at_a_terminal(daemon: &Daemon, script: &str) -> std::process::Child {
-    let command = format!("{} job run --quiet -- sh -c \"$SCRIPT\"", env!("CARGO_BIN_EXE_ringer"));
+    // The shell goes on when its terminal interrupts, and stands between `script`, which stops when its child does, and ringer.
+    let command = format!("trap : INT; {} job run --quiet -- sh -c \"$SCRIPT\"; exit", env!("CARGO_BIN_EXE_ringer"));
     std::process::Command::new("script")
         .args(["--quiet", "--return", "--command", &command, "/dev/null"])
         .env("SCRIPT", script)

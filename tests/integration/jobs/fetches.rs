@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::Job;
 use crate::support::{
     daemon::{Daemon, http::Client},
-    images::{DebianRegistry, docker_archive, publish, registry_in, wait_until},
+    images::{DebianRegistry, docker_archive, publish, registry_in},
     registry::Guard,
 };
 
@@ -160,35 +160,43 @@ async fn fetches(daemon: &Daemon, client: &Client, namespace: &Path, address: &s
     for (way, path) in [("a Dockerfile", "Dockerfile"), ("a repository", "repository.git")] {
         told.push((way, client.post(&format!("/build?remote={at}/{path}"), Value::Null).await.text()));
     }
+    // The port of a registry may come again in another namespace.
+    let (name, told_before) = (format!("x-{address}"), daemon.log().lines().count());
     let (by_token, by_redirect) = (registry_in(namespace, "127.0.0.1:0"), registry_in(namespace, "127.0.0.1:0"));
     let (guarded, moved) = (sample(&format!("token of {address}")), sample(&format!("moved to {address}")));
     by_token.guard(Guard::Elsewhere(format!("{at}/token")));
-    by_redirect.move_blob("x", moved.manifest().layers[0].digest.as_str(), &format!("{at}/{address}"));
+    by_redirect.move_blob(&name, moved.manifest().layers[0].digest.as_str(), &format!("{at}/{address}"));
     for (way, registry, image) in [("a realm", by_token, guarded), ("a redirect", by_redirect, moved)] {
-        publish(&registry, "x", &image);
-        let pull = format!("/images/create?fromImage={}/x&tag=latest", registry.host());
-        // A layer that does not come is asked for five times; the first is enough.
-        let broken = || {
-            daemon
-                .log()
-                .lines()
-                .find(|line| line.contains("broke at 0: ") && line.contains(&registry.host()))
-                .map(str::to_owned)
-        };
+        publish(&registry, &name, &image);
+        let pull = format!("/images/create?fromImage={}/{name}&tag=latest", registry.host());
+        let repository = format!("{}/{name}", registry.host());
         told.push((
             way,
             tokio::select! {
                 answer = client.post(&pull, Value::Null) => answer.text(),
-                () = wait_until(async || broken().is_some()) => broken().unwrap_or_default(),
+                line = broken(daemon, told_before, &repository) => line,
             },
         ));
     }
     told
 }
 
-/// What a container of a client's gets from an address.
-async fn asks(client: &Client, network: &str, address: &str) -> String {
-    let script = format!("printf 'GET /secret HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {address} 8000 2>&1");
+/// Waits for the word that a layer of a repository did not come. It is asked for five times; the first is enough.
+async fn broken(daemon: &Daemon, told_before: usize, repository: &str) -> String {
+    loop {
+        let log = daemon.log();
+        let line =
+            log.lines().skip(told_before).find(|line| line.contains("broke at 0: ") && line.contains(repository));
+        if let Some(line) = line {
+            return line.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a container of a client's gets from an address within some seconds.
+async fn asks(client: &Client, network: &str, address: &str, patience: u8) -> String {
+    let script = format!("printf 'GET /secret HTTP/1.0\\r\\n\\r\\n' | nc -w {patience} {address} 8000 2>&1");
     let (_, said) = client.run("asks", &script, json!({"HostConfig": {"NetworkMode": network}})).await;
     client.remove("asks").await;
     said
@@ -207,7 +215,7 @@ async fn what_is_fetched_for_a_job_meets_its_walls() {
             assert!(is_refused, "{way} of {address}: {said}");
         }
         for network in ["bridge", "host"] {
-            let said = asks(&walled.client, network, address).await;
+            let said = asks(&walled.client, network, address, 3).await;
             assert!(said.starts_with("nc: can't connect to remote host"), "{network}, {address}: {said}");
         }
     }
@@ -219,7 +227,7 @@ async fn what_is_fetched_for_a_job_meets_its_walls() {
             assert!(is_reached, "{way} of {address}: {said}");
         }
         let network = if address == "127.0.0.1" { "host" } else { "bridge" };
-        let said = asks(daemon.client(), network, address).await;
+        let said = asks(daemon.client(), network, address, 30).await;
         assert!(said.ends_with("of the machine\n"), "{network}, {address}: {said}");
     }
     for job in [&job, &walled] {
