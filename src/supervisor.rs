@@ -240,6 +240,13 @@ impl Supervisor {
             let record = launch.record();
             settings.forges.iter().any(|forge| forge.name == record.forge)
         };
+        for set in shared.kept.sets.others(&settings.forges) {
+            warn!(
+                forge = set.forge,
+                "no forge that is configured looks after the scale set {set}, and GitHub may give it jobs: `ringer purge` removes it where its \
+                 forge still has scale sets of that server, or else remove it by hand"
+            );
+        }
         for launch in shared.live().into_iter().filter(|launch| !is_configured(launch)) {
             let shared = shared.clone();
             shared.tasks.clone().spawn(async move { launch.abandon(&shared).await });

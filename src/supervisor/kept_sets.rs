@@ -2,13 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::{self, Display, Formatter},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::{ForgeSettings, Kind};
+use super::{
+    forge::http::segments,
+    settings::{ForgeSettings, Kind},
+};
 use crate::{
     engine::records::RecordFolder,
     model::{Error, Result, error::Context, record::Record, reference::Digest},
@@ -44,8 +48,27 @@ impl KeptSet {
 
     /// Whether a forge looks after it.
     fn is_of(&self, forge: &ForgeSettings) -> bool {
+        self.is_within_reach(forge) && scopes(forge).iter().any(|scope| scope.eq_ignore_ascii_case(&self.scope))
+    }
+
+    /// Whether a forge may remove it, be it at a place that is its own no more.
+    fn is_within_reach(&self, forge: &ForgeSettings) -> bool {
         let has_sets = matches!(&forge.kind, Kind::Github(github) if github.scale_sets.is_some());
         has_sets && forge.name == self.forge && forge.url == self.url
+    }
+}
+
+impl Display for KeptSet {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}) at {}/{}", self.name, self.id, self.url, self.scope)
+    }
+}
+
+/// Where a forge has scale sets: at the organisation, or at each repository that is named.
+pub fn scopes(forge: &ForgeSettings) -> Vec<String> {
+    match &forge.repositories {
+        Some(names) => names.iter().map(|name| format!("repos/{}", segments(name))).collect(),
+        None => forge.owner.iter().map(|org| format!("orgs/{}", segments(org))).collect(),
     }
 }
 
@@ -92,14 +115,24 @@ impl KeptSets {
         Ok(())
     }
 
+    /// Those that none of these forges looks after.
+    pub fn others(&self, forges: &[ForgeSettings]) -> Vec<KeptSet> {
+        let is_anybodys = |set: &&KeptSet| forges.iter().any(|forge| set.is_of(forge));
+        self.known().values().filter(|set| !is_anybodys(set)).cloned().collect()
+    }
+
+    /// Where a forge has left sets that it may remove.
+    pub fn left_by(&self, forge: &ForgeSettings) -> Vec<String> {
+        let left = self.others(std::slice::from_ref(forge)).into_iter().filter(|set| set.is_within_reach(forge));
+        left.map(|set| set.scope).collect()
+    }
+
     /// Forgets those that none of these forges looks after. An error names those that there were: they stay at their server.
     pub fn forget_others(&self, forges: &[ForgeSettings]) -> Result<()> {
-        let all = self.known().clone();
-        let left = all.into_iter().filter(|(_, set)| !forges.iter().any(|forge| set.is_of(forge)));
         let mut names = Vec::new();
-        for (key, set) in left {
-            self.forget_key(&key)?;
-            names.push(format!("{} ({}) at {}/{}", set.name, set.id, set.url, set.scope));
+        for set in self.others(forges) {
+            self.forget_key(&KeptSet::key(&set.forge, &set.url, &set.scope))?;
+            names.push(set.to_string());
         }
         if names.is_empty() {
             return Ok(());
@@ -131,7 +164,8 @@ mod tests {
     #[test]
     fn a_set_is_known_in_the_next_life_until_it_is_gone_or_nobodys() {
         let folder = tempfile::tempdir().unwrap();
-        let forge_with_sets = forge(Some(GithubSets { name: None }));
+        let mut forge_with_sets = forge(Some(GithubSets { name: None }));
+        forge_with_sets.repositories = Some(["acme/tool".to_owned()].into());
         let set = KeptSet {
             forge: forge_with_sets.name.clone(),
             url: forge_with_sets.url.clone(),
@@ -153,5 +187,32 @@ mod tests {
         next.keep(set).unwrap();
         next.forget(&forge_with_sets, "repos/acme/tool").unwrap();
         assert!(next.forget_others(&[]).is_ok() && KeptSets::open(folder.path()).unwrap().known().is_empty());
+    }
+    #[test]
+    fn a_set_at_a_place_that_is_configured_no_more_is_left_and_within_reach() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = KeptSets::open(folder.path()).unwrap();
+        let mut forge = forge(Some(GithubSets { name: None }));
+        let at = |scope: &str| KeptSet {
+            forge: forge.name.clone(),
+            url: forge.url.clone(),
+            scope: scope.to_owned(),
+            name: "linux-ci".to_owned(),
+            id: 7,
+            session: None,
+        };
+        for scope in ["repos/acme/tool", "repos/acme/other", "orgs/acme"] {
+            kept.keep(at(scope)).unwrap();
+        }
+        forge.repositories = Some(["acme/Tool".to_owned()].into());
+        let mut left = kept.left_by(&forge);
+        left.sort();
+        assert_eq!(left, ["orgs/acme", "repos/acme/other"]);
+        let elsewhere = ForgeSettings { name: "another".to_owned(), ..forge.clone() };
+        assert!(kept.left_by(&elsewhere).is_empty());
+        assert_eq!(kept.others(&[elsewhere, forge.clone()]).len(), 2);
+        let told = kept.forget_others(std::slice::from_ref(&forge)).unwrap_err().chain();
+        assert!(told.contains("linux-ci (7) at https://github.com/orgs/acme"), "{told}");
+        assert!(kept.others(std::slice::from_ref(&forge)).is_empty() && kept.get(&forge, "repos/acme/tool").is_some());
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     model::{Error, Result},
     supervisor::{
         balance::Class,
-        kept_sets::KeptSets,
+        kept_sets::{KeptSets, scopes},
         record::Registration,
         settings::{ForgeSettings, Github},
     },
@@ -76,15 +76,13 @@ impl ScaleSets {
         earlier: Option<&Self>,
         kept: Option<Arc<KeptSets>>,
     ) -> Result<Self> {
-        let scopes: Vec<String> = match (&settings.repositories, &settings.owner) {
-            (Some(names), _) => names.iter().map(|name| format!("repos/{}", segments(name))).collect(),
-            (None, Some(org)) => vec![format!("orgs/{}", segments(org))],
-            (None, None) => return Err(Error::invalid(format!("[{}]: org or repos is missing", settings.name))),
-        };
+        if settings.repositories.is_none() && settings.owner.is_none() {
+            return Err(Error::invalid(format!("[{}]: org or repos is missing", settings.name)));
+        }
         let heard = earlier.map_or_else(Arc::default, |earlier| earlier.common.heard.clone());
         let common = Arc::new(Common::new(settings, github, heard, kept)?);
         Ok(Self {
-            sets: scopes.into_iter().map(|scope| Arc::new(ScaleSet::new(&common, scope))).collect(),
+            sets: scopes(settings).into_iter().map(|scope| Arc::new(ScaleSet::new(&common, scope))).collect(),
             listeners: OnceLock::new(),
             room: Mutex::default(),
             told: Mutex::default(),
@@ -97,6 +95,12 @@ impl ScaleSets {
 
     fn github(&self) -> &GitHub {
         &self.common.github
+    }
+
+    /// Those that a configuration has left behind which was changed while ringer was down.
+    fn left(&self) -> Vec<Arc<ScaleSet>> {
+        let scopes = self.common.kept.iter().flat_map(|kept| kept.left_by(&self.github().settings));
+        scopes.map(|scope| Arc::new(ScaleSet::new(&self.common, scope))).collect()
     }
 
     fn listen(&self) {

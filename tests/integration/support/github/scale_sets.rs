@@ -41,7 +41,7 @@ pub struct Service {
     pub refreshed: usize,
     /// Whether no token of a queue is taken.
     pub refuses_queues: bool,
-    /// Whether each job is assigned twice, since no runner took it in time [src: README, "Job Reassignment"; assumption: by the same number].
+    /// Whether each job is assigned twice, since no runner took it in time [src: README, "Job Reassignment"; assumption: by the same id].
     pub reassigns: bool,
     /// Jobs that are counted and not there [iss: actions-runner-controller#4397].
     pub miscounts: usize,

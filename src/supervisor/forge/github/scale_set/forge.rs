@@ -216,7 +216,7 @@ impl Forge for ScaleSets {
     async fn forget(&self) -> Result<()> {
         *lock(&self.room) = None;
         let mut failures = Vec::new();
-        for set in &self.sets {
+        for set in self.sets.iter().chain(&self.left()) {
             if let Err(error) = set.remove().await {
                 failures.push(format!("removing the scale set at {}: {}", set.scope, error.chain()));
             }

@@ -34,7 +34,7 @@ struct Known {
     sets: BTreeMap<String, Jobs>,
     /// What runners had, by their name.
     of_runners: Recent<String, ForgeJob>,
-    /// How jobs have ended, by the scope of their set, in small letters, and their number there.
+    /// How jobs have ended, by the scope of their set, in small letters, and their id there.
     ends: Recent<(String, i64), End>,
 }
 
@@ -52,12 +52,10 @@ impl Heard {
             known.note(scope, url, message);
         }
         let jobs = known.set(scope);
-        let waits = |message: &&JobMessage| {
-            let open = jobs.open.get(&message.runner_request_id);
-            message.message_type == "JobAssigned" && open.is_some_and(|open| open.runner.is_none())
-        };
+        let waits = |id: &i64| jobs.open.get(id).is_some_and(|open| open.runner.is_none());
+        let assigned = messages.iter().filter(|message| message.message_type == "JobAssigned");
         // One that was taken back and assigned again is told of twice.
-        let told: BTreeSet<i64> = messages.iter().filter(waits).map(|message| message.runner_request_id).collect();
+        let told: BTreeSet<i64> = assigned.filter_map(JobMessage::id).filter(waits).collect();
         jobs.told = told.len();
         jobs.messages += 1;
         drop(known);
@@ -87,7 +85,7 @@ impl Heard {
         self.lock().set(scope).assigned()
     }
 
-    /// The jobs of the set at `scope` that wait for a runner, and those that have one. Their number is GitHub's: what was told to an
+    /// The jobs of the set at `scope` that wait for a runner, and those that have one. Their count is GitHub's: what was told to an
     /// earlier life is not told again.
     pub fn jobs(&self, scope: &str) -> (Vec<QueuedJob>, Vec<RunningJob>) {
         let mut known = self.lock();
@@ -165,9 +163,10 @@ impl Known {
     }
 
     /// Messages that were not acknowledged come again. A job that no runner took in time is told to be cancelled, and assigned again by
-    /// its number ("Job Reassignment" of actions/scaleset): that is no end of it.
+    /// its id ("Job Reassignment" of actions/scaleset): that is no end of it.
     fn note(&mut self, scope: &str, url: &str, message: &JobMessage) {
-        let (id, job) = (message.runner_request_id, message.job(url));
+        let Some(id) = message.id() else { return };
+        let job = message.job(id, url);
         let runner = Some(&message.runner_name).filter(|name| !name.is_empty()).cloned();
         if let Some(runner) = &runner {
             self.of_runners.insert(runner.clone(), job.clone());

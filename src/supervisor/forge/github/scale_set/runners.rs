@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long what has become of a job may take to be told after the end of its runner.
-const TOLD: Duration = Duration::from_secs(15);
+const TOLD: Duration = Duration::from_secs(8);
 
 impl ScaleSets {
     /// Those that are there; those of which GitHub does not say it are taken to be.

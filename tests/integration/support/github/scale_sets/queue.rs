@@ -149,10 +149,15 @@ impl Model {
         let job = &self.jobs[&number];
         let (owner, repository) = job.repository.split_once('/').expect("a whole name");
         let (runner, name) = job.runner.clone().unwrap_or_default();
+        // [iss: cloudbase/garm#459: a UUID, and no number any more; assumption: an older server that offers has numbers alone]
+        let (uuid, request) = match self.service.offers {
+            true => (Value::Null, number),
+            false => (json!(format!("bd59f43d-0000-4000-8000-{number:012x}")), 0),
+        };
         // [src: `JobMessageBase` and what is beside it]
         let body = json!({
-            "messageType": kind, "runnerRequestId": number, "ownerName": owner, "repositoryName": repository,
-            "jobId": format!("job-{number}"), "jobDisplayName": job.name, "workflowRunId": job.run, "eventName": "push",
+            "messageType": kind, "runnerRequestId": request, "ownerName": owner, "repositoryName": repository,
+            "jobId": uuid, "jobDisplayName": job.name, "workflowRunId": job.run, "eventName": "push",
             "jobWorkflowRef": job.todo["workflow_ref"], "requestLabels": job.labels, "queueTime": "2026-11-27T18:00:00Z",
             "scaleSetAssignTime": "2026-11-27T18:00:00Z", "runnerAssignTime": "0001-01-01T00:00:00Z",
             "finishTime": "0001-01-01T00:00:00Z", "runnerId": runner, "runnerName": name, "result": result,

@@ -25,7 +25,7 @@ const DOUBTS: (Duration, Duration) = (Duration::from_secs(300), Duration::from_s
 pub struct Jobs {
     /// How many there are said to be.
     pub statistics: Option<Statistics>,
-    /// Those that have not ended, by their number.
+    /// Those that have not ended, by their id.
     pub open: BTreeMap<i64, Open>,
     /// Of the last message's jobs, those that wait: what is counted beside them may be of an earlier time.
     pub told: usize,

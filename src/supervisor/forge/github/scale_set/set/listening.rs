@@ -51,7 +51,7 @@ impl ScaleSet {
         }
     }
 
-    /// Waits for a message, until something else is wanted; whether one has come.
+    /// Waits for a message, until something else is wanted; whether a new one has come.
     async fn hear(&self, now: Wants, wants: &mut watch::Receiver<Wants>) -> Result<bool, Failure> {
         let Some(queue) = self.prepare(now).await? else { return Ok(false) };
         let message = tokio::select! {
@@ -66,12 +66,17 @@ impl ScaleSet {
                 return self.recover(&queue, refusal).await.map(|()| false);
             }
         };
-        if let Some(message) = &message {
-            self.read(&queue, message);
-        }
+        let Some(message) = message else {
+            self.is_well();
+            return Ok(false);
+        };
+        Ok(self.read(&queue, &message))
+    }
+
+    /// Nothing came, or what came was acknowledged.
+    pub(super) fn is_well(&self) {
         let mut state = self.state();
         (state.failing, state.renewed) = (None, None);
-        Ok(message.is_some())
     }
 
     /// Opens the session if there is none, and says what is to be said before the next message; `None` if it is to be tried again.

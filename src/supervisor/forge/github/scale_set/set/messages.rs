@@ -37,7 +37,7 @@ fn jobs_in(body: &str) -> (Vec<JobMessage>, usize) {
     let Ok(entries) = serde_json::from_str::<Vec<Value>>(body) else { return (Vec::new(), 1) };
     let all = entries.len();
     let read = entries.iter().filter_map(|entry| JobMessage::deserialize(entry).ok());
-    let jobs: Vec<JobMessage> = read.filter(|job| job.runner_request_id > 0).collect();
+    let jobs: Vec<JobMessage> = read.filter(|job| job.id().is_some()).collect();
     let unread = all - jobs.len();
     (jobs, unread)
 }
@@ -50,12 +50,26 @@ impl ScaleSet {
             Err(refusal) => self.recover(queue, refusal).await.map(|()| false),
             Ok(()) => {
                 self.change(queue, |queue| queue.unacknowledged = None);
+                self.is_well();
                 Ok(true)
             }
         }
     }
 
-    pub(super) fn read(&self, queue: &Queue, message: &Message) {
+    /// Carries a message out, and notes that it is to be acknowledged. One that comes again, though a newer one was read, is no news.
+    pub(super) fn read(&self, queue: &Queue, message: &Message) -> bool {
+        let number = message.message_id;
+        let is_new = queue.last.is_none_or(|last| number > last);
+        if is_new {
+            self.carry_out(message);
+        }
+        self.change(queue, |queue| {
+            (queue.last, queue.unacknowledged) = (queue.last.max(Some(number)), Some(number));
+        });
+        is_new
+    }
+
+    fn carry_out(&self, message: &Message) {
         let jobs = self.jobs_of(message);
         {
             let mut state = self.state();
@@ -64,15 +78,12 @@ impl ScaleSet {
                 if job.message_type != "JobAvailable" {
                     state.offers.remove(&id);
                     state.acquired.remove(&id);
-                } else if state.offers.len() < OFFERS {
+                } else if id > 0 && state.offers.len() < OFFERS {
                     state.offers.insert(id);
                 }
             }
         }
         self.common.heard.note(&self.scope, self.common.url(), message.statistics, &jobs);
-        self.change(queue, |queue| {
-            (queue.last, queue.unacknowledged) = (Some(message.message_id), Some(message.message_id))
-        });
     }
 
     /// An entry that cannot be read is left to what the message counts, and its words are nobody's to read in a log.
@@ -84,6 +95,8 @@ impl ScaleSet {
         if unread > 0 {
             let id = message.message_id;
             warn!(forge = self.common.forge(), "{unread} entries of message {id} are not what was expected");
+            // At once.
+            self.state().counted = None;
         }
         jobs
     }
@@ -174,7 +187,7 @@ impl ScaleSet {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::super::heard::Heard, *};
 
     #[test]
     fn each_entry_of_a_message_is_read_by_itself() {
@@ -185,5 +198,21 @@ mod tests {
         assert_eq!(jobs.iter().map(|job| job.runner_request_id).collect::<Vec<_>>(), [7, 8, 10, 11]);
         assert_eq!(unread, 3);
         assert_eq!(jobs_in("{").1, 1);
+    }
+
+    #[test]
+    fn jobs_without_numbers_are_known_by_their_names() {
+        let body = r#"[{"messageType": "JobAssigned", "jobId": "bd59f43d-0001", "runnerRequestId": 0},
+            {"messageType": "JobAssigned", "jobId": "bd59f43d-0002", "runnerRequestId": 0},
+            {"messageType": "JobStarted", "jobId": "bd59f43d-0001", "runnerRequestId": 0, "runnerName": "r1"}]"#;
+        let (jobs, unread) = jobs_in(body);
+        assert_eq!((jobs.len(), unread), (3, 0));
+        let heard = Heard::default();
+        heard.note("orgs/acme", "https://github.com", None, &jobs);
+        let (queued, running) = heard.jobs("orgs/acme");
+        let ids = |job: &JobMessage| job.id().unwrap();
+        assert_eq!(queued.iter().map(|job| job.job.id).collect::<Vec<_>>(), [ids(&jobs[1])]);
+        assert_eq!(running.iter().map(|job| job.job.id).collect::<Vec<_>>(), [ids(&jobs[0])]);
+        assert_eq!(heard.of_runner("r1").unwrap().id, ids(&jobs[2]));
     }
 }
