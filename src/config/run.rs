@@ -97,7 +97,7 @@ pub struct RunSettings {
 
 /// Reads the file; flags of `serve` win over its `[daemon]`.
 pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, RunSettings)> {
-    let (file, again) = read(path)?;
+    let (file, run) = read(path)?;
     let mut warnings = flags.accepted.check()?;
     warnings.extend(file.images_of_no_use());
     let authorities = file.registry.authorities()?;
@@ -105,14 +105,14 @@ pub fn resolve(path: &Path, flags: ServeOptions) -> Result<(Config, RunSettings)
     if options.http_host.is_some() {
         return Err(Error::invalid("--http-host is `ringer serve`'s: here it is [http] listen"));
     }
-    let mut config = Config { http: again.http.clone(), ..options.filled(warnings)? };
+    let mut config = Config { http: run.http.clone(), ..options.filled(warnings)? };
     config.engine.registry_authorities = authorities;
-    Ok((config, again))
+    Ok((config, run))
 }
 
 /// Reads the file again for what is taken up while the daemon runs.
 pub fn reread(path: &Path) -> Result<RunSettings> {
-    read(path).map(|(_, again)| again)
+    read(path).map(|(_, run)| run)
 }
 
 fn read(path: &Path) -> Result<(RunFile, RunSettings)> {

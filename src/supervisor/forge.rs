@@ -327,14 +327,13 @@ pub fn connect(
     Ok(match &settings.kind {
         Kind::Forgejo => Arc::new(act::Act::new(settings, act::Family::Forgejo, identities)?),
         Kind::Gitea => Arc::new(act::Act::new(settings, act::Family::Gitea, identities)?),
-        Kind::Github(github) => {
-            let earlier = earlier.and_then(|earlier| (&**earlier as &dyn Any).downcast_ref());
-            github::connect(settings, github, earlier, sets)?
-        }
-        Kind::Gitlab(gitlab) => {
-            let earlier = earlier.and_then(|earlier| (&**earlier as &dyn Any).downcast_ref());
-            Arc::new(gitlab::GitLab::new(settings, gitlab, earlier)?)
-        }
+        Kind::Github(github) => github::connect(settings, github, as_it_was(earlier), sets)?,
+        Kind::Gitlab(gitlab) => Arc::new(gitlab::GitLab::new(settings, gitlab, as_it_was(earlier))?),
         Kind::Woodpecker(server) => Arc::new(woodpecker::Woodpecker::new(settings, server)?),
     })
+}
+
+/// A forge that was configured before, if it was of this kind.
+fn as_it_was<T: Forge>(earlier: Option<&Arc<dyn Forge>>) -> Option<&T> {
+    (&**earlier? as &dyn Any).downcast_ref()
 }

@@ -32,6 +32,7 @@ use super::{
     forge::{self, Forge, Look, QueuedJob, RunningJob},
     hooks::Ear,
     launch::Launch,
+    pauses::growing,
     record::{ForgeJob, LaunchRecord, Registration, Stage},
     secret::Secret,
     settings::ForgeSettings,
@@ -368,8 +369,7 @@ impl Pool {
     pub fn has_failed(&self, launch: &Launch, is_hopeless: bool) {
         let (mut holds, class) = (lock(&self.holds), launch.record().class.without_handle());
         let failures = holds.get(&class).map_or(0, |hold| hold.failures) + 1;
-        let growing = (HOLDS.0 * 2u32.saturating_pow(failures.min(16) - 1)).min(HOLDS.1);
-        let pause = if is_hopeless { HOLDS.1 } else { growing };
+        let pause = if is_hopeless { HOLDS.1 } else { growing(HOLDS, failures) };
         if failures > 1 {
             error!(
                 forge = self.settings.name,

@@ -93,6 +93,14 @@ pub struct GitHub {
 }
 
 impl GitHub {
+    /// By what it is asked, as people are told.
+    fn who(&self) -> String {
+        match &self.settings.access {
+            Access::Token(_) => "a token".to_owned(),
+            Access::App(app) => format!("the App {}", app.id),
+        }
+    }
+
     /// The one that is configured.
     pub fn new(settings: &ForgeSettings, github: &Github) -> Result<Self> {
         let named = settings.repositories.iter().flatten().find(|name| !name.ends_with("/*"));
@@ -326,10 +334,7 @@ impl Forge for GitHub {
             }
             self.group(scope).await?;
         }
-        let who = match &self.settings.access {
-            Access::Token(_) => "a token".to_owned(),
-            Access::App(app) => format!("the App {}", app.id),
-        };
+        let who = self.who();
         let more = if all > 1 { format!(" and {} more", all - 1) } else { String::new() };
         let seconds = self.settings.poll_interval.as_secs();
         let asked = match self.github.discovery {

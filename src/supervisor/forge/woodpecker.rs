@@ -7,7 +7,6 @@ mod answers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env::consts::ARCH,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -23,7 +22,7 @@ use super::{
     http::{Api, Refusal},
 };
 use crate::{
-    model::{Error, Result},
+    model::{Error, Result, image::Platform},
     supervisor::{
         balance::Class,
         record::{ForgeJob, Registration},
@@ -131,16 +130,6 @@ fn as_registration(agent: Agent) -> Registration {
     Registration { id: agent.id, name: agent.name, scope: "agents".to_owned() }
 }
 
-/// As Woodpecker calls this machine's.
-fn platform() -> String {
-    let architecture = match ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("linux/{architecture}")
-}
-
 #[async_trait]
 impl Forge for Woodpecker {
     async fn greet(&self) -> Result<String> {
@@ -173,7 +162,12 @@ impl Forge for Woodpecker {
         for task in queue.pending.iter().flatten().filter(|_| !queue.paused) {
             let Some(job) = task.as_job(&self.settings.url) else { continue };
             self.remember(&job);
-            look.queued.push(QueuedJob { job, labels: task.wanted(&platform()), handle: None, since: None });
+            look.queued.push(QueuedJob {
+                job,
+                labels: task.wanted(&Platform::host().to_string()),
+                handle: None,
+                since: None,
+            });
         }
         if !registrations.is_empty() {
             let agents = self.agents().await?;

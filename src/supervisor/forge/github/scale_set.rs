@@ -76,9 +76,6 @@ impl ScaleSets {
         earlier: Option<&Self>,
         kept: Option<Arc<KeptSets>>,
     ) -> Result<Self> {
-        if settings.repositories.is_none() && settings.owner.is_none() {
-            return Err(Error::invalid(format!("[{}]: org or repos is missing", settings.name)));
-        }
         let heard = earlier.map_or_else(Arc::default, |earlier| earlier.common.heard.clone());
         let common = Arc::new(Common::new(settings, github, heard, kept)?);
         Ok(Self {

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::supervisor::pauses::growing;
+
 /// How long a runner has to have waited beside a job: less than it waits, more than the moment in which another runner is quicker.
 const WAITED: Duration = Duration::from_secs(240);
 
@@ -65,7 +67,7 @@ impl Overlooked {
 
     fn hold(&mut self, job: i64, now: Instant) -> Duration {
         let times = self.held.get(&job).map_or(0, |held| held.times) + 1;
-        let pause = (PAUSES.0 * 2u32.saturating_pow(times.min(8) - 1)).min(PAUSES.1);
+        let pause = growing(PAUSES, times);
         self.held.insert(job, Held { times, until: now + pause });
         pause
     }

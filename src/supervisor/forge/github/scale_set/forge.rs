@@ -24,7 +24,6 @@ use crate::{
         balance::Class,
         record::{ForgeJob, Registration},
         secret::Secret,
-        settings::Access,
     },
 };
 
@@ -61,10 +60,7 @@ impl Forge for ScaleSets {
         github.group(&first.scope).await?;
         let connected = self.common.service(&first.scope).connect(&github.hub).await;
         connected.map_err(|failure| self.common.refused(failure))?;
-        let who = match &github.settings.access {
-            Access::Token(_) => "a token".to_owned(),
-            Access::App(app) => format!("the App {}", app.id),
-        };
+        let who = github.who();
         let more = if self.sets.len() > 1 { format!(" and {} more", self.sets.len() - 1) } else { String::new() };
         let name = self.common.named().or(self.common.name()).map(|name| format!(" {name}")).unwrap_or_default();
         let labels = github.settings.labels.iter().cloned().collect::<Vec<_>>().join(", ");

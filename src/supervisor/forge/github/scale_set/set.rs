@@ -19,7 +19,10 @@ use std::{
 use tokio::sync::watch;
 
 use super::{common::Common, queue::Queue, service::Service};
-use crate::model::{Error, Result};
+use crate::{
+    model::{Error, Result},
+    supervisor::pauses::growing,
+};
 
 /// After a call that failed: first, and at most.
 const RESTS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
@@ -145,7 +148,7 @@ impl ScaleSet {
             let mut state = self.state();
             let lately = state.failing.as_ref().filter(|failing| failing.until + RESTS.1 > now);
             let times = lately.map_or(0, |failing| failing.times) + 1;
-            let growing = (RESTS.0 * 2u32.saturating_pow(times.min(16) - 1)).min(RESTS.1);
+            let growing = growing(RESTS, times);
             let pause = state.no_sooner.take().map_or(growing, |at| growing.max(at - now));
             let error = Error::new(error.kind(), error.chain());
             state.failing = Some(Failing { error, times, until: now + pause });

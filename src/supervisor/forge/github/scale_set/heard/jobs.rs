@@ -8,7 +8,7 @@ use std::{
 use super::super::answers::Statistics;
 use crate::{
     model::time::Timestamp,
-    supervisor::{forge::QueuedJob, record::ForgeJob},
+    supervisor::{forge::QueuedJob, pauses::growing, record::ForgeJob},
 };
 
 /// Jobs that have not ended.
@@ -110,8 +110,9 @@ impl Doubt {
     }
 
     fn grow(&mut self, now: Instant) -> Duration {
-        let pause = (DOUBTS.0 * 2u32.saturating_pow(self.times.min(16))).min(DOUBTS.1);
-        (self.times, self.until) = (self.times + 1, Some(now + pause));
+        self.times += 1;
+        let pause = growing(DOUBTS, self.times);
+        self.until = Some(now + pause);
         pause
     }
 }
