@@ -75,7 +75,7 @@ async fn serve_with(
     adapters: &Adapters,
     signals: &mut Signals,
 ) -> Result<()> {
-    let engine = Engine::open(config.engine.clone(), adapters.backends()).await?;
+    let engine = Engine::open(adapters.host(), config.engine.clone(), adapters.backends()).await?;
     let state = ApiState::new(engine.clone()).building_with(adapters.buildkit());
     let begun = async {
         let settings = forges.as_ref().map(|forges| forges.first.settings.clone());

@@ -147,8 +147,8 @@ impl Containerd {
         leases::end_those_of_the_dead(self.client()).await
     }
 
-    /// What a builder beside the engine is told of containerd and of the runtime.
-    pub fn build_place(&self) -> Result<BuildPlace> {
+    /// What a builder beside the engine is told of containerd and of the runtime, whose steps have that score.
+    pub fn build_place(&self, oom_score_adj: i32) -> Result<BuildPlace> {
         let shim = self.runtimes().shim_of("")?;
         let (address, namespace, _) = self.place();
         Ok(BuildPlace {
@@ -158,7 +158,7 @@ impl Containerd {
             snapshotter: self.snapshotter_name().to_owned(),
             shim: shim.name,
             shim_options: shim.options.map(|options| (options.type_url, options.value)),
-            oom_score_adj: 0,
+            oom_score_adj,
         })
     }
 

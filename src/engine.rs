@@ -104,12 +104,7 @@ impl std::ops::Deref for Engine {
 impl Engine {
     /// Takes up what is stored: containers, networks, volumes. Containers that were running when the last
     /// daemon ended are ended first, as dockerd does without live restore.
-    pub async fn open(config: EngineConfig, backends: Backends) -> Result<Self> {
-        Self::open_on(HostFacts::detect(), config, backends).await
-    }
-
-    /// The same on a host that is described.
-    pub(crate) async fn open_on(host: HostFacts, config: EngineConfig, backends: Backends) -> Result<Self> {
+    pub async fn open(host: HostFacts, config: EngineConfig, backends: Backends) -> Result<Self> {
         policies::default_policy(&config).map_err(|error| error.context("the policy of jobs"))?;
         let rooms = Rooms::default();
         let networks = NetworkStore::open(&config.data_root, rooms.clone())?;

@@ -17,6 +17,7 @@ use crate::config::{Config, NAME as DEFAULT_INSTANCE};
 
 /// The running adapters.
 pub struct Adapters {
+    host: HostFacts,
     child: Option<Child>,
     backends: Backends,
     buildkit: Arc<BuildKit>,
@@ -25,17 +26,23 @@ pub struct Adapters {
 impl Adapters {
     /// Starts a containerd of our own unless one is named, and connects to it. If that fails, it is stopped again.
     pub async fn start(config: &Config) -> Result<Self> {
+        let host = HostFacts::detect();
         let child = match &config.containerd {
             Some(_) => None,
             None => Some(Child::spawn(ChildOptions::new(&config.engine.data_root, &config.engine.exec_root)).await?),
         };
-        match connect(config, child.as_ref()).await {
-            Ok((backends, buildkit)) => Ok(Self { child, backends, buildkit }),
+        match connect(config, &host, child.as_ref()).await {
+            Ok((backends, buildkit)) => Ok(Self { host, child, backends, buildkit }),
             Err(error) => {
                 stop(child).await;
                 Err(error)
             }
         }
+    }
+
+    /// What they were told of the host.
+    pub fn host(&self) -> HostFacts {
+        self.host.clone()
     }
 
     /// What the engine gets.
@@ -68,7 +75,7 @@ fn cgroup_parent(instance: &str) -> String {
     if instance == DEFAULT_INSTANCE { format!("/{instance}") } else { format!("/{DEFAULT_INSTANCE}-{instance}") }
 }
 
-async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Arc<BuildKit>)> {
+async fn connect(config: &Config, host: &HostFacts, child: Option<&Child>) -> Result<(Backends, Arc<BuildKit>)> {
     let address = match (&config.containerd, child) {
         (Some(address), _) => address,
         (None, Some(child)) => child.address(),
@@ -83,7 +90,7 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Ar
     let containerd = Arc::new(Containerd::connect(options).await?);
     containerd.end_leases_of_the_dead().await?;
     let network = LinuxHosts::open(&config.engine.instance, &config.engine.exec_root, &config.job_networks).await?;
-    let buildkit = builder(config, &containerd, child)?;
+    let buildkit = builder(config, host, &containerd, child)?;
     let backends = Backends {
         runtime: containerd.clone(),
         images: containerd,
@@ -95,13 +102,17 @@ async fn connect(config: &Config, child: Option<&Child>) -> Result<(Backends, Ar
 }
 
 /// BuildKit. It is started when somebody builds, if its program is here; what an earlier life left of it is taken away in any case.
-fn builder(config: &Config, containerd: &Arc<Containerd>, child: Option<&Child>) -> Result<Arc<BuildKit>> {
+fn builder(
+    config: &Config,
+    host: &HostFacts,
+    containerd: &Arc<Containerd>,
+    child: Option<&Child>,
+) -> Result<Arc<BuildKit>> {
     let program = buildkit::find(config.buildkitd.as_deref())?;
     if let Some(program) = &program {
         tracing::info!("builds with {}", program.display());
     }
-    let mut place = containerd.build_place()?;
-    place.oom_score_adj = HostFacts::detect().least_oom_score_adj(0);
+    let mut place = containerd.build_place(host.least_oom_score_adj(0))?;
     place.folders.extend(child.into_iter().flat_map(Child::task_folders).cloned());
     let options = buildkit::Options {
         program,

@@ -83,18 +83,17 @@ impl Api for Audited {
         let (begun, audit, job) = (Instant::now(), self.audit.clone(), self.job.clone());
         let peer = request.extensions().get::<Caller>().map(Peer::of).unwrap_or_default();
         let named = name_in(request.uri());
-        let (within, of_job, asking) = (audit.clone(), job.clone(), peer.clone());
-        Within::watch(&mut request, move |response, begun| {
-            if let Some(entry) = entry(response, None, of_job.clone(), asking.clone(), begun.elapsed()) {
-                within.0.write(&entry);
+        let note = Arc::new(move |response: &Response<Body>, named, begun: Instant| {
+            if let Some(entry) = entry(response, named, job.clone(), peer.clone(), begun.elapsed()) {
+                audit.0.write(&entry);
             }
         });
+        let within = note.clone();
+        Within::watch(&mut request, move |response, begun| within(response, None, begun));
         let answering = self.api.answer(request);
         Box::pin(async move {
             let response = answering.await;
-            if let Some(entry) = entry(&response, named, job, peer, begun.elapsed()) {
-                audit.0.write(&entry);
-            }
+            note(&response, named, begun);
             response
         })
     }

@@ -124,7 +124,7 @@ impl Measures {
         self.lock().iter().rev().cloned().collect()
     }
 
-    fn note(&self, door: Door, job: Option<TenantId>, response: &Response, begun: Instant) {
+    fn note(&self, door: Door, job: Option<&TenantId>, response: &Response, begun: Instant) {
         let operation = response.extensions().get::<Called>().map_or(UNKNOWN, |called| called.operation);
         let code = response.status().as_u16();
         self.calls.get_or_create(&CallLabels { api: door, operation, code }).inc();
@@ -135,7 +135,7 @@ impl Measures {
         if last.len() == REMEMBERED {
             last.pop_front();
         }
-        last.push_back(RefusedCall { time: Timestamp::now(), job, operation, rule });
+        last.push_back(RefusedCall { time: Timestamp::now(), job: job.cloned(), operation, rule });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<RefusedCall>> {
@@ -153,12 +153,13 @@ struct Measured {
 impl Api for Measured {
     fn answer(&self, mut request: Request<Body>) -> Answer {
         let (begun, door, job, measures) = (Instant::now(), self.door, self.job.clone(), self.measures.clone());
-        let (within, of_job) = (measures.clone(), job.clone());
-        Within::watch(&mut request, move |response, begun| within.note(door, of_job.clone(), response, begun));
+        let note = Arc::new(move |response: &Response, begun| measures.note(door, job.as_ref(), response, begun));
+        let within = note.clone();
+        Within::watch(&mut request, move |response, begun| within(response, begun));
         let answering = self.api.answer(request);
         Box::pin(async move {
             let response = answering.await;
-            measures.note(door, job, &response, begun);
+            note(&response, begun);
             response
         })
     }

@@ -89,7 +89,7 @@ impl Fakes {
             builders: Arc::new(NoBuilders),
             projects: projects.clone(),
         };
-        let engine = Engine::open_on(host, config, backends).await.expect("an engine on fakes opens");
+        let engine = Engine::open(host, config, backends).await.expect("an engine on fakes opens");
         Self { engine, runtime, images, network, hosts, projects, folder }
     }
 

@@ -99,7 +99,8 @@ pub enum AppArmor {
 }
 
 impl HostFacts {
-    /// The score of a process for which `wanted` was asked: who may not lower the daemon's own keeps it.
+    /// The score of a process for which `wanted` was asked. Without CAP_SYS_RESOURCE nobody can go below the daemon's own, so such a wish is met
+    /// as far as it can be.
     pub fn least_oom_score_adj(&self, wanted: i64) -> i32 {
         let reachable = if self.bounding.contains("SYS_RESOURCE") { wanted } else { wanted.max(self.oom_score_adj) };
         i32::try_from(reachable).unwrap_or_default()

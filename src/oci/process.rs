@@ -99,7 +99,7 @@ fn base(
     process.set_terminal(None).set_no_new_privileges(security.no_new_privileges.then_some(true));
     process.set_capabilities(Some(capabilities.to_oci()));
     process.set_rlimits((!rlimits.is_empty()).then_some(rlimits));
-    process.set_oom_score_adj(Some(oom_score_adj(host_config, host)));
+    process.set_oom_score_adj(Some(host.least_oom_score_adj(host_config.oom_score_adj)));
     process.set_apparmor_profile(apparmor_profile(host_config, security, host));
     Ok(process)
 }
@@ -151,11 +151,6 @@ fn replace_or_append(env: &mut Vec<String>, over: &[String]) {
 
 fn name_of(entry: &str) -> &str {
     entry.split_once('=').map_or(entry, |(name, _)| name)
-}
-
-/// Without CAP_SYS_RESOURCE nobody can go below the daemon's own score, so such a wish is met as far as it can be.
-fn oom_score_adj(host_config: &HostConfig, host: &HostFacts) -> i32 {
-    host.least_oom_score_adj(host_config.oom_score_adj)
 }
 
 fn apparmor_profile(host_config: &HostConfig, security: &SecurityOptions, host: &HostFacts) -> Option<String> {

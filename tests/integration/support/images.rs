@@ -16,6 +16,7 @@ use ringer::{
     containerd::{Child, ChildOptions, ConnectOptions, Containerd},
     engine::{Backends, Engine, config::EngineConfig},
     model::id::TenantId,
+    oci::HostFacts,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::OnceCell;
@@ -59,7 +60,7 @@ impl Store {
                 builders: Arc::new(NoBuilders),
                 projects: Arc::new(FakeProjects::default()),
             };
-            Engine::open(config, backends).await.expect("an engine opens")
+            Engine::open(HostFacts::detect(), config, backends).await.expect("an engine opens")
         };
         self.engine.get_or_init(open).await.clone()
     }
