@@ -19,6 +19,7 @@ mod kept_sets;
 mod launch;
 mod log;
 pub mod origin;
+mod pauses;
 mod pool;
 mod programs;
 mod reach;

@@ -69,13 +69,14 @@ impl RootfsMount {
     /// Where what a container writes is, if the snapshotter has it in a folder; and what the kernel needs beside that.
     pub fn own_folders(rootfs: &[Self]) -> Option<(PathBuf, Option<PathBuf>)> {
         let [mount] = rootfs else { return None };
-        let upper = mount.folder("upperdir=");
-        let files = upper.or_else(|| (mount.kind == "bind").then(|| PathBuf::from(&mount.source)));
-        files.filter(|folder| folder.is_absolute()).map(|folder| (folder, mount.folder("workdir=")))
+        let upper = mount.option("upperdir=");
+        let files = upper.or_else(|| (mount.kind == "bind").then_some(mount.source.as_str())).map(PathBuf::from);
+        files.filter(|folder| folder.is_absolute()).map(|folder| (folder, mount.option("workdir=").map(PathBuf::from)))
     }
 
-    fn folder(&self, option: &str) -> Option<PathBuf> {
-        self.options.iter().find_map(|given| given.strip_prefix(option)).map(PathBuf::from)
+    /// What an option says; its name is given with the `=`.
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find_map(|option| option.strip_prefix(name))
     }
 }
 

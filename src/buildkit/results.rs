@@ -60,9 +60,10 @@ impl Results {
     pub(super) fn permit(&self, step: &HostConfig) -> Result<()> {
         self.tenant.permit(Wish::Steps(step)).inspect_err(|error| {
             let told = lock(&self.told).clone();
-            let (failed, refused_by) = (Some(error.kind()), error.refused_by());
-            let asked = Asked { is_step: true, names: String::new(), begun: Instant::now(), failed, refused_by };
-            told.into_iter().for_each(|told| told(asked.clone()));
+            if let Some(told) = told {
+                let (failed, refused_by) = (Some(error.kind()), error.refused_by());
+                told(Asked { is_step: true, names: String::new(), begun: Instant::now(), failed, refused_by });
+            }
         })
     }
 

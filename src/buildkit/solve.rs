@@ -77,14 +77,12 @@ pub(super) fn names(message: &[u8]) -> Result<String> {
         let content = field.content.unwrap_or_default();
         match field.number {
             EXPORTERS if [MOBY, IMAGE].contains(&wire::text_of(content, TYPE)?.as_str()) => {
-                for field in wire::fields(content) {
-                    let field = field?;
-                    if field.number == ATTRIBUTES {
-                        add_names(&mut names, field.content.unwrap_or_default())?;
-                    }
-                }
+                attributes(content)?.iter().for_each(|(key, value)| add_names(&mut names, key, value));
             }
-            OLD_EXPORTER_ATTRIBUTES => add_names(&mut old, content)?,
+            OLD_EXPORTER_ATTRIBUTES => {
+                let (key, value) = wire::entry(content)?;
+                add_names(&mut old, &key, &value);
+            }
             _ => {}
         }
     }
@@ -92,8 +90,7 @@ pub(super) fn names(message: &[u8]) -> Result<String> {
 }
 
 /// Those of an attribute that is about names. What is no name may be anything, a password too.
-fn add_names(names: &mut String, attribute: &[u8]) -> Result<()> {
-    let (key, value) = wire::entry(attribute)?;
+fn add_names(names: &mut String, key: &str, value: &str) {
     for name in value.split(',').filter(|_| key == "name").filter_map(|name| Reference::parse(name).ok()) {
         if names.len() > SHOWN {
             break;
@@ -101,7 +98,6 @@ fn add_names(names: &mut String, attribute: &[u8]) -> Result<()> {
         let comma = if names.is_empty() { "" } else { "," };
         names.push_str(&format!("{comma}{}", name.familiar()));
     }
-    Ok(())
 }
 
 /// A `Control/Solve` as buildkitd gets it, if its client may ask that.

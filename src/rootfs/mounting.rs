@@ -146,8 +146,9 @@ fn mount_here(rootfs: &[RootfsMount], read_only: bool, attached: &[Attached]) ->
 /// The same files, the upper folder among the lower ones: two mounts that write to one folder are undefined to the
 /// kernel, two that read are not.
 pub fn without_upper(mount: &RootfsMount) -> RootfsMount {
-    let value = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
-    let (Some(upper), Some(lower)) = (value("upperdir="), value("lowerdir=")) else { return mount.clone() };
+    let (Some(upper), Some(lower)) = (mount.option("upperdir="), mount.option("lowerdir=")) else {
+        return mount.clone();
+    };
     let replaced = ["upperdir=", "lowerdir=", "workdir=", "volatile"];
     let is_kept = |option: &&String| !replaced.iter().any(|name| option.starts_with(name));
     let mut options: Vec<String> = mount.options.iter().filter(is_kept).cloned().collect();

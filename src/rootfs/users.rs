@@ -89,9 +89,8 @@ enum Found {
 /// `None` where only a mount tells: links, redirected folders, other kinds of file systems.
 fn from_layers(rootfs: &[RootfsMount], most: u64) -> Option<UserFiles> {
     let [mount] = rootfs else { return None };
-    let option = |name: &str| mount.options.iter().find_map(|option| option.strip_prefix(name));
     let folders: Vec<&str> = match mount.kind.as_str() {
-        "overlay" => option("upperdir=").into_iter().chain(option("lowerdir=")?.split(':')).collect(),
+        "overlay" => mount.option("upperdir=").into_iter().chain(mount.option("lowerdir=")?.split(':')).collect(),
         "bind" => vec![mount.source.as_str()],
         _ => return None,
     };

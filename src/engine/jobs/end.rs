@@ -60,15 +60,12 @@ impl Engine {
         self.end_builder(&job.record()).await?;
         self.remove_things_of(&tenant, report).await?;
         self.backends.runtime.remove_parent(tenant.id()).await?;
-        if let Some(quota) = tenant.quota() {
-            blocking(move || {
-                quota.clear();
-                Ok(())
-            })
-            .await?;
-        }
-        let socket = self.job_folder(job);
-        blocking(move || rootfs::remove_folder(&socket).context("removing the folder of a job's socket")).await?;
+        let (quota, socket) = (tenant.quota(), self.job_folder(job));
+        let clear = move || {
+            quota.iter().for_each(|quota| quota.clear());
+            rootfs::remove_folder(&socket).context("removing the folder of a job's socket")
+        };
+        blocking(clear).await?;
         for tenant in [&runner, &tenant] {
             self.tenants.remove(tenant.id());
         }

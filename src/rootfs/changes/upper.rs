@@ -37,7 +37,7 @@ impl Upper {
         if mount.kind != "overlay" {
             return None;
         }
-        let path = mount.options.iter().find_map(|option| option.strip_prefix("upperdir="))?;
+        let path = mount.option("upperdir=")?;
         let has = |wanted: &str| mount.options.iter().any(|option| option == wanted);
         Some(Self {
             path: path.to_owned(),

@@ -190,13 +190,9 @@ impl Gitea {
     /// Takes such a token back, which only somebody with a password may.
     pub async fn revoke_token(&self, scopes: &str) {
         let login = BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}"));
-        let request = Request::builder()
-            .method(Method::DELETE)
-            .uri(format!("/api/v1/users/{USER}/tokens/test-{scopes}"))
-            .header(header::AUTHORIZATION, format!("Basic {login}"))
-            .body(String::new().into())
-            .expect("a test's request");
-        let answer = Client::over_tcp(self.place.path(), address()).whole(request).await;
+        let mut client = Client::over_tcp(self.place.path(), address());
+        client.always_send(header::AUTHORIZATION, &format!("Basic {login}"));
+        let answer = client.delete(&format!("/api/v1/users/{USER}/tokens/test-{scopes}")).await;
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 

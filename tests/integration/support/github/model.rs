@@ -253,6 +253,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// The runner of this id, if it is one of the scope.
+    pub fn runner_at(&self, scope: &str, id: &str) -> Option<i64> {
+        id.parse().ok().filter(|id| self.runners.get(id).is_some_and(|runner| runner.scope == scope))
+    }
+
     pub fn new(url: &str) -> Self {
         let all = ["repo", "admin:org", "admin:org_hook"].into();
         let bucket = |limit| Bucket { limit, used: 0, reset: now() + 3600 };

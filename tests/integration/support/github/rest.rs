@@ -327,8 +327,7 @@ fn jitconfig(model: &mut Model, asked: &Asked, scope: &str) -> Reply {
 
 /// `actions/delete-self-hosted-runner-from-org`, `…-from-repo`.
 fn delete(model: &mut Model, scope: &str, id: &str) -> Reply {
-    let found = id.parse::<i64>().ok().filter(|id| model.runners.get(id).is_some_and(|runner| runner.scope == scope));
-    let Some(id) = found else { return not_found() };
+    let Some(id) = model.runner_at(scope, id) else { return not_found() };
     if model.runners[&id].job.is_some() {
         return Reply::error(422, "Bad request - Runner is currently running a job and cannot be deleted.");
     }

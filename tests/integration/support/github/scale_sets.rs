@@ -198,8 +198,7 @@ fn agents(model: &Model, scope: &str) -> Reply {
 
 /// [src: `GetRunner`, `RemoveRunner`; `AgentNotFoundException`, `JobStillRunningException` of `errors.go`; assumption: their statuses and words]
 fn agent(model: &mut Model, method: &str, scope: &str, id: &str) -> Reply {
-    let known = id.parse::<i64>().ok().filter(|id| model.runners.get(id).is_some_and(|runner| runner.scope == scope));
-    let Some(id) = known else {
+    let Some(id) = model.runner_at(scope, id) else {
         return error(404, "AgentNotFoundException", &format!("No agent found with identifier {id}."));
     };
     match method {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Asked, Model, Reply, ScaleSet, Shared, error, sessions::Session, unauthorized};
+use super::{Asked, Model, Reply, ScaleSet, Service, Shared, error, sessions::Session, unauthorized};
 use crate::support::github::model::Job;
 
 /// How long the service holds a call for messages back: about 50 s in reality [src: `http.Client` waits 5 minutes "to accomodate long polling"].
@@ -19,6 +19,14 @@ fn is_of_session(set: &ScaleSet, asked: &Asked) -> bool {
     set.session.as_ref().is_some_and(|held| held.token == asked.bearer() && !held.is_expired && is_it(held))
 }
 
+impl Service {
+    /// The set whose session a call is of, unless no token of a queue is taken.
+    fn of_session(&mut self, id: i64, asked: &Asked) -> Option<&mut ScaleSet> {
+        let is_taken = !self.refuses_queues;
+        self.sets.get_mut(&id).filter(|set| is_taken && is_of_session(set, asked))
+    }
+}
+
 /// [src: `GetAcquirableJobs` of actions-runner-controller: 204 if there are none]
 pub fn offers(model: &Model, id: i64) -> Reply {
     let offered = &model.service.sets[&id].offered;
@@ -31,10 +39,7 @@ pub fn offers(model: &Model, id: i64) -> Reply {
 /// or was not offered, is not among them]
 pub fn acquire(model: &mut Model, asked: &Asked, id: &str) -> Reply {
     let id = id.parse::<i64>().unwrap_or_default();
-    let is_taken = !model.service.refuses_queues;
-    let Some(set) = model.service.sets.get_mut(&id).filter(|set| is_taken && is_of_session(set, asked)) else {
-        return unauthorized();
-    };
+    let Some(set) = model.service.of_session(id, asked) else { return unauthorized() };
     let wanted: Vec<i64> = asked.body.as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
     let acquired: Vec<i64> = wanted.into_iter().filter(|job| set.offered.remove(job)).collect();
     for job in &acquired {
@@ -51,10 +56,7 @@ pub async fn answer(shared: &Shared, asked: &Asked, path: &str) -> Reply {
         ("GET", ["message"]) => message(shared, asked, id).await,
         ("DELETE", ["message", message]) => {
             let mut model = shared.lock();
-            let is_taken = !model.service.refuses_queues;
-            let Some(set) = model.service.sets.get_mut(&id).filter(|set| is_taken && is_of_session(set, asked)) else {
-                return unauthorized();
-            };
+            let Some(set) = model.service.of_session(id, asked) else { return unauthorized() };
             let number = message.parse::<i64>().unwrap_or_default();
             let before = set.messages.len();
             set.messages.retain(|(known, _)| *known != number);
@@ -74,10 +76,7 @@ async fn message(shared: &Shared, asked: &Asked, id: i64) -> Reply {
         let changed = shared.changed.notified();
         {
             let mut model = shared.lock();
-            let is_taken = !model.service.refuses_queues;
-            let Some(set) = model.service.sets.get_mut(&id).filter(|set| is_taken && is_of_session(set, asked)) else {
-                return unauthorized();
-            };
+            let Some(set) = model.service.of_session(id, asked) else { return unauthorized() };
             let Ok(capacity) = asked.header("x-scalesetmaxcapacity").parse() else {
                 // [src: "Capacity error handling"; assumption: that one is needed]
                 return error(400, "ArgumentException", "X-ScaleSetMaxCapacity is no number.");
